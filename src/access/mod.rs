@@ -1,0 +1,1 @@
+//! Questions about a fleet: who can, and why.

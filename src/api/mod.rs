@@ -1,0 +1,1 @@
+//! The Kubernetes API that we own: group `portcullis.dev`.

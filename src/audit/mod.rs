@@ -1,0 +1,1 @@
+//! What happened, as records: written through the journal, verified and queried from it.

@@ -1,0 +1,1 @@
+//! The only dialer: resolve, check, pin, connect.

@@ -1,0 +1,1 @@
+//! The snapshot that a proxy serves: servers joined with the policies that reach them.

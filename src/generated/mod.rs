@@ -1,0 +1,1 @@
+//! The contract between what resolves resources and the proxy that serves them.

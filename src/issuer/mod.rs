@@ -1,0 +1,1 @@
+//! Keys and tokens: the local authority, and the key sets of others.

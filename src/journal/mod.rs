@@ -1,0 +1,1 @@
+//! Bytes that must survive: segments, group commit, hash chain, checkpoints.

@@ -1,0 +1,44 @@
+//! Portcullis governs Model Context Protocol (MCP) servers: every call is decided per identity before it runs, and
+//! recorded.
+//!
+//! The house has four storeys, and things fall downwards only. A path's first folder says what it may do:
+//!
+//! ```text
+//! PURE     api generated mcp oauth identity tools policy resolve fleet access seal
+//!          synchronous; no clock, no I/O, no async
+//! EFFECTS  egress upstream issuer journal audit manifests process
+//!          I/O at the edge; no role's logic
+//! PLANES   proxy
+//! TOP      roles cli
+//!
+//! api generated mcp oauth seal journal egress process -> nothing of ours
+//! identity -> oauth        tools -> mcp            policy -> generated identity tools
+//! resolve -> api generated policy tools oauth      fleet -> generated policy      access -> fleet policy
+//! upstream -> egress generated mcp
+//! issuer -> identity egress   audit -> journal policy egress   manifests -> api
+//! proxy -> pure, effects.   Only roles and cli join planes.
+//! ```
+//!
+//! `tests/it/architecture.rs` holds these arrows; `docs/architecture.md` is the guided tour.
+
+pub mod access;
+pub mod api;
+pub mod audit;
+pub mod cli;
+pub mod egress;
+pub mod fleet;
+pub mod generated;
+pub mod identity;
+pub mod issuer;
+pub mod journal;
+pub mod manifests;
+pub mod mcp;
+pub mod oauth;
+pub mod policy;
+pub mod process;
+pub mod proxy;
+pub mod resolve;
+pub mod roles;
+pub mod seal;
+pub mod tools;
+pub mod upstream;

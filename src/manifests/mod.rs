@@ -1,0 +1,1 @@
+//! A folder of manifests, read and watched, with source positions.

@@ -1,0 +1,1 @@
+//! OAuth documents as plain data: RFC 9728, RFC 8414.

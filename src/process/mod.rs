@@ -1,0 +1,1 @@
+//! What every role shares: admin listener, drain, telemetry, TLS.

@@ -1,0 +1,1 @@
+//! The data plane: every call authenticated, authorized, recorded, then forwarded.

@@ -1,0 +1,1 @@
+//! From API objects to the generated contract; every finding has a reason and a field path.

@@ -1,0 +1,1 @@
+//! Composition: what each role of the binary is made of.

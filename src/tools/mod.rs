@@ -1,0 +1,1 @@
+//! What a tool definition is: its digest and its risk.

@@ -1,0 +1,1 @@
+//! Governed MCP servers as the gateway reaches them.

@@ -1,0 +1,1 @@
+//! The one integration-test binary: linking is what costs, so every test that crosses a boundary lives below here.

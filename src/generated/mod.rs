@@ -1,1 +1,66 @@
-//! The contract between what resolves resources and the proxy that serves them.
+//! The contract between what resolves resources (standalone, controller) and the proxy that serves them.
+//!
+//! Invariant: everything that a proxy serves has passed through [`codec`], so what `resolve` admits is what the proxy
+//! can load. The types are plain data: no references are left to follow, nothing is optional that was not optional to
+//! the author, and no field is present that the proxy ignores.
+
+pub mod authority;
+pub mod codec;
+pub mod policy;
+pub mod secret;
+pub mod server;
+
+pub use authority::Authority;
+pub use policy::Policy;
+pub use secret::Sensitive;
+pub use server::Server;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Which object this was resolved from. Two objects are the same object only if their UIDs are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectId {
+    /// The API server's UID; for manifests in a folder, a UUIDv5-like digest of kind, namespace and name.
+    pub uid: String,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name within the namespace.
+    pub name: String,
+    /// The generation of the spec that was resolved; grows with every change.
+    pub generation: i64,
+}
+
+impl ObjectId {
+    /// `namespace/name`, or the bare name for cluster-scoped kinds: how people refer to the object.
+    pub fn display_name(&self) -> String {
+        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// Labels as Kubernetes means them.
+pub type Labels = BTreeMap<String, String>;
+
+/// The risk of a tool, ordered: a higher class includes what a lower one may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Risk {
+    /// Reads and changes nothing.
+    ReadOnly,
+    /// Creates or changes.
+    Write,
+    /// Removes, overwrites, or cannot be undone.
+    Destructive,
+}
+
+impl Risk {
+    /// The name used in manifests and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Risk::ReadOnly => "ReadOnly",
+            Risk::Write => "Write",
+            Risk::Destructive => "Destructive",
+        }
+    }
+}

@@ -1,1 +1,7 @@
-//! The decision core: compile, index, evaluate, list. Pure, total, and deny by default.
+//! The decision core: compile, index, evaluate, list.
+//!
+//! Invariant: deny by default; only a matching Allow grants, everything else only narrows; the result depends on no
+//! order, name or time of creation. Pure and total: no clock, no I/O, no panic.
+
+pub mod decision;
+pub mod request;

@@ -1,0 +1,95 @@
+//! One trust anchor, resolved: whose tokens are believed, and by which rules.
+
+use serde::{Deserialize, Serialize};
+
+use super::ObjectId;
+
+/// A resolved `McpAuthorizationServer`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// The object that this was resolved from; `id.name` is what servers and policies call it.
+    pub id: ObjectId,
+    /// The exact `iss` of its tokens.
+    pub issuer: String,
+    /// How its tokens are judged.
+    pub rules: TokenRules,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// Its current keys; `None` until the first fetch: tokens are then refused as *unavailable*, never accepted.
+    pub key_set: Option<KeySet>,
+    /// Tokens no longer believed.
+    pub revoked: Vec<Revocation>,
+}
+
+/// Where an authority's keys come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeySource {
+    /// The `jwks_uri` of the issuer's metadata (RFC 8414, OpenID Connect Discovery).
+    Discovery {
+        /// PEM certificates to trust for the fetch, instead of the system's.
+        ca_pem: Option<String>,
+    },
+    /// The gateway's own signing key.
+    Local,
+}
+
+/// How tokens of an authority are judged (identity-audit 1.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRules {
+    /// How access tokens are told from other tokens.
+    pub typ: TypRule,
+    /// JOSE algorithm names, asymmetric only.
+    pub algorithms: Vec<String>,
+    /// Allowed clock skew in seconds, at most 60.
+    pub skew_seconds: u32,
+    /// The longest accepted `exp - iat`, in seconds.
+    pub max_lifetime_seconds: Option<u32>,
+    /// The claim that identifies the subject.
+    pub subject_claim: String,
+    /// The claim that identifies the tenant.
+    pub tenant_claim: Option<String>,
+    /// Claims that identify the client, the first present one counts.
+    pub client_claims: Vec<String>,
+    /// The claim that lists groups; `None`: tokens carry no groups.
+    pub groups_claim: Option<String>,
+    /// Audiences that servers may accept besides their own resource.
+    pub allowed_audiences: Vec<String>,
+}
+
+/// How access tokens are told from other tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TypRule {
+    /// RFC 9068: `typ` is `at+jwt`, and its required claims are present.
+    AccessTokenJwt,
+    /// For issuers that do not mark access tokens: shapes of ID, refresh and logout tokens are refused instead.
+    Compatible,
+}
+
+/// A JSON Web Key Set and how long it may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySet {
+    /// The document (RFC 7517 section 5), as fetched.
+    pub jwks: String,
+    /// Unix seconds after which it is not used any more.
+    pub valid_until: i64,
+}
+
+/// Tokens no longer believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Revocation {
+    /// One token, by its `jti`.
+    Token {
+        /// The token's id.
+        jti: String,
+    },
+    /// All tokens of a subject issued before a time.
+    Subject {
+        /// The subject.
+        subject: String,
+        /// Unix seconds; tokens with an earlier `iat`, or none, are refused.
+        issued_before: i64,
+    },
+}

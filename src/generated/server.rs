@@ -1,0 +1,158 @@
+//! One governed MCP server, resolved: where it is served, what it trusts, where calls go.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, ObjectId, Risk, Sensitive};
+
+/// A resolved `McpServer`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The object that this was resolved from.
+    pub id: ObjectId,
+    /// The object's labels: what policy selectors match.
+    pub labels: Labels,
+    /// Labels of the object's namespace: what `namespaceSelector` matches.
+    pub namespace_labels: Labels,
+    /// The path below the public URL, for example `/team-a/github`; starts with `/`, no trailing slash.
+    pub path: String,
+    /// The resource identifier of RFC 8707 and RFC 9728: public URL plus path.
+    pub resource: String,
+    /// The protected-resource metadata document (RFC 9728 section 2), as the JSON text that is served.
+    pub metadata: String,
+    /// Where calls go.
+    pub upstream: Upstream,
+    /// Whose tokens are accepted: names of authorities, in the author's order.
+    pub authorities: Vec<String>,
+    /// Audiences accepted besides `resource`; each is allowed by the authority that it is used with.
+    pub audiences: Vec<String>,
+    /// The scopes that a token must carry.
+    pub scopes: Scopes,
+    /// Risk classes that the owner asserts for tools; they may raise a class, never lower it.
+    pub risk: Vec<RiskRule>,
+    /// What is recorded of each call, and how surely.
+    pub audit: Audit,
+    /// Whether calls are served at all.
+    pub state: State,
+}
+
+/// Whether a server takes calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Calls are decided and forwarded.
+    Enabled,
+    /// The owner switched it off: every call is refused.
+    Disabled,
+    /// It cannot be served safely as written: every call is refused.
+    Unserved {
+        /// A stable word, for example `PathConflict` or `SecretNotFound`.
+        reason: String,
+        /// What is wrong and how to mend it, for operators; never shown to callers.
+        message: String,
+    },
+}
+
+/// Where calls go and as whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// The upstream's MCP endpoint, absolute `http` or `https`.
+    pub url: String,
+    /// TLS settings; ignored for `http`.
+    pub tls: UpstreamTls,
+    /// What identifies the gateway to the upstream. The caller's token is never among it.
+    pub credentials: Credentials,
+}
+
+/// How the upstream's certificate is verified.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// PEM certificates to trust instead of the system's.
+    pub ca_pem: Option<String>,
+    /// The name to verify and send as SNI instead of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// What identifies the gateway to the upstream. There is no passthrough.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Credentials {
+    /// Nothing is sent.
+    None,
+    /// Fixed headers, taken from Secrets.
+    Headers(Vec<CredentialHeader>),
+}
+
+/// A header sent with every upstream request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialHeader {
+    /// Lower-case header name.
+    pub name: String,
+    /// The whole value, prefix included.
+    pub value: Sensitive,
+}
+
+/// The scopes of a server. A token needs `baseline` for anything, and the scopes of every entry that matches a tool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scopes {
+    /// Needed for every request.
+    pub baseline: Vec<String>,
+    /// Needed for the tools that match.
+    pub tools: Vec<ToolScopes>,
+}
+
+/// Scopes that some tools need besides the baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolScopes {
+    /// The entry's name.
+    pub name: String,
+    /// Tool-name patterns (`*` matches anything); case-sensitive, whole names.
+    pub patterns: Vec<String>,
+    /// The scopes needed.
+    pub scopes: Vec<String>,
+}
+
+/// A risk class asserted for the tools that match.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RiskRule {
+    /// The entry's name.
+    pub name: String,
+    /// Tool-name patterns (`*` matches anything); case-sensitive, whole names.
+    pub patterns: Vec<String>,
+    /// The class that matching tools have at least.
+    pub class: Risk,
+}
+
+/// What is recorded of each call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// How much of a call is recorded.
+    pub level: AuditLevel,
+    /// How surely it is recorded before the call runs.
+    pub delivery: Delivery,
+    /// JSON pointers into the arguments (RFC 6901) that are never recorded in clear.
+    pub redact: Vec<String>,
+}
+
+/// How much of a call is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum AuditLevel {
+    /// Who, what, when, the decision and its rule; arguments as a keyed digest.
+    Metadata,
+    /// Besides, the arguments, redacted.
+    Arguments,
+}
+
+/// How surely a decision is recorded before the call runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Batched; drops are counted.
+    BestEffort,
+    /// Synced to the local journal before the call is forwarded; refused if that cannot be done.
+    Durable,
+}

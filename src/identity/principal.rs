@@ -1,0 +1,64 @@
+//! The authenticated caller, always qualified by the configured authority.
+//!
+//! Invariant: e-mail, `preferred_username`, `clientInfo` and `User-Agent` are not here, so they can never decide.
+
+/// An authenticated caller. Its identity is (authority, issuer, tenant, subject); the rest narrows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Name of the McpAuthorizationServer that vouches for it.
+    pub authority: Box<str>,
+    /// The token's `iss`.
+    pub issuer: Box<str>,
+    /// The tenant, where the authority has one.
+    pub tenant: Option<Box<str>>,
+    /// The subject, unique in (authority, issuer, tenant).
+    pub subject: Box<str>,
+    /// What kind of caller the subject is.
+    pub kind: Kind,
+    /// The client id through which it presents itself.
+    pub client: Option<Box<str>>,
+    /// Its groups, as far as they are known.
+    pub groups: Groups,
+    /// The current actor of a delegated token (RFC 8693 section 4.1).
+    pub actor: Option<Actor>,
+}
+
+/// What kind of caller a subject is: derived from the authority's rules, never from the subject's looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A person.
+    User,
+    /// An OAuth client acting for itself.
+    Client,
+    /// A Kubernetes ServiceAccount; the subject is `system:serviceaccount:<namespace>:<name>`.
+    ServiceAccount,
+}
+
+impl Kind {
+    /// The name used in records and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::User => "User",
+            Kind::Client => "Client",
+            Kind::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+/// Groups, as far as they are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// All groups, sorted and without duplicates.
+    Known(Box<[Box<str>]>),
+    /// The claim is missing, overflowed or ill-typed: whether a group is among them is unknown.
+    Unknown,
+}
+
+/// The party that acts on the subject's behalf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// `act.sub`.
+    pub subject: Box<str>,
+    /// `act.iss`; absent: the token's own issuer.
+    pub issuer: Option<Box<str>>,
+}

@@ -1,0 +1,41 @@
+//! What is asked: who wants to do what, with which facts.
+
+use crate::generated::Risk;
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// A tool call.
+    Tool {
+        /// The tool's exact name.
+        name: &'a str,
+        /// What is known of its risk.
+        risk: KnownRisk,
+    },
+    /// A resource, by its exact URI.
+    Resource {
+        /// The URI as sent.
+        uri: &'a str,
+    },
+    /// A prompt.
+    Prompt {
+        /// The prompt's exact name.
+        name: &'a str,
+    },
+}
+
+/// What is known of a tool's risk (design 2, "Risk classes").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownRisk {
+    /// The class for policies of the server's own namespace; `None`: unclassified.
+    pub own: Option<Risk>,
+    /// The class for guardrails, which do not believe what only the lock or `tools.risk` asserts.
+    pub guardrail: Option<Risk>,
+}
+
+/// Facts that the evaluator must not find out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Unix seconds.
+    pub now: i64,
+}

@@ -1,6 +1,22 @@
 //! What is asked: who wants to do what, with which facts.
 
+use super::index::PrincipalKeys;
 use crate::generated::Risk;
+use crate::identity::principal::Principal;
+
+/// One question: may this principal do this to this target?
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// The principal's keys, [`PrincipalKeys::of`] the same principal: computed once per verified token.
+    pub keys: &'a PrincipalKeys,
+    /// What the call is about.
+    pub target: Target<'a>,
+    /// The raw JSON text of the arguments object, already proven free of duplicate members; `None`: the call has none,
+    /// and conditions see an empty object. Decoded only if a reached rule has a condition about arguments.
+    pub arguments: Option<&'a str>,
+}
 
 /// What a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

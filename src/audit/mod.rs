@@ -1,1 +1,15 @@
 //! What happened, as records: written through the journal, verified and queried from it.
+//!
+//! Invariant: a decision whose [`Receipt`] answered `Ok` for [`Delivery::Durable`] is on disk and in the chain; what
+//! could not be recorded is counted, and refused where the delivery asks for it. Two events per call: the decision
+//! before the call is forwarded, the completion after.
+
+mod event;
+mod recorder;
+pub mod redact;
+
+pub use event::{
+    AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Level, Outcome,
+    PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
+};
+pub use recorder::{AuditError, Counters, Receipt, Recorder};

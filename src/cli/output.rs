@@ -1,0 +1,96 @@
+//! How answers are printed: one contract for people (tables), scripts (JSON) and files (YAML).
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For scripts.
+    Json,
+    /// For files.
+    Yaml,
+}
+
+/// Colours that carry meaning; they appear on a terminal only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing special.
+    Plain,
+    /// Granted, healthy.
+    Good,
+    /// Conditional, unknown, worth a look.
+    Caution,
+    /// Refused, broken.
+    Bad,
+    /// Less important.
+    Faint,
+}
+
+/// A table in the house's style: a rule below the head, nothing else.
+pub fn table<const N: usize>(head: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        // A script or a file must get whole lines, whatever the width of some terminal.
+        table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    }
+    table.set_header(head.map(|title| Cell::new(title.to_uppercase()).add_attribute(Attribute::Bold)));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2)).set_cell_alignment(CellAlignment::Left);
+    }
+    table
+}
+
+/// A cell with a meaning.
+pub fn cell(text: impl ToString, tone: Tone) -> Cell {
+    let cell = Cell::new(printable(&text.to_string()));
+    match tone {
+        Tone::Plain => cell,
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Caution => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Faint => cell.fg(Color::DarkGrey),
+    }
+}
+
+/// Text as it may reach a terminal: control and bidirectional formatting characters, which an upstream or a caller may
+/// have chosen, are shown escaped.
+pub fn printable(text: &str) -> String {
+    let hostile = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().flat_map(|c| if hostile(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Prints `answer` as JSON or YAML, or what `table` draws of it.
+pub fn print<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Table => table(answer),
+        Format::Json => serde_json::to_string_pretty(answer)?,
+        Format::Yaml => serde_saphyr::to_string(answer)?,
+    };
+    let mut out = io::stdout().lock();
+    // A closed pipe (`| head`) is the reader's choice and no failure.
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_cannot_move_the_cursor_or_turn_the_line() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
+        assert_eq!(printable("prénom 名前"), "prénom 名前");
+    }
+}

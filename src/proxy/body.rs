@@ -1,0 +1,185 @@
+//! Response bodies: what the gateway sends to a caller.
+//!
+//! Invariant: every body that answers a recorded call carries that call's [`Completion`], so the second record is
+//! written exactly once, however the answer ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::events::EventStream;
+use crate::audit::{AuditId, CompletionEvent, Delivery, Outcome, Recorder};
+
+/// A response body.
+pub struct Body {
+    inner: Inner,
+    completion: Option<Completion>,
+}
+
+enum Inner {
+    Empty,
+    Full(Bytes),
+    Events(Box<EventStream>),
+}
+
+impl Body {
+    /// No content.
+    pub fn empty() -> Self {
+        Self { inner: Inner::Empty, completion: None }
+    }
+
+    /// All of the content.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { inner: Inner::Full(bytes.into()), completion: None }
+    }
+
+    /// A judged event stream; it says itself how the call ended.
+    pub fn events(stream: EventStream, completion: Option<Completion>) -> Self {
+        Self { inner: Inner::Events(Box::new(stream)), completion }
+    }
+
+    /// Ties the call's second record to this body.
+    pub fn with_completion(mut self, completion: Completion) -> Self {
+        self.completion = Some(completion);
+        self
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.inner, Inner::Empty) {
+            Inner::Empty => {
+                if let Some(completion) = &mut this.completion {
+                    completion.delivered = true;
+                }
+                Poll::Ready(None)
+            }
+            Inner::Full(bytes) => {
+                if let Some(completion) = &mut this.completion {
+                    completion.bytes += bytes.len() as u64;
+                    completion.delivered = true;
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Inner::Events(mut stream) => {
+                let polled = stream.poll_next(cx);
+                match &polled {
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        if let Some(completion) = &mut this.completion {
+                            completion.bytes += bytes.len() as u64;
+                            if let Some(ended) = stream.answered() {
+                                completion.ended(ended.outcome, ended.reason, ended.rpc_status);
+                                completion.delivered = true;
+                            }
+                        }
+                        this.inner = Inner::Events(stream);
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
+                            completion.ended(Outcome::Error, Some(stream.broken().unwrap_or("StreamBroken")), None);
+                            completion.delivered = true;
+                        }
+                        tracing::debug!(%error, "event stream ended early");
+                    }
+                    Poll::Ready(None) => {
+                        if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
+                            completion.ended(Outcome::Error, Some("StreamEndedWithoutAnswer"), None);
+                            completion.delivered = true;
+                        }
+                    }
+                    Poll::Pending => this.inner = Inner::Events(stream),
+                }
+                polled.map(|next| next.map(|bytes| bytes.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A pending completion wants the last poll, so that "delivered" is known.
+        matches!(self.inner, Inner::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// The second record of a call, written when this is dropped.
+pub struct Completion {
+    recorder: Recorder,
+    id: AuditId,
+    delivery: Delivery,
+    started: Instant,
+    outcome: Outcome,
+    reason: Option<&'static str>,
+    rpc_status: Option<i64>,
+    upstream_status: Option<u16>,
+    bytes: u64,
+    delivered: bool,
+}
+
+impl Completion {
+    /// For a call whose decision has been recorded under `id`.
+    pub fn new(recorder: Recorder, id: AuditId, delivery: Delivery, started: Instant) -> Self {
+        Self {
+            recorder,
+            id,
+            delivery,
+            started,
+            outcome: Outcome::Disconnected,
+            reason: None,
+            rpc_status: None,
+            upstream_status: None,
+            bytes: 0,
+            delivered: false,
+        }
+    }
+
+    /// Notes how the call ended; it still counts as disconnected if the answer is never taken.
+    pub fn ended(&mut self, outcome: Outcome, reason: Option<&'static str>, rpc_status: Option<i64>) {
+        self.outcome = outcome;
+        self.reason = reason;
+        self.rpc_status = rpc_status;
+    }
+
+    /// Notes the upstream's HTTP status.
+    pub fn upstream_status(&mut self, status: u16) {
+        self.upstream_status = Some(status);
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        let (outcome, reason) =
+            if self.delivered { (self.outcome, self.reason) } else { (Outcome::Disconnected, None) };
+        let duration = self.started.elapsed().as_micros();
+        self.recorder.completion(
+            self.id,
+            &CompletionEvent {
+                outcome,
+                delivery: self.delivery,
+                reason,
+                rpc_status: self.rpc_status,
+                upstream_status: self.upstream_status,
+                duration_us: u64::try_from(duration).unwrap_or(u64::MAX),
+                response_bytes: self.bytes,
+                result: None,
+                redact: None,
+            },
+        );
+    }
+}

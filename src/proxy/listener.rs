@@ -1,0 +1,120 @@
+//! Accepts connections and speaks HTTP on them.
+//!
+//! Invariant: no connection is served past the limit on open ones, no head is awaited for ever, and after a drain
+//! begins no new request is taken while those under way may end.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::Body;
+use super::gateway::Gateway;
+use super::stack;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How connections are served.
+pub struct Listener {
+    /// Bound, listening.
+    pub socket: TcpListener,
+    /// `None`: clear text (loopback, or TLS ended before the gateway).
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Serves until `drain` is cancelled; connections under way are tracked by `tasks` and end gracefully.
+pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: CancellationToken, tasks: TaskTracker) {
+    let slots = Arc::new(Semaphore::new(gateway.config().limits.connections));
+    let server = Arc::new(builder(&gateway));
+    loop {
+        let accepted = tokio::select! {
+            () = drain.cancelled() => return,
+            accepted = accept(&listener.socket, &slots) => accepted,
+        };
+        let (stream, peer, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or a connection reset before it was accepted: neither may end the listener.
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let (tls, gateway, server, drain) = (listener.tls.clone(), gateway.clone(), server.clone(), drain.clone());
+        tasks.spawn(async move {
+            match tls {
+                None => connection(stream, peer, gateway, &server, drain).await,
+                Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, peer, gateway, &server, drain).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                },
+            }
+            drop(slot);
+        });
+    }
+}
+
+type Slot = tokio::sync::OwnedSemaphorePermit;
+
+/// Waits for a free slot before accepting, so that what is over the limit waits in the kernel's queue.
+async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = socket.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer, slot))
+}
+
+fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
+    let limits = &gateway.config().limits;
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_bytes)
+        .max_headers(limits.headers);
+    let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
+    server.http2().timer(TokioTimer::new()).max_header_list_size(head_bytes).max_concurrent_streams(256);
+    server
+}
+
+async fn connection<S>(
+    stream: S,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    server: &auto::Builder<TokioExecutor>,
+    drain: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let gateway = gateway.clone();
+        async move { Ok::<Response<Body>, Infallible>(stack::handle(gateway, peer, request).await) }
+    });
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}

@@ -1,1 +1,16 @@
 //! Governed MCP servers as the gateway reaches them.
+//!
+//! Invariant: what goes to an upstream is on an allow-list, the caller's credentials never among it; what comes back
+//! is on another. An upstream's demand for credentials, a redirect or a body that is not what it claims to be becomes
+//! an [`UpstreamError`], never the caller's problem to interpret.
+
+pub mod answer;
+mod credential;
+pub mod discover;
+mod error;
+pub mod headers;
+mod pool;
+
+pub use answer::Answer;
+pub use error::UpstreamError;
+pub use pool::{Timeouts, Upstream};

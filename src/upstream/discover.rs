@@ -1,0 +1,1 @@
+//! What tools a server has: enough of an MCP client to take an inventory.

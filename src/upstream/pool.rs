@@ -1,0 +1,121 @@
+//! One pool of connections per governed server.
+//!
+//! Invariant: pools are never shared between servers, so neither trust settings nor credentials of one can reach
+//! another; the target is the configured one, whatever the caller's request said.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::credential::Prepared;
+use super::{UpstreamError, headers};
+use crate::egress::{Connector, Egress, PlainHttp, TlsOptions, egress_cause, root_cause};
+use crate::generated::server;
+
+/// How patiently an upstream is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From request to response headers. A tool that answers in one JSON document sends them when it is done.
+    pub headers: Duration,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { headers: Duration::from_secs(300), idle: Duration::from_secs(60) }
+    }
+}
+
+/// A governed server as the gateway reaches it. Cheap to clone; clones share the pool.
+#[derive(Clone)]
+pub struct Upstream {
+    client: Client<Connector, Full<Bytes>>,
+    uri: Uri,
+    credentials: Prepared,
+    timeouts: Timeouts,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("host", &self.uri.host()).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Prepares a pool; opens no connection.
+    ///
+    /// # Errors
+    /// If URL, CA bundle, server name or credentials are unusable.
+    pub fn new(config: &server::Upstream, egress: &Egress) -> Result<Self, UpstreamError> {
+        Self::with_timeouts(config, egress, Timeouts::default())
+    }
+
+    /// [`Upstream::new`] with other time limits.
+    ///
+    /// # Errors
+    /// As [`Upstream::new`].
+    pub fn with_timeouts(
+        config: &server::Upstream,
+        egress: &Egress,
+        timeouts: Timeouts,
+    ) -> Result<Self, UpstreamError> {
+        let mut url = url::Url::parse(&config.url).map_err(|_| UpstreamError::Url)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+            return Err(UpstreamError::Url);
+        }
+        url.set_fragment(None);
+        let uri: Uri = url.as_str().parse().map_err(|_| UpstreamError::Url)?;
+        let tls = TlsOptions { ca_pem: config.tls.ca_pem.clone(), server_name: config.tls.server_name.clone() };
+        let connector = egress.connector(&tls, PlainHttp::Internal)?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(timeouts.idle)
+            .http1_max_headers(64)
+            .http2_max_header_list_size(32 * 1024)
+            .build(connector);
+        Ok(Self { client, uri, credentials: Prepared::new(&config.credentials)?, timeouts })
+    }
+
+    /// The upstream's endpoint.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// A request to the upstream that carries what of `caller`'s headers may cross, and the gateway's credentials.
+    /// Session and event ids are the caller's to insert.
+    pub fn request(&self, method: Method, caller: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+        let mut headers = headers::to_upstream(caller);
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.credentials.apply(&mut headers);
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Sends a request made by [`Upstream::request`]. The response's body streams; dropping the future or the body
+    /// aborts the exchange. Redirects are not followed and nothing is decompressed; judge the head with
+    /// [`super::Answer::judge`].
+    ///
+    /// # Errors
+    /// If no connection could be opened, it broke, or no headers came in time.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
+        match tokio::time::timeout(self.timeouts.headers, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(e)) => Err(match egress_cause(&e) {
+                Some(egress) => UpstreamError::Egress(egress.clone()),
+                None => UpstreamError::Http { detail: root_cause(&e) },
+            }),
+            Err(_) => Err(UpstreamError::Timeout { seconds: self.timeouts.headers.as_secs() }),
+        }
+    }
+}

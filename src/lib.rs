@@ -12,7 +12,7 @@
 //! TOP      roles cli
 //!
 //! api generated mcp oauth seal journal egress process -> nothing of ours
-//! identity -> oauth        tools -> mcp            policy -> generated identity tools
+//! identity -> oauth generated   tools -> mcp       policy -> generated identity tools
 //! resolve -> api generated policy tools oauth      fleet -> generated policy      access -> fleet policy
 //! upstream -> egress generated mcp
 //! issuer -> identity egress   audit -> journal policy egress   manifests -> api

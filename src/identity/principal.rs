@@ -2,6 +2,8 @@
 //!
 //! Invariant: e-mail, `preferred_username`, `clientInfo` and `User-Agent` are not here, so they can never decide.
 
+use aws_lc_rs::digest;
+
 /// An authenticated caller. Its identity is (authority, issuer, tenant, subject); the rest narrows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -61,4 +63,33 @@ pub struct Actor {
     pub subject: Box<str>,
     /// `act.iss`; absent: the token's own issuer.
     pub issuer: Option<Box<str>>,
+}
+
+impl Principal {
+    /// What identifiers handed to this caller are bound to: a digest of everything that makes it this caller, groups
+    /// excepted, for they may change while a session lasts. Two callers that differ never have the same binding.
+    pub fn binding(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let actor = self.actor.as_ref();
+        let parts = [
+            Some(self.kind.as_str()),
+            Some(&*self.authority),
+            Some(&*self.issuer),
+            self.tenant.as_deref(),
+            Some(&*self.subject),
+            self.client.as_deref(),
+            actor.map(|actor| &*actor.subject),
+            actor.and_then(|actor| actor.issuer.as_deref()),
+        ];
+        for part in parts {
+            // Presence and length first, so that neighbours cannot lend each other bytes.
+            context.update(&[u8::from(part.is_some())]);
+            let part = part.unwrap_or_default();
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut binding = [0; 32];
+        binding.copy_from_slice(context.finish().as_ref());
+        binding
+    }
 }

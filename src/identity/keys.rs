@@ -1,0 +1,295 @@
+//! An issuer's public keys, prepared so that verifying a signature parses nothing.
+//!
+//! Invariant: every key in a [`KeySetParsed`] is public, meant for signatures, of an allowed asymmetric algorithm and of
+//! sound size; a (key id, algorithm) names at most one key. Key types that are not understood are skipped, as RFC 7517
+//! section 5 asks; a document with private or shared-secret members is refused whole.
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use crate::oauth::json::{self, JsonError};
+
+/// The longest accepted JWKS document, in bytes.
+pub const MAX_JWKS_BYTES: usize = 512 * 1024;
+/// The most keys that a JWKS document may list.
+pub const MAX_KEYS: usize = 100;
+/// Accepted RSA modulus sizes, in bits.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Members that only private or symmetric keys have (RFC 7518 sections 6.2.2, 6.3.2, 6.4.1).
+const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// A signature algorithm that an authority may allow. There is no symmetric one, and no `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// ECDSA P-256 with SHA-256.
+    Es256,
+    /// ECDSA P-384 with SHA-384.
+    Es384,
+    /// ECDSA P-521 with SHA-512.
+    Es512,
+    /// Ed25519 under its older name (RFC 8037).
+    EdDsa,
+    /// Ed25519 under its own name (RFC 9864).
+    Ed25519,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+}
+
+impl Algorithm {
+    /// The names of all algorithms that may be allowed.
+    pub const NAMES: [&'static str; 11] =
+        ["ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
+
+    const ALL: [Algorithm; 11] = [
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::EdDsa,
+        Algorithm::Ed25519,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+        Algorithm::Rs256,
+        Algorithm::Rs384,
+        Algorithm::Rs512,
+    ];
+
+    /// The algorithm of this exact JOSE name.
+    pub fn from_name(name: &str) -> Option<Algorithm> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// The JOSE name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Es256 => "ES256",
+            Algorithm::Es384 => "ES384",
+            Algorithm::Es512 => "ES512",
+            Algorithm::EdDsa => "EdDSA",
+            Algorithm::Ed25519 => "Ed25519",
+            Algorithm::Ps256 => "PS256",
+            Algorithm::Ps384 => "PS384",
+            Algorithm::Ps512 => "PS512",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Rs384 => "RS384",
+            Algorithm::Rs512 => "RS512",
+        }
+    }
+}
+
+/// Why a JWKS document is not acceptable. Carries no key material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// Longer than [`MAX_JWKS_BYTES`].
+    #[error("the key set is longer than {MAX_JWKS_BYTES} bytes")]
+    TooLarge,
+    /// Not strict JSON.
+    #[error("the key set is unreadable: {0}")]
+    Json(#[from] JsonError),
+    /// No `keys` array of objects.
+    #[error("the key set has no `keys` array of objects")]
+    Shape,
+    /// More than [`MAX_KEYS`] keys.
+    #[error("the key set lists more than {MAX_KEYS} keys")]
+    TooManyKeys,
+    /// A private or symmetric key is published: whoever fetched the document can sign.
+    #[error("key {index} (counted from 0) of the key set has secret members: replace it at the issuer")]
+    SecretMembers {
+        /// Position in `keys`.
+        index: usize,
+    },
+    /// Two usable keys under one id and algorithm: which one counts would depend on the reader.
+    #[error("key {index} (counted from 0) of the key set repeats an earlier key id")]
+    DuplicateKey {
+        /// Position in `keys`.
+        index: usize,
+    },
+}
+
+impl KeySetError {
+    /// A stable word for conditions, logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            KeySetError::TooLarge => "KeySetTooLarge",
+            KeySetError::Json(error) => error.reason(),
+            KeySetError::Shape => "KeySetMalformed",
+            KeySetError::TooManyKeys => "KeySetTooManyKeys",
+            KeySetError::SecretMembers { .. } => "KeySetHasSecrets",
+            KeySetError::DuplicateKey { .. } => "KeySetDuplicateKey",
+        }
+    }
+}
+
+/// The keys of one JWKS document that fit an authority's algorithms.
+#[derive(Debug)]
+pub struct KeySetParsed {
+    keys: Vec<PreparedKey>,
+}
+
+/// One key, ready to verify with one algorithm.
+#[derive(Debug)]
+pub(super) struct PreparedKey {
+    id: Option<Box<str>>,
+    algorithm: Algorithm,
+    key: ParsedPublicKey,
+}
+
+/// Why no key was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// No key of that id; the issuer may have published it since.
+    Unknown,
+    /// The key of that id is for other algorithms.
+    Unfit,
+    /// The token names no key and several would do.
+    Ambiguous,
+}
+
+impl KeySetParsed {
+    /// Parses a JWKS document and keeps the keys that can verify one of `algorithms`.
+    pub fn parse(jwks: &str, algorithms: &[Algorithm]) -> Result<KeySetParsed, KeySetError> {
+        if jwks.len() > MAX_JWKS_BYTES {
+            return Err(KeySetError::TooLarge);
+        }
+        let document = json::object(jwks.as_bytes())?;
+        let listed = document.get("keys").and_then(Value::as_array).ok_or(KeySetError::Shape)?;
+        if listed.len() > MAX_KEYS {
+            return Err(KeySetError::TooManyKeys);
+        }
+        let mut keys: Vec<PreparedKey> = Vec::new();
+        for (index, listed) in listed.iter().enumerate() {
+            let jwk = listed.as_object().ok_or(KeySetError::Shape)?;
+            if SECRET_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
+                return Err(KeySetError::SecretMembers { index });
+            }
+            for key in prepare(jwk, algorithms) {
+                if keys.iter().any(|known| known.id.is_some() && known.id == key.id && known.algorithm == key.algorithm)
+                {
+                    return Err(KeySetError::DuplicateKey { index });
+                }
+                keys.push(key);
+            }
+        }
+        Ok(KeySetParsed { keys })
+    }
+
+    /// How many (key, algorithm) pairs can be used; zero refuses every token.
+    pub fn usable(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The one key for a token with this `kid` and `alg`.
+    pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&PreparedKey, NoKey> {
+        let fitting = |key: &&PreparedKey| key.algorithm == algorithm;
+        let Some(kid) = kid else {
+            let mut candidates = self.keys.iter().filter(fitting);
+            let only = candidates.next().ok_or(NoKey::Unknown)?;
+            return if candidates.next().is_none() { Ok(only) } else { Err(NoKey::Ambiguous) };
+        };
+        let mut named = self.keys.iter().filter(|key| key.id.as_deref() == Some(kid)).peekable();
+        if named.peek().is_none() {
+            return Err(NoKey::Unknown);
+        }
+        named.find(fitting).ok_or(NoKey::Unfit)
+    }
+}
+
+impl PreparedKey {
+    /// Whether `signature` is this key's over `message`.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.key.verify_sig(message, signature).is_ok()
+    }
+}
+
+/// The JWK, ready for each allowed algorithm that it fits; nothing for keys of other uses, kinds or sizes.
+fn prepare(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Vec<PreparedKey> {
+    let id = match jwk.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.as_str().into()),
+        Some(_) => return Vec::new(),
+    };
+    if !is_for_signatures(jwk) {
+        return Vec::new();
+    }
+    let declared = jwk.get("alg");
+    let fits = |algorithm: &&Algorithm| declared.is_none_or(|alg| alg.as_str() == Some(algorithm.name()));
+    let prepared = |algorithm: &Algorithm| {
+        public_key(jwk, *algorithm).map(|key| PreparedKey { id: id.clone(), algorithm: *algorithm, key })
+    };
+    algorithms.iter().filter(fits).filter_map(prepared).collect()
+}
+
+fn is_for_signatures(jwk: &Map<String, Value>) -> bool {
+    let use_fits = jwk.get("use").is_none_or(|usage| usage.as_str() == Some("sig"));
+    let verifies = |operations: &Value| {
+        operations.as_array().is_some_and(|operations| operations.iter().any(|one| one.as_str() == Some("verify")))
+    };
+    use_fits && jwk.get("key_ops").is_none_or(verifies)
+}
+
+fn public_key(jwk: &Map<String, Value>, algorithm: Algorithm) -> Option<ParsedPublicKey> {
+    let kty = jwk.get("kty")?.as_str()?;
+    match algorithm {
+        Algorithm::Es256 => ec_key(jwk, kty, ("P-256", 32), &signature::ECDSA_P256_SHA256_FIXED),
+        Algorithm::Es384 => ec_key(jwk, kty, ("P-384", 48), &signature::ECDSA_P384_SHA384_FIXED),
+        Algorithm::Es512 => ec_key(jwk, kty, ("P-521", 66), &signature::ECDSA_P521_SHA512_FIXED),
+        Algorithm::EdDsa | Algorithm::Ed25519 => {
+            let is_ed25519 = kty == "OKP" && jwk.get("crv")?.as_str()? == "Ed25519";
+            let point = bytes(jwk, "x").filter(|point| is_ed25519 && point.len() == 32)?;
+            ParsedPublicKey::new(&signature::ED25519, point).ok()
+        }
+        Algorithm::Ps256 => rsa_key(jwk, kty, &signature::RSA_PSS_2048_8192_SHA256),
+        Algorithm::Ps384 => rsa_key(jwk, kty, &signature::RSA_PSS_2048_8192_SHA384),
+        Algorithm::Ps512 => rsa_key(jwk, kty, &signature::RSA_PSS_2048_8192_SHA512),
+        Algorithm::Rs256 => rsa_key(jwk, kty, &signature::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::Rs384 => rsa_key(jwk, kty, &signature::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::Rs512 => rsa_key(jwk, kty, &signature::RSA_PKCS1_2048_8192_SHA512),
+    }
+}
+
+fn ec_key(
+    jwk: &Map<String, Value>,
+    kty: &str,
+    (curve, width): (&str, usize),
+    algorithm: &'static signature::EcdsaVerificationAlgorithm,
+) -> Option<ParsedPublicKey> {
+    let is_curve = kty == "EC" && jwk.get("crv")?.as_str()? == curve;
+    let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
+    if !is_curve || x.len() != width || y.len() != width {
+        return None;
+    }
+    // An uncompressed point, SEC 1 section 2.3.3.
+    ParsedPublicKey::new(algorithm, [&[0x04], x.as_slice(), y.as_slice()].concat()).ok()
+}
+
+fn rsa_key(
+    jwk: &Map<String, Value>,
+    kty: &str,
+    algorithm: &'static signature::RsaParameters,
+) -> Option<ParsedPublicKey> {
+    let (n, e) = (bytes(jwk, "n")?, bytes(jwk, "e")?);
+    // Some issuers write the modulus with a leading zero octet, though RFC 7518 section 6.3.1.1 says not to.
+    let leading = n.iter().take_while(|&&byte| byte == 0).count();
+    let n = n.get(leading..)?;
+    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+    if kty != "RSA" || !RSA_BITS.contains(&bits) {
+        return None;
+    }
+    RsaPublicKeyComponents { n, e: e.as_slice() }.to_parsed_public_key(algorithm).ok()
+}
+
+fn bytes(jwk: &Map<String, Value>, member: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(jwk.get(member)?.as_str()?).ok()
+}

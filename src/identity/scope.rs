@@ -1,0 +1,151 @@
+//! Which scopes a request needs, and whether a token has them.
+//!
+//! Invariant: scopes are compared as whole tokens, by code point (RFC 6749 section 3.3): `mcp:readonly` never stands in
+//! for `mcp:read`. A check that succeeds allocates nothing.
+
+use crate::generated::server::Scopes;
+
+/// The scopes that a token carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantedScopes(Box<[Box<str>]>);
+
+impl GrantedScopes {
+    /// Scopes in any order, duplicates allowed.
+    pub fn new<'a>(scopes: impl IntoIterator<Item = &'a str>) -> GrantedScopes {
+        let mut scopes: Vec<Box<str>> = scopes.into_iter().map(Into::into).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        GrantedScopes(scopes.into())
+    }
+
+    /// Whether this exact scope is among them.
+    pub fn contains(&self, scope: &str) -> bool {
+        self.0.binary_search_by(|own| (**own).cmp(scope)).is_ok()
+    }
+
+    /// All of them, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|scope| &**scope)
+    }
+}
+
+/// The scopes that one server asks for, prepared for looking up.
+#[derive(Clone, Debug)]
+pub struct ScopeTable {
+    baseline: Box<[Box<str>]>,
+    tools: Box<[ToolEntry]>,
+}
+
+#[derive(Clone, Debug)]
+struct ToolEntry {
+    patterns: Box<[Pattern]>,
+    scopes: Box<[Box<str>]>,
+}
+
+/// A scope in the configuration that cannot be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{scope:?} is not a scope token: visible ASCII without space, quote and backslash (RFC 6749 section 3.3)")]
+pub struct ScopeError {
+    /// The offending text.
+    pub scope: String,
+}
+
+impl ScopeError {
+    /// A stable word for conditions, logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        "ScopeInvalid"
+    }
+}
+
+/// A token lacks scopes that the operation needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token lacks scopes; needed are: {}", self.needed.join(" "))]
+pub struct InsufficientScope {
+    /// *All* scopes that the operation needs, those that the token has included: one round of consent is enough.
+    pub needed: Vec<String>,
+}
+
+impl ScopeTable {
+    /// Prepares a server's scopes. Every scope must be a scope token.
+    pub fn compile(scopes: &Scopes) -> Result<ScopeTable, ScopeError> {
+        let tools = scopes.tools.iter().map(|entry| {
+            let patterns = entry.patterns.iter().map(|pattern| Pattern(pattern.as_str().into())).collect();
+            Ok(ToolEntry { patterns, scopes: scope_tokens(&entry.scopes)? })
+        });
+        Ok(ScopeTable { baseline: scope_tokens(&scopes.baseline)?, tools: tools.collect::<Result<_, ScopeError>>()? })
+    }
+
+    /// The scopes needed for any request.
+    pub fn baseline(&self) -> impl Iterator<Item = &str> {
+        self.baseline.iter().map(|scope| &**scope)
+    }
+
+    /// All scopes needed for a request, about `tool` if it is about one. A scope may come more than once.
+    pub fn needed<'s>(&'s self, tool: Option<&'s str>) -> impl Iterator<Item = &'s str> {
+        let matching = move |entry: &&ToolEntry| {
+            tool.is_some_and(|tool| entry.patterns.iter().any(|pattern| pattern.matches(tool)))
+        };
+        let tools = self.tools.iter().filter(matching).flat_map(|entry| entry.scopes.iter().map(|scope| &**scope));
+        self.baseline().chain(tools)
+    }
+
+    /// Whether `granted` covers a request, about `tool` if it is about one.
+    pub fn check(&self, granted: &GrantedScopes, tool: Option<&str>) -> Result<(), InsufficientScope> {
+        if self.needed(tool).all(|scope| granted.contains(scope)) {
+            return Ok(());
+        }
+        let mut needed: Vec<String> = Vec::new();
+        for scope in self.needed(tool) {
+            if !needed.iter().any(|known| known == scope) {
+                needed.push(scope.to_owned());
+            }
+        }
+        Err(InsufficientScope { needed })
+    }
+}
+
+fn scope_tokens(scopes: &[String]) -> Result<Box<[Box<str>]>, ScopeError> {
+    let token = |scope: &String| {
+        if is_scope_token(scope) { Ok(scope.as_str().into()) } else { Err(ScopeError { scope: scope.clone() }) }
+    };
+    scopes.iter().map(token).collect()
+}
+
+/// `scope-token` of RFC 6749 section 3.3: `1*( %x21 / %x23-5B / %x5D-7E )`.
+pub fn is_scope_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// A tool-name pattern: `*` matches any run of characters, everything else itself; whole names, case-sensitive.
+#[derive(Clone, Debug)]
+struct Pattern(Box<str>);
+
+impl Pattern {
+    /// Greedy matching with one point of return: quadratic at worst, and both sides are bounded.
+    fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        while let Some(&byte) = name.get(n) {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    p += 1;
+                    retry = Some((p, n));
+                }
+                Some(&expected) if expected == byte => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => match retry {
+                    Some((after_star, from)) => {
+                        p = after_star;
+                        n = from + 1;
+                        retry = Some((after_star, n));
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern.get(p..).is_some_and(|rest| rest.iter().all(|&byte| byte == b'*'))
+    }
+}

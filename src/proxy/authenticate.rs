@@ -1,0 +1,136 @@
+//! Who is calling: every HTTP request, whatever connection or session it comes on (mcp-obligations 1).
+//!
+//! Invariant: a [`Caller`] that this module returns was admitted for this server at this moment: signature (now or
+//! earlier, under unchanged keys and rules), time, audience, authority, revocation and baseline scopes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Response};
+use quick_cache::sync::Cache;
+
+use super::body::Body;
+use super::gateway::{self, Gateway};
+use super::respond;
+use super::snapshot::{Site, Snapshot};
+use crate::identity::bearer;
+use crate::identity::cache::TokenDigest;
+use crate::identity::token::{self, TokenError, Verified};
+use crate::mcp::answer::Own;
+use crate::policy::index::PrincipalKeys;
+
+/// How many verified tokens are remembered.
+const TOKENS: usize = 16 * 1024;
+
+/// A verified token and what is derived from it once.
+#[derive(Debug)]
+pub struct Caller {
+    /// What the token proves.
+    pub verified: Verified,
+    /// The keys under which policies may know its principal.
+    pub keys: PrincipalKeys,
+}
+
+/// Tokens that were verified, by digest. Only verified tokens are kept, so strangers cannot push entries out.
+#[derive(Debug)]
+pub struct Callers(Cache<TokenDigest, Arc<Caller>>);
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self(Cache::new(TOKENS))
+    }
+}
+
+/// Why a request is not authenticated, for records.
+struct Refused {
+    reason: &'static str,
+    response: Response<Body>,
+}
+
+/// Authenticates a request to `site`, or says what the caller is told.
+pub async fn authenticate(
+    gateway: &Gateway,
+    site: &Site,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    peer: IpAddr,
+) -> Result<Arc<Caller>, Response<Body>> {
+    match identify(gateway, site, headers, query).await {
+        Ok(caller) => Ok(caller),
+        Err(refused) => {
+            gateway.metrics().unauthenticated.inc();
+            gateway.failures.note(&site.server.id, refused.reason, peer);
+            Err(refused.response)
+        }
+    }
+}
+
+async fn identify(
+    gateway: &Gateway,
+    site: &Site,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Arc<Caller>, Refused> {
+    let text = bearer::extract(headers, query).map_err(|error| Refused {
+        reason: error.reason(),
+        response: respond::challenge(site.challenges.bearer(error), None, &error.to_string()),
+    })?;
+    let now = gateway::now();
+    let digest = TokenDigest::of(text);
+    if let Some(caller) = gateway.callers.0.get(&digest) {
+        match admit(&caller, site, now) {
+            Ok(()) => return Ok(caller),
+            // The authority's keys or rules changed: the token is proven anew.
+            Err(TokenError::UntrustedAuthority) => {}
+            Err(error) => return Err(refused(site, &error)),
+        }
+    }
+    let verified = match token::verify(text, site.anchors(), now) {
+        Err(error) => match error.refreshable() {
+            Some(authority) => after_refresh(gateway, site, authority, text, now).await,
+            None => Err(error),
+        },
+        verified => verified,
+    };
+    let verified = verified.map_err(|error| refused(site, &error))?;
+    let keys = PrincipalKeys::of(verified.principal());
+    let caller = Arc::new(Caller { verified, keys });
+    gateway.callers.0.insert(digest, caller.clone());
+    // What a refresh brought is in a newer snapshot than `site`.
+    let snapshot = gateway.snapshot();
+    let current = snapshot.site(&site.server.path).map_or(site, |site| site);
+    admit(&caller, current, now).map_err(|error| refused(site, &error))?;
+    Ok(caller)
+}
+
+/// Verifies once more after the authority's keys may have been fetched again (identity-audit 1.5).
+async fn after_refresh(
+    gateway: &Gateway,
+    site: &Site,
+    authority: &str,
+    text: &str,
+    now: i64,
+) -> Result<Verified, TokenError> {
+    gateway.keys().refresh(authority).await;
+    let snapshot: Arc<Snapshot> = gateway.snapshot();
+    let anchors = snapshot.site(&site.server.path).map_or(site.anchors(), |site| site.anchors());
+    token::verify(text, anchors, now)
+}
+
+/// Whether a caller that was verified may still use this server: also asked of open streams when something changed.
+pub fn admit(caller: &Caller, site: &Site, now: i64) -> Result<(), TokenError> {
+    token::admit(&caller.verified, &site.trust(), now).map(drop)
+}
+
+fn refused(site: &Site, error: &TokenError) -> Refused {
+    let server = site.server.id.display_name();
+    tracing::debug!(server, reason = error.reason(), %error, "token refused");
+    let response = match error.refusal(&site.challenges) {
+        Some(refusal) => respond::challenge(refusal, None, "the access token is not valid for this server"),
+        None => {
+            let message = "tokens cannot be verified now: the authorization server's keys are not available";
+            respond::retry(respond::answer(Own::NotServed.answer(None, message)), 5)
+        }
+    };
+    Refused { reason: error.reason(), response }
+}

@@ -1,0 +1,86 @@
+//! What is known of a server's tools: learnt from every list that passes, and from the inventory taken at start.
+//!
+//! Invariant: a tool that was never seen, or whose definition can not be read, is unclassified, which grants nothing
+//! and which every narrowing rule about risk takes as a match (design 3.3).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::generated::Risk;
+use crate::generated::server::RiskRule;
+use crate::mcp::list::ToolView;
+use crate::policy::pattern::Pattern;
+use crate::policy::request::KnownRisk;
+use crate::tools::{digest, risk};
+
+/// How many tools of one server are remembered.
+const MOST: usize = 10_000;
+
+/// The tools of one server. Reading takes no lock.
+pub struct Catalogue {
+    asserted: Vec<(Pattern, Risk)>,
+    tools: ArcSwap<HashMap<Box<str>, Tool>>,
+}
+
+/// What is known of one tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Digest of its definition, `sha256:<hex>`.
+    pub digest: Arc<str>,
+    /// Its risk.
+    pub risk: KnownRisk,
+}
+
+impl Catalogue {
+    /// Knows nothing yet but what the owner asserts.
+    pub fn new(asserted: &[RiskRule]) -> Self {
+        let rules = asserted.iter().flat_map(|rule| {
+            rule.patterns.iter().filter_map(|pattern| Some((Pattern::name(pattern).ok()?, rule.class)))
+        });
+        Self { asserted: rules.collect(), tools: ArcSwap::default() }
+    }
+
+    /// What is known of the tool with this exact name.
+    pub fn get(&self, name: &str) -> Option<Tool> {
+        self.tools.load().get(name).cloned()
+    }
+
+    /// The risk of the tool with this exact name.
+    pub fn risk(&self, name: &str) -> KnownRisk {
+        self.tools.load().get(name).map(|tool| tool.risk).unwrap_or_default()
+    }
+
+    /// Whether any list has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.tools.load().is_empty()
+    }
+
+    /// Judges a definition, without remembering it.
+    pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
+        let asserted = self.asserted.iter().filter(|(pattern, _)| pattern.matches(&tool.name)).map(|(_, class)| *class);
+        let assessment = risk::assess(&risk::Definition::from(tool), asserted.max());
+        Tool {
+            digest: digest::of(tool).into(),
+            risk: KnownRisk { own: assessment.class, guardrail: assessment.guardrail_class },
+        }
+    }
+
+    /// Remembers definitions; the newest one of a name counts. Writes only if something changed.
+    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
+        let known = self.tools.load();
+        if seen.iter().all(|(name, tool)| known.get(name) == Some(tool)) {
+            return;
+        }
+        self.tools.rcu(|known| {
+            let mut tools = HashMap::clone(known);
+            for (name, tool) in &seen {
+                if tools.len() < MOST || tools.contains_key(name) {
+                    tools.insert(name.clone(), tool.clone());
+                }
+            }
+            tools
+        });
+    }
+}

@@ -1,0 +1,286 @@
+//! The proxy's shared state, and the one way to change what it serves.
+//!
+//! Invariant: changes are applied one batch at a time and published at once; a call sees one snapshot from its first
+//! check to its decision.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::authenticate::Callers;
+use super::config::Config;
+use super::failures::Failures;
+use super::metrics::Metrics;
+use super::snapshot::Snapshot;
+use super::streams::Streams;
+use crate::audit::{ConfigChangeEvent, Recorder};
+use crate::egress::Egress;
+use crate::generated::ObjectId;
+use crate::generated::codec::{self, Generated};
+use crate::seal::Sealer;
+use crate::upstream::Timeouts;
+
+/// Asks for an authority's keys again. Single-flight and rate-limited by whoever answers.
+pub trait KeyRefresh: Send + Sync {
+    /// Ends when a refresh has been applied to the gateway, or when none was due.
+    fn refresh<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// The administrator's settings.
+    pub config: Config,
+    /// Where calls are recorded.
+    pub recorder: Recorder,
+    /// The dialer.
+    pub egress: Egress,
+    /// What seals ids that leave the gateway.
+    pub sealer: Sealer,
+    /// Who fetches keys.
+    pub keys: Arc<dyn KeyRefresh>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The proxy's shared state.
+pub struct Gateway {
+    parts: Parts,
+    snapshot: ArcSwap<Snapshot>,
+    writing: std::sync::Mutex<Known>,
+    changes: watch::Sender<u64>,
+    /// Tokens that were verified.
+    pub callers: Callers,
+    /// Open streams by identity.
+    pub streams: Arc<Streams>,
+    /// Refused authentications, summed.
+    pub failures: Failures,
+}
+
+/// The objects that are served, by kind and UID, as they were encoded: an unchanged object changes nothing.
+#[derive(Default)]
+struct Known(HashMap<(Kind, String), Vec<u8>>);
+
+/// The kind of a generated object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A governed server.
+    Server,
+    /// A policy.
+    Policy,
+    /// A trust anchor.
+    Authority,
+}
+
+impl Kind {
+    fn api_kind(self) -> &'static str {
+        match self {
+            Kind::Server => "McpServer",
+            Kind::Policy => "McpPolicy",
+            Kind::Authority => "McpAuthorizationServer",
+        }
+    }
+}
+
+/// One change of what is served.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An encoded object, new or changed.
+    Put(Vec<u8>),
+    /// An object is gone.
+    Remove(Kind, String),
+    /// Until taken back, every call to every server is refused: `source` could not be read and never was.
+    DenyAll {
+        /// What could not be read.
+        source: String,
+        /// A stable word.
+        reason: String,
+    },
+    /// Takes back [`Change::DenyAll`].
+    Clear {
+        /// What can be read, or is gone.
+        source: String,
+    },
+}
+
+impl Gateway {
+    /// A gateway that serves nothing yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            snapshot: ArcSwap::default(),
+            writing: std::sync::Mutex::default(),
+            changes: watch::Sender::new(0),
+            callers: Callers::default(),
+            streams: Arc::default(),
+            failures: Failures::default(),
+        })
+    }
+
+    /// The administrator's settings.
+    pub fn config(&self) -> &Config {
+        &self.parts.config
+    }
+
+    /// Where calls are recorded.
+    pub fn recorder(&self) -> &Recorder {
+        &self.parts.recorder
+    }
+
+    /// What seals ids that leave the gateway.
+    pub fn sealer(&self) -> &Sealer {
+        &self.parts.sealer
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// Who fetches keys.
+    pub fn keys(&self) -> &dyn KeyRefresh {
+        &*self.parts.keys
+    }
+
+    /// What is served now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Tells open streams when to look again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Applies a batch and publishes the outcome. An object that cannot be loaded is logged, and denies what it
+    /// would have governed.
+    pub fn apply(&self, changes: Vec<Change>) {
+        let mut known = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let (mut changed, mut sites) = (false, false);
+        for change in changes {
+            let applied = self.apply_one(&mut known, &mut next, change);
+            changed |= applied != Applied::Nothing;
+            sites |= applied == Applied::Sites;
+        }
+        if !changed {
+            return;
+        }
+        if sites {
+            let timeouts = Timeouts { headers: self.config().limits.answer_timeout, ..Timeouts::default() };
+            let public_url = self.config().public_url.as_str();
+            for (server, error) in next.refresh(&self.parts.egress, timeouts, public_url) {
+                let (namespace, name) = (&server.id.namespace, &server.id.name);
+                tracing::error!(namespace, name, reason = error.reason(), %error, "server cannot be served");
+                self.record(Kind::Server, &server.id, "refused", Some(error.reason()));
+            }
+        }
+        self.snapshot.store(Arc::new(next));
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    fn apply_one(&self, known: &mut Known, next: &mut Snapshot, change: Change) -> Applied {
+        match change {
+            Change::Put(bytes) => match codec::decode(&bytes) {
+                Ok(object) => self.put(known, next, object, bytes),
+                Err(error) => {
+                    // Who wrote it and what it governs is unknown: nothing may be served that it could narrow.
+                    tracing::error!(reason = error.reason(), %error, "generated object refused");
+                    next.fleet.deny_all("generated object", error.reason());
+                    Applied::Fleet
+                }
+            },
+            Change::Remove(kind, uid) => self.remove(known, next, kind, &uid),
+            Change::DenyAll { source, reason } => {
+                next.fleet.deny_all(&source, &reason);
+                Applied::Fleet
+            }
+            Change::Clear { source } => {
+                next.fleet.clear_denial(&source);
+                Applied::Fleet
+            }
+        }
+    }
+
+    fn put(&self, known: &mut Known, next: &mut Snapshot, object: Generated, bytes: Vec<u8>) -> Applied {
+        let (kind, id) = match &object {
+            Generated::Server(server) => (Kind::Server, server.id.clone()),
+            Generated::Policy(policy) => (Kind::Policy, policy.id.clone()),
+            Generated::Authority(authority) => (Kind::Authority, authority.id.clone()),
+        };
+        let key = (kind, id.uid.clone());
+        if known.0.get(&key) == Some(&bytes) {
+            return Applied::Nothing;
+        }
+        known.0.insert(key, bytes);
+        let mut refused = None;
+        let applied = match object {
+            Generated::Server(server) => {
+                next.fleet.put_server(server);
+                Applied::Sites
+            }
+            Generated::Policy(policy) => {
+                if let Err(errors) = next.fleet.put_policy(policy) {
+                    refused = errors.first().map(|error| error.reason());
+                    for error in errors {
+                        tracing::error!(policy = id.display_name(), %error, "policy refused: what it governs denies");
+                    }
+                }
+                Applied::Fleet
+            }
+            Generated::Authority(authority) => {
+                next.fleet.put_authority(authority);
+                Applied::Sites
+            }
+        };
+        self.record(kind, &id, if refused.is_some() { "refused" } else { "applied" }, refused);
+        applied
+    }
+
+    fn remove(&self, known: &mut Known, next: &mut Snapshot, kind: Kind, uid: &str) -> Applied {
+        if known.0.remove(&(kind, uid.to_owned())).is_none() {
+            return Applied::Nothing;
+        }
+        let gone = ObjectId { uid: uid.to_owned(), namespace: String::new(), name: String::new(), generation: 0 };
+        self.record(kind, &gone, "removed", None);
+        match kind {
+            Kind::Server => next.fleet.remove_server(uid),
+            Kind::Policy => {
+                next.fleet.remove_policy(uid);
+                return Applied::Fleet;
+            }
+            Kind::Authority => next.fleet.remove_authority(uid),
+        }
+        Applied::Sites
+    }
+
+    fn record(&self, kind: Kind, id: &ObjectId, change: &str, reason: Option<&str>) {
+        self.recorder().config_change(&ConfigChangeEvent {
+            kind: kind.api_kind(),
+            namespace: &id.namespace,
+            name: &id.name,
+            uid: &id.uid,
+            generation: id.generation,
+            change,
+            reason,
+        });
+    }
+}
+
+/// What a change touched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Applied {
+    Nothing,
+    Fleet,
+    Sites,
+}
+
+/// Unix seconds.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,272 @@
+//! What the proxy serves at one moment: immutable, shared by every call that began with it.
+//!
+//! Invariant: a [`Site`] is complete: nothing that a call needs is parsed, compiled or looked up by name while it runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::catalogue::Catalogue;
+use crate::audit::redact::{Redaction, RedactionError};
+use crate::egress::Egress;
+use crate::fleet::snapshot::Fleet;
+use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
+use crate::generated::{Authority, Server};
+use crate::identity::anchor::Anchor;
+use crate::identity::challenge::{ChallengeError, Challenges};
+use crate::identity::scope::{ScopeError, ScopeTable};
+use crate::identity::token::Use;
+use crate::oauth::protected_resource;
+use crate::upstream::{Timeouts, Upstream, UpstreamError};
+
+/// Everything that is served.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// Servers joined with the policies that reach them.
+    pub fleet: Fleet,
+    sites: HashMap<String, Arc<Site>>,
+    documents: HashMap<String, Bytes>,
+    anchors: BTreeMap<String, Arc<Anchor>>,
+}
+
+/// A governed server, ready to be served.
+pub struct Site {
+    /// The resolved server.
+    pub server: Arc<Server>,
+    /// What refused callers are told.
+    pub challenges: Challenges,
+    /// The scopes that calls need.
+    pub scopes: ScopeTable,
+    /// Where calls go; `None`: nowhere, see `closed`.
+    pub upstream: Option<Upstream>,
+    /// What is taken out of recorded arguments.
+    pub redaction: Redaction,
+    /// What is known of its tools.
+    pub catalogue: Arc<Catalogue>,
+    /// Why no call is served, for operators.
+    pub closed: Option<String>,
+    anchors: Box<[Arc<Anchor>]>,
+    metadata: Bytes,
+}
+
+/// Why a server cannot be served as it was resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Its scopes.
+    #[error("scopes: {0}")]
+    Scopes(#[from] ScopeError),
+    /// Its metadata URL.
+    #[error(transparent)]
+    Challenges(#[from] ChallengeError),
+    /// Its redaction pointers.
+    #[error(transparent)]
+    Redaction(#[from] RedactionError),
+    /// Its upstream.
+    #[error("upstream: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// Its resource identifier.
+    #[error("the resource {0:?} is not an absolute URL with a path")]
+    Resource(String),
+}
+
+impl SiteError {
+    /// A stable word for conditions and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            SiteError::Scopes(error) => error.reason(),
+            SiteError::Challenges(_) => "MetadataUrlInvalid",
+            SiteError::Redaction(_) => "RedactionInvalid",
+            SiteError::Upstream(error) => error.reason(),
+            SiteError::Resource(_) => "ResourceInvalid",
+        }
+    }
+}
+
+impl Site {
+    /// The tokens that are accepted.
+    pub fn trust(&self) -> Use<'_> {
+        Use { anchors: &self.anchors, resource: &self.server.resource, audiences: &self.server.audiences }
+    }
+
+    /// The authorities that are trusted, as they are in this snapshot.
+    pub fn anchors(&self) -> &[Arc<Anchor>] {
+        &self.anchors
+    }
+
+    /// How decisions about calls are recorded.
+    pub fn delivery(&self) -> crate::audit::Delivery {
+        match self.server.audit.delivery {
+            Delivery::BestEffort => crate::audit::Delivery::BestEffort,
+            Delivery::Durable => crate::audit::Delivery::Durable,
+        }
+    }
+
+    /// How much of a call is recorded.
+    pub fn level(&self) -> crate::audit::Level {
+        match self.server.audit.level {
+            AuditLevel::Metadata => crate::audit::Level::Metadata,
+            AuditLevel::Arguments => crate::audit::Level::Arguments,
+        }
+    }
+
+    /// The kind of credential that goes upstream, for records.
+    pub fn credential_mode(&self) -> &'static str {
+        match self.server.upstream.credentials {
+            Credentials::None => "none",
+            Credentials::Headers(_) => "headers",
+        }
+    }
+
+    fn compile(
+        server: Arc<Server>,
+        anchors: &BTreeMap<String, Arc<Anchor>>,
+        previous: Option<&Site>,
+        egress: &Egress,
+        timeouts: Timeouts,
+    ) -> Result<Site, SiteError> {
+        let metadata_url = protected_resource::metadata_url(&server.resource)
+            .map_err(|_| SiteError::Resource(server.resource.clone()))?;
+        let scopes = ScopeTable::compile(&server.scopes)?;
+        let redaction = Redaction::new(server.audit.redact.iter().map(String::as_str))?;
+        let closed = match &server.state {
+            State::Enabled => None,
+            State::Disabled => Some("Disabled".to_owned()),
+            State::Unserved { reason, .. } => Some(reason.clone()),
+        };
+        // A pool with open connections, and what was learnt of the tools, outlive changes of anything else.
+        let same_upstream = previous.filter(|previous| previous.server.upstream == server.upstream);
+        let upstream = match (&closed, same_upstream.and_then(|previous| previous.upstream.clone())) {
+            (Some(_), _) => None,
+            (None, Some(pool)) => Some(pool),
+            (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
+        };
+        let catalogue = match same_upstream {
+            Some(previous) if previous.server.risk == server.risk => previous.catalogue.clone(),
+            _ => Arc::new(Catalogue::new(&server.risk)),
+        };
+        Ok(Site {
+            challenges: Challenges::new(&metadata_url, &scopes)?,
+            anchors: named(&server, anchors),
+            metadata: Bytes::from(server.metadata.clone()),
+            scopes,
+            upstream,
+            redaction,
+            catalogue,
+            closed,
+            server,
+        })
+    }
+}
+
+fn named(server: &Server, anchors: &BTreeMap<String, Arc<Anchor>>) -> Box<[Arc<Anchor>]> {
+    server.authorities.iter().filter_map(|name| anchors.get(name)).cloned().collect()
+}
+
+impl Snapshot {
+    /// The server at an exact path.
+    pub fn site(&self, path: &str) -> Option<&Arc<Site>> {
+        self.sites.get(path)
+    }
+
+    /// A public document at an exact path.
+    pub fn document(&self, path: &str) -> Option<&Bytes> {
+        self.documents.get(path)
+    }
+
+    /// All servers, in no particular order.
+    pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.sites.values()
+    }
+
+    /// All authorities by name.
+    pub fn anchors(&self) -> impl Iterator<Item = &Arc<Anchor>> {
+        self.anchors.values()
+    }
+
+    /// Makes everything that is served follow the fleet again, reusing what did not change. Returns what cannot be
+    /// served, by server.
+    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) -> Vec<(Arc<Server>, SiteError)> {
+        self.refresh_anchors();
+        let mut sites = HashMap::with_capacity(self.sites.len());
+        let mut refused = Vec::new();
+        for served in self.fleet.servers() {
+            // Servers that claim one path are all unserved: `lookup` finds neither.
+            let path = &served.server.path;
+            if self.fleet.lookup(path).is_none() {
+                continue;
+            }
+            let previous = self.sites.get(path).filter(|site| site.server.id.uid == served.server.id.uid);
+            if let Some(site) = previous.filter(|site| self.is_current(site, served.server)) {
+                sites.insert(path.clone(), site.clone());
+                continue;
+            }
+            let previous = previous.map(Arc::as_ref);
+            match Site::compile(served.server.clone(), &self.anchors, previous, egress, timeouts) {
+                Ok(site) => drop(sites.insert(path.clone(), Arc::new(site))),
+                Err(error) => refused.push((served.server.clone(), error)),
+            }
+        }
+        self.sites = sites;
+        self.documents = self.documents(public_url);
+        refused
+    }
+
+    fn is_current(&self, site: &Site, server: &Arc<Server>) -> bool {
+        let anchors = named(server, &self.anchors);
+        Arc::ptr_eq(&site.server, server)
+            && site.anchors.len() == anchors.len()
+            && site.anchors.iter().zip(&anchors).all(|(old, new)| Arc::ptr_eq(old, new))
+    }
+
+    fn refresh_anchors(&mut self) {
+        let mut anchors = BTreeMap::new();
+        for authority in self.fleet.authorities() {
+            match Anchor::compile(authority) {
+                Ok(anchor) => {
+                    let name = authority.id.name.clone();
+                    let kept = self.anchors.get(&name).filter(|old| ***old == anchor).cloned();
+                    anchors.insert(name, kept.unwrap_or_else(|| Arc::new(anchor)));
+                }
+                // Without its anchor every token of the authority is refused.
+                Err(error) => {
+                    tracing::error!(authority = authority.id.name, reason = error.reason(), %error, "authority refused");
+                }
+            }
+        }
+        self.anchors = anchors;
+    }
+
+    /// Protected-resource metadata at path-inserted URLs (RFC 9728 section 3.1), the root document only if there is
+    /// exactly one server (identity-audit 1.1); metadata and keys of local authorities (RFC 8414).
+    fn documents(&self, public_url: &str) -> HashMap<String, Bytes> {
+        let mut documents = HashMap::new();
+        for (path, site) in &self.sites {
+            documents.insert(format!("{}{path}", protected_resource::WELL_KNOWN), site.metadata.clone());
+        }
+        if let (1, Some(site)) = (self.sites.len(), self.sites.values().next()) {
+            documents.insert(protected_resource::WELL_KNOWN.to_owned(), site.metadata.clone());
+        }
+        for authority in self.fleet.authorities() {
+            documents.extend(local_documents(authority, public_url));
+        }
+        documents
+    }
+}
+
+fn local_documents(authority: &Authority, public_url: &str) -> Vec<(String, Bytes)> {
+    let local = authority.keys == crate::generated::authority::KeySource::Local;
+    let Some(path) = authority.issuer.strip_prefix(public_url).filter(|_| local) else { return Vec::new() };
+    let jwks = authority.key_set.as_ref().map_or("{\"keys\":[]}", |keys| &keys.jwks).to_owned();
+    let metadata = crate::oauth::server_metadata::local(&authority.issuer);
+    vec![
+        (format!("/.well-known/oauth-authorization-server{path}"), Bytes::from(metadata)),
+        (format!("{path}/jwks.json"), Bytes::from(jwks)),
+    ]
+}
+
+/// A header value of the server's own text, if it can be one.
+pub fn header(text: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(text).ok()
+}

@@ -18,6 +18,7 @@ use crate::identity::cache::TokenDigest;
 use crate::identity::token::{self, TokenError, Verified};
 use crate::mcp::answer::Own;
 use crate::policy::index::PrincipalKeys;
+use crate::seal::{Owner, Purpose};
 
 /// How many verified tokens are remembered.
 const TOKENS: usize = 16 * 1024;
@@ -39,6 +40,11 @@ impl Default for Callers {
     fn default() -> Self {
         Self(Cache::new(TOKENS))
     }
+}
+
+/// Whom an id that leaves the gateway belongs to.
+pub fn owner<'a>(purpose: Purpose, site: &'a Site, caller: &'a Caller) -> Owner<'a> {
+    Owner { purpose, server_uid: &site.server.id.uid, principal: caller.verified.binding() }
 }
 
 /// Why a request is not authenticated, for records.

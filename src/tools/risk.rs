@@ -1,44 +1,10 @@
 //! A tool's risk class is the highest that anything says of it, and what only the upstream's annotations say is no class
 //! at all: an annotation can make a tool look more dangerous, never less.
 
-use std::fmt;
-
 use serde_json::Value;
 
+use crate::generated::Risk;
 use crate::mcp::list::ToolView;
-
-/// What a call can do to the world. Ordered: the higher one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Risk {
-    /// Reads only.
-    ReadOnly,
-    /// Creates or changes something.
-    Write,
-    /// Deletes, overwrites, runs, spends or grants: what cannot be taken back.
-    Destructive,
-}
-
-impl Risk {
-    /// The word in manifests: `ReadOnly`, `Write` or `Destructive`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Risk::ReadOnly => "ReadOnly",
-            Risk::Write => "Write",
-            Risk::Destructive => "Destructive",
-        }
-    }
-
-    /// The class of this word, exactly written.
-    pub fn parse(word: &str) -> Option<Risk> {
-        [Risk::ReadOnly, Risk::Write, Risk::Destructive].into_iter().find(|risk| risk.as_str() == word)
-    }
-}
-
-impl fmt::Display for Risk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// Who says that a tool is of a class, the most trustworthy first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,133 @@
+//! From a decision to a permit, or to a refusal.
+//!
+//! Invariant: a [`Permit`] exists only for a message that was allowed and whose decision is recorded as surely as the
+//! server asks; nothing is forwarded without one. Both outcomes are recorded before they take effect.
+
+use http::Response;
+
+use super::body::{Body, Completion};
+use super::call::{Call, Ruling, verdict};
+use super::respond;
+use crate::audit::{AuditError, Delivery, Outcome, Verdict};
+use crate::generated::policy::Effect;
+use crate::mcp::answer::{self, Own};
+use crate::policy::decision::Decision;
+use crate::policy::evaluate::evaluate;
+use crate::policy::request::{Facts, Request, Target};
+
+use super::gateway;
+
+/// Proof that a message may be forwarded. Made here only.
+#[must_use = "a permit that is not used is a call that was recorded and not made"]
+pub struct Permit(Completion);
+
+impl Permit {
+    /// The call's second record, for whoever forwards it.
+    pub fn into_completion(self) -> Completion {
+        self.0
+    }
+}
+
+/// Permits a message that needs no grant but a valid token: lifecycle, lists, their notifications (design 3.6).
+pub async fn permit(call: &Call) -> Result<Permit, Response<Body>> {
+    let ruling = Ruling { verdict: Verdict::Allow, reason: "Authenticated", decision: None, tool: None };
+    record(call, &ruling, Delivery::BestEffort).await.map(Permit)
+}
+
+/// Decides a tool call.
+pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Body>> {
+    let tool = call.site.catalogue.get(name);
+    let decision = decide(call, name, tool.as_ref().map(|tool| tool.risk).unwrap_or_default());
+    let mut ruling = Ruling {
+        verdict: verdict(decision.effect),
+        reason: decision.reason.as_str(),
+        decision: Some(&decision),
+        tool: tool.as_ref(),
+    };
+    let delivery = call.site.delivery();
+    let metrics = call.gateway.metrics();
+    if decision.effect == Effect::Allow {
+        let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
+            metrics.allowed.inc();
+            return record(call, &ruling, delivery).await.map(Permit);
+        };
+        // Another scope would help, and the tool is visible: the one case for this challenge (design 5).
+        metrics.insufficient_scope.inc();
+        ruling.verdict = Verdict::Deny;
+        ruling.reason = "InsufficientScope";
+        let refusal = call.site.challenges.insufficient_scope(&lacking);
+        let response = respond::challenge(refusal, call.id(), &lacking.to_string());
+        return Err(refuse(call, &ruling, delivery, response).await);
+    }
+    match decision.effect {
+        Effect::RequireApproval => metrics.approval_required.inc(),
+        _ => metrics.denied.inc(),
+    };
+    Err(refuse(call, &ruling, delivery, denial(call, name, &decision)).await)
+}
+
+/// Asks policy about a tool call.
+fn decide(call: &Call, name: &str, risk: crate::policy::request::KnownRisk) -> Decision {
+    let Some(served) = call.snapshot.fleet.lookup(&call.site.server.path) else {
+        // A site without its server cannot be: deny.
+        return Decision {
+            effect: Effect::Deny,
+            reason: crate::policy::decision::Reason::NoMatchingAllow,
+            visible: false,
+            rule: None,
+            shadow: None,
+        };
+    };
+    let request = Request {
+        principal: call.caller.verified.principal(),
+        keys: &call.caller.keys,
+        target: Target::Tool { name, risk },
+        arguments: call.envelope.arguments_raw().and_then(|raw| std::str::from_utf8(raw).ok()),
+    };
+    evaluate(served.layers, &request, &Facts { now: gateway::now() })
+}
+
+/// What a refused caller is told: that the tool does not exist, if it may not see it; else the rule's own message.
+fn denial(call: &Call, name: &str, decision: &Decision) -> Response<Body> {
+    if !decision.visible {
+        return respond::answer(answer::unknown_tool(call.id(), name));
+    }
+    let rule = decision.rule.as_deref().and_then(|rule| rule.message.as_deref());
+    let message = match (rule, decision.effect) {
+        (Some(message), _) => message.to_owned(),
+        (None, Effect::RequireApproval) => {
+            format!("The tool {name} needs a person's approval, which this gateway cannot ask for yet.")
+        }
+        (None, _) => format!("The tool {name} is not allowed for you with these arguments."),
+    };
+    respond::answer(answer::tool_denied(call.id(), call.revision.era(), &message))
+}
+
+/// Records a refusal, then lets it be said.
+async fn refuse(call: &Call, ruling: &Ruling<'_>, delivery: Delivery, response: Response<Body>) -> Response<Body> {
+    match record(call, ruling, delivery).await {
+        Ok(mut completion) => {
+            completion.ended(Outcome::Denied, Some(ruling.reason), None);
+            response.map(|body| body.with_completion(completion))
+        }
+        Err(unrecorded) => unrecorded,
+    }
+}
+
+/// Writes the first record, as surely as is asked for; the second follows when the completion is dropped.
+async fn record(call: &Call, ruling: &Ruling<'_>, delivery: Delivery) -> Result<Completion, Response<Body>> {
+    let recorder = call.gateway.recorder();
+    let receipt = recorder.decision(delivery, &call.event(ruling));
+    let id = receipt.id();
+    match receipt.durable().await {
+        Ok(()) => Ok(Completion::new(recorder.clone(), id, delivery, call.started)),
+        Err(error) => Err(unrecorded(call, &error)),
+    }
+}
+
+fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {
+    call.gateway.metrics().unrecorded.inc();
+    tracing::warn!(server = call.site.server.id.display_name(), reason = error.reason(), %error, "call not recorded");
+    let answer = Own::NotRecorded.answer(call.id(), "the call could not be recorded, so it was not made");
+    respond::retry(respond::answer(answer), 1)
+}

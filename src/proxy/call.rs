@@ -1,0 +1,131 @@
+//! One understood message of an authenticated caller, and the record of what is decided about it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::authenticate::Caller;
+use super::catalogue::Tool;
+use super::gateway::Gateway;
+use super::session::{SESSION_ID, Session};
+use super::snapshot::{Site, Snapshot};
+use crate::audit::{
+    DecisionEvent, Level, PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
+};
+use crate::generated::policy::Effect;
+use crate::mcp::envelope::Envelope;
+use crate::mcp::method::{Method, Subject};
+use crate::mcp::revision::Revision;
+use crate::policy::decision::{Decision, RuleRef};
+
+/// One understood message: what may be asked of policy.
+pub struct Call {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// What is served, as it was when the request came.
+    pub snapshot: Arc<Snapshot>,
+    /// The server that it is for.
+    pub site: Arc<Site>,
+    /// Who sent it.
+    pub caller: Arc<Caller>,
+    /// The request's headers.
+    pub headers: HeaderMap,
+    /// The message.
+    pub envelope: Envelope,
+    /// The revision that it is judged by.
+    pub revision: Revision,
+    /// Its row of the method table.
+    pub method: &'static Method,
+    /// The session that it belongs to (old era).
+    pub session: Option<Session>,
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// When the request came.
+    pub started: Instant,
+}
+
+/// A ruling, as it is recorded.
+pub struct Ruling<'a> {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// A stable word.
+    pub reason: &'static str,
+    /// The decision that it follows, if policy was asked.
+    pub decision: Option<&'a Decision>,
+    /// The tool's definition, if it is known.
+    pub tool: Option<&'a Tool>,
+}
+
+impl Call {
+    /// The JSON-RPC id, byte for byte.
+    pub fn id(&self) -> Option<&[u8]> {
+        self.envelope.id_raw()
+    }
+
+    /// The first record of this message.
+    pub fn event<'a>(&'a self, ruling: &Ruling<'a>) -> DecisionEvent<'a> {
+        let principal = self.caller.verified.principal();
+        let id = &self.site.server.id;
+        DecisionEvent {
+            method: self.method.name,
+            protocol_version: Some(self.revision.as_str()),
+            session: self.session.as_ref().and_then(|_| self.headers.get(SESSION_ID)?.to_str().ok()),
+            request_id: self.id().and_then(|id| std::str::from_utf8(id).ok()),
+            target: self.target(),
+            principal: Some(PrincipalFields {
+                authority: &principal.authority,
+                issuer: &principal.issuer,
+                tenant: principal.tenant.as_deref(),
+                subject: &principal.subject,
+                kind: principal.kind.as_str(),
+                client: principal.client.as_deref(),
+                actor: principal.actor.as_ref().map(|actor| &*actor.subject),
+                token_jti: self.caller.verified.token_id(),
+            }),
+            server: ServerFields { uid: &id.uid, namespace: &id.namespace, name: &id.name },
+            verdict: Some(ruling.verdict),
+            reason: ruling.reason,
+            policy: ruling.decision.and_then(|decision| decision.rule.as_deref()).map(policy),
+            shadow: ruling.decision.and_then(|decision| decision.shadow.as_deref()).map(|shadow| ShadowFields {
+                verdict: verdict(shadow.effect),
+                policy: shadow.rule.as_deref().map(policy),
+            }),
+            arguments: self.envelope.arguments_raw(),
+            level: self.level(),
+            redact: Some(&self.site.redaction),
+            tool_digest: ruling.tool.map(|tool| &*tool.digest),
+            traceparent: self.envelope.meta().traceparent(),
+            client_address: Some(self.peer),
+            config_digest: None,
+            credential_mode: Some(self.site.credential_mode()),
+        }
+    }
+
+    fn level(&self) -> Level {
+        self.site.level()
+    }
+
+    fn target(&self) -> Target<'_> {
+        match self.method.subject {
+            Subject::Tool => self.envelope.name().map_or(Target::None, Target::Tool),
+            Subject::Prompt => self.envelope.name().map_or(Target::None, Target::Prompt),
+            Subject::Resource => self.envelope.uri().map_or(Target::None, Target::Resource),
+            Subject::None | Subject::Completion | Subject::Task | Subject::Subscription => Target::None,
+        }
+    }
+}
+
+fn policy(rule: &RuleRef) -> PolicyFields<'_> {
+    PolicyFields { namespace: &rule.namespace, name: &rule.policy, generation: rule.generation, rule: &rule.rule }
+}
+
+/// The word of a decision's effect in records.
+pub fn verdict(effect: Effect) -> Verdict {
+    match effect {
+        Effect::Allow => Verdict::Allow,
+        Effect::Deny => Verdict::Deny,
+        Effect::RequireApproval => Verdict::RequireApproval,
+    }
+}

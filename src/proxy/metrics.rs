@@ -1,0 +1,76 @@
+//! What is counted. No label is ever chosen by a stranger: names of tools, principals and clients are in the records.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Handles to the proxy's counters: looking a label up costs more than counting.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Calls that were allowed.
+    pub allowed: Counter,
+    /// Calls that a rule, or the want of one, refused.
+    pub denied: Counter,
+    /// Calls that wait for a person, which this build refuses.
+    pub approval_required: Counter,
+    /// Requests without an acceptable token.
+    pub unauthenticated: Counter,
+    /// Requests that lacked scopes.
+    pub insufficient_scope: Counter,
+    /// Requests that were refused before any decision: form, protocol, size.
+    pub malformed: Counter,
+    /// Calls refused because they could not be recorded.
+    pub unrecorded: Counter,
+    /// Calls to which the upstream gave no usable answer.
+    pub upstream_failed: Counter,
+    /// Messages of upstreams that were dropped from streams.
+    pub dropped_messages: Counter,
+    /// Streams that are open.
+    pub open_streams: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Creates the counters and puts them into `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let decisions = Family::<Decision, Counter>::default();
+        registry.register("portcullis_decisions", "Calls decided, by decision", decisions.clone());
+        let refusals = Family::<Refusal, Counter>::default();
+        registry.register("portcullis_refused_requests", "Requests refused without a decision", refusals.clone());
+        let decision = |decision| decisions.get_or_create(&Decision { decision }).clone();
+        let refusal = |reason| refusals.get_or_create(&Refusal { reason }).clone();
+        let metrics = Self {
+            allowed: decision("allow"),
+            denied: decision("deny"),
+            approval_required: decision("require_approval"),
+            unauthenticated: refusal("unauthenticated"),
+            insufficient_scope: refusal("insufficient_scope"),
+            malformed: refusal("malformed"),
+            unrecorded: refusal("unrecorded"),
+            ..Self::default()
+        };
+        registry.register(
+            "portcullis_upstream_failures",
+            "Calls to which the upstream gave no usable answer",
+            metrics.upstream_failed.clone(),
+        );
+        registry.register(
+            "portcullis_dropped_messages",
+            "Messages of upstreams that were dropped from streams",
+            metrics.dropped_messages.clone(),
+        );
+        registry.register("portcullis_open_streams", "Event streams that are open", metrics.open_streams.clone());
+        metrics
+    }
+}

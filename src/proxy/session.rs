@@ -1,0 +1,124 @@
+//! Sessions of the old era (2025-11-25 and older), held by nobody: the id itself carries what is needed, sealed.
+//!
+//! Invariant: an id opens only for the principal and the server that it was made for (mcp-obligations 72), at any
+//! replica, until it expires; one upstream session is never shared by two identities (76).
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::authenticate::{Caller, owner};
+use super::gateway::{self, Gateway};
+use super::snapshot::Site;
+use crate::mcp::revision::{Revision, SUPPORTED};
+use crate::seal::Purpose;
+
+/// `Mcp-Session-Id`.
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The longest upstream session id that is wrapped, in bytes.
+const LONGEST: usize = 1024;
+
+/// What a session id stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// What `initialize` negotiated.
+    pub revision: Revision,
+    /// The upstream's own session id, if it has sessions.
+    pub upstream: Option<HeaderValue>,
+}
+
+/// Why a session cannot be used. Whatever is wrong with an id, it looks unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// Several ids.
+    Ambiguous,
+    /// Not an id of this gateway for this caller and server, or expired.
+    Unknown,
+}
+
+impl Session {
+    /// A session that the upstream opened with these response headers.
+    pub fn opened(revision: Revision, upstream: &HeaderMap) -> Result<Session, SessionError> {
+        let mut ids = upstream.get_all(SESSION_ID).iter();
+        let id = ids.next().cloned();
+        // Ids are visible ASCII (Streamable HTTP, "Session Management").
+        let proper = |id: &HeaderValue| id.len() <= LONGEST && id.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b));
+        if ids.next().is_some() || id.as_ref().is_some_and(|id| !proper(id)) {
+            return Err(SessionError::Ambiguous);
+        }
+        Ok(Session { revision, upstream: id })
+    }
+
+    /// The id that the client gets.
+    pub fn seal(&self, gateway: &Gateway, site: &Site, caller: &Caller) -> Option<HeaderValue> {
+        let lifetime = i64::try_from(gateway.config().limits.session_lifetime.as_secs()).unwrap_or(i64::MAX);
+        let expires = gateway::now().saturating_add(lifetime);
+        let sealed = gateway.sealer().seal(&owner(Purpose::Session, site, caller), expires, &self.encode());
+        HeaderValue::try_from(sealed.ok()?).ok()
+    }
+
+    /// The session that a request belongs to; `None` if it names none.
+    pub fn of(
+        headers: &HeaderMap,
+        gateway: &Gateway,
+        site: &Site,
+        caller: &Caller,
+    ) -> Result<Option<Session>, SessionError> {
+        let mut ids = headers.get_all(SESSION_ID).iter();
+        let Some(id) = ids.next() else { return Ok(None) };
+        if ids.next().is_some() {
+            return Err(SessionError::Ambiguous);
+        }
+        let text = id.to_str().map_err(|_| SessionError::Unknown)?;
+        let opened = gateway
+            .sealer()
+            .open(&owner(Purpose::Session, site, caller), text, gateway::now())
+            .map_err(|_| SessionError::Unknown)?;
+        Session::decode(&opened).map(Some).ok_or(SessionError::Unknown)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let upstream = self.upstream.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(11 + upstream.len());
+        bytes.extend_from_slice(self.revision.as_str().as_bytes());
+        bytes.push(u8::from(self.upstream.is_some()));
+        bytes.extend_from_slice(upstream);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Session> {
+        let revision = SUPPORTED.into_iter().find(|revision| bytes.starts_with(revision.as_str().as_bytes()))?;
+        let (has_upstream, upstream) = bytes.get(revision.as_str().len()..)?.split_first()?;
+        let upstream = match has_upstream {
+            0 => None,
+            _ => Some(HeaderValue::from_bytes(upstream).ok()?),
+        };
+        Some(Session { revision, upstream })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_reads_back() {
+        for upstream in [None, Some(HeaderValue::from_static("")), Some(HeaderValue::from_static("abc-123"))] {
+            for revision in SUPPORTED {
+                let session = Session { revision, upstream: upstream.clone() };
+                assert_eq!(Session::decode(&session.encode()), Some(session));
+            }
+        }
+        assert_eq!(Session::decode(b""), None);
+        assert_eq!(Session::decode(b"2025-11-25"), None);
+    }
+
+    #[test]
+    fn an_upstream_with_an_improper_session_id_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(SESSION_ID, HeaderValue::from_static("with space"));
+        assert_eq!(Session::opened(Revision::NEWEST_OLD, &headers), Err(SessionError::Ambiguous));
+        headers.insert(SESSION_ID, HeaderValue::from_static("a"));
+        headers.append(SESSION_ID, HeaderValue::from_static("b"));
+        assert_eq!(Session::opened(Revision::NEWEST_OLD, &headers), Err(SessionError::Ambiguous));
+    }
+}

@@ -3,4 +3,10 @@
 //! Invariant: a document that this module hands out names exactly the resource or issuer that it was asked for, by code
 //! point, and was decoded without duplicate members. Nothing is fetched here.
 
+mod document;
+pub mod identifier;
 pub mod json;
+pub mod protected_resource;
+pub mod server_metadata;
+
+pub use document::DocumentError;

@@ -292,7 +292,14 @@ impl SegmentReader {
     }
 }
 
-/// All segments in order, also while they are written: at the end it answers `None`, and more on a later call.
+/// Where segment `number` ends, if `next` follows it.
+fn stated_end(number: u64, next: &SegmentFile) -> Option<u64> {
+    let next = SegmentReader::open(&next.path).ok()?;
+    (next.header.previous == number).then_some(next.header.previous_len)
+}
+
+/// All segments in order, also while they are written: at the end it answers `None`, and more on a later call. What it
+/// reads of the segment that is being written may not be synced yet.
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
@@ -329,18 +336,20 @@ impl Reader {
         }
     }
 
-    /// The open segment has a successor, which says where it ends: read up to there first.
+    /// The open segment has a successor: read up to where that says it ends, then go over.
     fn leave(&mut self, current: u64, next: &SegmentFile) -> Result<Option<ReadError>, ReadError> {
         let Some(segment) = &mut self.open else { return Ok(None) };
-        let successor = SegmentReader::open(&next.path).ok();
-        let end = successor.filter(|next| next.header.previous == current).map(|next| next.header.previous_len);
-        let whole = end.is_some_and(|end| segment.offset >= end);
-        if !whole && segment.end.is_none() && end.is_some() {
-            segment.end = end;
-            return Ok(None);
+        if segment.end.is_none() {
+            segment.end = stated_end(current, next);
+            if segment.end.is_some() {
+                return Ok(None);
+            }
         }
         let position = Position { segment: current, offset: segment.offset };
-        let damaged = !whole && (end.is_some() || !matches!(segment.step()?, Step::End));
+        let damaged = match segment.end {
+            Some(end) => segment.offset < end,
+            None => !matches!(segment.step()?, Step::End),
+        };
         self.open = None;
         self.at = next.number;
         Ok(damaged.then_some(ReadError::Record(position)))
@@ -358,7 +367,10 @@ impl Reader {
     fn enter(&mut self, file: &SegmentFile) -> Result<(), ReadError> {
         self.at = file.number + 1;
         match SegmentReader::open(&file.path) {
-            Ok(segment) if segment.header.segment == file.number => self.open = Some(segment),
+            Ok(mut segment) if segment.header.segment == file.number => {
+                segment.end = self.following(self.at)?.and_then(|next| stated_end(file.number, &next));
+                self.open = Some(segment);
+            }
             Ok(_) => return Err(ReadError::Header { path: file.path.clone() }),
             Err(ReadError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -1,8 +1,6 @@
 //! The handle that the proxy records through.
 
-use super::{
-    AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery,
-};
+use super::{AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery};
 
 /// Why a record could not be made durable. The call that it describes must be refused.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,0 +1,390 @@
+//! Where producers and the writer meet: one buffer under one short lock, and one wake-up list per batch.
+//!
+//! Invariant: the lock is held for a copy of the record and never for hashing or I/O, and what the writer takes is taken
+//! whole: the records of a batch share one fate.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::segment::{Kind, PREFIX, SUFFIX, push_frame};
+use super::{JournalError, SyncPolicy};
+
+/// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Room for records that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Half of the buffer: such records can never crowd out those that calls wait for.
+    Half,
+    /// All of the buffer: for records that follow from one that was waited for.
+    Whole,
+}
+
+/// Sums since the journal was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records on disk.
+    pub written: u64,
+    /// Records that were offered without waiting and had no room, or were lost with their batch.
+    pub dropped: u64,
+    /// Records that were waited for and refused, or lost with their batch.
+    pub failed: u64,
+    /// Syncs done.
+    pub syncs: u64,
+    /// Their duration, summed, in microseconds.
+    pub sync_us: u64,
+    /// Segments given up after a failed write or sync.
+    pub poisoned: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    pub(super) written: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) sync_us: AtomicU64,
+    pub(super) poisoned: AtomicU64,
+}
+
+impl Sums {
+    pub(super) fn add(sum: &AtomicU64, by: u64) {
+        sum.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Counters {
+        let read = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        Counters {
+            written: read(&self.written),
+            dropped: read(&self.dropped),
+            failed: read(&self.failed),
+            syncs: read(&self.syncs),
+            sync_us: read(&self.sync_us),
+            poisoned: read(&self.poisoned),
+        }
+    }
+}
+
+const PENDING: u8 = 0;
+const COMMITTED: u8 = 1;
+const LOST: u8 = 2;
+
+/// The shared fate of the records that one sync covers.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    state: AtomicU8,
+    waiters: Mutex<Waiters>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    error: Option<JournalError>,
+    wakers: Vec<Waker>,
+}
+
+impl Batch {
+    /// Tells everyone who waits.
+    pub(super) fn complete(&self, result: Result<(), JournalError>) {
+        let mut waiters = lock(&self.waiters);
+        let state = if result.is_ok() { COMMITTED } else { LOST };
+        waiters.error = result.err();
+        self.state.store(state, Ordering::Release);
+        let wakers = std::mem::take(&mut waiters.wakers);
+        drop(waiters);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The promise of one record: answers when its batch is on disk, or why it will not be. Dropping it stops the wait and
+/// not the record.
+#[derive(Debug)]
+#[must_use = "a record is on disk only when its ticket says so"]
+pub struct Ticket {
+    batch: Arc<Batch>,
+    slot: Option<usize>,
+}
+
+impl Future for Ticket {
+    type Output = Result<(), JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.batch.state.load(Ordering::Acquire) == COMMITTED {
+            return Poll::Ready(Ok(()));
+        }
+        let batch = Arc::clone(&self.batch);
+        let mut waiters = lock(&batch.waiters);
+        match batch.state.load(Ordering::Acquire) {
+            PENDING => {}
+            COMMITTED => return Poll::Ready(Ok(())),
+            _ => return Poll::Ready(Err(waiters.error.clone().unwrap_or(JournalError::Closed))),
+        }
+        match self.slot.and_then(|slot| waiters.wakers.get_mut(slot)) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => {
+                self.slot = Some(waiters.wakers.len());
+                waiters.wakers.push(context.waker().clone());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    frames: Vec<u8>,
+    records: usize,
+    waiting: usize,
+    first_waiter: Option<Instant>,
+    first_record: Option<Instant>,
+    batch: Arc<Batch>,
+    down: Option<JournalError>,
+    closing: bool,
+}
+
+/// What the writer is asked to do next.
+pub(super) enum Work {
+    /// Write these.
+    Batch(Taken),
+    /// Nothing came in until the given instant.
+    Tick,
+    /// Write these and end.
+    Close(Taken),
+}
+
+/// Everything that was in the buffer.
+pub(super) struct Taken {
+    pub(super) frames: Vec<u8>,
+    pub(super) records: usize,
+    pub(super) waiting: usize,
+    pub(super) batch: Arc<Batch>,
+}
+
+impl Drop for Taken {
+    /// A writer that ends in a panic must not leave calls waiting for ever.
+    fn drop(&mut self) {
+        if self.batch.state.load(Ordering::Acquire) == PENDING {
+            self.batch.complete(Err(JournalError::Closed));
+        }
+    }
+}
+
+/// The meeting place.
+#[derive(Debug)]
+pub(super) struct Shared {
+    buffer: Mutex<Buffer>,
+    wake: Condvar,
+    in_flight: AtomicUsize,
+    /// Copy of `Buffer::waiting` that a departing call reads without the lock.
+    waiting: AtomicUsize,
+    pub(super) sums: Sums,
+    policy: SyncPolicy,
+    buffer_bytes: usize,
+    max_record: usize,
+}
+
+impl Shared {
+    pub(super) fn new(policy: SyncPolicy, buffer_bytes: usize, max_record: usize) -> Self {
+        Self {
+            buffer: Mutex::default(),
+            wake: Condvar::new(),
+            in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            sums: Sums::default(),
+            policy,
+            buffer_bytes,
+            max_record,
+        }
+    }
+
+    /// Takes a record that somebody will wait for.
+    pub(super) fn append(&self, payload: &[u8]) -> Result<Ticket, JournalError> {
+        let mut buffer = lock(&self.buffer);
+        if let Err(error) = self.admit(&buffer, payload, self.buffer_bytes) {
+            drop(buffer);
+            Sums::add(&self.sums.failed, 1);
+            return Err(error);
+        }
+        push(&mut buffer, payload);
+        buffer.waiting += 1;
+        self.waiting.store(buffer.waiting, Ordering::Relaxed);
+        let first = buffer.waiting == 1;
+        if first {
+            buffer.first_waiter = Some(Instant::now());
+        }
+        let batch = Arc::clone(&buffer.batch);
+        let wake = first || self.is_due(buffer.waiting);
+        drop(buffer);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(Ticket { batch, slot: None })
+    }
+
+    /// Takes a record that nobody will wait for; `false` if there was no room for it.
+    pub(super) fn offer(&self, payload: &[u8], room: Room) -> bool {
+        let limit = match room {
+            Room::Half => self.buffer_bytes / 2,
+            Room::Whole => self.buffer_bytes,
+        };
+        let mut buffer = lock(&self.buffer);
+        let admitted = self.admit(&buffer, payload, limit).is_ok();
+        let mut wake = false;
+        if admitted {
+            wake = buffer.records == 0;
+            push(&mut buffer, payload);
+            wake |= buffer.frames.len() > self.buffer_bytes / 8;
+        }
+        drop(buffer);
+        if wake {
+            self.wake.notify_one();
+        }
+        if !admitted {
+            Sums::add(&self.sums.dropped, 1);
+        }
+        admitted
+    }
+
+    fn admit(&self, buffer: &Buffer, payload: &[u8], limit: usize) -> Result<(), JournalError> {
+        if let Some(error) = &buffer.down {
+            return Err(error.clone());
+        }
+        if buffer.closing {
+            return Err(JournalError::Closed);
+        }
+        if payload.is_empty() || payload.len() > self.max_record {
+            return Err(JournalError::TooLarge { bytes: payload.len(), limit: self.max_record });
+        }
+        if buffer.frames.len() + PREFIX + payload.len() + SUFFIX > limit {
+            return Err(JournalError::Busy);
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, waiting: usize) -> bool {
+        waiting >= self.policy.at || waiting >= self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Waits for work, at most until `tick`. `reuse` becomes the next buffer.
+    pub(super) fn next(&self, tick: Instant, mut reuse: Vec<u8>) -> Work {
+        reuse.clear();
+        let mut buffer = lock(&self.buffer);
+        loop {
+            let now = Instant::now();
+            if buffer.closing {
+                return Work::Close(self.take(&mut buffer, reuse));
+            }
+            let ready_at = self.ready_at(&buffer, now);
+            if ready_at.is_some_and(|at| at <= now) {
+                return Work::Batch(self.take(&mut buffer, reuse));
+            }
+            if tick <= now {
+                return Work::Tick;
+            }
+            let until = ready_at.map_or(tick, |at| at.min(tick));
+            let wait = until.saturating_duration_since(now).max(Duration::from_micros(1));
+            buffer = self.wake.wait_timeout(buffer, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// When what is in the buffer should be written.
+    fn ready_at(&self, buffer: &Buffer, now: Instant) -> Option<Instant> {
+        if buffer.records == 0 {
+            return None;
+        }
+        if buffer.frames.len() > self.buffer_bytes / 8 || (buffer.waiting > 0 && self.is_due(buffer.waiting)) {
+            return Some(now);
+        }
+        let lingered = buffer.first_waiter.map(|at| at + self.policy.linger);
+        let lazy = buffer.first_record.map(|at| at + self.policy.lazy);
+        [lingered, lazy].into_iter().flatten().min()
+    }
+
+    fn take(&self, buffer: &mut Buffer, reuse: Vec<u8>) -> Taken {
+        self.waiting.store(0, Ordering::Relaxed);
+        buffer.first_waiter = None;
+        buffer.first_record = None;
+        Taken {
+            frames: std::mem::replace(&mut buffer.frames, reuse),
+            records: std::mem::take(&mut buffer.records),
+            waiting: std::mem::take(&mut buffer.waiting),
+            batch: std::mem::take(&mut buffer.batch),
+        }
+    }
+
+    /// Refuses every record from now on, and tells those who came since the writer last took.
+    pub(super) fn refuse(&self, error: &JournalError) {
+        let mut buffer = lock(&self.buffer);
+        buffer.down = Some(error.clone());
+        let taken = self.take(&mut buffer, Vec::new());
+        drop(buffer);
+        self.lose(&taken, error);
+    }
+
+    /// Tells everyone in a batch that it is lost, and counts them.
+    pub(super) fn lose(&self, taken: &Taken, error: &JournalError) {
+        Sums::add(&self.sums.failed, count(taken.waiting));
+        Sums::add(&self.sums.dropped, count(taken.records - taken.waiting));
+        taken.batch.complete(Err(error.clone()));
+    }
+
+    /// Accepts records again.
+    pub(super) fn accept(&self) {
+        lock(&self.buffer).down = None;
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.buffer).closing = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn healthy(&self) -> Result<(), JournalError> {
+        let buffer = lock(&self.buffer);
+        match &buffer.down {
+            Some(error) => Err(error.clone()),
+            None if buffer.closing => Err(JournalError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { shared: Arc::clone(self) }
+    }
+}
+
+fn push(buffer: &mut Buffer, payload: &[u8]) {
+    if buffer.records == 0 {
+        buffer.first_record = Some(Instant::now());
+    }
+    push_frame(&mut buffer.frames, Kind::Data, payload);
+    buffer.records += 1;
+}
+
+pub(super) fn count(records: usize) -> u64 {
+    u64::try_from(records).unwrap_or(u64::MAX)
+}
+
+/// Held by a call that may soon append a record, or waits for one: see the module's policy on when to sync. Let go of it
+/// when the call will only stream from now on.
+#[derive(Debug)]
+pub struct InFlight {
+    shared: Arc<Shared>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let before = self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        // A wake-up lost to the race with `append` costs one linger, so the lock is not worth taking.
+        if waiting > 0 && waiting >= before.saturating_sub(1) {
+            self.shared.wake.notify_one();
+        }
+    }
+}

@@ -214,7 +214,14 @@ const TABLE: &[Method] = &[
         policed: Some(Sender::Client),
         ..ROW
     },
-    Method { name: "notifications/progress", policed: Some(Sender::Server), ..NOTICE },
+    Method { name: "notifications/progress", since: Revision::V2026_07_28, policed: Some(Sender::Server), ..NOTICE },
+    Method {
+        name: "notifications/progress",
+        until: Revision::V2025_11_25,
+        sender: Sender::Both,
+        policed: Some(Sender::Server),
+        ..NOTICE
+    },
     Method {
         name: "tools/list",
         list: Some(List::Tools),

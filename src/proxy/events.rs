@@ -1,0 +1,329 @@
+//! Event streams, judged event by event.
+//!
+//! Invariant: an event passes only if its message was read strictly and belongs to this caller's request or session;
+//! nothing is held back; what follows the answer is not read. A stream ends when its caller's token does, is revoked,
+//! or may not use the server any more (mcp-obligations 61-69).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::authenticate::{self, Caller};
+use super::call::Call;
+use super::config::Limits;
+use super::event_id;
+use super::filter::Filter;
+use super::gateway::{self, Gateway};
+use super::snapshot::Site;
+use super::streams::Slot;
+use super::watch::Watched;
+use crate::audit::Outcome;
+use crate::mcp::answer::{self, Own};
+use crate::mcp::envelope::Envelope;
+use crate::mcp::revision::{Era, Revision};
+use crate::mcp::scan;
+use crate::mcp::server::{self, Stream, Verdict};
+use crate::mcp::sse::{Event, Item, Parser};
+
+/// `text/event-stream`.
+pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// How a request was answered, for the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What the answer is.
+    pub outcome: Outcome,
+    /// A stable word, for everything but a result.
+    pub reason: Option<&'static str>,
+    /// The JSON-RPC error code.
+    pub rpc_status: Option<i64>,
+}
+
+impl Ended {
+    /// What an answer means for the record.
+    pub fn of(answer: &Envelope) -> Ended {
+        if let Some(code) = answer.error_code() {
+            return Ended { outcome: Outcome::Error, reason: Some("UpstreamError"), rpc_status: Some(code) };
+        }
+        let tool_error = answer.is_tool_error();
+        let outcome = if tool_error { Outcome::ToolError } else { Outcome::Result };
+        Ended { outcome, reason: tool_error.then_some("ToolError"), rpc_status: None }
+    }
+}
+
+/// What a stream carries.
+enum Carries {
+    /// The answer to a request.
+    Answer(Box<Call>, Filter),
+    /// What a session's server says by itself (old era). After a resumption, also the answer of a resumed stream.
+    Session(Revision),
+}
+
+/// A judged event stream.
+pub struct EventStream {
+    incoming: Incoming,
+    parser: Parser,
+    items: Vec<Item>,
+    carries: Carries,
+    gateway: Arc<Gateway>,
+    watched: Watched,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    answered: Option<Ended>,
+    broken: Option<&'static str>,
+    finished: bool,
+    _slot: Slot,
+}
+
+impl EventStream {
+    /// The answer to a call.
+    pub fn answering(call: Call, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
+        let watched = Watched::new(&call.gateway, &call.site, &call.caller);
+        let (gateway, timeout) = (call.gateway.clone(), call.gateway.config().limits.answer_timeout);
+        let carries = Carries::Answer(Box::new(call), filter);
+        Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
+    }
+
+    /// The stream of a session's GET. Listening has no time limit of its own.
+    pub fn listening(
+        gateway: Arc<Gateway>,
+        site: &Arc<Site>,
+        caller: &Arc<Caller>,
+        revision: Revision,
+        incoming: Incoming,
+        slot: Slot,
+    ) -> Self {
+        let watched = Watched::new(&gateway, site, caller);
+        Self::new(gateway, incoming, Carries::Session(revision), watched, None, slot)
+    }
+
+    fn new(
+        gateway: Arc<Gateway>,
+        incoming: Incoming,
+        carries: Carries,
+        watched: Watched,
+        idle: Option<Duration>,
+        slot: Slot,
+    ) -> Self {
+        gateway.metrics().open_streams.inc();
+        Self {
+            incoming,
+            parser: Parser::new(gateway.config().limits.answer_bytes),
+            items: Vec::new(),
+            carries,
+            watched,
+            idle: idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle)))),
+            answered: None,
+            broken: None,
+            finished: false,
+            gateway,
+            _slot: slot,
+        }
+    }
+
+    /// How the request was answered, once it was.
+    pub fn answered(&self) -> Option<Ended> {
+        self.answered
+    }
+
+    /// Why the stream ended early, if it did.
+    pub fn broken(&self) -> Option<&'static str> {
+        self.broken
+    }
+
+    /// The next bytes for the caller.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+        loop {
+            if self.finished {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(changed) = self.watched.poll(cx) {
+                match changed {
+                    Ok(()) => return Poll::Ready(Some(Ok(self.list_changed()))),
+                    Err(reason) => return Poll::Ready(self.end(reason)),
+                }
+            }
+            let chunk = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(self.end("StreamBroken")),
+                Poll::Ready(None) => {
+                    self.finished = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return self.poll_idle(cx),
+            };
+            if let Some((idle, sleep)) = &mut self.idle {
+                sleep.as_mut().reset(tokio::time::Instant::now() + *idle);
+            }
+            let out = match self.judge_chunk(&chunk) {
+                Ok(out) => out,
+                Err(reason) => return Poll::Ready(self.end(reason)),
+            };
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Bytes::from(out))));
+            }
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+        match &mut self.idle {
+            Some((_, sleep)) if sleep.as_mut().poll(cx).is_ready() => Poll::Ready(self.end("AnswerTimeout")),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ends a stream early. A request that still waits is told so by an error of its own; then the stream closes.
+    fn end(&mut self, reason: &'static str) -> Option<Result<Bytes, std::io::Error>> {
+        self.finished = true;
+        self.broken = Some(reason);
+        let Carries::Answer(call, _) = &self.carries else { return None };
+        if self.answered.is_some() {
+            return None;
+        }
+        self.gateway.metrics().upstream_failed.inc();
+        let message = format!("the answer was refused or broke off ({reason})");
+        let error = answer::error(call.id(), Own::UpstreamInvalid.code(), &message, None);
+        let rpc_status = Some(i64::from(Own::UpstreamInvalid.code()));
+        self.answered = Some(Ended { outcome: Outcome::Error, reason: Some(reason), rpc_status });
+        let mut out = Vec::new();
+        Event::message(error.to_vec()).write(&mut out);
+        Some(Ok(Bytes::from(out)))
+    }
+
+    fn judge_chunk(&mut self, chunk: &[u8]) -> Result<Vec<u8>, &'static str> {
+        let mut items = std::mem::take(&mut self.items);
+        let fed = self.parser.feed(chunk, &mut items);
+        let mut out = Vec::with_capacity(chunk.len() + 64);
+        for item in items.drain(..) {
+            match item {
+                Item::Comment(_) => item.write(&mut out),
+                Item::Event(event) => self.judge_event(event, &mut out)?,
+            }
+        }
+        self.items = items;
+        fed.map_err(|fault| fault.reason()).map(|()| out)
+    }
+
+    fn judge_event(&mut self, mut event: Event, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        event.id = event.id.and_then(|id| self.seal_id(&id));
+        let Some(data) = event.data.take().filter(|data| !data.is_empty()) else {
+            // Priming events and bare ids or retry times are ordinary polling (mcp-obligations 67).
+            event.data = event.id.is_some().then(Vec::new);
+            if event.id.is_some() || event.retry.is_some() {
+                event.write(out);
+            }
+            return Ok(());
+        };
+        if event.event.as_deref().is_some_and(|kind| kind != "message") {
+            // The `endpoint` event of HTTP+SSE could lead a client around the gateway (mcp-obligations 93).
+            self.gateway.metrics().dropped_messages.inc();
+            return Ok(());
+        }
+        let limits = scan::Limits { body: self.gateway.config().limits.answer_bytes, ..scan::Limits::SERVER };
+        let message = Envelope::parse_server(Bytes::from(data), &limits).map_err(|malformed| malformed.reason())?;
+        if let Some(body) = self.judge_message(&message)? {
+            event.data = Some(body.to_vec());
+            event.write(out);
+        }
+        Ok(())
+    }
+
+    fn judge_message(&mut self, message: &Envelope) -> Result<Option<Bytes>, &'static str> {
+        let (stream, revision) = match &self.carries {
+            Carries::Answer(call, _) => (Stream::Request(&call.envelope), call.revision),
+            Carries::Session(revision) => (Stream::Standalone, *revision),
+        };
+        match server::classify(message, stream, revision) {
+            Verdict::Forward => Ok(Some(message.body().clone())),
+            Verdict::Refuse(hostile) => Err(hostile.reason()),
+            Verdict::Drop(dropped) => {
+                self.gateway.metrics().dropped_messages.inc();
+                tracing::debug!(reason = dropped.reason(), "dropped a message of an upstream");
+                Ok(None)
+            }
+            Verdict::Answer => {
+                let Carries::Answer(_, filter) = &self.carries else { return Ok(None) };
+                let passed = filter.apply(message).map_err(|hostile| hostile.reason())?;
+                self.answered = Some(Ended::of(message));
+                Ok(Some(passed.body))
+            }
+        }
+    }
+
+    /// Ids for resumption leave sealed (old era), or not at all (mcp-obligations 66).
+    fn seal_id(&self, id: &str) -> Option<String> {
+        match &self.carries {
+            Carries::Answer(call, _) if call.revision.era() == Era::New => None,
+            _ => event_id::seal(&self.gateway, self.watched.site(), self.watched.caller(), id),
+        }
+    }
+
+    /// What a listening client is told when its grants may have changed (mcp-obligations 58).
+    fn list_changed(&self) -> Bytes {
+        match self.carries {
+            Carries::Session(_) => Bytes::from_static(
+                b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n",
+            ),
+            Carries::Answer(..) => Bytes::from_static(b":\n\n"),
+        }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.gateway.metrics().open_streams.dec();
+    }
+}
+
+/// Reads a stream up to the answer of `request`, passing over everything else.
+pub async fn first_answer(
+    request: &Envelope,
+    revision: Revision,
+    mut body: Incoming,
+    limits: &Limits,
+) -> Result<Envelope, &'static str> {
+    let deadline = tokio::time::Instant::now() + limits.answer_timeout;
+    let scan = scan::Limits { body: limits.answer_bytes, ..scan::Limits::SERVER };
+    let mut parser = Parser::new(limits.answer_bytes);
+    let mut items = Vec::new();
+    let mut read = 0;
+    loop {
+        let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| "AnswerTimeout")?;
+        let chunk = frame.ok_or("StreamEndedWithoutAnswer")?.map_err(|_| "StreamBroken")?.into_data().unwrap_or_default();
+        read += chunk.len();
+        if read > limits.answer_bytes {
+            return Err("AnswerTooLarge");
+        }
+        parser.feed(&chunk, &mut items).map_err(|fault| fault.reason())?;
+        for item in items.drain(..) {
+            let Item::Event(Event { data: Some(data), .. }) = item else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            let message = Envelope::parse_server(Bytes::from(data), &scan).map_err(|malformed| malformed.reason())?;
+            match server::classify(&message, Stream::Request(request), revision) {
+                Verdict::Answer => return Ok(message),
+                Verdict::Refuse(hostile) => return Err(hostile.reason()),
+                Verdict::Forward | Verdict::Drop(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether the caller of an open stream may still use the server.
+pub fn may_stay(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(), &'static str> {
+    let snapshot = gateway.snapshot();
+    let current = snapshot.site(&site.server.path).filter(|current| current.server.id.uid == site.server.id.uid);
+    let current = current.ok_or("ServerGone")?;
+    if current.closed.is_some() {
+        return Err("ServerClosed");
+    }
+    authenticate::admit(caller, current, gateway::now()).map_err(|error| error.reason())
+}

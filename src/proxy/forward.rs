@@ -1,0 +1,212 @@
+//! Sends a permitted message to its upstream and judges what comes back.
+//!
+//! Invariant: what reaches the upstream are the judged bytes (or their rewriting) with the gateway's own credentials;
+//! what reaches the caller was read strictly first. An upstream's 401, 403 or redirect is the gateway's failure and
+//! never the caller's challenge.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
+
+use bytes::Bytes;
+
+use super::authorize::Permit;
+use super::body::{Body, Completion};
+use super::call::Call;
+use super::events::{self, EventStream};
+use super::filter::Filter;
+use super::receive::{self, ReadError};
+use super::respond;
+use super::session::{SESSION_ID, Session};
+use crate::audit::Outcome;
+use crate::mcp::answer::Own;
+use crate::mcp::envelope::{Envelope, Kind};
+use crate::mcp::scan;
+use crate::mcp::server::{self, Stream, Verdict};
+use crate::upstream::{Answer, UpstreamError, headers};
+
+/// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
+pub async fn forward(call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
+    let mut completion = permit.into_completion();
+    match exchange(&call, body).await {
+        Ok(response) => {
+            completion.upstream_status(response.status().as_u16());
+            answer(call, completion, filter, response).await
+        }
+        Err(error) => failed(&call, completion, &error),
+    }
+}
+
+async fn exchange(call: &Call, body: Option<Bytes>) -> Result<Response<Incoming>, UpstreamError> {
+    let Some(upstream) = &call.site.upstream else { return Err(UpstreamError::Url) };
+    let body = body.unwrap_or_else(|| call.envelope.body().clone());
+    let mut request = upstream.request(Method::POST, &call.headers, body);
+    if let Some(id) = call.session.as_ref().and_then(|session| session.upstream.clone()) {
+        request.headers_mut().insert(SESSION_ID, id);
+    }
+    upstream.send(request).await
+}
+
+async fn answer(
+    call: Call,
+    mut completion: Completion,
+    filter: Filter,
+    response: Response<Incoming>,
+) -> Response<Body> {
+    let (head, body) = response.into_parts();
+    if call.session.is_some() && head.status == StatusCode::NOT_FOUND {
+        // The upstream ended the session (Streamable HTTP, "Session Management").
+        completion.ended(Outcome::Error, Some("UpstreamSessionEnded"), None);
+        let answer = Own::UnknownSession.answer(call.id(), "the session is over: send initialize again");
+        return respond::answer(answer).map(|body| body.with_completion(completion));
+    }
+    match Answer::judge(head.status, &head.headers) {
+        Err(error) => failed(&call, completion, &error),
+        Ok(Answer::Bare) => bare(&call, completion, head.status),
+        Ok(Answer::Json) if call.envelope.kind() == Kind::Notification => bare(&call, completion, head.status),
+        Ok(Answer::Json) => json(&call, completion, &filter, head.status, &head.headers, body).await,
+        Ok(Answer::Events) if matches!(filter, Filter::Initialize) => {
+            // Its answer decides the session, whose id is a header: so the head waits for it.
+            let limits = &call.gateway.config().limits;
+            let collected = events::first_answer(&call.envelope, call.revision, body, limits).await;
+            match collected {
+                Ok(message) => judged(&call, completion, &filter, StatusCode::OK, &head.headers, message),
+                Err(reason) => invalid(&call, completion, reason),
+            }
+        }
+        Ok(Answer::Events) => stream(call, completion, filter, &head.headers, body),
+    }
+}
+
+/// A status without a body that means anything: what an accepted notification gets, or a refusal in no known form.
+fn bare(call: &Call, mut completion: Completion, status: StatusCode) -> Response<Body> {
+    let notification = call.envelope.kind() == Kind::Notification;
+    if notification && status.is_success() {
+        completion.ended(Outcome::Result, None, None);
+        return respond::status(StatusCode::ACCEPTED).map(|body| body.with_completion(completion));
+    }
+    if status.is_success() {
+        return invalid(call, completion, "NoAnswer");
+    }
+    // A 4xx in no known form keeps its status, with a body that triggers no fallback (mcp-obligations 43, 44).
+    completion.ended(Outcome::Error, Some("UpstreamRefusedRequest"), Some(i64::from(Own::UpstreamInvalid.code())));
+    let mut answer = Own::UpstreamInvalid.answer(call.id(), "the upstream refused the request without saying why");
+    answer.status = status;
+    respond::answer(answer).map(|body| body.with_completion(completion))
+}
+
+async fn json(
+    call: &Call,
+    completion: Completion,
+    filter: &Filter,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Response<Body> {
+    let limits = &call.gateway.config().limits;
+    let bytes = match tokio::time::timeout(limits.answer_timeout, receive::read(body, limits.answer_bytes)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(ReadError::TooLarge)) => return invalid(call, completion, "AnswerTooLarge"),
+        Ok(Err(ReadError::Broken)) => return invalid(call, completion, "AnswerCutOff"),
+        Err(_) => return invalid(call, completion, "AnswerTimeout"),
+    };
+    let scan = scan::Limits { body: limits.answer_bytes, ..scan::Limits::SERVER };
+    match Envelope::parse_server(bytes, &scan) {
+        Ok(message) => judged(call, completion, filter, status, headers, message),
+        Err(malformed) => invalid(call, completion, malformed.reason()),
+    }
+}
+
+/// One message that should be the answer.
+fn judged(
+    call: &Call,
+    mut completion: Completion,
+    filter: &Filter,
+    status: StatusCode,
+    headers: &HeaderMap,
+    message: Envelope,
+) -> Response<Body> {
+    match server::classify(&message, Stream::Request(&call.envelope), call.revision) {
+        Verdict::Answer => {}
+        Verdict::Refuse(hostile) => return invalid(call, completion, hostile.reason()),
+        Verdict::Forward | Verdict::Drop(_) => return invalid(call, completion, "NotTheAnswer"),
+    }
+    let passed = match filter.apply(&message) {
+        Ok(passed) => passed,
+        Err(hostile) => return invalid(call, completion, hostile.reason()),
+    };
+    let session = match passed.negotiated.map(|revision| open_session(call, revision, headers)).transpose() {
+        Ok(session) => session,
+        Err(reason) => return invalid(call, completion, reason),
+    };
+    let ended = events::Ended::of(&message);
+    completion.ended(ended.outcome, ended.reason, ended.rpc_status);
+    let mut response = respond::json(status, passed.body).map(|body| body.with_completion(completion));
+    pass_headers(headers, &mut response);
+    if let Some(session) = session {
+        response.headers_mut().insert(SESSION_ID, session);
+    }
+    response
+}
+
+fn open_session(
+    call: &Call,
+    revision: crate::mcp::revision::Revision,
+    headers: &HeaderMap,
+) -> Result<HeaderValue, &'static str> {
+    let session = Session::opened(revision, headers).map_err(|_| "UpstreamSessionId")?;
+    session.seal(&call.gateway, &call.site, &call.caller).ok_or("UpstreamSessionId")
+}
+
+/// An event stream: judged event by event, never held back.
+fn stream(
+    call: Call,
+    completion: Completion,
+    filter: Filter,
+    upstream_headers: &HeaderMap,
+    body: Incoming,
+) -> Response<Body> {
+    let limits = &call.gateway.config().limits;
+    let identity = call.caller.verified.binding();
+    let Some(slot) = call.gateway.streams.open(identity, limits.open_per_identity) else {
+        return respond::retry(respond::answer(Own::TooMany.answer(call.id(), "too many open streams")), 1);
+    };
+    let mut response = Response::new(Body::empty());
+    pass_headers(upstream_headers, &mut response);
+    response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
+    let stream = EventStream::answering(call, filter, body, slot);
+    response.map(|_| Body::events(stream, Some(completion)))
+}
+
+fn pass_headers(upstream: &HeaderMap, response: &mut Response<Body>) {
+    for (name, value) in headers::to_caller(upstream) {
+        if let Some(name) = name.filter(|name| name != CONTENT_TYPE) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+/// The upstream's answer is one that the gateway cannot vouch for.
+fn invalid(call: &Call, mut completion: Completion, reason: &'static str) -> Response<Body> {
+    call.gateway.metrics().upstream_failed.inc();
+    tracing::warn!(server = call.site.server.id.display_name(), reason, "the upstream's answer is refused");
+    completion.ended(Outcome::Error, Some(reason), Some(i64::from(Own::UpstreamInvalid.code())));
+    let message = format!("the upstream's answer was refused ({reason})");
+    let answer = Own::UpstreamInvalid.answer(call.id(), &message);
+    respond::answer(answer).map(|body| body.with_completion(completion))
+}
+
+/// The upstream gave no usable answer: what is wrong is the operator's to know, that it is wrong the caller's.
+fn failed(call: &Call, mut completion: Completion, error: &UpstreamError) -> Response<Body> {
+    call.gateway.metrics().upstream_failed.inc();
+    let server = call.site.server.id.display_name();
+    tracing::warn!(server, reason = error.reason(), %error, "the upstream failed");
+    let own = match error {
+        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
+        UpstreamError::ContentType => Own::UpstreamInvalid,
+        _ => Own::UpstreamUnavailable,
+    };
+    completion.ended(Outcome::Error, Some(error.reason()), Some(i64::from(own.code())));
+    let message = format!("the upstream gave no usable answer ({})", error.reason());
+    respond::answer(own.answer(call.id(), &message)).map(|body| body.with_completion(completion))
+}

@@ -2,14 +2,23 @@
 //!
 //! Invariant: a decision whose [`Receipt`] answered `Ok` for [`Delivery::Durable`] is on disk and in the chain; what
 //! could not be recorded is counted, and refused where the delivery asks for it. Two events per call: the decision
-//! before the call is forwarded, the completion after.
+//! before the call is forwarded, the completion after; a denial is complete by itself.
 
+mod entry;
 mod event;
+mod json;
+mod quota;
+mod record;
 mod recorder;
 pub mod redact;
+pub mod ship;
+mod unfinished;
 
+pub use entry::{Entry, Fields};
 pub use event::{
     AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Level, Outcome,
     PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
 };
-pub use recorder::{AuditError, Counters, Receipt, Recorder};
+pub use quota::AuthFailureAggregator;
+pub use record::{AUTH_FAILURE, COMPLETION, CONFIG_CHANGE, DECISION, SHUTDOWN, STARTUP};
+pub use recorder::{AuditConfig, AuditError, Counters, Receipt, Recorder};

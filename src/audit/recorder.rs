@@ -1,99 +1,356 @@
-//! The handle that the proxy records through.
+//! The handle that the proxy records through: renders into a buffer of the thread, and hands the bytes to the journal.
 
-use super::{AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a record could not be made durable. The call that it describes must be refused.
+use super::event::{
+    AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Outcome, Verdict,
+};
+use super::record::{Context, SHUTDOWN, STARTUP};
+use super::redact::DigestKey;
+use super::ship::stdout::Lane;
+use super::unfinished;
+use crate::journal::{
+    Checkpoint, Clock, InFlight, Journal, JournalConfig, JournalError, ReadError, Recovery, Room, Ticket,
+};
+
+/// Where and how records are kept. Administrators only.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// The journal.
+    pub journal: JournalConfig,
+    /// The key of all digests, made with mode 0600 if it does not exist.
+    pub digest_key_file: PathBuf,
+    /// OpenTelemetry resource attributes for every record, such as `k8s.pod.uid`.
+    pub resource: Vec<(String, String)>,
+    /// Copy every record to standard output, holding at most so many bytes for a slow reader.
+    pub stdout_bytes: Option<usize>,
+}
+
+impl AuditConfig {
+    /// The defaults: everything below `state_dir`, nothing on standard output.
+    pub fn in_state_dir(state_dir: &Path) -> Self {
+        Self {
+            journal: JournalConfig::new(state_dir.join("journal"), state_dir.join("journal.key")),
+            digest_key_file: state_dir.join("audit-digest.key"),
+            resource: Vec::new(),
+            stdout_bytes: None,
+        }
+    }
+}
+
+/// Why something could not be recorded. A call that waited for it must be refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuditError {
     /// The journal refused or lost it.
-    #[error("the decision could not be recorded: {0}")]
-    Journal(String),
+    #[error("the audit record could not be kept: {0}")]
+    Journal(#[from] JournalError),
+    /// What earlier runs left cannot be read.
+    #[error("the audit journal could not be read: {0}")]
+    Unreadable(Arc<ReadError>),
+    /// The digest key cannot be used.
+    #[error("the audit digest key {path} cannot be used: {detail}")]
+    DigestKey {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Standard output cannot be served.
+    #[error("no thread for the copy of records on standard output: {0}")]
+    Stdout(String),
 }
 
 impl AuditError {
     /// Stable CamelCase reason.
     pub fn reason(&self) -> &'static str {
-        "AuditUnavailable"
+        match self {
+            Self::Journal(error) => error.reason(),
+            Self::Unreadable(error) => error.reason(),
+            Self::DigestKey { .. } => "AuditDigestKey",
+            Self::Stdout(_) => "AuditStdout",
+        }
     }
 }
 
 /// The promise of one decision's record.
 #[derive(Debug)]
-#[must_use = "a durable decision is only durable once the receipt answers"]
+#[must_use = "a durable decision is durable only when its receipt says so"]
 pub struct Receipt {
     id: AuditId,
+    promise: Promise,
+}
+
+#[derive(Debug)]
+enum Promise {
+    /// `BestEffort`: nothing to wait for.
+    Kept,
+    Waiting(Ticket),
+    Broken(JournalError),
 }
 
 impl Receipt {
-    /// The id that the completion will carry.
+    /// The id that the completion carries.
     pub fn id(&self) -> AuditId {
         self.id
     }
 
-    /// Answers when the record is on disk (at once for `BestEffort`), or why it will not be. Cancel-safe: dropping it
-    /// stops the wait and not the record.
+    /// Answers when the record is on disk (at once for `BestEffort`), or why it will not be: then the call must be
+    /// refused. Cancel-safe: dropping it stops the wait and not the record.
     pub async fn durable(self) -> Result<(), AuditError> {
-        Ok(())
+        match self.promise {
+            Promise::Kept => Ok(()),
+            Promise::Waiting(ticket) => Ok(ticket.await?),
+            Promise::Broken(error) => Err(error.into()),
+        }
     }
 }
 
 /// Sums since start, for metrics.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Records on disk.
     pub written: u64,
-    /// Records that were offered without waiting and had no room.
+    /// Records that nobody waited for and that had no room, or were lost with their batch.
     pub dropped: u64,
-    /// Records that waited and were refused or lost by a failed sync.
+    /// Records that were waited for and refused, or lost with their batch.
     pub failed: u64,
+    /// Completions among `dropped`: calls that took effect and whose end is not recorded.
+    pub completions_dropped: u64,
     /// Syncs done.
     pub syncs: u64,
     /// Their duration, summed, in microseconds.
     pub sync_us: u64,
+    /// Journal segments given up after a failed write or sync.
+    pub poisoned: u64,
+    /// Lines that standard output did not take.
+    pub stdout_dropped: u64,
 }
 
 /// The handle that every call records through: cheap to clone, never blocks.
 #[derive(Clone, Debug)]
-pub struct Recorder {}
+pub struct Recorder {
+    inner: Arc<Inner>,
+}
 
-/// Held while a call may soon bring a record or waits for one; the journal syncs at once when nobody else is under way.
 #[derive(Debug)]
-pub struct InFlight {}
+struct Inner {
+    journal: Journal,
+    context: Context,
+    clock: Arc<dyn Clock>,
+    ids: Ids,
+    stdout: Option<Lane>,
+    epoch: u64,
+    completions_dropped: AtomicU64,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Renders into the thread's buffer. While a thread ends, its buffer may be gone already: then into one of its own.
+fn rendered<T>(render: impl FnOnce(&mut Vec<u8>), keep: impl FnOnce(&[u8]) -> T) -> T {
+    let mut buffer = BUFFER.try_with(RefCell::take).unwrap_or_default();
+    buffer.clear();
+    render(&mut buffer);
+    let kept = keep(&buffer);
+    // The same: nothing is lost but the allocation.
+    if BUFFER.try_with(|home| home.replace(buffer)).is_err() {
+        return kept;
+    }
+    kept
+}
 
 impl Recorder {
-    /// A call begins. Hold the guard from the request's arrival until its answer begins to stream.
-    pub fn in_flight(&self) -> InFlight {
-        InFlight {}
+    /// Opens the journal for writing. Blocks; call it before serving, then [`Recorder::start`].
+    pub fn open(config: AuditConfig, clock: Arc<dyn Clock>) -> Result<(Self, Recovery), AuditError> {
+        let path = config.digest_key_file;
+        let (journal, recovery) = Journal::open(config.journal, Arc::clone(&clock))?;
+        let key = DigestKey::load_or_create(&path)
+            .map_err(|error| AuditError::DigestKey { path, detail: error.to_string() })?;
+        let stdout = config.stdout_bytes.map(Lane::stdout).transpose();
+        let inner = Inner {
+            context: Context::new(key, &recovery.instance, &config.resource),
+            ids: Ids::new(uuid::Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext)).as_u128()),
+            stdout: stdout.map_err(|error| AuditError::Stdout(error.to_string()))?,
+            epoch: recovery.epoch,
+            completions_dropped: AtomicU64::new(0),
+            journal,
+            clock,
+        };
+        Ok((Self { inner: Arc::new(inner) }, recovery))
     }
 
-    /// Records a decision. Never blocks; await [`Receipt::durable`] before forwarding.
+    /// Gives every call that an earlier run left open its completion with outcome `unknown`, then records the start.
+    /// Answers how many there were. Reads the journal back to the last start, so it blocks.
+    pub fn start(&self, recovery: &Recovery) -> Result<u64, AuditError> {
+        let inner = &*self.inner;
+        let open = unfinished::before(inner.journal.dir(), inner.epoch);
+        let open = open.map_err(|error| AuditError::Unreadable(Arc::new(error)))?;
+        let count = open.len() as u64;
+        for id in open {
+            self.keep_blocking(|out, now| inner.context.unknown(out, id, now))?;
+        }
+        let facts = [
+            ("portcullis.epoch", inner.epoch),
+            ("portcullis.unfinished", count),
+            ("portcullis.journal.torn_bytes", recovery.torn_bytes),
+            ("portcullis.journal.lost_through", recovery.lost_through.unwrap_or(0)),
+            ("portcullis.journal.damaged_segments", recovery.damaged_segments.len() as u64),
+        ];
+        self.keep_blocking(|out, now| inner.context.lifecycle(out, STARTUP, now, &facts))?;
+        Ok(count)
+    }
+
+    /// Appends and waits for the disk, or for room in the buffer.
+    fn keep_blocking(&self, render: impl Fn(&mut Vec<u8>, u64)) -> Result<(), AuditError> {
+        let inner = &*self.inner;
+        let mut buffer = Vec::new();
+        render(&mut buffer, inner.clock.unix_ms());
+        inner.copy(&buffer);
+        Ok(inner.journal.append(&buffer)?.wait()?)
+    }
+
+    /// A call is under way: hold the guard from the request's arrival until its answer begins to stream. The journal
+    /// syncs at once when every call under way waits for it.
+    pub fn in_flight(&self) -> InFlight {
+        self.inner.journal.in_flight()
+    }
+
+    /// Records a decision. Never blocks; await [`Receipt::durable`] before forwarding. A denial needs no completion.
     pub fn decision(&self, delivery: Delivery, event: &DecisionEvent<'_>) -> Receipt {
-        let _ = (delivery, event);
-        Receipt { id: AuditId(uuid::Uuid::now_v7()) }
+        let inner = &*self.inner;
+        let now = inner.clock.unix_ms();
+        let id = inner.ids.next(now);
+        let render = |out: &mut Vec<u8>| inner.context.decision(out, id, now, event);
+        let promise = rendered(render, |record| {
+            inner.copy(record);
+            match delivery {
+                Delivery::Durable => inner.journal.append(record).map_or_else(Promise::Broken, Promise::Waiting),
+                Delivery::BestEffort => {
+                    // What is dropped is counted there.
+                    inner.journal.offer(record, Room::Half);
+                    Promise::Kept
+                }
+            }
+        });
+        Receipt { id, promise }
     }
 
     /// Records how a call ended. Never waits, so it may be called from `Drop`.
     pub fn completion(&self, id: AuditId, event: &CompletionEvent<'_>) {
-        let _ = (id, event);
+        let inner = &*self.inner;
+        let room = match event.delivery {
+            Delivery::Durable => Room::Whole,
+            Delivery::BestEffort => Room::Half,
+        };
+        let now = inner.clock.unix_ms();
+        if !rendered(|out| inner.context.completion(out, id, now, event), |record| inner.offer(record, room)) {
+            inner.completions_dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Records failed authentications, already summed.
+    /// Records failed authentications, already summed by [`super::AuthFailureAggregator`].
     pub fn auth_failure(&self, event: &AuthFailureEvent) {
-        let _ = event;
+        let inner = &*self.inner;
+        let now = inner.clock.unix_ms();
+        rendered(|out| inner.context.auth_failure(out, now, event), |record| inner.offer(record, Room::Half));
     }
 
     /// Records a change of what is enforced.
     pub fn config_change(&self, event: &ConfigChangeEvent<'_>) {
-        let _ = event;
+        let inner = &*self.inner;
+        let now = inner.clock.unix_ms();
+        rendered(|out| inner.context.config_change(out, now, event), |record| inner.offer(record, Room::Whole));
     }
 
     /// Whether durable decisions can be recorded now; otherwise what is wrong, for `/readyz`.
-    pub fn healthy(&self) -> Result<(), String> {
-        Ok(())
+    pub fn healthy(&self) -> Result<(), AuditError> {
+        Ok(self.inner.journal.healthy()?)
     }
 
     /// Sums since start.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let journal = self.inner.journal.counters();
+        Counters {
+            written: journal.written,
+            dropped: journal.dropped,
+            failed: journal.failed,
+            completions_dropped: self.inner.completions_dropped.load(Ordering::Relaxed),
+            syncs: journal.syncs,
+            sync_us: journal.sync_us,
+            poisoned: journal.poisoned,
+            stdout_dropped: self.inner.stdout.as_ref().map_or(0, Lane::dropped),
+        }
     }
+
+    /// The latest signed checkpoint: what to keep elsewhere as an anchor.
+    pub fn latest_checkpoint(&self) -> Option<Checkpoint> {
+        self.inner.journal.latest_checkpoint()
+    }
+
+    /// Records the end, writes out what was accepted with a last checkpoint, and closes the journal. Blocks; what is
+    /// recorded later is dropped or refused.
+    pub fn close(&self) {
+        let inner = &*self.inner;
+        let facts = [("portcullis.epoch", inner.epoch), ("portcullis.dropped", self.counters().dropped)];
+        let now = inner.clock.unix_ms();
+        rendered(|out| inner.context.lifecycle(out, SHUTDOWN, now, &facts), |record| inner.offer(record, Room::Whole));
+        inner.journal.close();
+    }
+}
+
+impl Inner {
+    fn offer(&self, record: &[u8], room: Room) -> bool {
+        self.copy(record);
+        self.journal.offer(record, room)
+    }
+
+    fn copy(&self, record: &[u8]) {
+        if let Some(stdout) = &self.stdout {
+            stdout.offer(record);
+        }
+    }
+}
+
+/// Ids that sort by time and never repeat: RFC 9562 6.2 method 1 (a counter in `rand_a`), with the rest of `rand_b` a
+/// bijection of the counter under a random seed. Asking the system for randomness costs more than the record.
+#[derive(Debug)]
+struct Ids {
+    seed: u64,
+    counter: AtomicU64,
+}
+
+impl Ids {
+    fn new(random: u128) -> Self {
+        let [a, b, ..] = random.to_le_bytes();
+        let low = u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default();
+        Self { seed: low, counter: AtomicU64::new(u64::from(a) << 8 | u64::from(b)) }
+    }
+
+    fn next(&self, unix_ms: u64) -> AuditId {
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        // The finalizer of SplitMix64, a bijection on 64 bits; two of them fall to the variant, and the counter's low
+        // 12 bits in `rand_a` keep what shares the rest apart.
+        let mut mixed = count.wrapping_add(self.seed);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let [high, low] = u16::try_from(count & 0x0fff).unwrap_or_default().to_be_bytes();
+        let [a, b, c, d, e, f, g, h] = mixed.to_be_bytes();
+        let random = [high, low, a, b, c, d, e, f, g, h];
+        AuditId(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid())
+    }
+}
+
+/// Whether a decision with this verdict is followed by a completion.
+pub(super) fn expects_completion(verdict: &str) -> bool {
+    verdict == Verdict::Allow.as_str()
+}
+
+/// Whether a completion says that the call never ran: it may follow a denial, which needs none.
+pub(super) fn is_refusal(outcome: &str) -> bool {
+    outcome == Outcome::Denied.as_str()
 }

@@ -111,6 +111,28 @@ pub struct Ticket {
     slot: Option<usize>,
 }
 
+impl Ticket {
+    /// Waits on the calling thread: for starts and ends, never for calls.
+    pub fn wait(mut self) -> Result<(), JournalError> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(result) = Pin::new(&mut self).poll(&mut context) {
+                return result;
+            }
+            std::thread::park();
+        }
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl Future for Ticket {
     type Output = Result<(), JournalError>;
 

@@ -1,0 +1,3 @@
+//! Where records go besides the journal. Configured by administrators only: a sink is a write primitive.
+
+pub mod stdout;

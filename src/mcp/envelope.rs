@@ -50,7 +50,9 @@ pub(super) struct Parts {
     meta: MetaParts,
     result: Option<Span>,
     result_type: Option<Word>,
+    tool_error: bool,
     error: Option<Span>,
+    error_code: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -202,6 +204,16 @@ impl Envelope {
     /// `error`, which is always an object.
     pub fn error_raw(&self) -> Option<&[u8]> {
         self.raw(self.parts.error)
+    }
+
+    /// Whether `result.isError` is true: the tool ran and failed.
+    pub fn is_tool_error(&self) -> bool {
+        self.parts.tool_error
+    }
+
+    /// `error.code`, if it is an integer.
+    pub fn error_code(&self) -> Option<i64> {
+        self.parts.error_code
     }
 
     /// Whether this response answers that request: the ids are the same string or the same number.

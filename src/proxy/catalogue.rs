@@ -11,17 +11,26 @@ use arc_swap::ArcSwap;
 use crate::generated::Risk;
 use crate::generated::server::RiskRule;
 use crate::mcp::list::ToolView;
-use crate::policy::pattern::Pattern;
+use crate::generated::policy::Effect;
+use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
-use crate::tools::{digest, risk};
+use crate::tools::digest::tool_digest;
+use crate::tools::risk;
 
 /// How many tools of one server are remembered.
 const MOST: usize = 10_000;
 
 /// The tools of one server. Reading takes no lock.
 pub struct Catalogue {
-    asserted: Vec<(Pattern, Risk)>,
+    asserted: Vec<Asserted>,
     tools: ArcSwap<HashMap<Box<str>, Tool>>,
+}
+
+/// A rule of `tools.risk`.
+struct Asserted {
+    name: String,
+    patterns: Vec<NamePattern>,
+    class: Risk,
 }
 
 /// What is known of one tool.
@@ -36,8 +45,10 @@ pub struct Tool {
 impl Catalogue {
     /// Knows nothing yet but what the owner asserts.
     pub fn new(asserted: &[RiskRule]) -> Self {
-        let rules = asserted.iter().flat_map(|rule| {
-            rule.patterns.iter().filter_map(|pattern| Some((Pattern::name(pattern).ok()?, rule.class)))
+        let rules = asserted.iter().map(|rule| Asserted {
+            name: rule.name.clone(),
+            patterns: rule.patterns.iter().map(|pattern| NamePattern::new(pattern)).collect(),
+            class: rule.class,
         });
         Self { asserted: rules.collect(), tools: ArcSwap::default() }
     }
@@ -59,12 +70,12 @@ impl Catalogue {
 
     /// Judges a definition, without remembering it.
     pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
-        let asserted = self.asserted.iter().filter(|(pattern, _)| pattern.matches(&tool.name)).map(|(_, class)| *class);
-        let assessment = risk::assess(&risk::Definition::from(tool), asserted.max());
-        Tool {
-            digest: digest::of(tool).into(),
-            risk: KnownRisk { own: assessment.class, guardrail: assessment.guardrail_class },
-        }
+        let asserted = self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
+        let assessment = risk::assess(tool, None, asserted.map(|rule| (rule.name.as_str(), rule.class)));
+        // A definition that has no digest cannot be pinned, so nothing is known about it.
+        let Some(digest) = tool_digest(tool) else { return Tool { digest: "".into(), risk: KnownRisk::default() } };
+        let risk = KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails };
+        Tool { digest: digest.into(), risk }
     }
 
     /// Remembers definitions; the newest one of a name counts. Writes only if something changed.

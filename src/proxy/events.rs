@@ -50,8 +50,9 @@ pub struct Ended {
 impl Ended {
     /// What an answer means for the record.
     pub fn of(answer: &Envelope) -> Ended {
-        if let Some(code) = answer.error_code() {
-            return Ended { outcome: Outcome::Error, reason: Some("UpstreamError"), rpc_status: Some(code) };
+        if answer.error_raw().is_some() {
+            let rpc_status = answer.error_code();
+            return Ended { outcome: Outcome::Error, reason: Some("UpstreamError"), rpc_status };
         }
         let tool_error = answer.is_tool_error();
         let outcome = if tool_error { Outcome::ToolError } else { Outcome::Result };

@@ -1,1 +1,29 @@
 //! The data plane: every call authenticated, authorized, recorded, then forwarded.
+//!
+//! Invariant: nothing reaches an upstream without a [`authorize::Permit`], and every permit is recorded. [`stack`] is
+//! the way of a request, in order; the other files are its steps.
+
+pub mod authenticate;
+pub mod authorize;
+pub mod body;
+pub mod call;
+pub mod catalogue;
+pub mod config;
+mod event_id;
+pub mod events;
+pub mod failures;
+pub mod filter;
+mod forward;
+pub mod gateway;
+mod listen;
+pub mod listener;
+mod method;
+pub mod metrics;
+mod place;
+mod receive;
+mod respond;
+pub mod session;
+pub mod snapshot;
+mod stack;
+mod streams;
+mod watch;

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 
 use super::catalogue::Catalogue;
 use crate::audit::redact::{Redaction, RedactionError};
@@ -19,6 +18,7 @@ use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
 use crate::oauth::protected_resource;
+use crate::oauth::server_metadata::local_document;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
 /// Everything that is served.
@@ -243,10 +243,10 @@ impl Snapshot {
     fn documents(&self, public_url: &str) -> HashMap<String, Bytes> {
         let mut documents = HashMap::new();
         for (path, site) in &self.sites {
-            documents.insert(format!("{}{path}", protected_resource::WELL_KNOWN), site.metadata.clone());
+            documents.insert(format!("{}{path}", protected_resource::WELL_KNOWN_PREFIX), site.metadata.clone());
         }
         if let (1, Some(site)) = (self.sites.len(), self.sites.values().next()) {
-            documents.insert(protected_resource::WELL_KNOWN.to_owned(), site.metadata.clone());
+            documents.insert(protected_resource::WELL_KNOWN_PREFIX.to_owned(), site.metadata.clone());
         }
         for authority in self.fleet.authorities() {
             documents.extend(local_documents(authority, public_url));
@@ -259,14 +259,10 @@ fn local_documents(authority: &Authority, public_url: &str) -> Vec<(String, Byte
     let local = authority.keys == crate::generated::authority::KeySource::Local;
     let Some(path) = authority.issuer.strip_prefix(public_url).filter(|_| local) else { return Vec::new() };
     let jwks = authority.key_set.as_ref().map_or("{\"keys\":[]}", |keys| &keys.jwks).to_owned();
-    let metadata = crate::oauth::server_metadata::local(&authority.issuer);
+    let jwks_uri = format!("{}/jwks.json", authority.issuer);
+    let Ok(metadata) = local_document(&authority.issuer, &jwks_uri) else { return Vec::new() };
     vec![
         (format!("/.well-known/oauth-authorization-server{path}"), Bytes::from(metadata)),
         (format!("{path}/jwks.json"), Bytes::from(jwks)),
     ]
-}
-
-/// A header value of the server's own text, if it can be one.
-pub fn header(text: &str) -> Option<HeaderValue> {
-    HeaderValue::try_from(text).ok()
 }

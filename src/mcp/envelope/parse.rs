@@ -40,7 +40,9 @@ const META: [&str; 5] = [
     "traceparent",
 ];
 
-const RESULT: [&str; 1] = ["resultType"];
+const RESULT: [&str; 2] = ["resultType", "isError"];
+
+const ERROR: [&str; 1] = ["code"];
 
 pub(super) fn parse(body: Bytes, limits: &Limits, sender: Sender) -> Result<Envelope, Malformed> {
     let mut parts = Parts::default();
@@ -77,7 +79,7 @@ fn message(scanner: &mut Scanner<'_>, parts: &mut Parts, sender: Sender) -> Resu
             Some("method") => parts.method = Some(method(scanner)?),
             Some("params") => parts.params = Some(params(scanner, parts)?),
             Some("result") => parts.result = Some(result(scanner, parts)?),
-            Some("error") => parts.error = Some(error(scanner)?),
+            Some("error") => parts.error = Some(error(scanner, parts)?),
             _ => drop(scanner.value()?),
         }
         Ok(())
@@ -234,13 +236,24 @@ fn result(scanner: &mut Scanner<'_>, parts: &mut Parts) -> Result<Span, Slip> {
     let limits = scanner.limits();
     object_value(scanner, Fault::BadResult, |scanner, name| {
         match member_of(scanner.text(), name, &RESULT)? {
-            Some(_) => parts.result_type = Some(word(scanner, limits.name, Fault::BadResult)?),
-            None => drop(scanner.value()?),
+            Some("resultType") => parts.result_type = Some(word(scanner, limits.name, Fault::BadResult)?),
+            Some("isError") => {
+                let span = scanner.value()?;
+                parts.tool_error = scanner.text().get(span.range()) == Some("true");
+            }
+            _ => drop(scanner.value()?),
         }
         Ok(())
     })
 }
 
-fn error(scanner: &mut Scanner<'_>) -> Result<Span, Slip> {
-    object_value(scanner, Fault::BadResult, |scanner, _| scanner.value().map(drop))
+fn error(scanner: &mut Scanner<'_>, parts: &mut Parts) -> Result<Span, Slip> {
+    object_value(scanner, Fault::BadResult, |scanner, name| {
+        let code = member_of(scanner.text(), name, &ERROR)?.is_some();
+        let span = scanner.value()?;
+        if code {
+            parts.error_code = scanner.text().get(span.range()).and_then(|code| code.parse().ok());
+        }
+        Ok(())
+    })
 }

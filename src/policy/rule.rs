@@ -85,6 +85,13 @@ pub fn compile(policy: Arc<Policy>) -> Result<CompiledPolicy, Vec<CompileError>>
             "only policies in the system namespace reach other namespaces; remove namespaceSelector",
         ));
     }
+    if policy.targets.servers.is_empty() && policy.targets.selector.is_none() {
+        errors.push(CompileError::new(
+            "targets",
+            "NoTargets",
+            "a policy names servers or selects them; for all of them write selector: {}",
+        ));
+    }
     let namespace: Arc<str> = policy.id.namespace.as_str().into();
     let name: Arc<str> = policy.id.name.as_str().into();
     let mut rules = Vec::new();

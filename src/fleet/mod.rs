@@ -1,5 +1,12 @@
 //! The snapshot that a proxy serves: servers joined with the policies that reach them.
+//!
+//! Invariant: what a snapshot answers depends on the objects in it, never on the order in which they came.
 
+mod selector;
+mod shard_map;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
+pub use selector::matches;
 pub use snapshot::{Fleet, Served};

@@ -1,19 +1,40 @@
-//! The immutable join.
+//! The join.
+//!
+//! A server has three layers of rules. *Fleet*: guardrails that reach every server there is. *Group*: whatever reaches
+//! every server of its namespace, shared by the servers of a namespace with equal namespace labels. *Own*: whatever
+//! reaches it by name or by label. A change therefore copies a layer once, however many servers share it, and a server
+//! holds no rule that it shares with others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::generated::{Authority, Policy, Server};
+use super::selector::{matches, selects_all};
+use super::shard_map::ShardMap;
+use crate::generated::policy::{Standing, Targets};
+use crate::generated::{Authority, Labels, Policy, Server};
 use crate::policy::index::{Layer, Layers};
-use crate::policy::rule::CompileError;
+use crate::policy::rule::{CompileError, CompiledPolicy, compile};
 
 /// All servers, policies and authorities, joined. Cloning is cheap, and a clone changes independently: publish one
 /// behind an `ArcSwap`, fork it to ask what a change would do.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    servers: BTreeMap<String, Arc<Server>>,
-    authorities: BTreeMap<String, Arc<Authority>>,
+    /// By UID.
+    servers: ShardMap<Arc<Entry>>,
+    /// UIDs of the servers that claim a path.
+    paths: ShardMap<Arc<[Arc<str>]>>,
+    namespaces: ShardMap<Arc<Namespace>>,
+    /// By [`group_key`].
+    groups: ShardMap<Arc<Group>>,
+    /// By UID.
+    policies: ShardMap<Arc<Member>>,
+    /// The policies with a namespace selector, by UID.
+    guardrails: ShardMap<Arc<Member>>,
     fleet: Arc<Layer>,
+    /// Why every server denies, by source: a guardrail's UID, or what [`Fleet::deny_all`] was told.
+    denials: Arc<BTreeMap<String, Arc<str>>>,
+    /// By UID.
+    authorities: Arc<BTreeMap<String, Arc<Authority>>>,
 }
 
 /// One server and the rules that reach it, borrowed from a snapshot.
@@ -25,76 +46,464 @@ pub struct Served<'a> {
     pub layers: Layers<'a>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    server: Arc<Server>,
+    group: Arc<str>,
+    own: Arc<Layer>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Namespace {
+    /// UIDs of the servers with a name.
+    names: ShardMap<Arc<[Arc<str>]>>,
+    /// Keys of its groups, and how many servers each has.
+    groups: Arc<BTreeMap<Arc<str>, usize>>,
+    /// Policies that reach only this namespace, whole: by UID.
+    whole: ShardMap<Arc<Member>>,
+    /// Those that select servers by label.
+    selecting: ShardMap<Arc<Member>>,
+    /// Those that name servers, by server name.
+    naming: ShardMap<ShardMap<Arc<Member>>>,
+    /// Why it denies, by the UID of the policy that could never be read.
+    denials: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    namespace: Arc<str>,
+    labels: Labels,
+    layer: Arc<Layer>,
+    denied: Option<Arc<str>>,
+}
+
+/// A policy and where it reaches.
+#[derive(Debug)]
+struct Member {
+    compiled: CompiledPolicy,
+    reach: Reach,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Every server.
+    Fleet,
+    /// Every server of some namespaces.
+    Groups,
+    /// Some servers of some namespaces.
+    Servers,
+    /// Could never be read: its namespace, or for a guardrail every server, denies.
+    Denial,
+}
+
+impl Member {
+    fn new(compiled: CompiledPolicy) -> Self {
+        let policy = &compiled.source;
+        let everywhere = policy.targets.namespaces.as_ref().is_some_and(selects_all);
+        let whole = policy.targets.selector.as_ref().is_some_and(selects_all);
+        let reach = match (&policy.standing, everywhere, whole) {
+            (Standing::DenyAll { .. }, ..) => Reach::Denial,
+            (_, true, true) => Reach::Fleet,
+            (_, false, true) => Reach::Groups,
+            (_, _, false) => Reach::Servers,
+        };
+        Self { compiled, reach }
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.compiled.source
+    }
+
+    fn targets(&self) -> &Targets {
+        &self.policy().targets
+    }
+
+    fn reaches_namespace(&self, namespace: &str, labels: &Labels) -> bool {
+        match &self.targets().namespaces {
+            Some(selector) => matches(selector, labels),
+            None => self.policy().id.namespace == namespace,
+        }
+    }
+
+    fn reaches(&self, server: &Server) -> bool {
+        self.reaches_namespace(&server.id.namespace, &server.namespace_labels)
+            && (self.targets().servers.contains(&server.id.name)
+                || self.targets().selector.as_ref().is_some_and(|s| matches(s, &server.labels)))
+    }
+}
+
 impl Fleet {
     /// Puts a server, replacing the one with the same UID.
     pub fn put_server(&mut self, server: Server) {
-        self.servers.insert(server.id.uid.clone(), Arc::new(server));
+        let known = self.servers.get(&server.id.uid).map(Arc::clone);
+        if let Some(known) = &known {
+            // Nothing that the join depends on has changed: its rules stay.
+            if joins_alike(&known.server, &server) {
+                let entry =
+                    Entry { server: Arc::new(server), group: Arc::clone(&known.group), own: Arc::clone(&known.own) };
+                return self.servers.insert(&entry.server.id.uid.clone(), Arc::new(entry));
+            }
+            self.remove_server(&known.server.id.uid);
+        }
+        let uid: Arc<str> = server.id.uid.as_str().into();
+        claim(&mut self.paths, &server.path, &uid);
+        let group = group_key(&server);
+        self.change_namespace(&server.id.namespace, |namespace| {
+            claim(&mut namespace.names, &server.id.name, &uid);
+            *Arc::make_mut(&mut namespace.groups).entry(Arc::clone(&group)).or_default() += 1;
+        });
+        if self.groups.get(&group).is_none() {
+            let built = self.build_group(&server.id.namespace, &server.namespace_labels);
+            self.groups.insert(&group, Arc::new(built));
+        }
+        let own = self.build_own(&server);
+        self.servers.insert(&uid, Arc::new(Entry { server: Arc::new(server), group, own }));
     }
 
     /// Removes a server.
     pub fn remove_server(&mut self, uid: &str) {
-        self.servers.remove(uid);
+        let Some(entry) = self.servers.remove(uid) else { return };
+        let server = &entry.server;
+        release(&mut self.paths, &server.path, uid);
+        let mut group_is_empty = false;
+        self.change_namespace(&server.id.namespace, |namespace| {
+            release(&mut namespace.names, &server.id.name, uid);
+            let groups = Arc::make_mut(&mut namespace.groups);
+            if let Some(count) = groups.get_mut(&entry.group) {
+                *count = count.saturating_sub(1);
+                group_is_empty = *count == 0;
+            }
+            if group_is_empty {
+                groups.remove(&entry.group);
+            }
+        });
+        if group_is_empty {
+            self.groups.remove(&entry.group);
+        }
     }
 
-    /// Puts a policy, replacing the one with the same UID. One that cannot be compiled denies everything that an
-    /// unreadable policy denies (design: its namespace, or for a guardrail the fleet); the errors say why.
+    /// Puts a policy, replacing the one with the same UID. One that cannot be compiled denies its namespace, or for a
+    /// guardrail every server, until it is replaced or removed; the errors say why.
     pub fn put_policy(&mut self, policy: Policy) -> Result<(), Vec<CompileError>> {
-        let _ = policy;
-        Ok(())
+        let policy = Arc::new(policy);
+        let (compiled, outcome) = match compile(Arc::clone(&policy)) {
+            Ok(compiled) => (Ok(compiled), Ok(())),
+            Err(errors) => {
+                let reason = errors.first().map_or("PolicyInvalid", CompileError::reason).to_owned();
+                let denying = Policy { standing: Standing::DenyAll { reason }, ..Policy::clone(&policy) };
+                (compile(Arc::new(denying)), Err(errors))
+            }
+        };
+        let new = compiled.map(|compiled| Arc::new(Member::new(compiled)))?;
+        let old = self.policies.get(&policy.id.uid).map(Arc::clone);
+        self.policies.insert(&policy.id.uid, Arc::clone(&new));
+        self.exchange(old.as_ref(), Some(&new));
+        outcome
     }
 
     /// Removes a policy.
     pub fn remove_policy(&mut self, uid: &str) {
-        let _ = uid;
+        let old = self.policies.remove(uid);
+        self.exchange(old.as_ref(), None);
     }
 
     /// Puts an authority, replacing the one with the same UID.
     pub fn put_authority(&mut self, authority: Authority) {
-        self.authorities.insert(authority.id.uid.clone(), Arc::new(authority));
+        Arc::make_mut(&mut self.authorities).insert(authority.id.uid.clone(), Arc::new(authority));
     }
 
     /// Removes an authority.
     pub fn remove_authority(&mut self, uid: &str) {
-        self.authorities.remove(uid);
+        Arc::make_mut(&mut self.authorities).remove(uid);
     }
 
     /// Denies every call to every server until [`Fleet::clear_denial`] of the same source, for example a file that was
     /// never read. `reason` is a stable word.
     pub fn deny_all(&mut self, source: &str, reason: &str) {
-        let _ = (source, reason);
+        Arc::make_mut(&mut self.denials).insert(format!("told:{source}"), reason.into());
     }
 
     /// Takes back [`Fleet::deny_all`] of this source.
     pub fn clear_denial(&mut self, source: &str) {
-        let _ = source;
+        Arc::make_mut(&mut self.denials).remove(&format!("told:{source}"));
+    }
+
+    /// The same fleet after a change, which this one does not see.
+    #[must_use]
+    pub fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut fork = self.clone();
+        change(&mut fork);
+        fork
     }
 
     /// The server at an exact path such as `/team-a/github`; `None` if there is none, or if several claim the path.
     pub fn lookup(&self, path: &str) -> Option<Served<'_>> {
-        self.servers.values().find(|s| s.path == path).map(|s| self.served(s))
+        self.the_one(self.paths.get(path)?)
     }
 
     /// The server with this name.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Served<'_>> {
-        self.servers.values().find(|s| s.id.namespace == namespace && s.id.name == name).map(|s| self.served(s))
+        self.the_one(self.namespaces.get(namespace)?.names.get(name)?)
     }
 
-    /// All servers, in no particular order.
+    /// All servers, in no particular order, those included that share a path and so are not served.
     pub fn servers(&self) -> impl Iterator<Item = Served<'_>> {
-        self.servers.values().map(|s| self.served(s))
+        self.servers.values().filter_map(|entry| self.served(entry))
     }
 
-    /// The authority with this name.
+    /// How many servers there are.
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// All policies, as they were put, in no particular order.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().map(|member| &member.compiled.source)
+    }
+
+    /// The authority with this name; `None` also if several have it.
     pub fn authority(&self, name: &str) -> Option<&Arc<Authority>> {
-        self.authorities.values().find(|a| a.id.name == name)
+        let mut named = self.authorities.values().filter(|authority| authority.id.name == name);
+        named.next().filter(|_| named.next().is_none())
     }
 
-    /// All authorities.
+    /// All authorities, in the order of their UIDs.
     pub fn authorities(&self) -> impl Iterator<Item = &Arc<Authority>> {
         self.authorities.values()
     }
 
-    fn served<'a>(&'a self, server: &'a Arc<Server>) -> Served<'a> {
-        Served { server, layers: Layers { layers: [&self.fleet; 3], denied: None } }
+    fn the_one(&self, uids: &[Arc<str>]) -> Option<Served<'_>> {
+        match uids {
+            [uid] => self.served(self.servers.get(uid)?),
+            _ => None,
+        }
     }
+
+    fn served<'a>(&'a self, entry: &'a Entry) -> Option<Served<'a>> {
+        let group = self.groups.get(&entry.group)?;
+        let denied = self.denials.values().next().or(group.denied.as_ref());
+        let layers = Layers { layers: [&self.fleet, &group.layer, &entry.own], denied: denied.map(|reason| &**reason) };
+        Some(Served { server: &entry.server, layers })
+    }
+
+    fn change_namespace(&mut self, name: &str, change: impl FnOnce(&mut Namespace)) {
+        let mut namespace = self.namespaces.get(name).map(|known| Namespace::clone(known)).unwrap_or_default();
+        change(&mut namespace);
+        if namespace.is_empty() {
+            self.namespaces.remove(name);
+        } else {
+            self.namespaces.insert(name, Arc::new(namespace));
+        }
+    }
+
+    fn build_group(&self, namespace: &str, labels: &Labels) -> Group {
+        let known = self.namespaces.get(namespace);
+        let own = known.into_iter().flat_map(|known| known.whole.values());
+        let guardrails = self.guardrails.values().filter(|member| member.reach == Reach::Groups);
+        let reaching = own.chain(guardrails).filter(|member| member.reaches_namespace(namespace, labels));
+        Group {
+            namespace: namespace.into(),
+            labels: labels.clone(),
+            layer: Arc::new(Layer::of(reaching.map(|member| &member.compiled))),
+            denied: known.and_then(|known| known.denials.values().next().map(Arc::clone)),
+        }
+    }
+
+    fn build_own(&self, server: &Server) -> Arc<Layer> {
+        let mut reaching: BTreeMap<&str, &Member> = BTreeMap::new();
+        let namespace = self.namespaces.get(&server.id.namespace);
+        let selecting = namespace.into_iter().flat_map(|namespace| namespace.selecting.values());
+        let naming = namespace.and_then(|namespace| namespace.naming.get(&server.id.name));
+        let naming = naming.into_iter().flat_map(|members| members.values());
+        for member in selecting.chain(naming).chain(self.guardrails.values()) {
+            if member.reach == Reach::Servers && member.reaches(server) {
+                reaching.insert(&member.policy().id.uid, member);
+            }
+        }
+        Arc::new(Layer::of(reaching.values().map(|member| &member.compiled)))
+    }
+
+    /// Exchanges one policy for another of the same UID wherever either reaches.
+    fn exchange(&mut self, old: Option<&Arc<Member>>, new: Option<&Arc<Member>>) {
+        for (member, is_new) in [(old, false), (new, true)] {
+            if let Some(member) = member {
+                self.register(member, is_new);
+            }
+        }
+        let within = |reach: Reach| move |member: &&Arc<Member>| member.reach == reach;
+        let (old_fleet, new_fleet) = (old.filter(within(Reach::Fleet)), new.filter(within(Reach::Fleet)));
+        if old_fleet.is_some() || new_fleet.is_some() {
+            self.fleet = Arc::new(self.fleet.with(old_fleet.map(|m| &m.compiled), new_fleet.map(|m| &m.compiled)));
+        }
+        self.exchange_in_groups(old.filter(within(Reach::Groups)), new.filter(within(Reach::Groups)));
+        self.exchange_in_servers(old.filter(within(Reach::Servers)), new.filter(within(Reach::Servers)));
+    }
+
+    /// Enters a policy into the tables from which layers of later servers are built, or takes it out.
+    fn register(&mut self, member: &Arc<Member>, enter: bool) {
+        let policy = member.policy();
+        let uid: Arc<str> = policy.id.uid.as_str().into();
+        match (&policy.standing, &policy.targets.namespaces) {
+            (Standing::DenyAll { reason }, _) if policy.guardrail => {
+                let denials = Arc::make_mut(&mut self.denials);
+                let source = format!("policy:{uid}");
+                if enter {
+                    denials.insert(source, reason.as_str().into())
+                } else {
+                    denials.remove(&source)
+                };
+            }
+            (Standing::DenyAll { reason }, _) => {
+                let reason: Arc<str> = reason.as_str().into();
+                self.change_namespace(&policy.id.namespace, |namespace| {
+                    let denials = Arc::make_mut(&mut namespace.denials);
+                    if enter {
+                        denials.insert(uid, reason)
+                    } else {
+                        denials.remove(&uid)
+                    };
+                });
+                self.refresh_denials(&policy.id.namespace);
+            }
+            (_, Some(_)) => enter_or_take(&mut self.guardrails, member, enter),
+            (_, None) => self.change_namespace(&policy.id.namespace, |namespace| namespace.register(member, enter)),
+        }
+    }
+
+    fn refresh_denials(&mut self, namespace: &str) {
+        let Some(known) = self.namespaces.get(namespace).map(Arc::clone) else { return };
+        for key in known.groups.keys() {
+            if let Some(group) = self.groups.get(key) {
+                let denied = known.denials.values().next().map(Arc::clone);
+                let group = Group { denied, ..Group::clone(group) };
+                self.groups.insert(key, Arc::new(group));
+            }
+        }
+    }
+
+    fn exchange_in_groups(&mut self, old: Option<&Arc<Member>>, new: Option<&Arc<Member>>) {
+        for key in self.groups_in_reach(old, new) {
+            let Some(group) = self.groups.get(&key) else { continue };
+            let reaches = |member: &&Arc<Member>| member.reaches_namespace(&group.namespace, &group.labels);
+            let (old, new) = (old.filter(reaches), new.filter(reaches));
+            if old.is_some() || new.is_some() {
+                let layer = group.layer.with(old.map(|m| &m.compiled), new.map(|m| &m.compiled));
+                let group = Group { layer: Arc::new(layer), ..Group::clone(group) };
+                self.groups.insert(&key, Arc::new(group));
+            }
+        }
+    }
+
+    fn groups_in_reach(&self, old: Option<&Arc<Member>>, new: Option<&Arc<Member>>) -> Vec<Arc<str>> {
+        let mut keys: Vec<Arc<str>> = Vec::new();
+        for member in old.into_iter().chain(new) {
+            self.namespaces_in_reach(member, |namespace| keys.extend(namespace.groups.keys().map(Arc::clone)));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// The namespaces in which a policy could reach something.
+    fn namespaces_in_reach(&self, member: &Member, each: impl FnMut(&Arc<Namespace>)) {
+        match &member.targets().namespaces {
+            Some(_) => self.namespaces.values().for_each(each),
+            None => self.namespaces.get(&member.policy().id.namespace).into_iter().for_each(each),
+        }
+    }
+
+    fn exchange_in_servers(&mut self, old: Option<&Arc<Member>>, new: Option<&Arc<Member>>) {
+        let mut uids: Vec<Arc<str>> = Vec::new();
+        for member in old.into_iter().chain(new) {
+            self.namespaces_in_reach(member, |namespace| namespace.servers_of(member, &mut uids));
+        }
+        uids.sort_unstable();
+        uids.dedup();
+        for uid in uids {
+            let Some(entry) = self.servers.get(&uid) else { continue };
+            let (old, new) = (old.filter(|m| m.reaches(&entry.server)), new.filter(|m| m.reaches(&entry.server)));
+            if old.is_some() || new.is_some() {
+                let own = Arc::new(entry.own.with(old.map(|m| &m.compiled), new.map(|m| &m.compiled)));
+                let entry = Entry { server: Arc::clone(&entry.server), group: Arc::clone(&entry.group), own };
+                self.servers.insert(&uid, Arc::new(entry));
+            }
+        }
+    }
+}
+
+impl Namespace {
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+            && self.whole.len() == 0
+            && self.selecting.len() == 0
+            && self.naming.len() == 0
+            && self.denials.is_empty()
+    }
+
+    fn register(&mut self, member: &Arc<Member>, enter: bool) {
+        if member.reach == Reach::Groups {
+            return enter_or_take(&mut self.whole, member, enter);
+        }
+        if member.targets().selector.is_some() {
+            enter_or_take(&mut self.selecting, member, enter);
+        }
+        for server in &member.targets().servers {
+            let mut naming = self.naming.get(server).cloned().unwrap_or_default();
+            enter_or_take(&mut naming, member, enter);
+            if naming.len() == 0 {
+                self.naming.remove(server);
+            } else {
+                self.naming.insert(server, naming);
+            }
+        }
+    }
+
+    /// The servers that a policy could reach, some that it does not.
+    fn servers_of(&self, member: &Member, uids: &mut Vec<Arc<str>>) {
+        if member.targets().selector.is_some() {
+            uids.extend(self.names.values().flat_map(|uids| uids.iter()).map(Arc::clone));
+        } else {
+            let named = member.targets().servers.iter().filter_map(|name| self.names.get(name));
+            uids.extend(named.flat_map(|uids| uids.iter()).map(Arc::clone));
+        }
+    }
+}
+
+fn enter_or_take(table: &mut ShardMap<Arc<Member>>, member: &Arc<Member>, enter: bool) {
+    let uid = &member.policy().id.uid;
+    if enter {
+        table.insert(uid, Arc::clone(member));
+    } else {
+        table.remove(uid);
+    }
+}
+
+fn claim(claims: &mut ShardMap<Arc<[Arc<str>]>>, key: &str, uid: &Arc<str>) {
+    let others = claims.get(key).map(|claims| &**claims).unwrap_or_default();
+    let claimed = others.iter().chain([uid]).map(Arc::clone).collect();
+    claims.insert(key, claimed);
+}
+
+fn release(claims: &mut ShardMap<Arc<[Arc<str>]>>, key: &str, uid: &str) {
+    let left: Arc<[Arc<str>]> =
+        claims.get(key).into_iter().flat_map(|claims| claims.iter()).filter(|c| &***c != uid).map(Arc::clone).collect();
+    if left.is_empty() {
+        claims.remove(key);
+    } else {
+        claims.insert(key, left);
+    }
+}
+
+/// Whether two versions of a server have the same place, names and labels.
+fn joins_alike(a: &Server, b: &Server) -> bool {
+    a.path == b.path
+        && (&a.id.namespace, &a.id.name) == (&b.id.namespace, &b.id.name)
+        && (&a.labels, &a.namespace_labels) == (&b.labels, &b.namespace_labels)
+}
+
+/// Servers of one namespace whose namespace had equal labels when they were resolved. No label, and no name of a
+/// namespace, holds a control character.
+fn group_key(server: &Server) -> Arc<str> {
+    let labels = server.namespace_labels.iter().map(|(key, value)| format!("\0{key}\0{value}"));
+    std::iter::once(server.id.namespace.clone()).chain(labels).collect::<String>().into()
 }

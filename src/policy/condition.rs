@@ -1,4 +1,27 @@
-//! Conditions (`when`), in CEL.
+//! Conditions (`when`), in CEL, over `args` and `principal`.
+//!
+//! Invariant: what is compiled ends soon, whatever it is asked: bounds are checked before a condition runs, and those
+//! on its input while it is decoded. Whatever goes wrong is *unknown*, never false: an Allow then does not match, a
+//! Deny does.
+
+mod check;
+mod input;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::IdedExpr;
+use cel::common::types::{self, CelBool, CelString, Type};
+use cel::common::value::{CowVal, StaticVal, Val};
+use cel::context::VariableResolver;
+use cel::{Context, Env, ExecutionError, Value};
+
+use self::check::Uses;
+use self::input::Caller;
+use super::tri::Tri;
+use crate::identity::principal::{Groups, Principal};
 
 /// Why a condition is refused at admission.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,6 +33,10 @@ pub struct ConditionError {
 }
 
 impl ConditionError {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
     /// A stable word for conditions and metrics.
     pub fn reason(&self) -> &'static str {
         self.reason
@@ -18,8 +45,163 @@ impl ConditionError {
 
 /// Whether a condition is one that this build evaluates, within its bounds.
 pub fn check(text: &str) -> Result<(), ConditionError> {
-    if text.is_empty() {
-        return Err(ConditionError { reason: "ConditionSyntax", message: "a condition cannot be empty".into() });
+    Condition::compile(text).map(|_| ())
+}
+
+/// A condition, checked and ready to run.
+#[derive(Debug)]
+pub struct Condition {
+    expression: IdedExpr,
+    regexes: Box<[CompiledRegex]>,
+    uses: Uses,
+}
+
+impl Condition {
+    /// Compiles a condition.
+    pub fn compile(text: &str) -> Result<Self, ConditionError> {
+        let mut expression = check::parse(&ENVIRONMENT, text)?;
+        let (uses, regexes) = check::inspect(&mut expression)?;
+        Ok(Self { expression, regexes: regexes.into(), uses })
     }
-    Ok(())
+
+    /// Whether the answer can depend on the arguments of a call.
+    pub fn depends_on_arguments(&self) -> bool {
+        self.uses.arguments
+    }
+
+    /// Runs the condition. `arguments` is the JSON text of an object, proven free of duplicate members.
+    fn run(&self, principal: &Principal, arguments: Option<&str>) -> Tri {
+        let decoded = match arguments.filter(|_| self.uses.arguments) {
+            Some(text) => match input::decode(text, &self.uses) {
+                Ok(decoded) => decoded,
+                Err(_) => return Tri::Unknown,
+            },
+            None => input::empty(),
+        };
+        let scope = Scope { caller: Caller(principal), arguments: &decoded, regexes: &self.regexes };
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(&scope);
+        match Value::resolve_val(&self.expression, &context) {
+            Ok(value) => value.downcast_ref::<CelBool>().map_or(Tri::Unknown, |answer| (*answer.inner()).into()),
+            Err(_) => Tri::Unknown,
+        }
+    }
+}
+
+/// What a condition is asked about: a caller, and arguments that are known or still open. Remembers answers, since one
+/// rule may be met several times.
+pub(super) struct Asked<'a> {
+    principal: &'a Principal,
+    arguments: Arguments<'a>,
+    answers: RefCell<Vec<(*const Condition, Outcome)>>,
+}
+
+#[derive(Clone, Copy)]
+enum Arguments<'a> {
+    Open,
+    Given(Option<&'a str>),
+}
+
+/// The answer of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The same under every arguments.
+    Closed(Tri),
+    /// For the arguments given.
+    ForArguments(Tri),
+    /// Depends on arguments that are not known.
+    Open,
+}
+
+impl<'a> Asked<'a> {
+    /// About a call.
+    pub(super) fn call(principal: &'a Principal, arguments: Option<&'a str>) -> Self {
+        Self { principal, arguments: Arguments::Given(arguments), answers: RefCell::default() }
+    }
+
+    /// About an entry of a list: its arguments are open.
+    pub(super) fn list(principal: &'a Principal) -> Self {
+        Self { principal, arguments: Arguments::Open, answers: RefCell::default() }
+    }
+
+    pub(super) fn judge(&self, condition: &Condition) -> Outcome {
+        let mut answers = self.answers.borrow_mut();
+        if let Some((_, known)) = answers.iter().find(|(asked, _)| std::ptr::eq(*asked, condition)) {
+            return *known;
+        }
+        let outcome = match self.arguments {
+            // Without this, `!has(principal.groups)` would hold for those whose groups are only not known.
+            _ if condition.uses.groups && self.principal.groups == Groups::Unknown => Outcome::Closed(Tri::Unknown),
+            _ if !condition.uses.arguments => Outcome::Closed(condition.run(self.principal, None)),
+            Arguments::Given(arguments) => Outcome::ForArguments(condition.run(self.principal, arguments)),
+            Arguments::Open => Outcome::Open,
+        };
+        answers.push((condition, outcome));
+        outcome
+    }
+}
+
+/// The variables of one run.
+struct Scope<'s> {
+    caller: Caller<'s>,
+    arguments: &'s (dyn Val + 's),
+    regexes: &'s [CompiledRegex],
+}
+
+impl VariableResolver for Scope<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        match variable {
+            "args" => Some(CowVal::Borrowed(self.arguments)),
+            "principal" => Some(CowVal::Borrowed(&self.caller)),
+            _ => {
+                let index: usize = variable.strip_prefix(REGEX_VARIABLE)?.parse().ok()?;
+                self.regexes.get(index).map(|regex| CowVal::Borrowed(regex as &dyn Val))
+            }
+        }
+    }
+}
+
+/// What `matches(x, "literal")` becomes: the literal is compiled once, when the condition is.
+const MATCHES: &str = "@matches";
+const REGEX_VARIABLE: &str = "@regex";
+static REGEX_TYPE: Type = Type::new_unspecified_type("portcullis.regex");
+
+#[derive(Clone, Debug)]
+struct CompiledRegex(regex::Regex);
+
+impl Val for CompiledRegex {
+    fn get_type(&self) -> &Type {
+        &REGEX_TYPE
+    }
+
+    fn cel_type() -> &'static Type {
+        &REGEX_TYPE
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for CompiledRegex {}
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib().with_optional_support(false);
+    // The name is free in the standard library; were it not, conditions with `matches` would be unknown.
+    env.add_overload(MATCHES, "string_matches_regex", vec![types::STRING_TYPE, REGEX_TYPE.to_owned()], matches).ok();
+    Arc::new(env)
+});
+
+fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let [text, regex] = arguments.as_slice() else {
+        return Err(ExecutionError::invalid_argument_count(2, arguments.len()));
+    };
+    match (text.downcast_ref::<CelString>(), regex.downcast_ref::<CompiledRegex>()) {
+        (Some(text), Some(regex)) => Ok(CowVal::owned(CelBool::from(regex.0.is_match(text.inner())))),
+        _ => Err(ExecutionError::MissingArgumentOrTarget),
+    }
 }

@@ -6,7 +6,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::rule::Rule;
+use super::request::Target;
+use super::rule::{CompiledPolicy, Rule};
 use crate::identity::principal::{Groups, Kind, Principal};
 
 /// A place in the index: a hash of what a principal matcher asks for.
@@ -35,11 +36,16 @@ pub(crate) enum Facet<'a> {
 
 impl Facet<'_> {
     pub(crate) fn key(&self) -> Key {
-        // Fixed keys: equal in every process and version of a snapshot, so a cached principal stays valid for ever.
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
+        hash(self)
     }
+}
+
+/// Without a secret: equal in every snapshot, so that the keys of a cached principal stay valid. A caller who finds
+/// collisions finds candidates that the full comparison throws out again.
+fn hash(value: &impl Hash) -> Key {
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Everything under which the index could know a principal. Computed once per verified token; valid for every snapshot,
@@ -66,16 +72,159 @@ impl PrincipalKeys {
         keys.dedup();
         Self(keys.into_boxed_slice())
     }
+}
 
-    pub(crate) fn as_slice(&self) -> &[Key] {
-        &self.0
+/// What a rule about exact names is indexed by, besides its principals. Resources have patterns only.
+fn target_key(target: &Target<'_>) -> Option<Key> {
+    let (kind, name) = match target {
+        Target::Tool { name, .. } => (0u8, name),
+        Target::Prompt { name } => (1u8, name),
+        Target::Resource { .. } => return None,
+    };
+    Some(hash(&(kind, name)))
+}
+
+/// A principal's key narrowed to one target.
+fn narrowed(principal: Key, target: Key) -> Key {
+    principal.rotate_left(32) ^ target
+}
+
+/// Beyond this many (principal, name) pairs a rule is indexed by its principals alone.
+const MAX_PAIRS: usize = 1024;
+
+/// A rule under a key.
+#[derive(Clone, Debug)]
+struct Edge {
+    key: Key,
+    rule: Arc<Rule>,
+}
+
+/// The edges of one policy, sorted by key.
+#[derive(Debug, Default)]
+pub(crate) struct Edges(Box<[Edge]>);
+
+impl Edges {
+    pub(crate) fn of(rules: &[Arc<Rule>]) -> Self {
+        let mut edges = Vec::new();
+        for rule in rules {
+            let mut push = |key| edges.push(Edge { key, rule: Arc::clone(rule) });
+            let principals = rule.principal_keys();
+            match rule.exact_targets() {
+                Some(targets) if targets.len() * principals.len() <= MAX_PAIRS => {
+                    let mut targets: Vec<Key> = targets.iter().filter_map(target_key).collect();
+                    targets.sort_unstable();
+                    targets.dedup();
+                    for principal in principals {
+                        targets.iter().for_each(|target| push(narrowed(principal, *target)));
+                    }
+                }
+                _ => principals.into_iter().for_each(push),
+            }
+        }
+        edges.sort_by_key(|edge| edge.key);
+        Self(edges.into())
     }
 }
 
-/// Rules that reach a server together, found by principal. Shared by all servers that they reach; immutable.
-#[derive(Debug, Default)]
+/// Rules that reach a server together, found by principal and target. Shared by all servers that they reach.
+///
+/// Keys are hashes and so spread evenly: a large layer is cut into [`SHARDS`] by their first byte, and a change copies
+/// only the shards that it touches.
+#[derive(Clone, Debug)]
 pub struct Layer {
-    pub(crate) edges: Vec<(Key, Arc<Rule>)>,
+    /// One shard, or [`SHARDS`]; each sorted by key.
+    shards: Arc<[Arc<[Edge]>]>,
+    edges: usize,
+}
+
+const SHARDS: usize = 256;
+/// A layer is cut when it grows beyond this many edges, and joined again below a quarter of it.
+const CUT_ABOVE: usize = 1024;
+
+impl Default for Layer {
+    fn default() -> Self {
+        Self::cut(Vec::new())
+    }
+}
+
+impl Layer {
+    /// The rules of these policies together.
+    pub fn of<'a>(policies: impl IntoIterator<Item = &'a CompiledPolicy>) -> Self {
+        Self::cut(policies.into_iter().flat_map(|policy| policy.edges.0.iter().cloned()).collect())
+    }
+
+    fn cut(mut edges: Vec<Edge>) -> Self {
+        edges.sort_by_key(|edge| edge.key);
+        let count = edges.len();
+        let shards = if count > CUT_ABOVE {
+            let mut shards = vec![Vec::new(); SHARDS];
+            for edge in edges {
+                if let Some(shard) = shards.get_mut(shard_of(edge.key)) {
+                    shard.push(edge);
+                }
+            }
+            shards.into_iter().map(Arc::from).collect()
+        } else {
+            Arc::from([Arc::from(edges)])
+        };
+        Self { shards, edges: count }
+    }
+
+    /// The same layer with one policy's rules exchanged.
+    #[must_use]
+    pub fn with(&self, old: Option<&CompiledPolicy>, new: Option<&CompiledPolicy>) -> Self {
+        let old = old.map(|policy| &*policy.edges.0).unwrap_or_default();
+        let new = new.map(|policy| &*policy.edges.0).unwrap_or_default();
+        let edges = (self.edges + new.len()).saturating_sub(old.len());
+        let fits = if self.shards.len() == 1 { edges <= CUT_ABOVE } else { edges >= CUT_ABOVE / 4 };
+        let is_old = |edge: &Edge| old.iter().any(|o| o.key == edge.key && Arc::ptr_eq(&o.rule, &edge.rule));
+        if !fits {
+            let kept = self.shards.iter().flat_map(|shard| shard.iter()).filter(|edge| !is_old(edge));
+            return Self::cut(kept.chain(new).cloned().collect());
+        }
+        let mut shards = Arc::clone(&self.shards);
+        let mut touched: Vec<usize> = old.iter().chain(new).map(|edge| self.place(edge.key)).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for (index, shard) in Arc::make_mut(&mut shards).iter_mut().enumerate() {
+            if touched.binary_search(&index).is_ok() {
+                let added = new.iter().filter(|edge| self.place(edge.key) == index);
+                let mut edges: Vec<Edge> = shard.iter().filter(|e| !is_old(e)).chain(added).cloned().collect();
+                edges.sort_by_key(|edge| edge.key);
+                *shard = edges.into();
+            }
+        }
+        Self { shards, edges }
+    }
+
+    fn place(&self, key: Key) -> usize {
+        if self.shards.len() == 1 { 0 } else { shard_of(key) }
+    }
+
+    /// How many (key, rule) pairs the layer holds.
+    pub fn len(&self) -> usize {
+        self.edges
+    }
+
+    /// Whether no rule is in the layer.
+    pub fn is_empty(&self) -> bool {
+        self.edges == 0
+    }
+
+    fn find(&self, key: Key) -> impl Iterator<Item = &Rule> {
+        let shard = self.shards.get(self.place(key)).map(|shard| &**shard).unwrap_or_default();
+        let start = shard.partition_point(|edge| edge.key < key);
+        shard.iter().skip(start).take_while(move |edge| edge.key == key).map(|edge| &*edge.rule)
+    }
+
+    /// Every rule, some of them more than once.
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.shards.iter().flat_map(|shard| shard.iter()).map(|edge| &edge.rule)
+    }
+}
+
+fn shard_of(key: Key) -> usize {
+    usize::from(key.to_be_bytes()[0])
 }
 
 /// The layers of one server, in no particular order: fleet, namespace, own. Borrowed from a snapshot.
@@ -85,4 +234,30 @@ pub struct Layers<'a> {
     pub layers: [&'a Layer; 3],
     /// Why every call is denied, whatever the rules say: an invalid, never accepted policy reaches this server.
     pub denied: Option<&'a str>,
+}
+
+impl<'a> Layers<'a> {
+    /// Every rule that could be about this principal and target, perhaps more than once, and some that are not.
+    pub(crate) fn candidates(&self, keys: &PrincipalKeys, target: &Target<'_>, mut each: impl FnMut(&'a Rule)) {
+        let target = target_key(target);
+        for layer in self.layers {
+            if layer.is_empty() {
+                continue;
+            }
+            for key in &keys.0 {
+                layer.find(*key).for_each(&mut each);
+                if let Some(target) = target {
+                    layer.find(narrowed(*key, target)).for_each(&mut each);
+                }
+            }
+        }
+    }
+
+    /// Every rule that reaches the server, once, in the order of their names.
+    pub fn rules(&self) -> Vec<Arc<Rule>> {
+        let mut rules: Vec<Arc<Rule>> = self.layers.iter().flat_map(|layer| layer.rules()).map(Arc::clone).collect();
+        rules.sort_by(|a, b| (&a.reference, Arc::as_ptr(a)).cmp(&(&b.reference, Arc::as_ptr(b))));
+        rules.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        rules
+    }
 }

@@ -1,1 +1,88 @@
-//! From API objects to the generated contract; every finding has a reason and a field path.
+//! From what people write to what the proxy serves, with every finding on the way.
+//!
+//! Invariant: what resolves without an error finding encodes, decodes and loads. Webhook, `validate`, controller and
+//! standalone obtain every finding from here. An *error* is wrong in the object itself; what depends on other objects is
+//! a *warning*, and what is resolved meanwhile is the safe choice: a server is unserved, an Allow matches nothing, a
+//! Deny or RequireApproval matches everything that it could. Pure: no clock, no I/O.
+
+mod authority;
+mod pattern;
+mod policy;
+mod principal;
+mod public_url;
+mod reason;
+mod server;
+mod tree;
+mod upstream;
+mod value;
+
+pub use authority::authority;
+pub use policy::{edit, policy};
+pub use public_url::{PublicUrl, PublicUrlError};
+pub use reason::{Finding, Findings, Reason, Severity};
+pub use server::server;
+pub use tree::{Accepted, ObjectFinding, Resolution, tree};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::{
+    api::{
+        Key,
+        core::{ConfigMap, Secret},
+    },
+    generated::{Authority, Labels, ObjectId},
+};
+
+/// Something resolved, and what its author should know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved<T> {
+    /// What the proxy serves.
+    pub object: T,
+    /// Findings of severity Warning.
+    pub warnings: Findings,
+}
+
+/// What an administrator has set for the whole installation.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// Where clients reach the gateway.
+    pub public_url: &'a PublicUrl,
+    /// The namespace whose policies are guardrails.
+    pub system_namespace: &'a str,
+}
+
+/// The other objects that an object may refer to, as far as they exist. Keys are (namespace, name).
+#[derive(Clone, Debug, Default)]
+pub struct Lookup<'a> {
+    /// Labels of namespaces.
+    pub namespaces: BTreeMap<&'a str, Labels>,
+    /// Trust anchors that have been resolved.
+    pub authorities: BTreeMap<&'a str, &'a Authority>,
+    /// Servers, valid or not.
+    pub servers: BTreeSet<(&'a str, &'a str)>,
+    /// Secrets.
+    pub secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
+    /// ConfigMaps.
+    pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
+}
+
+impl Lookup<'_> {
+    /// The labels of a namespace. Kubernetes gives every namespace its name as a label.
+    pub fn namespace_labels(&self, namespace: &str) -> Labels {
+        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+        labels
+    }
+}
+
+/// The identity of an object; where no API server gave it a UID, one made from its key.
+pub fn object_id(key: &Key, metadata: &ObjectMeta) -> ObjectId {
+    ObjectId {
+        uid: metadata.uid.clone().filter(|uid| !uid.is_empty()).unwrap_or_else(|| key.stable_uid()),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        generation: metadata.generation.unwrap_or(1),
+    }
+}

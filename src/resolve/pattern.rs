@@ -1,0 +1,39 @@
+//! Tool names and the patterns that match them.
+
+use super::{Finding, Findings, Reason};
+use crate::api::FieldPath;
+
+/// Checks patterns of whole tool names: `*` stands for any characters, all else for itself. Characters that are special
+/// in other pattern languages are refused, since they would not mean what their author expects.
+pub(super) fn patterns(list: &[String], field: &FieldPath, findings: &mut Findings) -> Vec<String> {
+    for (i, pattern) in list.iter().enumerate() {
+        let problem = if pattern.is_empty() {
+            "the pattern is empty"
+        } else if pattern.chars().any(char::is_control) {
+            "the pattern holds a control character"
+        } else if pattern.contains(['?', '[', ']', '{', '}', '\\']) {
+            "the characters ? [ ] { } \\ are reserved in patterns"
+        } else if pattern.bytes().filter(|b| *b == b'*').count() > 8 {
+            "a pattern has at most 8 stars"
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(Reason::PatternInvalid, field.index(i), problem));
+    }
+    list.to_vec()
+}
+
+/// Checks exact tool names.
+pub(super) fn names(list: &[String], field: &FieldPath, findings: &mut Findings) -> Vec<String> {
+    for (i, name) in list.iter().enumerate() {
+        let (problem, remedy) = if name.is_empty() || name.chars().any(char::is_control) {
+            ("not a tool name", "write the name as the server lists it")
+        } else if name.contains('*') {
+            ("names are exact: * stands for itself here", "move it to patterns")
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(Reason::PatternInvalid, field.index(i), problem).remedy(remedy));
+    }
+    list.to_vec()
+}

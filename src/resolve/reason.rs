@@ -1,0 +1,225 @@
+//! Findings, and the one list of their reasons.
+
+use std::{borrow::Cow, fmt};
+
+use crate::api::{FieldPath, Problem, schema::ProblemKind};
+
+/// Something that the author of an object should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A stable word for it.
+    pub reason: Reason,
+    /// Where in the object.
+    pub field: FieldPath,
+    /// What is wrong, in words. Never holds a secret.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: Cow<'static, str>,
+    /// Whether the object is wrong in itself.
+    pub severity: Severity,
+}
+
+/// Findings about one object.
+pub type Findings = Vec<Finding>;
+
+/// Whether an object is wrong in itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It depends on other objects, or is risky: the object is accepted, and what is enforced is the safe choice.
+    Warning,
+    /// The object is wrong in itself and is refused.
+    Error,
+}
+
+impl Severity {
+    /// The word used in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Warning => "Warning",
+            Severity::Error => "Error",
+        }
+    }
+}
+
+impl Finding {
+    /// A finding with the reason's usual remedy and severity.
+    pub fn new(reason: Reason, field: FieldPath, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            field,
+            message: message.into(),
+            remedy: Cow::Borrowed(reason.remedy()),
+            severity: reason.severity(),
+        }
+    }
+
+    /// The same finding with a remedy that fits this case.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_root() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{} ({}); {}", self.message, self.reason.as_str(), self.remedy)
+    }
+}
+
+impl From<&Problem> for Finding {
+    fn from(problem: &Problem) -> Self {
+        let reason = match problem.kind {
+            ProblemKind::Unknown => Reason::UnknownField,
+            ProblemKind::Missing => Reason::FieldMissing,
+            ProblemKind::Type => Reason::TypeMismatch,
+            ProblemKind::Value => Reason::ValueInvalid,
+            ProblemKind::Bounds => Reason::BoundsExceeded,
+            ProblemKind::Duplicate => Reason::DuplicateEntry,
+        };
+        Finding::new(reason, problem.path.clone(), problem.message.clone())
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident: $severity:ident, $remedy:literal;)+) => {
+        /// Why a finding was made: a stable word for conditions, output and metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, in alphabetical order within its severity.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
+
+            /// The word itself.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name)),+ }
+            }
+
+            /// What it means.
+            pub fn doc(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+).trim_ascii()),+ }
+            }
+
+            /// What to do about it, unless the finding says so more precisely.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Reason::$name => $remedy),+ }
+            }
+
+            /// Whether an object with such a finding is wrong in itself.
+            pub fn severity(self) -> Severity {
+                match self { $(Reason::$name => Severity::$severity),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A name of an authority, audience or issuer is not usable as one.
+    AudienceInvalid: Error, "write the audience exactly as tokens carry it";
+    /// A principal does not say which McpAuthorizationServer it comes from.
+    AuthorityMissing: Error, "set authority on the entry, or spec.authority for all of them";
+    /// A value is longer, larger or more than allowed.
+    BoundsExceeded: Error, "stay within the bounds";
+    /// Not exactly one of several choices was made.
+    ChoiceInvalid: Error, "make exactly one of the choices";
+    /// A condition does not compile, or is beyond its bounds.
+    ConditionInvalid: Error, "see the conditions page of the documentation";
+    /// What identifies the gateway to the upstream cannot be sent.
+    CredentialsInvalid: Error, "send credentials in Authorization or a header of the vendor's own";
+    /// Two entries of a list have the same key.
+    DuplicateEntry: Error, "remove or rename one of them";
+    /// Two documents claim to be the same object.
+    DuplicateObject: Error, "remove or rename one of them";
+    /// A length of time is not readable.
+    DurationInvalid: Error, "write it like 30s, 15m or 1h";
+    /// A required field is missing.
+    FieldMissing: Error, "add the field";
+    /// The file that the object was last read from cannot be read.
+    FileUnreadable: Error, "mend the file";
+    /// An issuer is not an https URL without query and fragment.
+    IssuerInvalid: Error, "write the issuer exactly as the iss of its tokens, an https URL";
+    /// Only policies of the system namespace reach other namespaces.
+    NamespaceSelectorNotAllowed: Error, "remove namespaceSelector, or put the policy into the system namespace";
+    /// The field is known, but nothing enforces it in this build.
+    NotYetEnforced: Error, "remove the field; nothing is accepted and ignored";
+    /// A path cannot be served.
+    PathInvalid: Error, "leave path out, or write /<namespace>/<name>";
+    /// A pattern is empty, or holds characters that are reserved.
+    PatternInvalid: Error, "use * for any characters; exact names belong in names";
+    /// A principal matches nobody, or contradicts itself.
+    PrincipalInvalid: Error, "give matchers that one caller can meet together";
+    /// A redaction pointer is not a JSON pointer below /args.
+    RedactInvalid: Error, "write it like /args/password (RFC 6901)";
+    /// A revocation does not say exactly which tokens.
+    RevocationInvalid: Error, "give either jti, or subject and issuedBefore";
+    /// A rule does not say what it is about.
+    RuleEmpty: Error, "add tools";
+    /// A scope is not a scope token, or must not be asked for.
+    ScopeInvalid: Error, "use visible ASCII characters without blanks, quotes and backslashes (RFC 6749)";
+    /// A label selector is contradictory.
+    SelectorInvalid: Error, "In and NotIn need values; Exists and DoesNotExist have none";
+    /// A policy does not say which servers it reaches.
+    TargetsInvalid: Error, "name servers, or give a selector; selector: {} means every server";
+    /// A time is not readable.
+    TimeInvalid: Error, "write it like 2026-01-31T09:00:00Z (RFC 3339)";
+    /// A value of the wrong type.
+    TypeMismatch: Error, "write a value of the expected type";
+    /// A field that is not known here, perhaps misspelled.
+    UnknownField: Error, "correct or remove the field";
+    /// The upstream's URL cannot be called.
+    UpstreamInvalid: Error, "write an absolute https:// URL without user information and fragment";
+    /// A value that is not allowed here.
+    ValueInvalid: Error, "use an allowed value";
+    /// A rule's time window is empty.
+    WindowInvalid: Error, "let notBefore be earlier than notAfter";
+
+    /// This build cannot ask for approvals: calls that need one are refused.
+    ApprovalsUnavailable: Warning, "use Deny to say so plainly, or keep it for a build with approvals";
+    /// No McpAuthorizationServer of the server allows the audience: it is not accepted.
+    AudienceNotAllowed: Warning, "add it to allowedAudiences of the McpAuthorizationServer, or remove it here";
+    /// Two McpAuthorizationServers of a server have the same issuer: the server takes no calls.
+    AuthorityAmbiguous: Warning, "keep one McpAuthorizationServer per issuer";
+    /// An McpAuthorizationServer does not exist or is invalid.
+    AuthorityNotFound: Warning, "create the McpAuthorizationServer, or correct the name";
+    /// Certificates cannot be read from a ConfigMap: what needs them is not used.
+    CaInvalid: Warning, "put PEM certificates under the key";
+    /// A ConfigMap or its key does not exist: what needs it is not used.
+    ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
+    /// Labels of a namespace are not known, since it has no Namespace manifest.
+    NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
+    /// Several servers claim one path: none of them takes calls.
+    PathConflict: Warning, "give each server a path of its own";
+    /// Credentials or arguments travel unencrypted.
+    PlaintextUpstream: Warning, "use https";
+    /// A Secret does not name the upstream's host among those that it may be sent to: the server takes no calls.
+    SecretHostNotAllowed: Warning, "whoever owns the Secret adds the host to its annotation portcullis.dev/allowed-hosts";
+    /// A Secret's value cannot be sent in a header: the server takes no calls.
+    SecretInvalid: Warning, "store the value without line breaks and control characters (printf, not echo)";
+    /// A Secret or its key does not exist: the server takes no calls.
+    SecretNotFound: Warning, "create the Secret with that key, or correct the reference";
+    /// A policy names a server that does not exist.
+    ServerNotFound: Warning, "create the McpServer, or correct the name";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_documented_and_sorted() {
+        for reason in Reason::ALL {
+            assert!(reason.doc().ends_with('.'), "{reason:?}");
+            assert!(!reason.remedy().is_empty() && !reason.remedy().ends_with('.'), "{reason:?}");
+        }
+        for severity in [Severity::Error, Severity::Warning] {
+            let names: Vec<_> = Reason::ALL.iter().filter(|r| r.severity() == severity).map(|r| r.as_str()).collect();
+            assert!(names.is_sorted(), "{names:?}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! `McpServer` to a generated server.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, pattern, upstream, value};
+use crate::{
+    api::{
+        FieldPath, Key, Kind, McpServer,
+        v1alpha1::{
+            AuditLevelSpec, AuditSpec, ClientFeaturesSpec, DeliverySpec, FeatureAccess, RiskClass, ScopesSpec,
+            ServerState, ToolsSpec,
+        },
+    },
+    generated::{
+        Risk, Server,
+        server::{Audit, AuditLevel, Delivery, RiskRule, Scopes, State, ToolScopes},
+    },
+};
+
+/// Resolves a server. What is wrong in the object itself is an error; what is missing elsewhere makes the server
+/// [`State::Unserved`], with a warning. Whether another server claims the same path is judged by [`super::tree`].
+pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) -> Result<Resolved<Server>, Findings> {
+    let namespace = server.metadata.namespace.as_deref().unwrap_or("default");
+    let name = server.metadata.name.as_deref().unwrap_or_default();
+    let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };
+    let spec = &server.spec;
+    let mut errors = Findings::new();
+
+    if spec.gateway != "default" {
+        let finding = not_enforced("spec.gateway", "this build has one gateway, default");
+        errors.push(finding.remedy("set gateway: default, or leave it out"));
+    }
+    let path = path(spec.path.as_deref(), namespace, name, &mut errors);
+    let tools = spec.tools.as_ref();
+    let risk = risk(tools, &mut errors);
+    client_features(spec.client_features.as_ref(), &mut errors);
+    let audit = audit(spec.audit.as_ref(), &mut errors);
+    let scopes = scopes(spec.authorization.scopes.as_ref(), &mut errors);
+    audience_names(&spec.authorization.audiences, &mut errors);
+    let upstream = upstream::resolve(&spec.upstream, namespace, lookup, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+
+    let mut warnings = upstream.warnings;
+    let mut unserved = upstream.unserved;
+    let trusted = trusted(&spec.authorization.servers, lookup);
+    unserved.extend(trusted.unserved);
+    warnings.extend(trusted.warnings);
+    let audiences = audiences(&spec.authorization.audiences, &trusted.names, lookup, &mut warnings);
+    let state = match (unserved.first(), spec.state) {
+        (Some(why), _) => State::Unserved { reason: why.reason.as_str().to_owned(), message: why.to_string() },
+        (None, ServerState::Disabled) => State::Disabled,
+        (None, ServerState::Enabled) => State::Enabled,
+    };
+    warnings.extend(unserved);
+    let resource = settings.public_url.join(&path);
+    Ok(Resolved {
+        object: Server {
+            id: object_id(&key, &server.metadata),
+            labels: server.metadata.labels.clone().unwrap_or_default(),
+            namespace_labels: lookup.namespace_labels(namespace),
+            metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
+            path,
+            resource,
+            upstream: upstream.upstream,
+            authorities: trusted.names,
+            audiences,
+            scopes,
+            risk,
+            audit,
+            state,
+        },
+        warnings,
+    })
+}
+
+pub(super) fn not_enforced(field: &str, message: &str) -> Finding {
+    Finding::new(Reason::NotYetEnforced, FieldPath::of(field), message)
+}
+
+/// The path that is served: inside the namespace, so that nobody can take another namespace's, and spelled so that no
+/// two spellings mean the same path.
+fn path(path: Option<&str>, namespace: &str, name: &str, errors: &mut Findings) -> String {
+    let Some(path) = path else { return format!("/{namespace}/{name}") };
+    let segment = |s: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-');
+        !s.is_empty() && !s.starts_with('.') && s.bytes().all(plain)
+    };
+    let mut problem = |message: String| {
+        let finding = Finding::new(Reason::PathInvalid, FieldPath::of("spec.path"), message);
+        errors.push(finding.remedy(format!("leave path out, or write /{namespace}/{name}")));
+    };
+    match path.strip_prefix('/') {
+        None => problem("the path does not start with /".into()),
+        Some(rest) if !rest.split('/').all(segment) => problem(
+            "segments hold letters, digits and . _ ~ -, do not start with a dot, and are not empty (no trailing /)"
+                .into(),
+        ),
+        Some(rest) => match rest.split_once('/') {
+            Some((first, _)) if first == namespace => {}
+            _ => problem(format!("the path is not inside /{namespace}/")),
+        },
+    }
+    path.to_owned()
+}
+
+fn risk(tools: Option<&ToolsSpec>, errors: &mut Findings) -> Vec<RiskRule> {
+    let Some(tools) = tools else { return Vec::new() };
+    if tools.lock.is_some() {
+        errors.push(not_enforced("spec.tools.lock", "tool locks are not enforced by this build"));
+    }
+    let field = FieldPath::of("spec.tools.risk");
+    tools
+        .risk
+        .iter()
+        .enumerate()
+        .map(|(i, entry)| RiskRule {
+            name: entry.name.clone(),
+            patterns: pattern::patterns(&entry.patterns, &field.index(i).field("match"), errors),
+            class: risk_class(entry.class),
+        })
+        .collect()
+}
+
+pub(super) fn risk_class(class: RiskClass) -> Risk {
+    match class {
+        RiskClass::ReadOnly => Risk::ReadOnly,
+        RiskClass::Write => Risk::Write,
+        RiskClass::Destructive => Risk::Destructive,
+    }
+}
+
+fn client_features(features: Option<&ClientFeaturesSpec>, errors: &mut Findings) {
+    let Some(features) = features else { return };
+    for (name, access) in
+        [("sampling", features.sampling), ("elicitation", features.elicitation), ("roots", features.roots)]
+    {
+        if access != FeatureAccess::Deny {
+            let finding = not_enforced(
+                &format!("spec.clientFeatures.{name}"),
+                "this build denies whatever an upstream asks of a client",
+            );
+            errors.push(finding.remedy("set Deny, or leave it out"));
+        }
+    }
+}
+
+fn audit(spec: Option<&AuditSpec>, errors: &mut Findings) -> Audit {
+    let spec = spec.cloned().unwrap_or_default();
+    let level = match spec.level {
+        AuditLevelSpec::Metadata => AuditLevel::Metadata,
+        AuditLevelSpec::Arguments => AuditLevel::Arguments,
+        AuditLevelSpec::Full => {
+            let finding = not_enforced("spec.audit.level", "results are not recorded by this build");
+            errors.push(finding.remedy("use Arguments"));
+            AuditLevel::Arguments
+        }
+    };
+    let delivery = match spec.delivery {
+        DeliverySpec::BestEffort => Delivery::BestEffort,
+        DeliverySpec::Durable => Delivery::Durable,
+        DeliverySpec::Strict => {
+            let finding = not_enforced("spec.audit.delivery", "this build has no remote sinks");
+            errors.push(finding.remedy("use Durable"));
+            Delivery::Durable
+        }
+    };
+    let field = FieldPath::of("spec.audit.redact");
+    let mut redact = Vec::with_capacity(spec.redact.len());
+    for (i, pointer) in spec.redact.iter().enumerate() {
+        match pointer.strip_prefix("/args").filter(|rest| is_json_pointer(rest)) {
+            Some(rest) => redact.push(rest.to_owned()),
+            None => errors.push(Finding::new(Reason::RedactInvalid, field.index(i), "not a pointer below /args")),
+        }
+    }
+    Audit { level, delivery, redact }
+}
+
+/// RFC 6901 section 3, without the empty pointer, which would be all arguments.
+fn is_json_pointer(text: &str) -> bool {
+    let mut parts = text.split('~');
+    text.starts_with('/') && parts.next().is_some() && parts.all(|rest| rest.starts_with(['0', '1']))
+}
+
+fn scopes(spec: Option<&ScopesSpec>, errors: &mut Findings) -> Scopes {
+    let Some(spec) = spec else { return Scopes::default() };
+    let field = FieldPath::of("spec.authorization.scopes");
+    let tools = spec.tools.iter().enumerate().map(|(i, entry)| {
+        let at = field.field("tools").index(i);
+        ToolScopes {
+            name: entry.name.clone(),
+            patterns: pattern::patterns(&entry.patterns, &at.field("match"), errors),
+            scopes: value::scopes(&entry.scopes, &at.field("scopes"), errors),
+        }
+    });
+    let tools = tools.collect();
+    Scopes { baseline: value::scopes(&spec.baseline, &field.field("baseline"), errors), tools }
+}
+
+fn audience_names(audiences: &[String], errors: &mut Findings) {
+    for (i, audience) in audiences.iter().enumerate() {
+        if audience.is_empty() || audience.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            let field = FieldPath::of("spec.authorization.audiences").index(i);
+            errors.push(Finding::new(Reason::AudienceInvalid, field, "an audience holds no blanks"));
+        }
+    }
+}
+
+/// Whose tokens a server accepts, as far as they exist.
+#[derive(Default)]
+struct Trusted {
+    names: Vec<String>,
+    issuers: Vec<String>,
+    unserved: Option<Finding>,
+    warnings: Findings,
+}
+
+fn trusted(servers: &[String], lookup: &Lookup<'_>) -> Trusted {
+    let field = FieldPath::of("spec.authorization.servers");
+    let mut trusted = Trusted::default();
+    let mut by_issuer: BTreeMap<&str, &str> = BTreeMap::new();
+    for (i, name) in servers.iter().enumerate() {
+        let Some(authority) = lookup.authorities.get(name.as_str()) else {
+            let message = format!("no valid McpAuthorizationServer {name}");
+            trusted.warnings.push(Finding::new(Reason::AuthorityNotFound, field.index(i), message));
+            continue;
+        };
+        if let Some(other) = by_issuer.insert(&authority.issuer, name) {
+            let message = format!("{other} and {name} have the same issuer, {}", authority.issuer);
+            trusted.unserved = Some(Finding::new(Reason::AuthorityAmbiguous, field.index(i), message));
+            continue;
+        }
+        trusted.names.push(name.clone());
+        trusted.issuers.push(authority.issuer.clone());
+    }
+    if trusted.names.is_empty() && trusted.unserved.is_none() {
+        // MCP requires at least one authorization server in the metadata, and nobody could authenticate anyway.
+        trusted.unserved = trusted.warnings.pop();
+    }
+    trusted
+}
+
+fn audiences(audiences: &[String], trusted: &[String], lookup: &Lookup<'_>, warnings: &mut Findings) -> Vec<String> {
+    let allowed = |audience: &String| {
+        trusted
+            .iter()
+            .filter_map(|name| lookup.authorities.get(name.as_str()))
+            .any(|authority| authority.rules.allowed_audiences.contains(audience))
+    };
+    let mut accepted = Vec::with_capacity(audiences.len());
+    for (i, audience) in audiences.iter().enumerate() {
+        if allowed(audience) {
+            accepted.push(audience.clone());
+        } else {
+            let field = FieldPath::of("spec.authorization.audiences").index(i);
+            let message = format!("no McpAuthorizationServer of this server allows the audience {audience}");
+            warnings.push(Finding::new(Reason::AudienceNotAllowed, field, message));
+        }
+    }
+    accepted
+}
+
+/// The protected-resource metadata document (RFC 9728 section 2). Empty lists are omitted (section 3.2).
+fn metadata_document(resource: &str, issuers: &[String], scopes: &[String]) -> String {
+    let mut document = serde_json::Map::new();
+    document.insert("resource".into(), resource.into());
+    if !issuers.is_empty() {
+        document.insert("authorization_servers".into(), issuers.into());
+    }
+    if !scopes.is_empty() {
+        document.insert("scopes_supported".into(), scopes.into());
+    }
+    document.insert("bearer_methods_supported".into(), vec!["header"].into());
+    serde_json::Value::Object(document).to_string()
+}

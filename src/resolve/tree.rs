@@ -1,0 +1,256 @@
+//! A whole set of objects at once, as a folder of manifests holds it.
+//!
+//! Invariant: the result does not depend on the order of the objects, and every object that was given, valid or not, is
+//! accounted for: in what is generated, or in a finding.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Finding, Findings, Lookup, Reason, Settings, authority, object_id,
+    policy::{edit, policy},
+    server::server,
+};
+use crate::{
+    api::{FieldPath, Invalidity, Key, Kind, Object},
+    generated::{Authority, ObjectId, Policy, Server, codec::Generated, server::State},
+};
+
+/// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
+/// hold credentials, do not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Policies as they stand.
+    pub policies: BTreeMap<String, Policy>,
+    /// Servers as they stand.
+    #[serde(skip)]
+    pub servers: BTreeMap<String, Server>,
+}
+
+/// A finding and the object that it is about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectFinding {
+    /// Which object.
+    pub key: Key,
+    /// What its author should know.
+    pub finding: Finding,
+}
+
+/// What a set of objects comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Resolution {
+    /// Everything that the proxy serves.
+    pub generated: Vec<Generated>,
+    /// Findings, by object.
+    pub findings: Vec<ObjectFinding>,
+    /// What is to be given as `previous` next time.
+    pub accepted: Accepted,
+}
+
+/// Resolves a set of objects, of which no two have the same key. `invalid` are objects that exist but could not be
+/// read. With `unreadable`, something could not be read that was never read before, so nobody knows what it denies:
+/// every server denies.
+pub fn tree(
+    settings: &Settings<'_>,
+    objects: &[&Object],
+    invalid: &BTreeMap<Key, Invalidity>,
+    unreadable: bool,
+    previous: &Accepted,
+) -> Resolution {
+    let mut objects = objects.to_vec();
+    objects.sort_by_cached_key(|object| object.key());
+    let mut out = Resolution::default();
+    for (key, why) in invalid {
+        out.add(key, invalidity_findings(why));
+    }
+    let mut lookup = plain_lookup(&objects, invalid);
+    let authorities = authorities(settings, &objects, &lookup, &mut out);
+    lookup.authorities = authorities.iter().map(|a| (a.id.name.as_str(), a)).collect();
+    let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
+    let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
+
+    out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
+    out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
+    let unread = unreadable.then(|| deny_everything(settings));
+    out.generated.extend(policies.into_iter().chain(unread).map(Generated::Policy));
+    out.generated.extend(servers.into_iter().map(Generated::Server));
+    out.generated.extend(authorities.into_iter().map(Generated::Authority));
+    out
+}
+
+impl Resolution {
+    fn add(&mut self, key: &Key, findings: Findings) {
+        self.findings.extend(findings.into_iter().map(|finding| ObjectFinding { key: key.clone(), finding }));
+    }
+}
+
+fn invalidity_findings(why: &Invalidity) -> Findings {
+    match why {
+        Invalidity::Problems(problems) => problems.iter().map(Finding::from).collect(),
+        Invalidity::Unreadable => {
+            vec![Finding::new(Reason::FileUnreadable, FieldPath::root(), "its file cannot be read any more")]
+        }
+        Invalidity::Duplicate => {
+            vec![Finding::new(Reason::DuplicateObject, FieldPath::root(), "two documents claim to be this object")]
+        }
+    }
+}
+
+/// The word for an invalid edit: that of its first finding.
+fn reason_of(findings: &[Finding]) -> Reason {
+    findings.first().map_or(Reason::FileUnreadable, |finding| finding.reason)
+}
+
+fn plain_lookup<'a>(objects: &[&'a Object], invalid: &'a BTreeMap<Key, Invalidity>) -> Lookup<'a> {
+    let mut lookup = Lookup::default();
+    for object in objects {
+        let metadata = object.metadata();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let name = metadata.name.as_deref().unwrap_or_default();
+        match object {
+            Object::Namespace(_) => {
+                lookup.namespaces.insert(name, metadata.labels.clone().unwrap_or_default());
+            }
+            Object::Secret(secret) => {
+                lookup.secrets.insert((namespace, name), secret);
+            }
+            Object::ConfigMap(map) => {
+                lookup.config_maps.insert((namespace, name), map);
+            }
+            Object::Server(_) => {
+                lookup.servers.insert((namespace, name));
+            }
+            Object::Policy(_) | Object::AuthorizationServer(_) => {}
+        }
+    }
+    let broken = invalid.keys().filter(|key| key.kind == Kind::McpServer);
+    lookup.servers.extend(broken.map(|key| (key.namespace.as_str(), key.name.as_str())));
+    lookup
+}
+
+fn authorities(
+    settings: &Settings<'_>,
+    objects: &[&Object],
+    lookup: &Lookup<'_>,
+    out: &mut Resolution,
+) -> Vec<Authority> {
+    let mut resolved = Vec::new();
+    for object in objects {
+        let Object::AuthorizationServer(spec) = object else { continue };
+        match authority(spec, settings, lookup) {
+            Ok(authority) => {
+                out.add(&object.key(), authority.warnings);
+                resolved.push(authority.object);
+            }
+            // Not generated: none of its tokens is believed.
+            Err(findings) => out.add(&object.key(), findings),
+        }
+    }
+    resolved
+}
+
+fn servers(
+    settings: &Settings<'_>,
+    objects: &[&Object],
+    lookup: &Lookup<'_>,
+    invalid: &BTreeMap<Key, Invalidity>,
+    previous: &Accepted,
+    out: &mut Resolution,
+) -> Vec<Server> {
+    let mut resolved: Vec<(Key, Server)> = Vec::new();
+    for object in objects {
+        let Object::Server(spec) = object else { continue };
+        let key = object.key();
+        match server(spec, settings, lookup) {
+            Ok(server) => {
+                out.add(&key, server.warnings);
+                resolved.push((key, server.object));
+            }
+            Err(findings) => {
+                let last = previous.servers.get(&object_id(&key, object.metadata()).uid);
+                resolved.extend(last.map(|last| (key.clone(), unserved(last, &findings))));
+                out.add(&key, findings);
+            }
+        }
+    }
+    for (key, why) in invalid.iter().filter(|(key, _)| key.kind == Kind::McpServer) {
+        let last = previous.servers.get(&key.stable_uid());
+        resolved.extend(last.map(|last| (key.clone(), unserved(last, &invalidity_findings(why)))));
+    }
+    path_conflicts(&mut resolved, out);
+    resolved.into_iter().map(|(_, server)| server).collect()
+}
+
+/// A server whose last edit is invalid keeps its place and takes no calls.
+fn unserved(last: &Server, findings: &[Finding]) -> Server {
+    let message = findings.first().map(Finding::to_string).unwrap_or_default();
+    Server { state: State::Unserved { reason: reason_of(findings).as_str().to_owned(), message }, ..last.clone() }
+}
+
+/// Servers that claim one path are all unserved: none of them may win by its name or age.
+fn path_conflicts(servers: &mut [(Key, Server)], out: &mut Resolution) {
+    let mut claims: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, (_, server)) in servers.iter().enumerate() {
+        claims.entry(server.path.clone()).or_default().push(i);
+    }
+    for (path, claimants) in claims.into_iter().filter(|(_, claimants)| claimants.len() > 1) {
+        let names: Vec<String> =
+            claimants.iter().filter_map(|i| servers.get(*i)).map(|(key, _)| key.to_string()).collect();
+        let message = format!("{path} is claimed by {}", names.join(" and "));
+        let finding = Finding::new(Reason::PathConflict, FieldPath::of("spec.path"), message);
+        for i in claimants {
+            let Some((key, server)) = servers.get_mut(i) else { continue };
+            server.state =
+                State::Unserved { reason: Reason::PathConflict.as_str().to_owned(), message: finding.to_string() };
+            out.add(key, vec![finding.clone()]);
+        }
+    }
+}
+
+fn policies(
+    settings: &Settings<'_>,
+    objects: &[&Object],
+    lookup: &Lookup<'_>,
+    invalid: &BTreeMap<Key, Invalidity>,
+    previous: &Accepted,
+    out: &mut Resolution,
+) -> Vec<Policy> {
+    let mut resolved = Vec::new();
+    let mut stand = |id: ObjectId, namespace: &str, new: Result<Policy, Reason>| {
+        let last = previous.policies.get(&id.uid);
+        resolved.push(edit(last, id, namespace == settings.system_namespace, new));
+    };
+    for object in objects {
+        let Object::Policy(spec) = object else { continue };
+        let key = object.key();
+        let id = object_id(&key, object.metadata());
+        let new = match policy(spec, settings, lookup) {
+            Ok(policy) => {
+                out.add(&key, policy.warnings);
+                Ok(policy.object)
+            }
+            Err(findings) => {
+                let reason = reason_of(&findings);
+                out.add(&key, findings);
+                Err(reason)
+            }
+        };
+        stand(id, &key.namespace, new);
+    }
+    for (key, why) in invalid.iter().filter(|(key, _)| key.kind == Kind::McpPolicy) {
+        let reason = reason_of(&invalidity_findings(why));
+        stand(object_id(key, &Default::default()), &key.namespace, Err(reason));
+    }
+    resolved
+}
+
+/// Stands for what nobody has read.
+fn deny_everything(settings: &Settings<'_>) -> Policy {
+    let key = Key {
+        kind: Kind::McpPolicy,
+        namespace: settings.system_namespace.to_owned(),
+        name: "unreadable.manifests".to_owned(),
+    };
+    edit(None, object_id(&key, &Default::default()), true, Err(Reason::FileUnreadable))
+}

@@ -3,5 +3,6 @@
 
 mod architecture;
 mod clients;
+mod demo;
 mod support;
 mod supported;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -12,8 +13,14 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: Arc<Mutex<Vec<String>>>,
-    stderr: Arc<Mutex<Vec<String>>>,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// The lines of one stream so far, and whether it has ended.
+struct Output {
+    lines: Arc<Mutex<Vec<String>>>,
+    ended: Arc<AtomicBool>,
 }
 
 /// A command for the `portcullis` binary under test.
@@ -23,16 +30,17 @@ pub(crate) fn portcullis() -> Command {
     command
 }
 
-fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let into = lines.clone();
+fn collect(from: impl Read + Send + 'static) -> Output {
+    let output = Output { lines: Arc::default(), ended: Arc::default() };
+    let (lines, ended) = (output.lines.clone(), output.ended.clone());
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n') {
-            let Ok(line) = line else { return };
-            into.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            let Ok(line) = line else { break };
+            lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
+        ended.store(true, Ordering::SeqCst);
     });
-    lines
+    output
 }
 
 impl Process {
@@ -69,12 +77,12 @@ impl Process {
 
     /// The growing list of lines on stdout.
     pub(crate) fn shared_stdout(&self) -> Arc<Mutex<Vec<String>>> {
-        self.stdout.clone()
+        self.stdout.lines.clone()
     }
 
     /// All lines written to stdout so far.
     pub(crate) fn stdout_lines(&self) -> Vec<String> {
-        self.stdout.lock().unwrap().clone()
+        self.stdout.lines.lock().unwrap().clone()
     }
 
     /// All of stdout so far.
@@ -84,21 +92,16 @@ impl Process {
 
     /// All of stderr so far.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().join("\n")
+        self.stderr.lines.lock().unwrap().join("\n")
     }
 
     /// Waits for the first stdout line, from line `from` on, that `pick` accepts. Fails early when the program has ended.
-    pub(crate) fn wait_stdout<T>(&mut self, what: &str, from: usize, pick: impl Fn(&str) -> Option<T>) -> T {
+    pub(crate) fn wait_stdout<T>(&self, what: &str, from: usize, pick: impl Fn(&str) -> Option<T>) -> T {
         until(&format!("{} to print {what}", self.name), || {
-            let ended = self.exit_status();
+            // Asked in this order: once the stream has ended, no line is on its way any more.
+            let ended = self.stdout.ended.load(Ordering::SeqCst);
             let found = self.stdout_lines().iter().skip(from).find_map(|line| pick(line));
-            if let (None, Some(status)) = (&found, ended) {
-                // What it printed last may still be on its way through the reader thread.
-                thread::yield_now();
-                let late = self.stdout_lines().iter().skip(from).find_map(|line| pick(line));
-                assert!(late.is_some(), "{} ended ({status}) without {what}: {}", self.name, self.stderr());
-                return late;
-            }
+            assert!(found.is_some() || !ended, "{} ended without {what}: {}", self.name, self.stderr());
             found
         })
     }

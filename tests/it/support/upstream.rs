@@ -61,7 +61,7 @@ impl Upstream {
             Sdk::Rmcp => return Self::start_rmcp(options),
         };
         command.arg(options.to_string());
-        let mut process = Process::start(command);
+        let process = Process::start(command);
         let ready = |line: &str| serde_json::from_str::<Value>(line).ok()?["ready"].as_u64();
         let port = process.wait_stdout("its port", 0, ready);
         let seen = Arc::new(Seen::new(process.shared_stdout()));

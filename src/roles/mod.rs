@@ -1,1 +1,3 @@
 //! Composition: what each role of the binary is made of.
+
+pub mod demo;

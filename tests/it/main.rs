@@ -1,1 +1,8 @@
 //! The one integration-test binary: linking is what costs, so every test that crosses a boundary lives below here.
+#![allow(clippy::disallowed_methods, reason = "tests are the stranger who dials the gate")]
+
+mod architecture;
+mod clients;
+mod demo;
+mod support;
+mod supported;

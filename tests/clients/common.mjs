@@ -1,0 +1,64 @@
+// The line protocol that both Node.js clients speak: see README.md.
+import { writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+
+/** Loads packages from the installed test bed. */
+export const require = createRequire(`${process.env.PORTCULLIS_TESTBED}/npm/`);
+
+function failure(error) {
+    const status = error.status ?? error.data?.status;
+    return { error: { name: error.name, code: error.code ?? null, status: status ?? null, message: String(error.message) } };
+}
+
+async function step({ client, call }, { op, name, arguments: args, progress }) {
+    switch (op) {
+        case 'list': {
+            const tools = [];
+            let cursor;
+            do {
+                const page = await client.listTools(cursor === undefined ? undefined : { cursor });
+                tools.push(...page.tools);
+                cursor = page.nextCursor;
+            } while (cursor !== undefined);
+            return { ok: { tools } };
+        }
+        case 'call': {
+            const seen = [];
+            const onprogress = progress ? (p) => seen.push(p.progress) : undefined;
+            const ok = await call({ name, arguments: args }, { onprogress });
+            return progress ? { ok, progress: seen } : { ok };
+        }
+        case 'ping':
+            return { ok: await client.ping() };
+        default:
+            throw new Error(`no such step: ${op}`);
+    }
+}
+
+/** Runs the steps from stdin. `connect({url, token, line})` gives `{client, about, call, close}`. */
+export async function drive(connect) {
+    let connected;
+    for await (const line of createInterface({ input: process.stdin })) {
+        let answer;
+        try {
+            const message = JSON.parse(line);
+            if (connected === undefined) {
+                connected = await connect(message);
+                answer = { ok: connected.about };
+            } else {
+                answer = await step(connected, message);
+            }
+        } catch (error) {
+            answer = failure(error);
+        }
+        writeSync(1, `${JSON.stringify(answer)}\n`);
+        if (connected === undefined) break;
+    }
+    await connected?.close();
+    process.exit(0);
+}
+
+export function bearer(token) {
+    return token ? { requestInit: { headers: { Authorization: `Bearer ${token}` } } } : {};
+}

@@ -1,0 +1,34 @@
+"""PyPI mcp 1.x: the 2025 line, with sessions."""
+
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+from common import dump, headers, main, say, steps
+
+
+async def session(first):
+    async with (
+        create_mcp_http_client(headers=headers(first.get("token"))) as http,
+        streamable_http_client(first["url"], http_client=http) as (read, write, session_id),
+        ClientSession(read, write) as client,
+    ):
+        about = dump(await client.initialize())
+        say(
+            {
+                "ok": {
+                    "protocolVersion": about["protocolVersion"],
+                    "serverInfo": about["serverInfo"],
+                    "capabilities": about["capabilities"],
+                    "sessionId": session_id(),
+                }
+            }
+        )
+
+        async def call(name, arguments, on_progress):
+            return await client.call_tool(name, arguments, progress_callback=on_progress)
+
+        await steps(lambda cursor: client.list_tools(cursor), call, client.send_ping)
+
+
+main(session)

@@ -1,0 +1,59 @@
+//! Searches output for secrets, in the forms that a leak takes.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+/// The forms in which `secret` could appear: as it is, as JSON or a URL would escape it, in base64 at any alignment, in hex,
+/// and for a JWT its signature alone.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let mut forms = vec![secret.as_bytes().to_vec()];
+    for lead in 0..3_usize {
+        let padded = [&vec![b'x'; lead][..], secret.as_bytes()].concat();
+        for encoded in [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)] {
+            // The first and last group mix with their neighbours.
+            let bytes = encoded.into_bytes();
+            let (from, to) = (if lead == 0 { 0 } else { 4 }, bytes.len() - bytes.len() % 4);
+            if to > from + 8 {
+                forms.push(bytes[from..to].to_vec());
+            }
+        }
+    }
+    forms.push(secret.bytes().map(|b| format!("{b:02x}")).collect::<String>().into_bytes());
+    let json = serde_json::to_string(secret).unwrap();
+    forms.push(json.trim_matches('"').as_bytes().to_vec());
+    forms.push(url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>().into_bytes());
+    if let Some((_, signature)) = secret.rsplit_once('.').filter(|(_, s)| s.len() >= 40) {
+        forms.push(signature.as_bytes().to_vec());
+    }
+    forms
+}
+
+/// Whether `secret` stands in `text` in any form.
+pub(crate) fn leaks(secret: &str, text: &[u8]) -> bool {
+    assert!(secret.len() >= 12, "{secret:?} is too short to tell a leak from chance");
+    forms(secret).iter().any(|form| text.windows(form.len()).any(|window| window == form.as_slice()))
+}
+
+/// Fails when one of `secrets` stands in one of the named texts.
+pub(crate) fn assert_none(secrets: &[&str], texts: &[(&str, &[u8])]) {
+    for (place, text) in texts {
+        for secret in secrets {
+            assert!(!leaks(secret, text), "{place} leaks a secret: {}", String::from_utf8_lossy(text));
+        }
+    }
+}
+
+/// Fails when one of `secrets` stands in a file below `folder`; files for which `expected` holds are passed over.
+pub(crate) fn assert_none_below(secrets: &[&str], folder: &Path, expected: &dyn Fn(&Path) -> bool) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert_none_below(secrets, &path, expected);
+        } else if path.is_file() && !expected(&path) {
+            assert_none(secrets, &[(&path.display().to_string(), &fs::read(&path).unwrap())]);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What every test that crosses a boundary stands on: processes that end with their test, real MCP clients and servers, an
+//! issuer with faults, raw HTTP, and a search for leaked secrets.
+//!
+//! All of it is synchronous from a test's point of view; what needs a runtime shares [`runtime`].
+
+pub(crate) mod canary;
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod issuer;
+pub(crate) mod process;
+pub(crate) mod rmcp_client;
+pub(crate) mod rmcp_server;
+pub(crate) mod seen;
+pub(crate) mod testbed;
+pub(crate) mod token;
+pub(crate) mod upstream;
+pub(crate) mod wait;
+
+use std::net::TcpListener;
+use std::sync::OnceLock;
+
+/// The runtime behind in-process servers and clients. Only block on it from a test's own thread.
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+}
+
+/// A loopback port that was free a moment ago, for programs that cannot bind port 0. Start them through
+/// [`process::Process::retrying`], since someone else may take it first.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}

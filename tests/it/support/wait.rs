@@ -1,0 +1,18 @@
+//! Waiting on conditions: a test says what it waits for, and never for how long something usually takes.
+
+use std::time::{Duration, Instant};
+
+/// Far above anything that a loaded machine needs; reaching it is a failure, not a measurement.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until the answer is there; panics with `what` when patience ends.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -8,7 +8,7 @@ pub mod decision;
 pub mod evaluate;
 pub mod index;
 pub mod list;
-mod pattern;
+pub mod pattern;
 pub mod request;
 pub mod rule;
 pub mod tri;

@@ -13,7 +13,7 @@ pub(crate) const MAX_PATTERN: usize = 512;
 
 /// A pattern over tool or prompt names: `*` matches any characters, none included.
 #[derive(Debug)]
-pub(crate) struct NamePattern {
+pub struct NamePattern {
     /// The literals between the stars; one entry: no star.
     parts: Box<[Box<str>]>,
 }

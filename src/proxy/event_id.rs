@@ -10,22 +10,22 @@ use super::snapshot::Site;
 use crate::seal::Purpose;
 
 /// `Last-Event-ID`.
-pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How long an event can be resumed behind, in seconds.
 const SECONDS: i64 = 3600;
 
 /// The id that the client gets; `None` if the upstream's is too long.
-pub fn seal(gateway: &Gateway, site: &Site, caller: &Caller, id: &str) -> Option<String> {
+pub(super) fn seal(gateway: &Gateway, site: &Site, caller: &Caller, id: &str) -> Option<String> {
     let expires = gateway::now().saturating_add(SECONDS);
     gateway.sealer().seal(&owner(Purpose::Event, site, caller), expires, id.as_bytes()).ok()
 }
 
 /// An id that is not this caller's, or too old.
-pub struct UnknownEvent;
+pub(super) struct UnknownEvent;
 
 /// The upstream's id behind which the client wants to resume, if it does.
-pub fn open(
+pub(super) fn open(
     headers: &HeaderMap,
     gateway: &Gateway,
     site: &Site,

@@ -174,10 +174,8 @@ impl EventStream {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
-        match &mut self.idle {
-            Some((_, sleep)) if sleep.as_mut().poll(cx).is_ready() => Poll::Ready(self.end("AnswerTimeout")),
-            _ => Poll::Pending,
-        }
+        let over = self.idle.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
+        if over { Poll::Ready(self.end("AnswerTimeout")) } else { Poll::Pending }
     }
 
     /// Ends a stream early. A request that still waits is told so by an error of its own; then the stream closes.

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::audit::Recorder;
-use crate::audit::quota::AuthFailureAggregator;
+use crate::audit::{AuthFailureAggregator, Recorder};
 use crate::generated::ObjectId;
 
 /// How long failures of one kind are summed.

@@ -26,7 +26,7 @@ use crate::mcp::server::{self, Stream, Verdict};
 use crate::upstream::{Answer, UpstreamError, headers};
 
 /// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
-pub async fn forward(call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
+pub(super) async fn forward(call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
     let mut completion = permit.into_completion();
     match exchange(&call, body).await {
         Ok(response) => {

@@ -21,7 +21,7 @@ use crate::mcp::revision::{Era, Revision};
 use crate::upstream::{Answer, UpstreamError};
 
 /// Opens the stream on which a session's server speaks by itself.
-pub async fn open(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: Arc<Caller>, headers: &HeaderMap) -> Response<Body> {
+pub(super) async fn open(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: Arc<Caller>, headers: &HeaderMap) -> Response<Body> {
     let (session, revision) = match session(gateway, site, &caller, headers) {
         Ok(found) => found,
         Err(response) => return *response,
@@ -52,7 +52,7 @@ pub async fn open(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: Arc<Caller>,
 }
 
 /// Ends a session, which only its owner's id opens (mcp-obligations 74).
-pub async fn end_session(
+pub(super) async fn end_session(
     gateway: &Arc<Gateway>,
     site: &Arc<Site>,
     caller: &Arc<Caller>,

@@ -25,5 +25,5 @@ mod respond;
 pub mod session;
 pub mod snapshot;
 mod stack;
-mod streams;
+pub mod streams;
 mod watch;

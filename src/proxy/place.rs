@@ -11,7 +11,7 @@ use super::config::Config;
 
 /// Why a request is refused by its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceError {
+pub(super) enum PlaceError {
     /// `Host` or `:authority` is missing, repeated or not the public one (DNS rebinding).
     #[error("the Host header must be the gateway's public host: check --public-url against the URL that you call")]
     Host,
@@ -21,7 +21,7 @@ pub enum PlaceError {
 }
 
 /// Whether the request was made for this gateway.
-pub fn check_host(head: &Parts, config: &Config) -> Result<(), PlaceError> {
+pub(super) fn check_host(head: &Parts, config: &Config) -> Result<(), PlaceError> {
     let expected = &config.public_url;
     let is_ours = |authority: &str| {
         authority.eq_ignore_ascii_case(expected.authority())
@@ -41,7 +41,7 @@ pub fn check_host(head: &Parts, config: &Config) -> Result<(), PlaceError> {
 }
 
 /// The listed origin of the page that makes the request, if a page does.
-pub fn check_origin(headers: &HeaderMap, config: &Config) -> Result<Option<HeaderValue>, PlaceError> {
+pub(super) fn check_origin(headers: &HeaderMap, config: &Config) -> Result<Option<HeaderValue>, PlaceError> {
     let mut origins = headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (None, _) => Ok(None),

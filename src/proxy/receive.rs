@@ -17,7 +17,7 @@ use crate::mcp::malformed::{Fault, Malformed};
 use crate::mcp::scan;
 
 /// What became of a body.
-pub enum Received {
+pub(super) enum Received {
     /// A message, read strictly.
     Message(Envelope),
     /// Not acceptable.
@@ -27,7 +27,7 @@ pub enum Received {
 }
 
 /// Reads the message that a POST carries.
-pub async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Received {
+pub(super) async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Received {
     if let Err(answer) = check_type(headers) {
         return Received::Refused(answer);
     }
@@ -80,7 +80,7 @@ fn is_json(value: &HeaderValue) -> bool {
 
 /// Why a body could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ReadError {
+pub(super) enum ReadError {
     /// Longer than the limit.
     TooLarge,
     /// The peer went away.
@@ -88,7 +88,7 @@ pub enum ReadError {
 }
 
 /// Reads a body of at most `most` bytes: without copying, where it comes in one frame.
-pub async fn read(mut body: Incoming, most: usize) -> Result<Bytes, ReadError> {
+pub(super) async fn read(mut body: Incoming, most: usize) -> Result<Bytes, ReadError> {
     if body.size_hint().lower() > most as u64 {
         return Err(ReadError::TooLarge);
     }

@@ -15,17 +15,17 @@ use crate::identity::challenge::Refusal;
 use crate::mcp::answer::{Answer, Own};
 
 /// `application/json`.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// `no-store`.
-pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A JSON-RPC answer, or an empty one.
-pub fn answer(answer: Answer) -> Response<Body> {
+pub(super) fn answer(answer: Answer) -> Response<Body> {
     json(answer.status, answer.body)
 }
 
 /// A JSON body (none if empty) that no cache keeps.
-pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+pub(super) fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     let empty = body.is_empty();
     let mut response = Response::new(if empty { Body::empty() } else { Body::full(body) });
     *response.status_mut() = status;
@@ -37,12 +37,12 @@ pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
 }
 
 /// A bare status, for what is not MCP at all.
-pub fn status(status: StatusCode) -> Response<Body> {
+pub(super) fn status(status: StatusCode) -> Response<Body> {
     json(status, Bytes::new())
 }
 
 /// A refusal for want of a proper token, or of scopes.
-pub fn challenge(refusal: Refusal, id: Option<&[u8]>, message: &str) -> Response<Body> {
+pub(super) fn challenge(refusal: Refusal, id: Option<&[u8]>, message: &str) -> Response<Body> {
     let body = crate::mcp::answer::error(id, Own::BadRequest.code(), message, None);
     let mut response = json(refusal.status, body);
     response.headers_mut().insert(WWW_AUTHENTICATE, refusal.challenge);
@@ -50,20 +50,20 @@ pub fn challenge(refusal: Refusal, id: Option<&[u8]>, message: &str) -> Response
 }
 
 /// 405 with the methods that are offered.
-pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = answer(Own::MethodNotAllowed.answer(None, "this endpoint takes POST; sessions also GET and DELETE"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
 /// A refusal that will pass by itself.
-pub fn retry(mut response: Response<Body>, seconds: u32) -> Response<Body> {
+pub(super) fn retry(mut response: Response<Body>, seconds: u32) -> Response<Body> {
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
 /// A public document: readable by every page (mcp-obligations 10), and cached shortly.
-pub fn document(body: Bytes) -> Response<Body> {
+pub(super) fn document(body: Bytes) -> Response<Body> {
     let mut response = json(StatusCode::OK, body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
@@ -73,7 +73,7 @@ pub fn document(body: Bytes) -> Response<Body> {
 
 /// The answer to a browser's preflight (Fetch standard, "CORS-preflight fetch") from an origin that is listed, or, for
 /// public documents, from any.
-pub fn preflight(origin: HeaderValue, methods: &'static str) -> Response<Body> {
+pub(super) fn preflight(origin: HeaderValue, methods: &'static str) -> Response<Body> {
     let mut response = status(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -85,7 +85,7 @@ pub fn preflight(origin: HeaderValue, methods: &'static str) -> Response<Body> {
 }
 
 /// Lets a page of a listed origin read the answer.
-pub fn readable_by(response: &mut Response<Body>, origin: HeaderValue) {
+pub(super) fn readable_by(response: &mut Response<Body>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, www-authenticate"));
@@ -97,6 +97,6 @@ const REQUEST_HEADERS: &str =
     "authorization, content-type, accept, last-event-id, mcp-session-id, mcp-protocol-version, mcp-method, mcp-name";
 
 /// Whether the method reads a public document.
-pub fn is_read(method: &Method) -> bool {
+pub(super) fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::catalogue::Catalogue;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
-use crate::fleet::snapshot::Fleet;
+use crate::fleet::Fleet;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
 use crate::generated::{Authority, Server};
 use crate::identity::anchor::Anchor;
@@ -28,7 +28,14 @@ pub struct Snapshot {
     pub fleet: Fleet,
     sites: HashMap<String, Arc<Site>>,
     documents: HashMap<String, Bytes>,
-    anchors: BTreeMap<String, Arc<Anchor>>,
+    anchors: BTreeMap<String, Trusted>,
+}
+
+/// An authority, and what was compiled from it.
+#[derive(Clone)]
+struct Trusted {
+    source: Arc<Authority>,
+    anchor: Arc<Anchor>,
 }
 
 /// A governed server, ready to be served.
@@ -121,7 +128,7 @@ impl Site {
 
     fn compile(
         server: Arc<Server>,
-        anchors: &BTreeMap<String, Arc<Anchor>>,
+        anchors: &BTreeMap<String, Trusted>,
         previous: Option<&Site>,
         egress: &Egress,
         timeouts: Timeouts,
@@ -160,8 +167,8 @@ impl Site {
     }
 }
 
-fn named(server: &Server, anchors: &BTreeMap<String, Arc<Anchor>>) -> Box<[Arc<Anchor>]> {
-    server.authorities.iter().filter_map(|name| anchors.get(name)).cloned().collect()
+fn named(server: &Server, anchors: &BTreeMap<String, Trusted>) -> Box<[Arc<Anchor>]> {
+    server.authorities.iter().filter_map(|name| anchors.get(name)).map(|trusted| trusted.anchor.clone()).collect()
 }
 
 impl Snapshot {
@@ -178,11 +185,6 @@ impl Snapshot {
     /// All servers, in no particular order.
     pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
         self.sites.values()
-    }
-
-    /// All authorities by name.
-    pub fn anchors(&self) -> impl Iterator<Item = &Arc<Anchor>> {
-        self.anchors.values()
     }
 
     /// Makes everything that is served follow the fleet again, reusing what did not change. Returns what cannot be
@@ -223,11 +225,14 @@ impl Snapshot {
     fn refresh_anchors(&mut self) {
         let mut anchors = BTreeMap::new();
         for authority in self.fleet.authorities() {
+            let name = &authority.id.name;
+            if let Some(kept) = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, authority)) {
+                anchors.insert(name.clone(), kept.clone());
+                continue;
+            }
             match Anchor::compile(authority) {
                 Ok(anchor) => {
-                    let name = authority.id.name.clone();
-                    let kept = self.anchors.get(&name).filter(|old| ***old == anchor).cloned();
-                    anchors.insert(name, kept.unwrap_or_else(|| Arc::new(anchor)));
+                    anchors.insert(name.clone(), Trusted { source: authority.clone(), anchor: Arc::new(anchor) });
                 }
                 // Without its anchor every token of the authority is refused.
                 Err(error) => {

@@ -28,7 +28,7 @@ use crate::mcp::{judge, mirror};
 const METHODS: &str = "POST, GET, DELETE";
 
 /// Answers one request. Never fails: whatever goes wrong is an answer.
-pub async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let snapshot = gateway.snapshot();
@@ -177,7 +177,7 @@ impl Exchange {
 }
 
 /// What is said of any id that does not open: it looks unknown (mcp-obligations 72).
-pub fn unknown_session(id: Option<&[u8]>, error: SessionError) -> crate::mcp::answer::Answer {
+pub(super) fn unknown_session(id: Option<&[u8]>, error: SessionError) -> crate::mcp::answer::Answer {
     match error {
         SessionError::Unknown => Own::UnknownSession.answer(id, "unknown session: send initialize again"),
         SessionError::Ambiguous => Own::BadRequest.answer(id, "more than one Mcp-Session-Id"),

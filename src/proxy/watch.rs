@@ -20,7 +20,7 @@ use super::snapshot::Site;
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// A stream's standing question.
-pub struct Watched {
+pub(super) struct Watched {
     gateway: Arc<Gateway>,
     site: Arc<Site>,
     caller: Arc<Caller>,
@@ -30,7 +30,7 @@ pub struct Watched {
 
 impl Watched {
     /// Watches over a stream of `caller` at `site`.
-    pub fn new(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: &Arc<Caller>) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: &Arc<Caller>) -> Self {
         Self {
             gateway: gateway.clone(),
             site: site.clone(),
@@ -41,17 +41,17 @@ impl Watched {
     }
 
     /// The server.
-    pub fn site(&self) -> &Site {
+    pub(super) fn site(&self) -> &Site {
         &self.site
     }
 
     /// The caller.
-    pub fn caller(&self) -> &Caller {
+    pub(super) fn caller(&self) -> &Caller {
         &self.caller
     }
 
     /// Ready when something changed: `Ok` if the caller may stay, else why not.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
         if self.expiry.as_mut().poll(cx).is_ready() {
             if let Err(reason) = may_stay(&self.gateway, &self.site, &self.caller) {
                 return Poll::Ready(Err(reason));

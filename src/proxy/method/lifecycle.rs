@@ -12,12 +12,12 @@ use crate::mcp::rewrite;
 
 /// Opens a session (old era). The client gets an id of the gateway's, whether or not the upstream has sessions: it
 /// carries what was negotiated.
-pub async fn initialize(call: Call) -> Response<Body> {
+pub(super) async fn initialize(call: Call) -> Response<Body> {
     declared(call, Filter::Initialize).await
 }
 
 /// Says what the server can do (new era).
-pub async fn discover(call: Call) -> Response<Body> {
+pub(super) async fn discover(call: Call) -> Response<Body> {
     declared(call, Filter::Discover).await
 }
 

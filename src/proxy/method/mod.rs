@@ -14,7 +14,7 @@ use crate::mcp::answer::unknown_method;
 use crate::mcp::method::Form;
 
 /// Sends a call to its family. The table has let through only what is policed; a method without a family is denied.
-pub async fn dispatch(call: Call) -> Response<Body> {
+pub(super) async fn dispatch(call: Call) -> Response<Body> {
     match (call.method.form, call.method.name) {
         (Form::Request, "tools/call") => tools::call(call).await,
         (Form::Request, "tools/list") => tools::list(call).await,

@@ -93,7 +93,7 @@ async fn identify(
     }
     let verified = match token::verify(text, site.anchors(), now) {
         Err(error) => match error.refreshable() {
-            Some(authority) => after_refresh(gateway, site, authority, text, now).await,
+            Some((authority, kid)) => after_refresh(gateway, site, authority, kid, text, now).await,
             None => Err(error),
         },
         verified => verified,
@@ -114,10 +114,11 @@ async fn after_refresh(
     gateway: &Gateway,
     site: &Site,
     authority: &str,
+    kid: &str,
     text: &str,
     now: i64,
 ) -> Result<Verified, TokenError> {
-    gateway.keys().refresh(authority).await;
+    gateway.keys().refresh(authority, kid).await;
     let snapshot: Arc<Snapshot> = gateway.snapshot();
     let anchors = snapshot.site(&site.server.path).map_or(site.anchors(), |site| site.anchors());
     token::verify(text, anchors, now)

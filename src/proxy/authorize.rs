@@ -7,15 +7,13 @@ use http::Response;
 
 use super::body::{Body, Completion};
 use super::call::{Call, Ruling, verdict};
-use super::respond;
-use crate::audit::{AuditError, Delivery, Outcome, Verdict};
+use super::{gateway, respond};
+use crate::audit::{AuditError, Delivery, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::answer::{self, Own};
 use crate::policy::decision::Decision;
 use crate::policy::evaluate::evaluate;
 use crate::policy::request::{Facts, Request, Target};
-
-use super::gateway;
 
 /// Proof that a message may be forwarded. Made here only.
 #[must_use = "a permit that is not used is a call that was recorded and not made"]
@@ -31,7 +29,7 @@ impl Permit {
 /// Permits a message that needs no grant but a valid token: lifecycle, lists, their notifications (design 3.6).
 pub async fn permit(call: &Call) -> Result<Permit, Response<Body>> {
     let ruling = Ruling { verdict: Verdict::Allow, reason: "Authenticated", decision: None, tool: None };
-    record(call, &ruling, Delivery::BestEffort).await.map(Permit)
+    allow(call, &ruling, Delivery::BestEffort).await
 }
 
 /// Decides a tool call.
@@ -49,7 +47,7 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
     if decision.effect == Effect::Allow {
         let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
             metrics.allowed.inc();
-            return record(call, &ruling, delivery).await.map(Permit);
+            return allow(call, &ruling, delivery).await;
         };
         // Another scope would help, and the tool is visible: the one case for this challenge (design 5).
         metrics.insufficient_scope.inc();
@@ -103,24 +101,21 @@ fn denial(call: &Call, name: &str, decision: &Decision) -> Response<Body> {
     respond::answer(answer::tool_denied(call.id(), call.revision.era(), &message))
 }
 
-/// Records a refusal, then lets it be said.
+/// Records a refusal, then lets it be said. Nothing follows it, so it has no second record.
 async fn refuse(call: &Call, ruling: &Ruling<'_>, delivery: Delivery, response: Response<Body>) -> Response<Body> {
-    match record(call, ruling, delivery).await {
-        Ok(mut completion) => {
-            completion.ended(Outcome::Denied, Some(ruling.reason), None);
-            response.map(|body| body.with_completion(completion))
-        }
-        Err(unrecorded) => unrecorded,
+    match call.gateway.recorder().decision(delivery, &call.event(ruling)).durable().await {
+        Ok(()) => response,
+        Err(error) => unrecorded(call, &error),
     }
 }
 
-/// Writes the first record, as surely as is asked for; the second follows when the completion is dropped.
-async fn record(call: &Call, ruling: &Ruling<'_>, delivery: Delivery) -> Result<Completion, Response<Body>> {
+/// Records an allowed message as surely as is asked for; the second record follows when the permit's completion ends.
+async fn allow(call: &Call, ruling: &Ruling<'_>, delivery: Delivery) -> Result<Permit, Response<Body>> {
     let recorder = call.gateway.recorder();
     let receipt = recorder.decision(delivery, &call.event(ruling));
     let id = receipt.id();
     match receipt.durable().await {
-        Ok(()) => Ok(Completion::new(recorder.clone(), id, delivery, call.started)),
+        Ok(()) => Ok(Permit(Completion::new(recorder.clone(), id, delivery, call.started))),
         Err(error) => Err(unrecorded(call, &error)),
     }
 }

@@ -5,84 +5,8 @@
 use std::time::Duration;
 
 use http::HeaderValue;
-use url::{Host, Url};
 
-/// The URL under which clients reach the gateway; every resource identifier starts with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl {
-    text: String,
-    authority: String,
-}
-
-/// Why a public URL is refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PublicUrlError {
-    /// Not an absolute URL.
-    #[error("public URL {url:?} is not an absolute URL: write it like https://mcp.example.com")]
-    Malformed {
-        /// What was given.
-        url: String,
-    },
-    /// `http` elsewhere than on loopback: tokens would travel in clear (RFC 6750 section 5.2).
-    #[error("public URL {url:?} must use https; http is accepted on loopback only")]
-    Insecure {
-        /// What was given.
-        url: String,
-    },
-    /// A path, query, fragment or user name.
-    #[error("public URL {url:?} must be scheme, host and port only; servers add their own paths")]
-    NotAnOrigin {
-        /// What was given.
-        url: String,
-    },
-}
-
-impl PublicUrl {
-    /// Parses `https://host[:port]`, or `http://` on loopback.
-    pub fn parse(text: &str) -> Result<Self, PublicUrlError> {
-        let given = || text.to_owned();
-        let url = Url::parse(text).map_err(|_| PublicUrlError::Malformed { url: given() })?;
-        let Some(host) = url.host() else { return Err(PublicUrlError::Malformed { url: given() }) };
-        match url.scheme() {
-            "https" => {}
-            "http" if is_loopback(&host) => {}
-            "http" => return Err(PublicUrlError::Insecure { url: given() }),
-            _ => return Err(PublicUrlError::Malformed { url: given() }),
-        }
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        if !bare || !url.username().is_empty() || url.password().is_some() {
-            return Err(PublicUrlError::NotAnOrigin { url: given() });
-        }
-        let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_string(),
-        };
-        Ok(Self { text: format!("{}://{authority}", url.scheme()), authority })
-    }
-
-    /// `scheme://host[:port]`, lower-case, without a trailing slash.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// What `Host` must be.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// Whether clients reach the gateway by TLS.
-    pub fn is_https(&self) -> bool {
-        self.text.starts_with("https://")
-    }
-}
-
-fn is_loopback(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => *name == "localhost",
-        Host::Ipv4(ip) => ip.is_loopback(),
-        Host::Ipv6(ip) => ip.is_loopback(),
-    }
-}
+use crate::resolve::PublicUrl;
 
 /// Settings of the data plane.
 #[derive(Clone, Debug)]
@@ -133,34 +57,6 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(300),
             open_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn public_url_is_an_origin_in_canonical_form() {
-        let url = PublicUrl::parse("HTTPS://MCP.Example.com:443/").unwrap();
-        assert_eq!((url.as_str(), url.authority()), ("https://mcp.example.com", "mcp.example.com"));
-        assert_eq!(PublicUrl::parse("http://127.0.0.1:8080").unwrap().authority(), "127.0.0.1:8080");
-        assert_eq!(PublicUrl::parse("http://[::1]:8080").unwrap().authority(), "[::1]:8080");
-    }
-
-    #[test]
-    fn public_url_refuses_clear_text_paths_and_nonsense() {
-        for (text, reason) in [
-            ("http://mcp.example.com", "must use https"),
-            ("https://mcp.example.com/x", "scheme, host and port only"),
-            ("https://user@mcp.example.com", "scheme, host and port only"),
-            ("https://mcp.example.com/?q", "scheme, host and port only"),
-            ("ftp://mcp.example.com", "not an absolute URL"),
-            ("mcp.example.com", "not an absolute URL"),
-        ] {
-            let error = PublicUrl::parse(text).unwrap_err().to_string();
-            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

@@ -27,8 +27,9 @@ use crate::upstream::Timeouts;
 
 /// Asks for an authority's keys again. Single-flight and rate-limited by whoever answers.
 pub trait KeyRefresh: Send + Sync {
-    /// Ends when a refresh has been applied to the gateway, or when none was due.
-    fn refresh<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// A token names the key `kid`, which the authority lacks. Ends when a refresh has been applied to the gateway, or
+    /// when none was due.
+    fn refresh<'a>(&'a self, authority: &'a str, kid: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// What a gateway is made of.

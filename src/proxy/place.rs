@@ -53,7 +53,8 @@ pub(super) fn check_origin(headers: &HeaderMap, config: &Config) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::config::{Limits, PublicUrl};
+    use crate::proxy::config::Limits;
+    use crate::resolve::PublicUrl;
 
     fn config(url: &str) -> Config {
         let allowed_origins = vec![HeaderValue::from_static("https://inspector.example")];

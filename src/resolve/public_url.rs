@@ -56,6 +56,16 @@ impl PublicUrl {
         &self.0
     }
 
+    /// `host[:port]`: what a request's `Host` must be.
+    pub fn authority(&self) -> &str {
+        self.0.split_once("://").map_or("", |(_, authority)| authority)
+    }
+
+    /// Whether clients reach the gateway by TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
     /// The origin followed by `path`, which starts with `/`.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0)

@@ -70,6 +70,8 @@ pub enum TokenError {
     UnknownKey {
         /// The authority to refresh.
         authority: Box<str>,
+        /// The key that the token names: a stranger's text, so it is in no message.
+        kid: Box<str>,
     },
     /// The key that the token names is for other algorithms.
     #[error("the token names a key of authority {authority} that does not fit its algorithm")]
@@ -173,10 +175,10 @@ impl TokenError {
         }
     }
 
-    /// The authority whose keys are worth one refresh, if that could mend it.
-    pub fn refreshable(&self) -> Option<&str> {
+    /// The authority and the key that are worth one refresh, if that could mend it.
+    pub fn refreshable(&self) -> Option<(&str, &str)> {
         match self {
-            TokenError::UnknownKey { authority } => Some(authority),
+            TokenError::UnknownKey { authority, kid } => Some((authority, kid)),
             _ => None,
         }
     }

@@ -165,8 +165,9 @@ fn check_header(jws: &Compact<'_>, anchor: &Anchor) -> Result<Algorithm, TokenEr
 fn check_signature(jws: &Compact<'_>, anchor: &Anchor, algorithm: Algorithm, now: i64) -> Result<(), TokenError> {
     let authority = || Box::from(anchor.name());
     let keys = anchor.keys(now).ok_or_else(|| TokenError::Unavailable { authority: authority() })?;
-    let key = keys.select(jws.header_text("kid")?, algorithm).map_err(|cause| match cause {
-        NoKey::Unknown => TokenError::UnknownKey { authority: authority() },
+    let kid = jws.header_text("kid")?;
+    let key = keys.select(kid, algorithm).map_err(|cause| match cause {
+        NoKey::Unknown => TokenError::UnknownKey { authority: authority(), kid: kid.unwrap_or_default().into() },
         NoKey::Unfit => TokenError::UnfitKey { authority: authority() },
         NoKey::Ambiguous => TokenError::AmbiguousKey { authority: authority() },
     })?;

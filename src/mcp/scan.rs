@@ -165,6 +165,12 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Accepts one strict JSON value: what every conforming reader reads alike.
+pub fn check(json: &[u8], limits: &Limits) -> Result<(), Fault> {
+    let mut scanner = Scanner::new(json, limits).map_err(|slip| slip.fault)?;
+    scanner.value().and_then(|_| scanner.end()).map_err(|slip| slip.fault)
+}
+
 /// A cursor over one text. Every method leaves it behind what it read.
 pub(super) struct Scanner<'a> {
     text: &'a str,

@@ -113,7 +113,7 @@ impl Parser {
             None => self.end_block(items),
             Some((b':', comment)) => items.push(Item::Comment(comment.to_vec())),
             Some(_) => {
-                self.held += line.len() + 1;
+                self.held += line.len();
                 self.field(&line)?;
             }
         }

@@ -1,12 +1,14 @@
 //! Two definitions have one digest exactly if a reviewer would read the same tool in them: member order, whitespace and
 //! ways to write a string or number do not count, everything that a model or a client acts upon does.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::mcp::list::ToolView;
+use crate::mcp::scan::{Limits, check};
 
 /// The members that a digest covers. `title` and `_meta` are display and transport; the rest decides what a model is
 /// told, what it may send and what it is promised.
@@ -26,29 +28,28 @@ pub fn tool_digest(tool: &ToolView<'_>) -> Option<String> {
             "outputSchema" => tool.output_schema,
             _ => None,
         };
-        let value = match name {
-            "name" => Value::String(tool.name.to_string()),
-            _ => match raw {
-                Some(raw) => serde_json::from_str(raw).ok()?,
-                None => continue,
-            },
-        };
+        if raw.is_none() && name != "name" {
+            continue;
+        }
         if canonical.len() > 1 {
             canonical.push(',');
         }
         push_string(&mut canonical, name);
         canonical.push(':');
-        push_value(&mut canonical, &value)?;
+        match raw {
+            Some(raw) => push_value(&mut canonical, raw)?,
+            None => push_string(&mut canonical, &tool.name),
+        }
     }
     canonical.push('}');
     Some(sha256(canonical.as_bytes()))
 }
 
-/// The RFC 8785 (JCS) form of any JSON text; `None` if it is no JSON or has a number that a double cannot hold.
+/// The RFC 8785 (JCS) form of a JSON text; `None` if it is not strict JSON or has a number that a double cannot hold.
 pub fn canonical(json: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(json).ok()?;
+    check(json, &Limits::SERVER).ok()?;
     let mut canonical = String::with_capacity(json.len());
-    push_value(&mut canonical, &value)?;
+    push_value(&mut canonical, std::str::from_utf8(json).ok()?)?;
     Some(canonical)
 }
 
@@ -64,77 +65,92 @@ pub fn sha256(bytes: &[u8]) -> String {
     text
 }
 
-fn push_value(out: &mut String, value: &Value) -> Option<()> {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(true) => out.push_str("true"),
-        Value::Bool(false) => out.push_str("false"),
-        Value::Number(number) => push_number(out, number.as_f64()?),
-        Value::String(string) => push_string(out, string),
-        Value::Array(elements) => {
-            out.push('[');
-            for (n, element) in elements.iter().enumerate() {
-                if n > 0 {
-                    out.push(',');
-                }
-                push_value(out, element)?;
-            }
-            out.push(']');
+/// Writes a strict JSON value. It is read level by level from its text, since the values that serde_json makes of
+/// numbers may be off by the last bit.
+fn push_value(out: &mut String, json: &str) -> Option<()> {
+    let json = json.trim_matches([' ', '\n', '\r', '\t']);
+    match json.as_bytes().first()? {
+        b'{' => push_object(out, serde_json::from_str(json).ok()?),
+        b'[' => push_array(out, &serde_json::from_str::<Vec<&RawValue>>(json).ok()?),
+        b'"' => {
+            push_string(out, &serde_json::from_str::<String>(json).ok()?);
+            Some(())
         }
-        Value::Object(members) => {
-            // RFC 8785 section 3.2.3: by UTF-16 code units, which differs from UTF-8 order beyond the basic plane.
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
-            out.push('{');
-            for (n, (name, member)) in sorted.into_iter().enumerate() {
-                if n > 0 {
-                    out.push(',');
-                }
-                push_string(out, name);
-                out.push(':');
-                push_value(out, member)?;
-            }
-            out.push('}');
+        b'-' | b'0'..=b'9' => push_number(out, json.parse().ok()?),
+        _ => {
+            out.push_str(json);
+            Some(())
         }
     }
+}
+
+fn push_object(out: &mut String, members: HashMap<String, &RawValue>) -> Option<()> {
+    // RFC 8785 section 3.2.3: by UTF-16 code units, which differs from UTF-8 order beyond the basic plane.
+    let mut sorted: Vec<_> = members.into_iter().collect();
+    sorted.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
+    out.push('{');
+    for (n, (name, member)) in sorted.into_iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        push_string(out, &name);
+        out.push(':');
+        push_value(out, member.get())?;
+    }
+    out.push('}');
     Some(())
 }
 
-/// ECMAScript's `Number::toString` (RFC 8785 section 3.2.2.3). Rust prints the same shortest digits; only where the
-/// exponent form begins differs.
-fn push_number(out: &mut String, number: f64) {
+fn push_array(out: &mut String, elements: &[&RawValue]) -> Option<()> {
+    out.push('[');
+    for (n, element) in elements.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        push_value(out, element.get())?;
+    }
+    out.push(']');
+    Some(())
+}
+
+/// ECMAScript's `Number::toString` (RFC 8785 section 3.2.2.3): the shortest digits that read back, of two equally near
+/// ones the even one. serde_json finds those digits (Rust's own formatting rounds such ties up); only where the exponent
+/// form begins differs.
+fn push_number(out: &mut String, number: f64) -> Option<()> {
     if number == 0.0 {
-        return out.push('0');
+        out.push('0');
+        return Some(());
     }
     if number < 0.0 {
         out.push('-');
     }
-    let scientific = format!("{:e}", number.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
+    let shortest = serde_json::to_string(&number.abs()).ok().filter(|_| number.is_finite())?;
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
     // The decimal point stands behind this many digits.
-    let point = exponent.parse::<i32>().unwrap_or(0) + 1;
+    let leading = all.len() - digits.len();
+    let point = exponent.parse::<i32>().ok()? + i32::try_from(whole.len()).ok()? - i32::try_from(leading).ok()?;
+    push_digits(out, digits.trim_end_matches('0'), point);
+    Some(())
+}
+
+fn push_digits(out: &mut String, digits: &str, point: i32) {
     let len = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
     match point {
-        _ if len <= point && point <= 21 => {
-            out.push_str(&digits);
-            out.push_str(&zeros(point - len));
-        }
+        _ if len <= point && point <= 21 => out.extend([digits, &zeros(point - len)]),
         1..=21 => {
             let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or(0));
             out.extend([whole, ".", fraction]);
         }
-        -5..=0 => out.extend(["0.", &zeros(-point), &digits]),
+        -5..=0 => out.extend(["0.", &zeros(-point), digits]),
         _ => {
             let (first, rest) = digits.split_at(1);
-            out.push_str(first);
-            if !rest.is_empty() {
-                out.extend([".", rest]);
-            }
-            let sign = if point > 0 { '+' } else { '-' };
-            out.extend(['e', sign]);
-            out.push_str(&(point - 1).unsigned_abs().to_string());
+            let dot = if rest.is_empty() { "" } else { "." };
+            let sign = if point > 0 { "+" } else { "-" };
+            out.extend([first, dot, rest, "e", sign, &(point - 1).unsigned_abs().to_string()]);
         }
     }
 }

@@ -4,12 +4,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::*;
 
 fn scan(text: &[u8]) -> Result<(), Fault> {
-    scan_with(text, &Limits::CLIENT)
-}
-
-fn scan_with(text: &[u8], limits: &Limits) -> Result<(), Fault> {
-    let mut scanner = Scanner::new(text, limits).map_err(|slip| slip.fault)?;
-    scanner.value().and_then(|_| scanner.end()).map_err(|slip| slip.fault)
+    check(text, &Limits::CLIENT)
 }
 
 /// The slow, obvious reference: any JSON value in which no object names a member twice.
@@ -221,8 +216,8 @@ fn duty_24_depth_is_bounded() {
     assert_eq!(scan(nested(65).as_bytes()), Err(Fault::TooDeep));
     assert_eq!(scan("{\"a\":".repeat(100_000).as_bytes()), Err(Fault::TooDeep));
     let deeper = Limits { depth: usize::MAX, ..Limits::CLIENT };
-    assert_eq!(scan_with(nested(128).as_bytes(), &deeper), Ok(()));
-    assert_eq!(scan_with(nested(129).as_bytes(), &deeper), Err(Fault::TooDeep));
+    assert_eq!(check(nested(128).as_bytes(), &deeper), Ok(()));
+    assert_eq!(check(nested(129).as_bytes(), &deeper), Err(Fault::TooDeep));
     // Siblings do not add up.
     assert_eq!(scan(format!("[{}1]", "[[]],".repeat(1000)).as_bytes()), Ok(()));
 }
@@ -230,12 +225,12 @@ fn duty_24_depth_is_bounded() {
 #[test]
 fn duty_6_sizes_are_bounded() {
     let small = Limits { body: 8, members: 3, number: 4, ..Limits::CLIENT };
-    assert_eq!(scan_with(b"[1,2,3]", &small), Ok(()));
-    assert_eq!(scan_with(b"[1,2,3,4]", &small), Err(Fault::TooLarge));
+    assert_eq!(check(b"[1,2,3]", &small), Ok(()));
+    assert_eq!(check(b"[1,2,3,4]", &small), Err(Fault::TooLarge));
     let small = Limits { body: 64, ..small };
-    assert_eq!(scan_with(b"[1,2,3,4]", &small), Err(Fault::TooManyMembers));
-    assert_eq!(scan_with(br#"{"a":{"b":[{"c":1}]}}"#, &small), Err(Fault::TooManyMembers));
-    assert_eq!(scan_with(b"12345", &small), Err(Fault::NumberTooLong));
+    assert_eq!(check(b"[1,2,3,4]", &small), Err(Fault::TooManyMembers));
+    assert_eq!(check(br#"{"a":{"b":[{"c":1}]}}"#, &small), Err(Fault::TooManyMembers));
+    assert_eq!(check(b"12345", &small), Err(Fault::NumberTooLong));
 }
 
 #[test]

@@ -214,3 +214,62 @@ fn stamp(authority: &Authority) -> Stamp {
     bytes.copy_from_slice(context.finish().as_ref());
     Stamp(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generated::ObjectId;
+    use crate::generated::authority::{KeySet, KeySource, TypRule};
+
+    fn authority() -> Authority {
+        Authority {
+            id: ObjectId { uid: "uid".into(), namespace: String::new(), name: "corp".into(), generation: 1 },
+            issuer: "https://as.example".into(),
+            rules: TokenRules {
+                typ: TypRule::AccessTokenJwt,
+                algorithms: vec!["ES256".into()],
+                skew_seconds: 30,
+                max_lifetime_seconds: None,
+                subject_claim: "sub".into(),
+                tenant_claim: None,
+                client_claims: vec!["client_id".into()],
+                groups_claim: None,
+                allowed_audiences: Vec::new(),
+            },
+            keys: KeySource::Local,
+            key_set: None,
+            revoked: Vec::new(),
+        }
+    }
+
+    fn reason(change: impl Fn(&mut Authority)) -> Option<&'static str> {
+        let mut authority = authority();
+        change(&mut authority);
+        Anchor::compile(&authority).err().map(|error| error.reason())
+    }
+
+    #[test]
+    fn unsafe_rules_are_refused() {
+        assert_eq!(reason(|_| {}), None);
+        for algorithms in [vec![], vec!["none"], vec!["HS256"], vec!["ES256", "HS256"], vec!["es256"], vec![""]] {
+            let refused = reason(|a| a.rules.algorithms = algorithms.iter().map(|name| (*name).into()).collect());
+            assert_eq!(refused, Some("AlgorithmNotAllowed"), "{algorithms:?}");
+        }
+        assert_eq!(reason(|a| a.issuer.clear()), Some("IssuerInvalid"));
+        assert_eq!(reason(|a| a.issuer.push('\n')), Some("IssuerInvalid"));
+        assert_eq!(reason(|a| a.rules.skew_seconds = 60), None);
+        assert_eq!(reason(|a| a.rules.skew_seconds = 61), Some("SkewTooLarge"));
+        assert_eq!(reason(|a| a.rules.client_claims.clear()), Some("ClientClaimsEmpty"));
+        let bad_keys = |a: &mut Authority| a.key_set = Some(KeySet { jwks: "{}".into(), valid_until: 0 });
+        assert_eq!(reason(bad_keys), Some("KeySetMalformed"));
+    }
+
+    #[test]
+    fn keys_serve_until_their_time_and_not_longer() {
+        let mut authority = authority();
+        assert!(!Anchor::compile(&authority).unwrap().is_available(0), "never fetched");
+        authority.key_set = Some(KeySet { jwks: r#"{"keys":[]}"#.into(), valid_until: 100 });
+        let anchor = Anchor::compile(&authority).unwrap();
+        assert!(anchor.is_available(100) && !anchor.is_available(101));
+    }
+}

@@ -73,3 +73,92 @@ fn is_b64token(token: &str) -> bool {
     let body = token.trim_end_matches('=');
     !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn one_bearer_header_is_the_token() {
+        for value in ["Bearer a.b-c_d~+/e==", "bearer a.b-c_d~+/e==", "BEARER   a.b-c_d~+/e=="] {
+            assert_eq!(extract(&headers(&[value.as_bytes()]), None), Ok("a.b-c_d~+/e=="), "{value}");
+        }
+        let one = headers(&[b"Bearer abc"]);
+        assert_eq!(extract(&one, Some("a=1&token=x&access_tokens=2")), Ok("abc"));
+    }
+
+    #[test]
+    fn attack_two_authorization_headers() {
+        for second in [b"Bearer abc".as_slice(), b"Bearer abd", b"Basic x", b""] {
+            assert_eq!(extract(&headers(&[b"Bearer abc", second]), None), Err(BearerError::Ambiguous));
+            assert_eq!(extract(&headers(&[second, b"Bearer abc"]), None), Err(BearerError::Ambiguous));
+        }
+    }
+
+    #[test]
+    fn attack_token_in_the_query() {
+        for query in [
+            "access_token=a",
+            "access_token",
+            "x=1&access_token=a",
+            "%61ccess_token=a",
+            "access%5ftoken=a",
+            "ACCESS_TOKEN=a",
+        ] {
+            assert_eq!(extract(&headers(&[b"Bearer abc"]), Some(query)), Err(BearerError::InQuery), "{query}");
+            assert_eq!(extract(&headers(&[]), Some(query)), Err(BearerError::InQuery), "{query}");
+        }
+    }
+
+    #[test]
+    fn attack_header_values_that_are_no_token() {
+        for value in [
+            "Bearer",
+            "Bearer ",
+            "Bearer =",
+            "Bearer a b",
+            "Bearer a,b",
+            "Bearer \"a\"",
+            "Bearer a\tb",
+            "Bearer a=b",
+            "Bearer a, Bearer b",
+        ] {
+            assert_eq!(extract(&headers(&[value.as_bytes()]), None), Err(BearerError::Malformed), "{value}");
+        }
+        assert_eq!(extract(&headers(&[b"Bearer \xff"]), None), Err(BearerError::Malformed));
+        for value in ["", "Basic YTpi", "DPoP abc", "Bearerabc", "Bearer\tabc", "Bearer,abc"] {
+            assert_eq!(extract(&headers(&[value.as_bytes()]), None), Err(BearerError::Missing), "{value}");
+        }
+        assert_eq!(extract(&headers(&[]), None), Err(BearerError::Missing));
+    }
+
+    #[test]
+    fn attack_one_megabyte_header() {
+        let value = |length: usize| format!("Bearer {}", "a".repeat(length - "Bearer ".len()));
+        assert!(extract(&headers(&[value(MAX_HEADER_BYTES).as_bytes()]), None).is_ok());
+        for length in [MAX_HEADER_BYTES + 1, 1 << 20] {
+            assert_eq!(extract(&headers(&[value(length).as_bytes()]), None), Err(BearerError::TooLarge));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_extracted_is_a_suffix_in_token_syntax(value in "[ -~]{0,60}") {
+            let headers = headers(&[value.as_bytes()]);
+            if let Ok(token) = extract(&headers, None) {
+                prop_assert!(value.ends_with(token) && !token.contains(' ') && !token.is_empty());
+            }
+        }
+    }
+}

@@ -114,3 +114,80 @@ fn parameter(text: &mut String, name: &str, value: &str) {
     }
     text.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::token::TokenError;
+    use super::*;
+    use crate::generated::server::Scopes;
+
+    const METADATA: &str = "https://gw.example/.well-known/oauth-protected-resource/team-a/github";
+
+    fn challenges(baseline: &[&str]) -> Challenges {
+        let baseline = baseline.iter().map(|scope| (*scope).to_owned()).collect();
+        let scopes = ScopeTable::compile(&Scopes { baseline, tools: Vec::new() }).unwrap();
+        Challenges::new(METADATA, &scopes).unwrap()
+    }
+
+    fn text(refusal: &Refusal) -> (u16, &str) {
+        (refusal.status.as_u16(), refusal.challenge.to_str().unwrap())
+    }
+
+    #[test]
+    fn without_credentials_there_is_no_error_code() {
+        let expected = format!(r#"Bearer scope="mcp:use mcp:read", resource_metadata="{METADATA}""#);
+        assert_eq!(text(&challenges(&["mcp:use", "mcp:read"]).missing()), (401, expected.as_str()));
+        let expected = format!(r#"Bearer resource_metadata="{METADATA}""#);
+        assert_eq!(text(&challenges(&[]).bearer(BearerError::Missing)), (401, expected.as_str()));
+    }
+
+    #[test]
+    fn every_invalid_token_gets_the_same_answer() {
+        let challenges = challenges(&["mcp:use"]);
+        let expected = challenges.invalid_token();
+        let (status, header) = text(&expected);
+        assert_eq!(status, 401);
+        assert!(header.starts_with(r#"Bearer error="invalid_token", error_description=""#), "{header}");
+        assert!(header.contains(METADATA) && header.contains(r#"scope="mcp:use""#));
+        for error in [TokenError::Expired, TokenError::Audience, TokenError::Revoked, TokenError::UntrustedIssuer] {
+            assert_eq!(error.refusal(&challenges), Some(expected.clone()));
+        }
+        assert_eq!(challenges.bearer(BearerError::Malformed), expected);
+        assert_eq!(challenges.bearer(BearerError::TooLarge), expected);
+        assert_eq!(
+            TokenError::Unavailable { authority: "corp".into() }.refusal(&challenges),
+            None,
+            "503, nobody's fault"
+        );
+    }
+
+    #[test]
+    fn two_tokens_are_an_invalid_request() {
+        for error in [BearerError::Ambiguous, BearerError::InQuery] {
+            let refusal = challenges(&[]).bearer(error);
+            let (status, header) = text(&refusal);
+            assert_eq!(status, 400);
+            assert!(header.contains(r#"error="invalid_request""#), "{header}");
+        }
+    }
+
+    #[test]
+    fn insufficient_scope_names_all_scopes_and_the_metadata() {
+        let lacking = InsufficientScope { needed: vec!["mcp:use".into(), "mcp:admin".into()] };
+        let refusal = challenges(&["mcp:use"]).insufficient_scope(&lacking);
+        let (status, header) = text(&refusal);
+        assert_eq!(status, 403);
+        assert!(header.starts_with(r#"Bearer error="insufficient_scope""#), "{header}");
+        assert!(header.contains(r#"scope="mcp:use mcp:admin""#) && header.contains(METADATA), "{header}");
+    }
+
+    #[test]
+    fn quotes_are_escaped_and_other_characters_refused() {
+        let scopes = ScopeTable::compile(&Scopes::default()).unwrap();
+        let quoted = Challenges::new("https://gw/\"a\\b", &scopes).unwrap();
+        assert_eq!(text(&quoted.missing()).1, r#"Bearer resource_metadata="https://gw/\"a\\b""#);
+        for url in ["", "https://gw/a b", "https://gw/\r\nSet-Cookie: x", "https://gw/\u{e4}"] {
+            assert_eq!(Challenges::new(url, &scopes).unwrap_err().url, url);
+        }
+    }
+}

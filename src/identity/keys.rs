@@ -279,17 +279,158 @@ fn rsa_key(
     kty: &str,
     algorithm: &'static signature::RsaParameters,
 ) -> Option<ParsedPublicKey> {
+    // Some issuers write leading zero octets, though RFC 7518 sections 6.3.1.1 and 6.3.1.2 say not to.
     let (n, e) = (bytes(jwk, "n")?, bytes(jwk, "e")?);
-    // Some issuers write the modulus with a leading zero octet, though RFC 7518 section 6.3.1.1 says not to.
-    let leading = n.iter().take_while(|&&byte| byte == 0).count();
-    let n = n.get(leading..)?;
+    let (n, e) = (without_leading_zeros(&n), without_leading_zeros(&e));
     let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
-    if kty != "RSA" || !RSA_BITS.contains(&bits) {
+    if kty != "RSA" || !RSA_BITS.contains(&bits) || !is_sound_exponent(e) {
         return None;
     }
-    RsaPublicKeyComponents { n, e: e.as_slice() }.to_parsed_public_key(algorithm).ok()
+    RsaPublicKeyComponents { n, e }.to_parsed_public_key(algorithm).ok()
+}
+
+/// Odd and not one: with an exponent of one, every message is its own signature.
+fn is_sound_exponent(e: &[u8]) -> bool {
+    e != [1] && e.last().is_some_and(|last| last % 2 == 1)
+}
+
+fn without_leading_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    number.get(zeros..).unwrap_or_default()
 }
 
 fn bytes(jwk: &Map<String, Value>, member: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(jwk.get(member)?.as_str()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize, PublicKeyComponents};
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use serde_json::json;
+
+    use super::*;
+
+    fn ec() -> Value {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let point = pair.public_key().as_ref();
+        let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        json!({"kty": "EC", "crv": "P-256", "kid": "a", "x": coordinate(&point[1..33]), "y": coordinate(&point[33..])})
+    }
+
+    fn rsa(n: &[u8]) -> Value {
+        json!({"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(n), "e": "AQAB"})
+    }
+
+    fn edit(mut key: Value, member: &str, value: Value) -> Value {
+        key[member] = value;
+        key
+    }
+
+    fn usable(keys: &[Value]) -> Result<usize, KeySetError> {
+        KeySetParsed::parse(&json!({ "keys": keys }).to_string(), &Algorithm::ALL).map(|set| set.usable())
+    }
+
+    #[test]
+    fn names_and_algorithms_go_both_ways() {
+        assert_eq!(Algorithm::ALL.map(Algorithm::name), Algorithm::NAMES);
+        for name in Algorithm::NAMES {
+            assert_eq!(Algorithm::from_name(name).map(Algorithm::name), Some(name));
+        }
+        for name in ["none", "HS256", "HS384", "HS512", "rs256", "", "A256GCM"] {
+            assert_eq!(Algorithm::from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_for_other_uses_and_unknown_kinds_are_skipped() {
+        assert_eq!(usable(&[ec()]), Ok(1));
+        assert_eq!(usable(&[]), Ok(0));
+        for (member, value) in [
+            ("use", json!("enc")),
+            ("use", json!(1)),
+            ("key_ops", json!(["encrypt"])),
+            ("key_ops", json!("verify")),
+            ("kid", json!(1)),
+            ("alg", json!("RS256")),
+            ("alg", json!("ES384")),
+            ("kty", json!("RSA")),
+            ("kty", json!("AKP")),
+            ("crv", json!("secp256k1")),
+            ("crv", json!("P-384")),
+            ("x", json!("AAAA")),
+            ("x", json!(1)),
+            ("y", ec()["y"].clone()),
+        ] {
+            assert_eq!(usable(&[edit(ec(), member, value.clone())]), Ok(0), "{member} {value}");
+        }
+        let signs = [edit(edit(ec(), "use", json!("sig")), "key_ops", json!(["verify"]))];
+        assert_eq!(usable(&signs), Ok(1));
+    }
+
+    #[test]
+    fn published_secrets_refuse_the_whole_set() {
+        for member in SECRET_MEMBERS {
+            let keys = [ec(), edit(edit(ec(), "kid", json!("b")), member, json!("AAAA"))];
+            assert_eq!(usable(&keys), Err(KeySetError::SecretMembers { index: 1 }), "{member}");
+        }
+        assert_eq!(usable(&[json!({"kty": "oct", "k": "AAAA"})]), Err(KeySetError::SecretMembers { index: 0 }));
+    }
+
+    #[test]
+    fn one_id_names_one_key_of_an_algorithm() {
+        assert_eq!(usable(&[ec(), ec()]), Err(KeySetError::DuplicateKey { index: 1 }));
+        assert_eq!(usable(&[ec(), edit(ec(), "use", json!("enc"))]), Ok(1), "an encryption key does not count");
+        assert_eq!(usable(&[ec(), edit(ec(), "kid", json!("b"))]), Ok(2));
+    }
+
+    #[test]
+    fn rsa_sizes_are_bounded() {
+        let genuine = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let n = PublicKeyComponents::<Vec<u8>>::from(genuine.public_key()).n;
+        assert_eq!(usable(&[rsa(&n)]), Ok(6), "one for each RSA algorithm");
+        assert_eq!(usable(&[edit(rsa(&n), "alg", json!("PS256"))]), Ok(1));
+        assert_eq!(usable(&[rsa(&[&[0], n.as_slice()].concat())]), Ok(6), "a leading zero is no bit");
+        for bytes in [0, 1, 64, 128, 255, 1025] {
+            assert_eq!(usable(&[rsa(&vec![0xff; bytes])]), Ok(0), "{bytes}");
+        }
+        let mut short = n.clone();
+        short[0] = 0x7f;
+        assert_eq!(usable(&[rsa(&short)]), Ok(0), "2047 bits");
+        for exponent in ["", "AA", "AQ", "AAAB", "Ag", "AQAA"] {
+            assert_eq!(usable(&[edit(rsa(&n), "e", json!(exponent))]), Ok(0), "e = {exponent:?}");
+        }
+    }
+
+    #[test]
+    fn documents_are_bounded_and_strict() {
+        let parse = |text: &str| KeySetParsed::parse(text, &Algorithm::ALL).map(|set| set.usable());
+        assert_eq!(parse(&" ".repeat(MAX_JWKS_BYTES + 1)), Err(KeySetError::TooLarge));
+        assert_eq!(usable(&vec![json!({}); MAX_KEYS]), Ok(0));
+        assert_eq!(usable(&vec![json!({}); MAX_KEYS + 1]), Err(KeySetError::TooManyKeys));
+        for text in ["{}", r#"{"keys":{}}"#, r#"{"keys":[1]}"#] {
+            assert_eq!(parse(text), Err(KeySetError::Shape), "{text}");
+        }
+        assert_eq!(parse(r#"{"keys":[],"keys":[]}"#), Err(KeySetError::Json(JsonError::DuplicateMember)));
+        assert_eq!(parse("[]"), Err(KeySetError::Json(JsonError::NotAnObject)));
+    }
+
+    #[test]
+    fn only_allowed_algorithms_are_prepared() {
+        let jwks = json!({"keys": [ec()]}).to_string();
+        assert_eq!(KeySetParsed::parse(&jwks, &[Algorithm::Rs256]).unwrap().usable(), 0);
+        assert_eq!(KeySetParsed::parse(&jwks, &[Algorithm::Es256]).unwrap().usable(), 1);
+    }
+
+    #[test]
+    fn selection_is_exact() {
+        let keys = [ec(), edit(ec(), "kid", json!("b"))];
+        let set = KeySetParsed::parse(&json!({ "keys": keys }).to_string(), &Algorithm::ALL).unwrap();
+        let select = |kid, algorithm| set.select(kid, algorithm).map(|key| key.id.clone()).map_err(Some);
+        assert_eq!(select(Some("b"), Algorithm::Es256), Ok(Some("b".into())));
+        assert_eq!(select(Some("c"), Algorithm::Es256), Err(Some(NoKey::Unknown)));
+        assert_eq!(select(Some("b"), Algorithm::Rs256), Err(Some(NoKey::Unfit)));
+        assert_eq!(select(None, Algorithm::Es256), Err(Some(NoKey::Ambiguous)));
+        assert_eq!(select(None, Algorithm::Rs256), Err(Some(NoKey::Unknown)));
+    }
 }

@@ -149,3 +149,79 @@ impl Pattern {
         pattern.get(p..).is_some_and(|rest| rest.iter().all(|&byte| byte == b'*'))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::generated::server::ToolScopes;
+
+    fn table() -> ScopeTable {
+        let entry = |name: &str, patterns: &[&str], scopes: &[&str]| ToolScopes {
+            name: name.into(),
+            patterns: patterns.iter().map(|text| (*text).to_owned()).collect(),
+            scopes: scopes.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        ScopeTable::compile(&Scopes {
+            baseline: vec!["mcp:use".into()],
+            tools: vec![
+                entry("admin", &["delete_*", "purge"], &["mcp:admin", "mcp:use"]),
+                entry("write", &["*_repo"], &["mcp:write"]),
+            ],
+        })
+        .unwrap()
+    }
+
+    fn needed(granted: &[&str], tool: Option<&str>) -> Option<String> {
+        let granted = GrantedScopes::new(granted.iter().copied());
+        table().check(&granted, tool).err().map(|error| error.needed.join(" "))
+    }
+
+    #[test]
+    fn a_challenge_names_all_scopes_of_the_operation() {
+        assert_eq!(needed(&["mcp:use"], None), None);
+        assert_eq!(needed(&["mcp:use"], Some("get_issue")), None);
+        assert_eq!(needed(&[], None).as_deref(), Some("mcp:use"));
+        assert_eq!(needed(&["mcp:use"], Some("delete_issue")).as_deref(), Some("mcp:use mcp:admin"));
+        let all = Some("mcp:use mcp:admin mcp:write");
+        assert_eq!(needed(&["mcp:use", "mcp:admin"], Some("delete_repo")).as_deref(), all, "entries add up");
+        assert_eq!(needed(&["mcp:use", "mcp:admin", "mcp:write"], Some("delete_repo")), None);
+    }
+
+    #[test]
+    fn scopes_match_as_whole_tokens() {
+        for near in ["mcp:user", "mcp:us", "MCP:USE", "mcp", "*", "mcp:*", "mcp:use mcp:x", ""] {
+            assert!(needed(&[near], None).is_some(), "{near}");
+        }
+        assert!(needed(&["a", "z", "mcp:use", "mcp:use"], None).is_none());
+    }
+
+    #[test]
+    fn what_is_no_scope_token_is_refused() {
+        for scope in ["", "a b", "a\"b", "a\\b", "a\nb", "\u{e4}"] {
+            let error = ScopeTable::compile(&Scopes { baseline: vec![scope.into()], tools: Vec::new() }).unwrap_err();
+            assert_eq!(error.scope, scope);
+        }
+        assert!(is_scope_token("https://graph.example/.default") && is_scope_token("mcp:use"));
+    }
+
+    /// The meaning, written down slowly: `*` takes any number of bytes.
+    fn matches_slowly(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some((b'*', rest)) => (0..=name.len()).any(|at| matches_slowly(rest, &name[at..])),
+            Some((byte, rest)) => {
+                name.split_first().is_some_and(|(first, name)| first == byte && matches_slowly(rest, name))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_mean_what_the_slow_reading_says(pattern in "[ab*]{0,8}", name in "[ab*]{0,10}") {
+            let fast = Pattern(pattern.as_str().into()).matches(&name);
+            prop_assert_eq!(fast, matches_slowly(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+}

@@ -162,6 +162,21 @@ fn attack_two_authorities_of_one_issuer_are_not_chosen_between() {
 }
 
 #[test]
+fn attack_segments_are_counted_before_anything_is_decoded() {
+    for text in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "....", &"a.".repeat(3000)] {
+        assert_eq!(verify(text, &strict(), NOW).unwrap_err(), TokenError::Segments, "{text}");
+    }
+}
+
+#[test]
+fn attack_what_is_out_of_time_is_not_even_verified() {
+    let strict = strict();
+    let verified = |name: &str, value: i64| verify(&claims_token(&[(name, json!(value))]), &strict, NOW).err();
+    assert_eq!(verified("exp", NOW - SKEW), Some(TokenError::Expired), "it would only fill the cache");
+    assert_eq!(verified("nbf", NOW + SKEW + 1), Some(TokenError::NotYetValid));
+}
+
+#[test]
 fn attack_skew_edges_are_exact() {
     let anchors = strict();
     let at = |name: &str, value: i64| authenticate(&claims_token(&[(name, json!(value))]), &anchors, NOW).err();
@@ -239,6 +254,11 @@ fn attack_a_client_never_passes_for_a_person() {
         assert_eq!(kind(&[("sub", json!("ide")), (mark, json!("x"))]), Err("SubjectAmbiguous"), "{mark}");
     }
     assert_eq!(kind(&[("idtyp", json!("user")), ("gty", json!("client-credentials"))]), Err("SubjectAmbiguous"));
+    let mut by_oid = authority(TypRule::AccessTokenJwt);
+    by_oid.rules.subject_claim = "oid".into();
+    let token = claims_token(&[("oid", json!("o1")), ("sub", json!("ide"))]);
+    let verified = authenticate(&token, &anchors(&by_oid), NOW).unwrap();
+    assert_eq!(verified.principal().kind, Kind::Client, "`sub` speaks whichever claim names the subject");
     let looks = kind(&[("sub", json!("system:serviceaccount:ci:bot"))]);
     assert_eq!(looks, Ok(Kind::User), "a subject's looks say nothing");
 }

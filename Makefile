@@ -1,0 +1,30 @@
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
+
+.PHONY: help run test lint crds bench testbed ci
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run:  ## a governed MCP server on this machine, with a small demo server behind the gate
+	cargo run --quiet -- quickstart
+
+test:  ## every test; installs the MCP clients and servers that it talks to on first use
+	cargo test
+
+lint:  ## formatting, clippy, and what may be linked
+	cargo fmt --check
+	cargo fmt --check --manifest-path bench/Cargo.toml
+	cargo clippy --all-targets --quiet -- -D warnings
+	hack/deny
+
+crds:  ## writes crds/*.yaml from the API types
+	hack/crds
+
+bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
+	bench/run
+
+testbed:  ## installs the MCP clients and servers of the tests, and prints where
+	@hack/testbed/install
+
+ci:  ## what runs before every merge
+	.ci/run

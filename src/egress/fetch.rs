@@ -207,3 +207,6 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
         .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     plain && essence.is_some_and(|t| t == "application/json" || (t.starts_with("application/") && t.ends_with("+json")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,9 @@ mod fetch;
 mod resolve;
 mod tls;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -4,13 +4,16 @@
 //! is on another. An upstream's demand for credentials, a redirect or a body that is not what it claims to be becomes
 //! an [`UpstreamError`], never the caller's problem to interpret.
 
-pub mod answer;
+mod answer;
 mod credential;
-pub mod discover;
+mod discover;
 mod error;
+mod events;
 pub mod headers;
 mod pool;
+mod rpc;
 
 pub use answer::Answer;
+pub use discover::{Bounds, DiscoverError, Inventory, inventory};
 pub use error::UpstreamError;
 pub use pool::{Timeouts, Upstream};

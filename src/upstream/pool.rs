@@ -119,3 +119,6 @@ impl Upstream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

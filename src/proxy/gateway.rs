@@ -67,7 +67,7 @@ pub struct Gateway {
 struct Known(HashMap<(Kind, String), Vec<u8>>);
 
 /// The kind of a generated object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A governed server.
     Server,

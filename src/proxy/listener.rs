@@ -19,11 +19,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::gateway::Gateway;
 use super::stack;
+use crate::process::Drain;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -36,13 +36,13 @@ pub struct Listener {
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Serves until `drain` is cancelled; connections under way are tracked by `tasks` and end gracefully.
-pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: CancellationToken, tasks: TaskTracker) {
+/// Serves until the drain starts; connections under way are the drain's to wait for.
+pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
     let slots = Arc::new(Semaphore::new(gateway.config().limits.connections));
     let server = Arc::new(builder(&gateway));
     loop {
         let accepted = tokio::select! {
-            () = drain.cancelled() => return,
+            () = drain.draining().cancelled() => return,
             accepted = accept(&listener.socket, &slots) => accepted,
         };
         let (stream, peer, slot) = match accepted {
@@ -54,12 +54,13 @@ pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Cancellatio
                 continue;
             }
         };
-        let (tls, gateway, server, drain) = (listener.tls.clone(), gateway.clone(), server.clone(), drain.clone());
-        tasks.spawn(async move {
+        let (tls, gateway, server) = (listener.tls.clone(), gateway.clone(), server.clone());
+        let stop = drain.draining().clone();
+        drain.spawn(async move {
             match tls {
-                None => connection(stream, peer, gateway, &server, drain).await,
+                None => connection(stream, peer, gateway, &server, stop).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, gateway, &server, drain).await,
+                    Ok(Ok(stream)) => connection(stream, peer, gateway, &server, stop).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 },

@@ -1,3 +1,4 @@
 //! Composition: what each role of the binary is made of.
 
 pub mod demo;
+pub mod standalone;

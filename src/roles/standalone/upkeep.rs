@@ -1,0 +1,139 @@
+//! What goes on beside the calls: summed failures, the journal's health, inventories of tools.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
+
+use crate::audit::Recorder;
+use crate::mcp::list::ToolView;
+use crate::process::Drain;
+use crate::process::readiness::Readiness;
+use crate::proxy::failures::WINDOW;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::snapshot::Site;
+use crate::upstream::{Bounds, inventory as discover};
+
+/// How often the journal is asked whether it works.
+const HEALTH: Duration = Duration::from_millis(200);
+
+/// How long after a failure an inventory is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// Shows the journal's counters.
+pub fn register(registry: &mut Registry, recorder: &Recorder) {
+    registry.register_collector(Box::new(JournalCounters(recorder.clone())));
+}
+
+#[derive(Debug)]
+struct JournalCounters(Recorder);
+
+impl Collector for JournalCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = self.0.counters();
+        for (name, help, value) in [
+            ("audit_records_written", "Audit records on disk", counters.written),
+            ("audit_records_dropped", "Audit records that found no room", counters.dropped),
+            ("audit_records_failed", "Audit records refused or lost by a failed sync", counters.failed),
+            ("audit_syncs", "Journal syncs", counters.syncs),
+            ("audit_sync_microseconds", "Time spent in journal syncs", counters.sync_us),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts the periodic work.
+pub fn spawn(gateway: &Arc<Gateway>, readiness: &Readiness, drain: &Drain) {
+    let stop = drain.draining().clone();
+    let failures = gateway.clone();
+    drain.spawn(async move {
+        while !sleep_or(&stop, WINDOW / 4).await {
+            failures.failures.flush(failures.recorder(), false);
+        }
+    });
+    let (gateway, check, stop) = (gateway.clone(), readiness.check("journal"), drain.draining().clone());
+    drain.spawn(async move {
+        loop {
+            match gateway.recorder().healthy() {
+                Ok(()) => check.ready(),
+                Err(error) => check.not_ready(error.reason(), error.to_string()),
+            }
+            if sleep_or(&stop, HEALTH).await {
+                return;
+            }
+        }
+    });
+}
+
+/// Learns each server's tools as soon as it is served, so that risk is known before the first list passes.
+pub fn inventory(gateway: &Arc<Gateway>, drain: &Drain) {
+    let (gateway, follower, stop) = (gateway.clone(), drain.clone(), drain.draining().clone());
+    drain.spawn(async move {
+        let mut changes = gateway.changes();
+        let mut asked: Vec<Arc<Site>> = Vec::new();
+        loop {
+            let snapshot = gateway.snapshot();
+            asked.retain(|site| snapshot.sites().any(|now| same_tools(now, site)));
+            for site in snapshot.sites().filter(|site| site.upstream.is_some()) {
+                if !asked.iter().any(|known| same_tools(known, site)) {
+                    asked.push(site.clone());
+                    let (gateway, site, stop) = (gateway.clone(), site.clone(), stop.clone());
+                    follower.spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = learn(&gateway, &site) => {}
+                        }
+                    });
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+}
+
+/// Whether two states of a server share one catalogue.
+fn same_tools(a: &Site, b: &Site) -> bool {
+    Arc::ptr_eq(&a.catalogue, &b.catalogue)
+}
+
+/// Takes a server's inventory, trying until it answers or is served no more as it was.
+async fn learn(gateway: &Gateway, site: &Site) {
+    let Some(upstream) = &site.upstream else { return };
+    let (mut pause, longest) = RETRY;
+    loop {
+        match discover(upstream, &Bounds::default()).await {
+            Ok(found) => {
+                let views = found.tools.iter().filter_map(|raw| ToolView::read(raw.get()));
+                site.catalogue.learn(views.map(|tool| (tool.name.as_ref().into(), site.catalogue.assess(&tool))).collect());
+                return;
+            }
+            Err(error) => {
+                let server = site.server.id.display_name();
+                tracing::warn!(server, reason = error.reason(), %error, "no inventory: tools are unclassified");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+        let served = gateway.snapshot().sites().any(|now| same_tools(now, site));
+        if !served {
+            return;
+        }
+    }
+}
+
+/// Sleeps; true if `stop` came first.
+async fn sleep_or(stop: &tokio_util::sync::CancellationToken, pause: Duration) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(pause) => false,
+    }
+}

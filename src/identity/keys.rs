@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn published_secrets_refuse_the_whole_set() {
-        for member in SECRET_MEMBERS {
+        for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
             let keys = [ec(), edit(edit(ec(), "kid", json!("b")), member, json!("AAAA"))];
             assert_eq!(usable(&keys), Err(KeySetError::SecretMembers { index: 1 }), "{member}");
         }

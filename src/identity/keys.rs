@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn published_secrets_refuse_the_whole_set() {
-        for member in SECRET_MEMBERS {
+        for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
             let keys = [ec(), edit(edit(ec(), "kid", json!("b")), member, json!("AAAA"))];
             assert_eq!(usable(&keys), Err(KeySetError::SecretMembers { index: 1 }), "{member}");
         }
@@ -432,5 +432,66 @@ mod tests {
         assert_eq!(select(Some("b"), Algorithm::Rs256), Err(Some(NoKey::Unfit)));
         assert_eq!(select(None, Algorithm::Es256), Err(Some(NoKey::Ambiguous)));
         assert_eq!(select(None, Algorithm::Rs256), Err(Some(NoKey::Unknown)));
+    }
+
+    fn verifies(jwk: &Value, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        let set = KeySetParsed::parse(&json!({ "keys": [jwk] }).to_string(), &[algorithm]).unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        set.select(None, algorithm).unwrap().verifies(message.as_bytes(), &signature)
+    }
+
+    /// RFC 7515 appendix A.3 and RFC 8037 appendix A.4.
+    #[test]
+    fn published_examples_verify() {
+        let ec = json!({
+            "kty": "EC", "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        });
+        let message = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+        assert!(verifies(&ec, Algorithm::Es256, message, signature));
+        let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let message = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        assert!(verifies(&ed, Algorithm::EdDsa, message, signature));
+        assert!(verifies(&ed, Algorithm::Ed25519, message, signature), "the same under its newer name");
+    }
+
+    /// Signed by another library's reading of the same names.
+    #[test]
+    fn each_name_means_what_it_means_elsewhere() {
+        use jsonwebtoken::{Algorithm as Theirs, EncodingKey, crypto};
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let components = PublicKeyComponents::<Vec<u8>>::from(rsa.public_key());
+        let rsa_jwk =
+            json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode(components.n), "e": URL_SAFE_NO_PAD.encode(components.e)});
+        let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&rsa).unwrap();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(pkcs8.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
+        let rsa_key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+        let p384 = EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let point = p384.public_key().as_ref();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..49]), URL_SAFE_NO_PAD.encode(&point[49..]));
+        let ec_jwk = json!({"kty": "EC", "crv": "P-384", "x": x, "y": y});
+        let ec_key = EncodingKey::from_ec_der(p384.to_pkcs8v1().unwrap().as_ref());
+        for (ours, theirs, jwk, key) in [
+            (Algorithm::Rs256, Theirs::RS256, &rsa_jwk, &rsa_key),
+            (Algorithm::Rs384, Theirs::RS384, &rsa_jwk, &rsa_key),
+            (Algorithm::Rs512, Theirs::RS512, &rsa_jwk, &rsa_key),
+            (Algorithm::Ps256, Theirs::PS256, &rsa_jwk, &rsa_key),
+            (Algorithm::Ps384, Theirs::PS384, &rsa_jwk, &rsa_key),
+            (Algorithm::Ps512, Theirs::PS512, &rsa_jwk, &rsa_key),
+            (Algorithm::Es384, Theirs::ES384, &ec_jwk, &ec_key),
+        ] {
+            let signed = crypto::sign(b"message", key, theirs).unwrap();
+            assert!(verifies(jwk, ours, "message", &signed), "{ours:?}");
+            assert!(!verifies(jwk, ours, "massage", &signed), "{ours:?}");
+        }
+        let p521 = EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
+        let point = p521.public_key().as_ref();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..67]), URL_SAFE_NO_PAD.encode(&point[67..]));
+        let signed = p521.sign(&aws_lc_rs::rand::SystemRandom::new(), b"message").unwrap();
+        let jwk = json!({"kty": "EC", "crv": "P-521", "x": x, "y": y});
+        assert!(verifies(&jwk, Algorithm::Es512, "message", &URL_SAFE_NO_PAD.encode(signed)));
     }
 }

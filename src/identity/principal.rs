@@ -93,3 +93,41 @@ impl Principal {
         binding
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_an_identity_but_its_groups_is_bound() {
+        let alice = Principal {
+            authority: "corp".into(),
+            issuer: "https://as.example".into(),
+            tenant: None,
+            subject: "alice".into(),
+            kind: Kind::User,
+            client: Some("ide".into()),
+            groups: Groups::Unknown,
+            actor: None,
+        };
+        let actor = |issuer: Option<&str>| Some(Actor { subject: "agent".into(), issuer: issuer.map(Into::into) });
+        let others = [
+            Principal { authority: "corp2".into(), ..alice.clone() },
+            Principal { issuer: "https://as.example/".into(), ..alice.clone() },
+            Principal { tenant: Some("".into()), ..alice.clone() },
+            Principal { subject: "alic".into(), ..alice.clone() },
+            Principal { kind: Kind::Client, ..alice.clone() },
+            Principal { client: None, ..alice.clone() },
+            Principal { client: Some("".into()), ..alice.clone() },
+            Principal { actor: actor(None), ..alice.clone() },
+            Principal { actor: actor(Some("")), ..alice.clone() },
+        ];
+        let mut bindings: Vec<[u8; 32]> = others.iter().map(Principal::binding).collect();
+        bindings.push(alice.binding());
+        bindings.sort_unstable();
+        bindings.dedup();
+        assert_eq!(bindings.len(), others.len() + 1);
+        let joined = Principal { groups: Groups::Known(["sre".into()].into()), ..alice.clone() };
+        assert_eq!(joined.binding(), alice.binding(), "a session outlives a change of groups");
+    }
+}

@@ -121,7 +121,7 @@ pub fn is_scope_token(text: &str) -> bool {
 struct Pattern(Box<str>);
 
 impl Pattern {
-    /// Greedy matching with one point of return: quadratic at worst, and both sides are bounded.
+    /// Greedy matching with one point of return: at worst the product of the lengths; the caller bounds names.
     fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);

@@ -138,6 +138,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -167,6 +169,40 @@ mod tests {
         assert_eq!(object(b"{\"a\":\"\xff\"}"), Err(JsonError::Malformed));
         for text in ["[]", "1", "null", "\"{}\""] {
             assert_eq!(object(text.as_bytes()), Err(JsonError::NotAnObject), "{text}");
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1e300..1e300).prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(".{0,4}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_unambiguous_reads_as_anywhere_else(value in any_value()) {
+            let text = Value::Object([("a".to_owned(), value)].into_iter().collect()).to_string();
+            let plain: Map<String, Value> = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(object(text.as_bytes()), Ok(plain));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_read_as_more_than_anywhere_else(text in prop::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(read) = object(&text) {
+                prop_assert_eq!(serde_json::from_slice::<Map<String, Value>>(&text).ok(), Some(read));
+            }
         }
     }
 }

@@ -433,6 +433,33 @@ proptest! {
     }
 
     #[test]
+    fn attack_whatever_a_claim_says_an_identity_is_whole(
+        name in prop::sample::select(vec![
+            "iss", "sub", "aud", "client_id", "azp", "jti", "iat", "exp", "nbf", "scope", "scp", "groups", "act", "cnf",
+            "typ", "idtyp", "gty", "_claim_names",
+        ]),
+        value in prop_oneof![
+            Just(json!(null)), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from), "\\PC{0,6}|[\\x00-\\x20]{0,3}".prop_map(Value::from),
+            prop::collection::vec("[a-c\\x00]{0,2}", 0..4).prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(|text| json!({"sub": text, "act": {"sub": text}})),
+        ],
+    ) {
+        let mut claims = FORGE.claims();
+        claims[name] = value;
+        if let Ok(verified) = authenticate(&FORGE.token(&FORGE.header(), &claims), &strict(), NOW) {
+            let principal = verified.principal();
+            let actor = principal.actor.as_ref().map_or("none", |actor| &*actor.subject);
+            for text in [&*principal.subject, principal.client.as_deref().unwrap(), verified.token_id().unwrap(), actor] {
+                prop_assert!(!text.is_empty() && !text.contains(char::is_control));
+            }
+            prop_assert_eq!(&*principal.issuer, ISSUER);
+            prop_assert!(verified.expires() > NOW - SKEW && verified.issued().unwrap() <= NOW + SKEW);
+            prop_assert!(claims.get("cnf").is_none());
+        }
+    }
+
+    #[test]
     fn principals_that_differ_have_different_bindings(
         first in prop::array::uniform5("[ab]{0,2}"),
         second in prop::array::uniform5("[ab]{0,2}"),

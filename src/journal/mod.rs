@@ -42,7 +42,7 @@ pub use chain::Head;
 pub use checkpoint::{Checkpoint, RetentionNote, SigningKey};
 pub(crate) use checkpoint::{refuse_shared, write_private};
 pub use reader::{Position, ReadError, Reader, Record, SegmentFile, SegmentReader, Step, is_live, list};
-pub use recover::Recovery;
+pub use recover::{Recovery, highest_checkpoint};
 pub use segment::{Header, Kind};
 pub use writer::Journal;
 

@@ -69,9 +69,9 @@ async fn a_call_is_two_records_that_questions_find_as_one() {
     let get = (Some("get_issue".to_owned()), Some("error".to_owned()));
     let delete = (Some("delete_issue".to_owned()), None);
     assert_eq!(ask(Filter { principal: Some("ann".into()), ..Filter::default() }), [get.clone(), delete.clone()]);
-    assert_eq!(ask(Filter { outcome: Some("error".into()), ..Filter::default() }), [get.clone()]);
-    assert_eq!(ask(Filter { decision: Some("deny".into()), ..Filter::default() }), [delete.clone()]);
-    assert_eq!(ask(Filter { target: Some("delete_issue".into()), ..Filter::default() }), [delete.clone()]);
+    assert_eq!(ask(Filter { outcome: Some("error".into()), ..Filter::default() }), vec![get.clone()]);
+    assert_eq!(ask(Filter { decision: Some("deny".into()), ..Filter::default() }), vec![delete.clone()]);
+    assert_eq!(ask(Filter { target: Some("delete_issue".into()), ..Filter::default() }), vec![delete.clone()]);
     assert_eq!(ask(Filter { server: Some("team-a/github".into()), ..Filter::default() }).len(), 3);
     assert_eq!(ask(Filter { server: Some("team-b/github".into()), ..Filter::default() }), []);
     assert_eq!(ask(Filter { principal: Some("other:ann".into()), ..Filter::default() }), []);

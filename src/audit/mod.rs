@@ -7,12 +7,14 @@
 mod entry;
 mod event;
 mod json;
+pub mod query;
 mod quota;
 mod record;
 mod recorder;
 pub mod redact;
 pub mod ship;
 mod unfinished;
+pub mod verify;
 
 pub use entry::{Entry, Fields};
 pub use event::{
@@ -22,3 +24,6 @@ pub use event::{
 pub use quota::AuthFailureAggregator;
 pub use record::{AUTH_FAILURE, COMPLETION, CONFIG_CHANGE, DECISION, SHUTDOWN, STARTUP};
 pub use recorder::{AuditConfig, AuditError, Counters, Receipt, Recorder};
+
+#[cfg(test)]
+mod tests;

@@ -35,12 +35,11 @@ pub(super) struct Context {
 impl Context {
     /// `resource` are OpenTelemetry resource attributes such as `k8s.pod.uid`.
     pub(super) fn new(key: DigestKey, instance: &str, resource: &[(String, String)]) -> Self {
-        let mut shared = Vec::new();
+        // The version of these names and their meaning.
+        let mut shared = br#""portcullis.schema":1"#.to_vec();
         let own = ("service.instance.id".to_owned(), instance.to_owned());
         for (name, value) in std::iter::once(&own).chain(resource) {
-            if !shared.is_empty() {
-                shared.push(b',');
-            }
+            shared.push(b',');
             json::string(&mut shared, name, json::CAP);
             shared.push(b':');
             json::string(&mut shared, value, json::CAP);
@@ -292,6 +291,7 @@ mod tests {
         let expected = serde_json::json!({
             "event.name": "mcp.gateway.decision",
             "time": "2023-11-14T22:13:20.123Z",
+            "portcullis.schema": 1,
             "service.instance.id": "i-1",
             "k8s.pod.uid": "p\"1",
             "audit.id": "01890a5d-ac96-774b-bcce-b302099a8057",

@@ -157,9 +157,7 @@ fn rendered<T>(render: impl FnOnce(&mut Vec<u8>), keep: impl FnOnce(&[u8]) -> T)
     render(&mut buffer);
     let kept = keep(&buffer);
     // The same: nothing is lost but the allocation.
-    if BUFFER.try_with(|home| home.replace(buffer)).is_err() {
-        return kept;
-    }
+    drop(BUFFER.try_with(|home| home.replace(buffer)));
     kept
 }
 
@@ -190,8 +188,11 @@ impl Recorder {
         let open = unfinished::before(inner.journal.dir(), inner.epoch);
         let open = open.map_err(|error| AuditError::Unreadable(Arc::new(error)))?;
         let count = open.len() as u64;
-        for id in open {
-            self.keep_blocking(|out, now| inner.context.unknown(out, id, now))?;
+        // A batch at a time: they share its sync, and fit into the buffer.
+        for ids in open.chunks(1000) {
+            let kept = ids.iter().map(|id| self.keep(|out, now| inner.context.unknown(out, *id, now)));
+            let tickets: Vec<_> = kept.collect::<Result<_, _>>()?;
+            tickets.into_iter().try_for_each(Ticket::wait)?;
         }
         let facts = [
             ("portcullis.epoch", inner.epoch),
@@ -200,17 +201,20 @@ impl Recorder {
             ("portcullis.journal.lost_through", recovery.lost_through.unwrap_or(0)),
             ("portcullis.journal.damaged_segments", recovery.damaged_segments.len() as u64),
         ];
-        self.keep_blocking(|out, now| inner.context.lifecycle(out, STARTUP, now, &facts))?;
+        self.keep(|out, now| inner.context.lifecycle(out, STARTUP, now, &facts))?.wait()?;
         Ok(count)
     }
 
-    /// Appends and waits for the disk, or for room in the buffer.
-    fn keep_blocking(&self, render: impl Fn(&mut Vec<u8>, u64)) -> Result<(), AuditError> {
+    fn keep(&self, render: impl FnOnce(&mut Vec<u8>, u64)) -> Result<Ticket, JournalError> {
         let inner = &*self.inner;
-        let mut buffer = Vec::new();
-        render(&mut buffer, inner.clock.unix_ms());
-        inner.copy(&buffer);
-        Ok(inner.journal.append(&buffer)?.wait()?)
+        let now = inner.clock.unix_ms();
+        rendered(
+            |out| render(out, now),
+            |record| {
+                inner.copy(record);
+                inner.journal.append(record)
+            },
+        )
     }
 
     /// A call is under way: hold the guard from the request's arrival until its answer begins to stream. The journal

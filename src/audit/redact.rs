@@ -15,6 +15,9 @@ use serde_json::Value;
 use super::json;
 use crate::journal;
 
+/// Values that are redacted in one document: each costs a digest, and a stranger chooses how many match a `*`.
+const MAX_REDACTED: usize = 256;
+
 /// Recorded arguments or results are no longer than this; of longer ones the digest and the length are recorded.
 const CONTENT_CAP: usize = 32 << 10;
 
@@ -139,23 +142,39 @@ fn unescape(segment: &str) -> Option<String> {
 /// Writes `raw` (JSON) as one value with everything redacted that is to be. What is too long or is no JSON becomes an
 /// object that says so, with digest and length.
 pub(super) fn write(out: &mut Vec<u8>, key: &DigestKey, raw: &[u8], redaction: Option<&Redaction>, part: Part) {
-    let parsed = (raw.len() <= CONTENT_CAP).then(|| serde_json::from_slice::<Value>(raw).ok()).flatten();
-    let Some(mut document) = parsed else {
-        let mut object = json::Object::begin(out);
-        object.word("portcullis.omitted", if raw.len() > CONTENT_CAP { "TooLong" } else { "NotJson" });
-        object.word("digest", &key.digest(&[raw]));
-        object.number("bytes", raw.len() as i128);
-        object.end();
-        return;
-    };
-    for pointer in redaction.map(|redaction| redaction.pointers(part)).unwrap_or_default() {
-        redact(&mut document, pointer, key);
+    let pointers = redaction.map(|redaction| redaction.pointers(part)).unwrap_or_default();
+    match redacted(key, raw, pointers) {
+        Ok(document) => json::value(out, &document),
+        Err(why) => {
+            let mut object = json::Object::begin(out);
+            object.word("portcullis.omitted", why);
+            object.word("digest", &key.digest(&[raw]));
+            object.number("bytes", raw.len() as i128);
+            object.end();
+        }
     }
-    json::value(out, &document);
 }
 
-fn redact(value: &mut Value, pointer: &[String], key: &DigestKey) {
+/// The document with everything redacted, or why it cannot be recorded.
+fn redacted(key: &DigestKey, raw: &[u8], pointers: &[Vec<String>]) -> Result<Value, &'static str> {
+    if raw.len() > CONTENT_CAP {
+        return Err("TooLong");
+    }
+    let mut document = serde_json::from_slice(raw).map_err(|_| "NotJson")?;
+    let mut left = MAX_REDACTED;
+    for pointer in pointers {
+        redact(&mut document, pointer, key, &mut left);
+    }
+    if left == 0 { Err("TooManyRedactions") } else { Ok(document) }
+}
+
+/// Replaces what `pointer` names, at most `left` values: when it comes to 0, the document must not be used.
+fn redact(value: &mut Value, pointer: &[String], key: &DigestKey, left: &mut usize) {
+    if *left == 0 {
+        return;
+    }
     let Some((segment, rest)) = pointer.split_first() else {
+        *left -= 1;
         let digest = key.digest(&[value.to_string().as_bytes()]);
         let mut text = String::with_capacity(digest.len() + 9);
         if write!(text, "redacted:{digest}").is_ok() {
@@ -165,17 +184,17 @@ fn redact(value: &mut Value, pointer: &[String], key: &DigestKey) {
     };
     match value {
         Value::Object(members) if segment == "*" => {
-            members.values_mut().for_each(|member| redact(member, rest, key));
+            members.values_mut().for_each(|member| redact(member, rest, key, left));
         }
         Value::Object(members) => {
             // A member that differs by case only is the same secret to many a server.
             let alike = members.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case(segment));
-            alike.for_each(|(_, member)| redact(member, rest, key));
+            alike.for_each(|(_, member)| redact(member, rest, key, left));
         }
-        Value::Array(items) if segment == "*" => items.iter_mut().for_each(|item| redact(item, rest, key)),
+        Value::Array(items) if segment == "*" => items.iter_mut().for_each(|item| redact(item, rest, key, left)),
         Value::Array(items) => {
             if let Some(item) = segment.parse().ok().and_then(|at: usize| items.get_mut(at)) {
-                redact(item, rest, key);
+                redact(item, rest, key, left);
             }
         }
         _ => {}
@@ -219,6 +238,9 @@ mod tests {
         let out = redacted(&long, &[]);
         assert!(out.contains("TooLong") && !out.contains("secret"), "{out}");
         assert!(redacted("{\"password\": nonsense", &[]).contains("NotJson"));
+        let many = format!("[{}]", vec!["77"; 300].join(","));
+        let out = redacted(&many, &["/args/*"]);
+        assert!(out.contains("TooManyRedactions") && !out.contains("redacted:"), "{out}");
     }
 
     #[test]

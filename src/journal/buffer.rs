@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::segment::{Kind, PREFIX, SUFFIX, push_frame};
-use super::{JournalError, SyncPolicy};
+use super::{JournalError, STALL, SyncPolicy};
 
 /// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -206,6 +206,9 @@ pub(super) struct Shared {
     /// Copy of `Buffer::waiting` that a departing call reads without the lock.
     waiting: AtomicUsize,
     pub(super) sums: Sums,
+    begun: Instant,
+    /// Since when the writer is at work, in milliseconds after `begun`; 0 while it waits for work.
+    busy_since: AtomicU64,
     policy: SyncPolicy,
     buffer_bytes: usize,
     max_record: usize,
@@ -219,6 +222,8 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             sums: Sums::default(),
+            begun: Instant::now(),
+            busy_since: AtomicU64::new(0),
             policy,
             buffer_bytes,
             max_record,
@@ -294,7 +299,18 @@ impl Shared {
     }
 
     /// Waits for work, at most until `tick`. `reuse` becomes the next buffer.
-    pub(super) fn next(&self, tick: Instant, mut reuse: Vec<u8>) -> Work {
+    pub(super) fn next(&self, tick: Instant, reuse: Vec<u8>) -> Work {
+        self.busy_since.store(0, Ordering::Relaxed);
+        let work = self.wait_for_work(tick, reuse);
+        self.busy_since.store(self.elapsed_ms().max(1), Ordering::Relaxed);
+        work
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wait_for_work(&self, tick: Instant, mut reuse: Vec<u8>) -> Work {
         reuse.clear();
         let mut buffer = lock(&self.buffer);
         loop {
@@ -367,6 +383,11 @@ impl Shared {
     }
 
     pub(super) fn healthy(&self) -> Result<(), JournalError> {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        let stalled = if since == 0 { 0 } else { self.elapsed_ms().saturating_sub(since) };
+        if u128::from(stalled) > STALL.as_millis() {
+            return Err(JournalError::Stalled { seconds: stalled / 1000 });
+        }
         let buffer = lock(&self.buffer);
         match &buffer.down {
             Some(error) => Err(error.clone()),
@@ -408,5 +429,66 @@ impl Drop for InFlight {
         if waiting > 0 && waiting >= before.saturating_sub(1) {
             self.shared.wake.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A policy whose clock never strikes: only counts decide.
+    fn shared(at: usize) -> Arc<Shared> {
+        let never = Duration::from_secs(3600);
+        Arc::new(Shared::new(SyncPolicy { at, linger: never, lazy: never }, 1 << 20, 1 << 10))
+    }
+
+    fn taken(shared: &Shared) -> Option<(usize, usize)> {
+        match shared.next(Instant::now(), Vec::new()) {
+            Work::Batch(taken) | Work::Close(taken) => Some((taken.records, taken.waiting)),
+            Work::Tick => None,
+        }
+    }
+
+    #[test]
+    fn it_is_time_when_every_call_under_way_waits() {
+        let shared = shared(32);
+        let _waits = [shared.enter(), shared.enter()];
+        let leaves = shared.enter();
+        let _tickets = [shared.append(b"a").unwrap(), shared.append(b"b").unwrap()];
+        assert_eq!(taken(&shared), None, "the third call may append soon");
+        drop(leaves);
+        assert_eq!(taken(&shared), Some((2, 2)));
+        let _ticket = shared.append(b"c").unwrap();
+        assert_eq!(taken(&shared), None);
+    }
+
+    #[test]
+    fn it_is_time_when_enough_wait() {
+        let shared = shared(3);
+        let _others: Vec<_> = (0..100).map(|_| shared.enter()).collect();
+        assert!(shared.offer(b"rides", Room::Half));
+        let _tickets = [shared.append(b"a").unwrap(), shared.append(b"b").unwrap()];
+        assert_eq!(taken(&shared), None);
+        let _third = shared.append(b"c").unwrap();
+        assert_eq!(taken(&shared), Some((4, 3)), "what nobody waits for rides along");
+    }
+
+    #[test]
+    fn it_is_time_after_the_linger_and_without_guards_at_once() {
+        let shared = Arc::new(Shared::new(SyncPolicy { linger: Duration::ZERO, ..SyncPolicy::default() }, 1 << 20, 99));
+        let _others = [shared.enter(), shared.enter()];
+        let _ticket = shared.append(b"a").unwrap();
+        assert_eq!(taken(&shared), Some((1, 1)));
+        let shared = self::shared(32);
+        let _ticket = shared.append(b"a").unwrap();
+        assert_eq!(taken(&shared), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_writer_that_ends_leaves_nobody_waiting() {
+        let shared = shared(1);
+        let ticket = shared.append(b"a").unwrap();
+        drop(shared.next(Instant::now(), Vec::new()));
+        assert!(matches!(ticket.wait(), Err(JournalError::Closed)));
     }
 }

@@ -73,11 +73,15 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// A key that others may read or write is not a key.
+/// A key that everybody may read or write is not a key. Rights of the group are taken away instead: Kubernetes gives
+/// them to every file on a volume of a Pod with an `fsGroup`, each time it is mounted.
 pub(crate) fn refuse_shared(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & 0o077 == 0 {
         return Ok(());
+    }
+    if mode & 0o007 == 0 {
+        return fs::set_permissions(path, fs::Permissions::from_mode(0o600));
     }
     let what =
         format!("mode {:o} lets others at the key; make it 0600, and replace it if they may have it", mode & 0o777);
@@ -253,7 +257,10 @@ mod tests {
         let made = SigningKey::load_or_create(&path).unwrap();
         assert_eq!(SigningKey::load_or_create(&path).unwrap().public(), made.public());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        assert_eq!(SigningKey::load_or_create(&path).unwrap().public(), made.public());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
         assert_eq!(SigningKey::load_or_create(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert!(!format!("{made:?}").contains("pair"));
     }

@@ -42,7 +42,7 @@ pub use chain::Head;
 pub use checkpoint::{Checkpoint, RetentionNote, SigningKey};
 pub(crate) use checkpoint::{refuse_shared, write_private};
 pub use reader::{Position, ReadError, Reader, Record, SegmentFile, SegmentReader, Step, is_live, list};
-pub use recover::Recovery;
+pub use recover::{Recovery, highest_checkpoint};
 pub use segment::{Header, Kind};
 pub use writer::Journal;
 
@@ -91,7 +91,8 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
     /// The longest record.
     pub max_record_bytes: usize,
-    /// Records that are accepted and not yet written, in bytes. Records that nobody waits for get half of it.
+    /// Records that are accepted and not yet written, in bytes. Records that nobody waits for get half of it. At least
+    /// four of the longest records are held.
     pub buffer_bytes: usize,
     /// When to sync.
     pub sync: SyncPolicy,
@@ -153,6 +154,12 @@ pub enum JournalError {
     /// More records wait than the buffer holds.
     #[error("the journal's buffer is full: its disk is slower than the calls")]
     Busy,
+    /// The disk has not answered for [`STALL`]. Those who wait keep waiting; their callers' deadlines are theirs.
+    #[error("the journal's disk has not answered a write or sync for {seconds} seconds")]
+    Stalled {
+        /// How long.
+        seconds: u64,
+    },
     /// The record is longer than the journal accepts.
     #[error("a record of {bytes} bytes is longer than the limit of {limit}")]
     TooLarge {
@@ -180,6 +187,7 @@ impl JournalError {
             Self::Poisoned { .. } => "JournalPoisoned",
             Self::Io { .. } => "JournalIo",
             Self::Busy => "JournalBusy",
+            Self::Stalled { .. } => "JournalStalled",
             Self::TooLarge { .. } => "JournalRecordTooLarge",
             Self::Closed => "JournalClosed",
             Self::Locked { .. } => "JournalLocked",
@@ -190,6 +198,9 @@ impl JournalError {
         Self::Io { what, detail: error.to_string().into() }
     }
 }
+
+/// A write or sync that takes longer is told by [`Journal::healthy`].
+pub const STALL: Duration = Duration::from_secs(5);
 
 fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;

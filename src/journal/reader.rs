@@ -132,6 +132,8 @@ impl ReadError {
 }
 
 const WINDOW: usize = 256 << 10;
+/// How much of what no segment owns is looked at.
+const MAX_REMAINS: u64 = 256 << 20;
 
 /// One segment, read from its start.
 #[derive(Debug)]
@@ -277,10 +279,11 @@ impl SegmentReader {
         Ok(self.window.get(..want.min(filled)).unwrap_or_default())
     }
 
-    /// What lies behind the current offset and is not zero: the remains of a write that was cut, or worse.
+    /// What lies behind the current offset and is not zero: the remains of a write that was cut, or worse. Of a file
+    /// that somebody made enormous, the first [`MAX_REMAINS`] bytes.
     pub fn remains(&self) -> Result<Vec<u8>, ReadError> {
         let io = |error| ReadError::Io { path: self.path.clone(), error };
-        let len = self.file.metadata().map_err(io)?.len().saturating_sub(self.offset);
+        let len = self.file.metadata().map_err(io)?.len().saturating_sub(self.offset).min(MAX_REMAINS);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         match self.file.read_exact_at(&mut bytes, self.offset) {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(io(error)),

@@ -98,7 +98,7 @@ fn closed(segments: &[(&super::SegmentFile, SegmentReader)]) -> Vec<Closed> {
 }
 
 /// The latest signed checkpoint in bytes that no segment owns: what it vouches for was acknowledged and is gone.
-pub(crate) fn highest_checkpoint(bytes: &[u8]) -> Option<u64> {
+pub fn highest_checkpoint(bytes: &[u8]) -> Option<u64> {
     const START: &[u8] = b"{\"instance\":";
     let starts = bytes.windows(START.len()).enumerate().filter(|(_, window)| *window == START);
     starts

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -70,6 +70,7 @@ impl Journal {
         config.max_record_bytes = config.max_record_bytes.min(MAX_PAYLOAD);
         let longest = count(PREFIX + config.max_record_bytes + SUFFIX);
         config.segment_bytes = config.segment_bytes.max(4 * longest).max(16 << 10);
+        config.buffer_bytes = config.buffer_bytes.max(4 * (PREFIX + config.max_record_bytes + SUFFIX));
         make_private(&config.dir).map_err(|e| JournalError::io("make its folder", &e))?;
         let held = hold(&config.dir)?;
         let key = SigningKey::load_or_create(&config.key_file).map_err(|e| JournalError::io("load its key", &e))?;
@@ -139,7 +140,11 @@ impl Journal {
 }
 
 fn make_private(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    if fs::metadata(dir)?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 /// Takes the folder for this process. A reader may look at the lock for a moment, so one refusal is not final.

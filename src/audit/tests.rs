@@ -1,0 +1,148 @@
+//! From the recorder through the journal to the questions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::query::{Filter, Tail, query};
+use super::verify::{Expectation, verify};
+use super::*;
+use crate::journal::SystemClock;
+
+fn open(dir: &Path) -> (Recorder, u64) {
+    let (recorder, recovery) = Recorder::open(AuditConfig::in_state_dir(dir), Arc::new(SystemClock)).unwrap();
+    let unfinished = recorder.start(&recovery).unwrap();
+    (recorder, unfinished)
+}
+
+fn event<'a>(subject: &'a str, tool: &'a str, verdict: Verdict) -> DecisionEvent<'a> {
+    DecisionEvent {
+        method: "tools/call",
+        target: Target::Tool(tool),
+        principal: Some(PrincipalFields { authority: "corp", subject, kind: "User", ..PrincipalFields::default() }),
+        server: ServerFields { uid: "u", namespace: "team-a", name: "github" },
+        verdict: Some(verdict),
+        reason: "Because",
+        ..DecisionEvent::default()
+    }
+}
+
+fn completion(outcome: Outcome) -> CompletionEvent<'static> {
+    CompletionEvent {
+        outcome,
+        delivery: Delivery::Durable,
+        reason: None,
+        rpc_status: None,
+        upstream_status: Some(200),
+        duration_us: 10,
+        response_bytes: 2,
+        result: None,
+        redact: None,
+    }
+}
+
+async fn decide(recorder: &Recorder, event: &DecisionEvent<'_>) -> AuditId {
+    let receipt = recorder.decision(Delivery::Durable, event);
+    let id = receipt.id();
+    receipt.durable().await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_call_is_two_records_that_questions_find_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let (recorder, _) = open(dir.path());
+    let mut tail =
+        Tail::open(&folder, Filter { principal: Some("corp:ann".into()), ..Filter::default() }, false).unwrap();
+    let id = decide(&recorder, &event("ann", "get_issue", Verdict::Allow)).await;
+    recorder.completion(id, &completion(Outcome::Error));
+    let other = decide(&recorder, &event("bob", "get_issue", Verdict::Allow)).await;
+    recorder.completion(other, &completion(Outcome::Result));
+    decide(&recorder, &event("ann", "delete_issue", Verdict::Deny)).await;
+    recorder.close();
+    assert_eq!(recorder.counters().written, 7);
+
+    let ask = |filter: Filter| -> Vec<_> {
+        let calls = query(&folder, &filter, 10).unwrap().calls;
+        calls.into_iter().map(|call| (call.entry.fields.tool, call.completion.and_then(|c| c.fields.outcome))).collect()
+    };
+    let get = (Some("get_issue".to_owned()), Some("error".to_owned()));
+    let delete = (Some("delete_issue".to_owned()), None);
+    assert_eq!(ask(Filter { principal: Some("ann".into()), ..Filter::default() }), [get.clone(), delete.clone()]);
+    assert_eq!(ask(Filter { outcome: Some("error".into()), ..Filter::default() }), vec![get.clone()]);
+    assert_eq!(ask(Filter { decision: Some("deny".into()), ..Filter::default() }), vec![delete.clone()]);
+    assert_eq!(ask(Filter { target: Some("delete_issue".into()), ..Filter::default() }), vec![delete.clone()]);
+    assert_eq!(ask(Filter { server: Some("team-a/github".into()), ..Filter::default() }).len(), 3);
+    assert_eq!(ask(Filter { server: Some("team-b/github".into()), ..Filter::default() }), []);
+    assert_eq!(ask(Filter { principal: Some("other:ann".into()), ..Filter::default() }), []);
+    assert_eq!(ask(Filter { until_unix_ms: Some(1), ..Filter::default() }), []);
+    assert_eq!(ask(Filter { since_unix_ms: Some(1), event: Some(STARTUP.into()), ..Filter::default() }).len(), 1);
+    let newest = query(&folder, &Filter { event: Some(DECISION.into()), ..Filter::default() }, 1).unwrap();
+    assert!(newest.truncated);
+    assert_eq!(newest.calls[0].entry.fields.tool.as_deref(), Some("delete_issue"));
+
+    let followed: Vec<_> = std::iter::from_fn(|| tail.poll().unwrap()).map(|entry| entry.fields.event).collect();
+    assert_eq!(followed, [DECISION, COMPLETION, DECISION]);
+
+    let report = verify(&folder, &Expectation::default()).unwrap();
+    assert!(report.holds());
+    assert_eq!((report.decisions, report.completions), (3, 2));
+    assert_eq!((report.decisions_without_completion, report.completions_without_decision), (0, 0));
+}
+
+#[tokio::test]
+async fn calls_that_a_run_left_open_end_as_unknown_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, unfinished) = open(dir.path());
+    assert_eq!(unfinished, 0);
+    let done = decide(&recorder, &event("ann", "a", Verdict::Allow)).await;
+    let left = decide(&recorder, &event("ann", "b", Verdict::Allow)).await;
+    decide(&recorder, &event("ann", "c", Verdict::Deny)).await;
+    recorder.completion(done, &completion(Outcome::Result));
+    drop(recorder);
+
+    // A run that ended before it had closed them: the next one still finds them.
+    drop(Recorder::open(AuditConfig::in_state_dir(dir.path()), Arc::new(SystemClock)).unwrap());
+    let (recorder, unfinished) = open(dir.path());
+    assert_eq!(unfinished, 1);
+    drop(recorder);
+    let (recorder, unfinished) = open(dir.path());
+    assert_eq!(unfinished, 0);
+    drop(recorder);
+
+    let filter = Filter { outcome: Some("unknown".into()), ..Filter::default() };
+    let calls = query(&dir.path().join("journal"), &filter, 10).unwrap().calls;
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].entry.fields.id, Some(left.to_string()));
+}
+
+#[tokio::test]
+async fn a_closed_journal_refuses_durable_decisions_and_counts_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _) = open(dir.path());
+    assert!(recorder.healthy().is_ok());
+    recorder.close();
+    let event = event("ann", "a", Verdict::Allow);
+    let receipt = recorder.decision(Delivery::Durable, &event);
+    assert_eq!(receipt.durable().await.unwrap_err().reason(), "JournalClosed");
+    let receipt = recorder.decision(Delivery::BestEffort, &event);
+    let id = receipt.id();
+    assert!(receipt.durable().await.is_ok());
+    recorder.completion(id, &completion(Outcome::Result));
+    let counters = recorder.counters();
+    assert_eq!((counters.failed, counters.dropped, counters.completions_dropped), (1, 2, 1));
+    assert!(recorder.healthy().is_err());
+}
+
+#[test]
+fn ids_are_version_7_distinct_and_sorted_within_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _) = open(dir.path());
+    let event = event("ann", "a", Verdict::Deny);
+    let ids: Vec<_> = (0..3000).map(|_| recorder.decision(Delivery::BestEffort, &event).id()).collect();
+    let mut distinct = ids.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), ids.len());
+    assert!(ids.iter().all(|id| AuditId::parse(&id.to_string()) == Some(*id) && id.to_string().as_bytes()[14] == b'7'));
+}

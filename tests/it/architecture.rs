@@ -119,9 +119,9 @@ fn the_page_is_read_as_it_is_meant() {
 
 #[test]
 fn allowed_sources_pass() {
-    let fine = "use crate::api::v1::{self, Server as Kind};\nuse std::time::Duration;\nuse std::net::IpAddr;\n\
+    let fine = "use crate::api::v1::{self, Server as Kind};\nuse Kind as K;\n#[path = \"rule_tests.rs\"]\nmod more;\nuse std::time::Duration;\nuse std::net::IpAddr;\n\
                 fn f(x: super::super::api::X) -> Duration { self::g(); format!(\"{}\", crate::api::y()); x }\n\
-                #[cfg(test)]\nmod tests { use super::*; fn t() { std::fs::read(\"x\"); std::time::Instant::now(); } }";
+                #[cfg(test)]\nmod tests { #[path = \"../../../tests/x.rs\"] mod x; use super::*; fn t() { std::fs::read(\"x\"); std::time::Instant::now(); } }";
     assert_eq!(judged("src/policy/rule.rs", fine), Vec::<String>::new());
     assert_eq!(judged("src/egress/mod.rs", "use tokio::net::{TcpStream, lookup_host};"), Vec::<String>::new());
     let accept = "use tokio::net::{TcpListener, TcpStream};";
@@ -159,7 +159,13 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("plane to top", "src/proxy/mod.rs", "use crate::roles::x;", "proxy -> roles"),
     ("the crate's root", "src/policy/rule.rs", "use crate::Thing;", "`Thing` is no folder"),
     ("everything", "src/roles/x.rs", "use crate::*;", "glob"),
-    ("the crate under another name", "src/policy/rule.rs", "use crate as c;", "another name"),
+    (
+        "the crate under another name",
+        "src/policy/rule.rs",
+        "use crate as c;\nfn f() { c::fleet::g() }",
+        ":2: policy -> fleet",
+    ),
+    ("std under another name", "src/policy/rule.rs", "use std as s;\nfn f() { s::fs::read(x); }", ":2:"),
     ("a re-export", "src/fleet/mod.rs", "pub use crate::policy::Rule;", "re-export"),
     ("a file from elsewhere", "src/policy/mod.rs", "#[path = \"../fleet/x.rs\"]\nmod x;", "path"),
     ("text from elsewhere", "src/policy/mod.rs", "include!(\"../fleet/x.rs\");", "include!"),

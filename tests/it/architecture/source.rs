@@ -69,6 +69,13 @@ fn is_cfg_test(attributes: &[Attribute]) -> bool {
         .any(|a| a.path().is_ident("cfg") && matches!(&a.meta, Meta::List(list) if list.tokens.to_string() == "test"))
 }
 
+/// `#[path = ".."]` may name a file beside or below the one it stands in, and nothing else.
+fn leads_elsewhere(attribute: &Attribute) -> bool {
+    let Meta::NameValue(named) = &attribute.meta else { return false };
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) = &named.value else { return false };
+    named.path.is_ident("path") && (path.value().contains("..") || path.value().starts_with('/'))
+}
+
 impl Walk<'_> {
     fn say(&mut self, line: usize, what: &str) {
         self.found.push(format!("{}:{line}: {} {what}", self.file, self.folder));
@@ -245,7 +252,7 @@ impl<'ast> Visit<'ast> for NameCollector<'_, '_> {
 impl<'ast> Visit<'ast> for Walk<'_> {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         let line = item.ident.span().start().line;
-        if item.attrs.iter().any(|a| a.path().is_ident("path")) {
+        if !self.in_test && item.attrs.iter().any(leads_elsewhere) {
             self.say(line, "takes a file from elsewhere with #[path]: a file's place says what it may do");
         }
         let test = is_cfg_test(&item.attrs);
@@ -262,10 +269,6 @@ impl<'ast> Visit<'ast> for Walk<'_> {
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         for import in self.imports(item) {
-            let is_root = import.path.len() == 1;
-            if is_root && import.called.as_ref().is_some_and(|called| *called != import.path[0]) {
-                self.say(import.line, &format!("gives `{}` another name, which hides arrows", import.path[0]));
-            }
             let ours = import.path.first().is_some_and(|root| root == "crate");
             let elsewhere = ours && import.path.get(1).is_some_and(|target| *target != self.folder);
             if elsewhere && !matches!(item.vis, Visibility::Inherited) {

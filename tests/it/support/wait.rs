@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Far above anything that a loaded machine needs; reaching it is a failure, not a measurement.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until the answer is there; panics with `what` when patience ends.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

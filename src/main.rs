@@ -1,5 +1,12 @@
-//! The `portcullis` binary: parse the command line, run it, exit with its code.
+//! The `portcullis` binary: install the crypto provider, parse the command line, run it, exit with its code.
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One provider for the whole process, chosen here and not by whoever links in first.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: a TLS provider was already installed");
+        return ExitCode::from(2);
+    }
     portcullis::cli::main()
 }

@@ -1,8 +1,44 @@
 //! The command line: one file per verb.
+//!
+//! Invariant: exit code 0 means that what was asked for holds, 1 that it does not, 2 that the question was wrong or
+//! could not be answered.
+
+pub mod output;
+pub mod standalone;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// Portcullis puts a gate in front of MCP servers: every call is decided per identity before it runs, and recorded.
+#[derive(Parser)]
+#[command(
+    name = "portcullis",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 it holds, 1 it does not hold, 2 wrong usage or an I/O error.\n\
+                  Every option can be set by an environment variable, shown in brackets.\n\
+                  Start with `portcullis quickstart`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve the servers and policies of a folder of manifests, without a cluster
+    Standalone(standalone::Args),
+}
+
 /// Parses the arguments, runs the verb, and answers with its exit code: 0 holds, 1 does not hold, 2 usage or I/O.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    let run = match Cli::parse().verb {
+        Verb::Standalone(args) => standalone::run(args),
+    };
+    run.unwrap_or_else(|error| {
+        eprintln!("error: {}", output::printable(&format!("{error:#}")));
+        ExitCode::from(2)
+    })
 }

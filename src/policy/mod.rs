@@ -10,13 +10,9 @@ pub mod decision;
 pub mod evaluate;
 pub mod index;
 pub mod list;
-<<<<<<< HEAD
 pub mod pattern;
-=======
-mod pattern;
 #[cfg(test)]
 pub(crate) mod reference;
->>>>>>> policy
 pub mod request;
 pub mod rule;
 #[cfg(test)]

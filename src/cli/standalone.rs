@@ -1,0 +1,138 @@
+//! `portcullis standalone`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use http::HeaderValue;
+
+use crate::egress::{self, AllowPrivate};
+use crate::process::drain::Finish;
+use crate::process::telemetry::{self, Format};
+use crate::proxy::config::Limits;
+use crate::resolve::PublicUrl;
+use crate::roles::standalone::{Options, Standalone};
+
+/// Serve the servers and policies of a folder of manifests, without a cluster.
+///
+/// The folder is watched: a changed policy is enforced within a second, also for sessions that are open. A file that
+/// cannot be read, or an object that is refused, is named in the log and on the admin listener's /readyz; meanwhile the
+/// last accepted Deny rules stay in force and Allow rules of what is broken stop.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A folder or file of manifests; may be given several times
+    #[arg(long, env = "PORTCULLIS_MANIFESTS", value_name = "DIR", required = true, value_delimiter = ',')]
+    manifests: Vec<PathBuf>,
+    /// The gateway's own folder: keys, journal, issued tokens. Made with mode 0700
+    #[arg(long, env = "PORTCULLIS_STATE_DIR", value_name = "DIR")]
+    state_dir: PathBuf,
+    #[command(flatten)]
+    serving: Serving,
+}
+
+/// How a gateway on one machine serves: shared by `standalone` and `quickstart`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Serving {
+    /// Where callers connect
+    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8420")]
+    pub listen: SocketAddr,
+    /// The URL under which callers reach the gateway [default: http:// and the listening address, on loopback]
+    #[arg(long, env = "PORTCULLIS_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+    /// A host name, besides loopback ones, under which the admin listener may be called
+    #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    pub admin_hosts: Vec<String>,
+    /// Certificate chain of the public listener (PEM); read again when it changes
+    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the public listener (PEM)
+    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// A proxy in front ends TLS, so the listener speaks clear text although the public URL is https
+    #[arg(long, env = "PORTCULLIS_TLS_TERMINATED_BEFORE_PROXY")]
+    pub tls_terminated_before_proxy: bool,
+    /// A browser origin whose pages may call, such as https://inspector.example.com
+    #[arg(long = "allowed-origin", env = "PORTCULLIS_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allowed_origins: Vec<HeaderValue>,
+    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
+    #[arg(
+        long,
+        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
+        value_name = "true|CIDR,...",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    pub allow_private_upstreams: Option<AllowPrivate>,
+    /// PEM certificates trusted for upstreams and issuers besides the system's
+    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
+    pub extra_ca: Option<PathBuf>,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, env = "PORTCULLIS_SYSTEM_NAMESPACE", value_name = "NAME", default_value = "portcullis-system")]
+    pub system_namespace: String,
+    /// Copy every audit record to standard output as a JSON line
+    #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT")]
+    pub audit_stdout: bool,
+}
+
+impl Serving {
+    /// The options of a gateway over these manifests.
+    ///
+    /// # Errors
+    /// If an URL or a file cannot be used.
+    pub fn options(self, manifests: Vec<PathBuf>, state_dir: PathBuf) -> anyhow::Result<Options> {
+        let extra_roots_pem = self.extra_ca.map(std::fs::read_to_string).transpose()?;
+        let public_url = self.public_url.map(|url| {
+            PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}"))
+        });
+        Ok(Options {
+            manifests,
+            state_dir,
+            listen: self.listen,
+            public_url: public_url.transpose()?,
+            admin_listen: self.admin_listen,
+            admin_hosts: self.admin_hosts,
+            system_namespace: self.system_namespace,
+            tls: self.tls_cert.zip(self.tls_key),
+            tls_terminated_before_proxy: self.tls_terminated_before_proxy,
+            allowed_origins: self.allowed_origins,
+            egress: egress::Policy {
+                allow_private: self.allow_private_upstreams.unwrap_or_default(),
+                extra_roots_pem,
+                ..egress::Policy::default()
+            },
+            audit_stdout: self.audit_stdout,
+            limits: Limits::default(),
+        })
+    }
+}
+
+/// Serves until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    telemetry::init(Format::Auto, None)?;
+    runtime()?.block_on(async {
+        let options = args.serving.options(args.manifests, args.state_dir)?;
+        let gateway = Standalone::start(options).await?;
+        gateway.drain().on_signals()?;
+        Ok(ended(gateway.finish().await))
+    })
+}
+
+/// The runtime of everything that serves.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// The exit code of a drain: calls that were cut off are not a clean end.
+pub fn ended(finish: Finish) -> ExitCode {
+    match finish {
+        Finish::Clean => ExitCode::SUCCESS,
+        Finish::Aborted(calls) | Finish::TimedOut(calls) => {
+            tracing::warn!(calls, "connections were cut off");
+            ExitCode::from(1)
+        }
+    }
+}

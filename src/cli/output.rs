@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 
 /// The form of an answer.
@@ -36,14 +36,14 @@ pub enum Tone {
 /// A table in the house's style: a rule below the head, nothing else.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
     if !io::stdout().is_terminal() {
         // A script or a file must get whole lines, whatever the width of some terminal.
         table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     }
     table.set_header(head.map(|title| Cell::new(title.to_uppercase()).add_attribute(Attribute::Bold)));
     for column in table.column_iter_mut() {
-        column.set_padding((0, 2)).set_cell_alignment(CellAlignment::Left);
+        column.set_padding((0, 2));
     }
     table
 }

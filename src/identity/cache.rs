@@ -32,25 +32,26 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// A bounded store of verified tokens.
+/// A bounded store of verified tokens, each with what its keeper derived from it once.
 #[derive(Debug)]
-pub struct VerifiedCache {
-    entries: Cache<TokenDigest, Arc<Verified>>,
+pub struct VerifiedCache<T> {
+    entries: Cache<TokenDigest, Arc<T>>,
 }
 
-impl VerifiedCache {
+impl<T: AsRef<Verified>> VerifiedCache<T> {
     /// A cache of at most `capacity` tokens.
-    pub fn new(capacity: usize) -> VerifiedCache {
+    pub fn new(capacity: usize) -> VerifiedCache<T> {
         VerifiedCache { entries: Cache::new(capacity) }
     }
 
     /// The token as verified earlier, if that was under one of `anchors` as it is now.
-    pub fn get(&self, digest: &TokenDigest, anchors: &[Arc<Anchor>]) -> Option<Arc<Verified>> {
-        self.entries.get(digest).filter(|verified| verified.anchor_in(anchors).is_some())
+    pub fn get(&self, digest: &TokenDigest, anchors: &[Arc<Anchor>]) -> Option<Arc<T>> {
+        self.entries.get(digest).filter(|entry| (**entry).as_ref().anchor_in(anchors).is_some())
     }
 
     /// Stores what [`super::token::verify`] proved about the token with this digest.
-    pub fn insert(&self, digest: TokenDigest, verified: Arc<Verified>) {
-        self.entries.insert(digest, verified);
+    pub fn insert(&self, digest: TokenDigest, entry: Arc<T>) {
+        self.entries.insert(digest, entry);
     }
 }
+

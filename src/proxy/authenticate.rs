@@ -7,21 +7,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Response};
-use quick_cache::sync::Cache;
 
 use super::body::Body;
 use super::gateway::{self, Gateway};
 use super::respond;
 use super::snapshot::{Site, Snapshot};
 use crate::identity::bearer;
-use crate::identity::cache::TokenDigest;
+use crate::identity::cache::{TokenDigest, VerifiedCache};
 use crate::identity::token::{self, TokenError, Verified};
 use crate::mcp::answer::Own;
 use crate::policy::index::PrincipalKeys;
 use crate::seal::{Owner, Purpose};
 
-/// How many verified tokens are remembered.
-const TOKENS: usize = 16 * 1024;
+/// How many callers are remembered.
+pub const TOKENS: usize = 16 * 1024;
 
 /// A verified token and what is derived from it once.
 #[derive(Debug)]
@@ -32,15 +31,14 @@ pub struct Caller {
     pub keys: PrincipalKeys,
 }
 
-/// Tokens that were verified, by digest. Only verified tokens are kept, so strangers cannot push entries out.
-#[derive(Debug)]
-pub struct Callers(Cache<TokenDigest, Arc<Caller>>);
-
-impl Default for Callers {
-    fn default() -> Self {
-        Self(Cache::new(TOKENS))
+impl AsRef<Verified> for Caller {
+    fn as_ref(&self) -> &Verified {
+        &self.verified
     }
 }
+
+/// The callers of late.
+pub type Callers = VerifiedCache<Caller>;
 
 /// Whom an id that leaves the gateway belongs to.
 pub fn owner<'a>(purpose: Purpose, site: &'a Site, caller: &'a Caller) -> Owner<'a> {
@@ -83,13 +81,9 @@ async fn identify(
     })?;
     let now = gateway::now();
     let digest = TokenDigest::of(text);
-    if let Some(caller) = gateway.callers.0.get(&digest) {
-        match admit(&caller, site, now) {
-            Ok(()) => return Ok(caller),
-            // The authority's keys or rules changed: the token is proven anew.
-            Err(TokenError::UntrustedAuthority) => {}
-            Err(error) => return Err(refused(site, &error)),
-        }
+    // A token that was proven under other keys or rules is not found, and is proven anew.
+    if let Some(caller) = gateway.callers.get(&digest, site.anchors()) {
+        return admit(&caller, site, now).map(|()| caller).map_err(|error| refused(site, &error));
     }
     let verified = match token::verify(text, site.anchors(), now) {
         Err(error) => match error.refreshable() {
@@ -101,7 +95,7 @@ async fn identify(
     let verified = verified.map_err(|error| refused(site, &error))?;
     let keys = PrincipalKeys::of(verified.principal());
     let caller = Arc::new(Caller { verified, keys });
-    gateway.callers.0.insert(digest, caller.clone());
+    gateway.callers.insert(digest, caller.clone());
     // What a refresh brought is in a newer snapshot than `site`.
     let snapshot = gateway.snapshot();
     let current = snapshot.site(&site.server.path).map_or(site, |site| site);

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::authenticate::Callers;
+use super::authenticate::{Callers, TOKENS};
 use super::config::Config;
 use super::failures::Failures;
 use super::metrics::Metrics;
@@ -116,7 +116,7 @@ impl Gateway {
             snapshot: ArcSwap::default(),
             writing: std::sync::Mutex::default(),
             changes: watch::Sender::new(0),
-            callers: Callers::default(),
+            callers: Callers::new(TOKENS),
             streams: Arc::default(),
             failures: Failures::default(),
         })

@@ -38,6 +38,12 @@ pub struct Verified {
     times: Times,
 }
 
+impl AsRef<Verified> for Verified {
+    fn as_ref(&self) -> &Verified {
+        self
+    }
+}
+
 impl Verified {
     /// The caller.
     pub fn principal(&self) -> &Arc<Principal> {

@@ -65,7 +65,8 @@ impl FromStr for AllowPrivate {
 pub struct Policy {
     /// Which internal addresses are open.
     pub allow_private: AllowPrivate,
-    /// Ranges never dialed although they are public, for example a cluster's nodes. Wins over `allow_private`.
+    /// Ranges never dialed although they are public, for example a cluster's nodes or the operator's own NAT64 prefix.
+    /// Wins over `allow_private`.
     pub denied: Vec<Cidr>,
     /// For name look-up, TCP connect and TLS handshake together.
     pub connect_timeout: Duration,

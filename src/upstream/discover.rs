@@ -274,4 +274,6 @@ fn read<T: serde::de::DeserializeOwned>(method: &'static str, outcome: Outcome) 
 }
 
 #[cfg(test)]
+mod sdk_tests;
+#[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ pub(super) struct Trust {
     // Reading the system's roots takes milliseconds and megabytes, and a gateway in a cluster may never need them.
     shared: OnceLock<Option<Arc<ClientConfig>>>,
     // By CA bundle, for as long as a server uses it: thousands of servers typically name the same one.
-    own: Mutex<HashMap<String, Weak<ClientConfig>>>,
+    bundles: Mutex<HashMap<String, Weak<ClientConfig>>>,
 }
 
 /// TLS sessions kept for resumption: the store is allocated whole, and one per CA bundle exists.
@@ -35,25 +35,23 @@ const OWN_SESSIONS: usize = 16;
 impl Trust {
     pub(super) fn new(extra_pem: Option<&str>) -> Result<Self, EgressError> {
         let extra = extra_pem.map(certificates).transpose()?.unwrap_or_default();
-        Ok(Self { extra, shared: OnceLock::new(), own: Mutex::default() })
+        Ok(Self { extra, shared: OnceLock::new(), bundles: Mutex::default() })
     }
 
-    /// The configuration for a peer with `ca_pem` as its only trust, or the shared one.
-    pub(super) fn config(&self, ca_pem: Option<&str>) -> Result<Arc<ClientConfig>, EgressError> {
-        match ca_pem {
-            Some(pem) => self.own_config(pem),
-            None => self.shared.get_or_init(|| self.system_config().ok()).clone().ok_or(EgressError::NoRoots),
-        }
+    /// The configuration for peers without a CA bundle of their own. The first call reads the system's roots.
+    pub(super) fn shared(&self) -> Result<Arc<ClientConfig>, EgressError> {
+        self.shared.get_or_init(|| self.system_config().ok()).clone().ok_or(EgressError::NoRoots)
     }
 
-    fn own_config(&self, pem: &str) -> Result<Arc<ClientConfig>, EgressError> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = own.get(pem).and_then(Weak::upgrade) {
+    /// The configuration for peers that only `pem` vouches for.
+    pub(super) fn own(&self, pem: &str) -> Result<Arc<ClientConfig>, EgressError> {
+        let mut bundles = self.bundles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = bundles.get(pem).and_then(Weak::upgrade) {
             return Ok(config);
         }
         let config = client_config(certificates(pem)?, OWN_SESSIONS)?;
-        own.retain(|_, config| config.strong_count() > 0);
-        own.insert(pem.to_owned(), Arc::downgrade(&config));
+        bundles.retain(|_, config| config.strong_count() > 0);
+        bundles.insert(pem.to_owned(), Arc::downgrade(&config));
         Ok(config)
     }
 
@@ -103,13 +101,13 @@ mod tests {
         let pem = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert.pem();
         let (one, two) = (pem("one.example"), pem("two.example"));
         let trust = Trust::new(None).unwrap();
-        let first = trust.config(Some(&one)).unwrap();
-        assert!(Arc::ptr_eq(&first, &trust.config(Some(&one)).unwrap()));
-        let second = trust.config(Some(&two)).unwrap();
+        let first = trust.own(&one).unwrap();
+        assert!(Arc::ptr_eq(&first, &trust.own(&one).unwrap()));
+        let second = trust.own(&two).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         drop((first, second));
-        let again = trust.config(Some(&one)).unwrap();
-        assert_eq!(trust.own.lock().unwrap().len(), 1);
+        let again = trust.own(&one).unwrap();
+        assert_eq!(trust.bundles.lock().unwrap().len(), 1);
         drop(again);
     }
 }

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Egress, EgressError, TlsOptions, address, tls};
+use super::{Egress, EgressError, Forbidden, TlsOptions, address, tls};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -107,7 +107,10 @@ impl Connector {
             return Err(EgressError::Resolve { host: host(), detail: "it has no address".to_owned() });
         }
         for address in &found {
-            self.egress.inner.policy.check(address.ip()).map_err(|why| EgressError::Internal { host: host(), why })?;
+            self.egress.inner.policy.check(address.ip()).map_err(|forbidden| match forbidden {
+                Forbidden::Internal(why) => EgressError::Internal { host: host(), why },
+                Forbidden::Closed => EgressError::Closed { host: host() },
+            })?;
             if !target.https && !self.plain.allows(address.ip()) {
                 return Err(EgressError::PlainHttp { host: host() });
             }

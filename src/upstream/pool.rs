@@ -96,7 +96,7 @@ impl Upstream {
     }
 
     /// A request to the upstream that carries what of `caller`'s headers may cross, and the gateway's credentials.
-    /// Session and event ids are the caller's to insert.
+    /// Session and event ids are for the proxy to insert.
     pub fn request(&self, method: Method, caller: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
         let mut headers = headers::to_upstream(caller);
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));

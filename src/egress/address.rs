@@ -4,6 +4,7 @@
 //! is what that address is. Pure. Sources: RFC 6890 and the IANA special-purpose registries, RFC 6598 (shared space),
 //! RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), and the addresses where clouds serve instance metadata.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -35,10 +36,12 @@ impl Internal {
     pub fn is_private(self) -> bool {
         matches!(self, Internal::Loopback | Internal::Private | Internal::Shared | Internal::UniqueLocal)
     }
+}
 
-    /// For messages: completes "resolves to an address that is ...".
-    pub fn describe(self) -> &'static str {
-        match self {
+/// For messages: completes "an address that is ...".
+impl fmt::Display for Internal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Internal::Loopback => "loopback",
             Internal::Private => "private",
             Internal::Shared => "in shared address space",
@@ -48,7 +51,7 @@ impl Internal {
             Internal::Tunnel => "a tunnel",
             Internal::Multicast => "multicast",
             Internal::Reserved => "reserved",
-        }
+        })
     }
 }
 
@@ -159,8 +162,8 @@ impl FromStr for Cidr {
     }
 }
 
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.base, self.prefix)
     }
 }
@@ -240,5 +243,28 @@ mod tests {
         let v6: Cidr = "fd00::/8".parse().unwrap();
         assert!(v6.contains("fdff::1".parse().unwrap()) && !v6.contains("fe00::1".parse().unwrap()));
         assert_eq!(v6.to_string(), "fd00::/8");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_embedded_address_is_judged_as_itself(bits: u32) {
+            let v4 = Ipv4Addr::from_bits(bits);
+            let mapped = IpAddr::V6(v4.to_ipv6_mapped());
+            let nat64 = IpAddr::V6(Ipv6Addr::from_bits((0x64_ff9b_u128 << 96) | u128::from(bits)));
+            proptest::prop_assert_eq!(classify(mapped), classify(IpAddr::V4(v4)));
+            proptest::prop_assert_eq!(classify(nat64), classify(IpAddr::V4(v4)));
+        }
+
+        #[test]
+        fn a_range_contains_what_agrees_with_it_bit_by_bit(base: u128, ip: u128, prefix in 0_u8..=128) {
+            let mask = (0..u32::from(prefix)).fold(0_u128, |mask, i| mask | (1 << (127 - i)));
+            let base = Ipv6Addr::from_bits(base & mask);
+            // Half of the cases inside: chance alone would find none.
+            for ip in [ip, (ip & !mask) | base.to_bits()] {
+                let range: Cidr = format!("{base}/{prefix}").parse().unwrap();
+                let agrees = (0..u32::from(prefix)).all(|i| (ip ^ base.to_bits()) >> (127 - i) & 1 == 0);
+                proptest::prop_assert_eq!(range.contains(IpAddr::V6(Ipv6Addr::from_bits(ip))), agrees);
+            }
+        }
     }
 }

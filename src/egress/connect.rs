@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Egress, EgressError, TlsOptions, address, tls};
+use super::{Egress, EgressError, Forbidden, TlsOptions, address, tls};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -40,8 +40,8 @@ pub enum PlainHttp {
 #[derive(Clone)]
 pub struct Connector {
     egress: Egress,
-    // None: the system has no roots. Only an https URI needs them, so the error is kept until one comes.
-    tls: Result<Arc<ClientConfig>, EgressError>,
+    // None: the shared one, which is only made when an https URI needs it.
+    tls: Option<Arc<ClientConfig>>,
     server_name: Option<ServerName<'static>>,
     plain: PlainHttp,
 }
@@ -54,10 +54,7 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new(egress: Egress, options: &TlsOptions, plain: PlainHttp) -> Result<Self, EgressError> {
-        let tls = match egress.inner.trust.config(options.ca_pem.as_deref()) {
-            Err(EgressError::NoRoots) => Err(EgressError::NoRoots),
-            other => Ok(other?),
-        };
+        let tls = options.ca_pem.as_deref().map(|pem| egress.inner.trust.own(pem)).transpose()?;
         let server_name = options.server_name.as_deref().map(tls::server_name).transpose()?;
         Ok(Self { egress, tls, server_name, plain })
     }
@@ -76,11 +73,16 @@ impl Connector {
     }
 
     async fn open(&self, target: &Target) -> Result<Stream, EgressError> {
-        let config = if target.https { Some(self.tls.clone()?) } else { None };
         let addresses = self.checked_addresses(target).await?;
         let tcp =
             dial(&addresses).await.map_err(|detail| EgressError::Connect { host: target.host.clone(), detail })?;
-        let Some(config) = config else { return Ok(Stream::Plain(tcp)) };
+        if !target.https {
+            return Ok(Stream::Plain(tcp));
+        }
+        let config = match &self.tls {
+            Some(config) => config.clone(),
+            None => self.egress.inner.trust.shared()?,
+        };
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => tls::server_name(&target.host)?,
@@ -105,7 +107,10 @@ impl Connector {
             return Err(EgressError::Resolve { host: host(), detail: "it has no address".to_owned() });
         }
         for address in &found {
-            self.egress.inner.policy.check(address.ip()).map_err(|why| EgressError::Internal { host: host(), why })?;
+            self.egress.inner.policy.check(address.ip()).map_err(|forbidden| match forbidden {
+                Forbidden::Internal(why) => EgressError::Internal { host: host(), why },
+                Forbidden::Closed => EgressError::Closed { host: host() },
+            })?;
             if !target.https && !self.plain.allows(address.ip()) {
                 return Err(EgressError::PlainHttp { host: host() });
             }

@@ -1,5 +1,7 @@
 //! Why a connection was not opened.
 
+use super::address::Internal;
+
 /// Why a connection was not opened. Names the host that was asked for, never the addresses behind it: a tenant must
 /// not learn the inside of the network from its server's status.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -30,7 +32,13 @@ pub enum EgressError {
         /// The host.
         host: String,
         /// What is wrong with the address.
-        why: &'static str,
+        why: Internal,
+    },
+    /// An address of the host is closed to the gateway.
+    #[error("{host:?} resolves to an address in a range that the administrator closed")]
+    Closed {
+        /// The host.
+        host: String,
     },
     /// Plain http where only https is safe.
     #[error("{host:?} is not reached over plain http: use https")]
@@ -87,6 +95,7 @@ impl EgressError {
             EgressError::Range { .. } => "AddressRangeInvalid",
             EgressError::Resolve { .. } => "HostUnresolved",
             EgressError::Internal { .. } => "AddressNotAllowed",
+            EgressError::Closed { .. } => "AddressClosed",
             EgressError::PlainHttp { .. } => "PlainHttpRefused",
             EgressError::Connect { .. } => "ConnectFailed",
             EgressError::Timeout { .. } => "ConnectTimeout",

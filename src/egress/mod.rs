@@ -27,7 +27,7 @@ pub(crate) use fetch::{egress_cause, root_cause};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use tls::TlsOptions;
 
-use address::Cidr;
+use address::{Cidr, Internal};
 
 /// Which addresses that are not public may be dialed: the administrator's `--allow-private-upstreams`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,12 +60,22 @@ impl FromStr for AllowPrivate {
     }
 }
 
+/// Why an address may not be dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbidden {
+    /// It is not public, and the administrator did not open it.
+    Internal(Internal),
+    /// The administrator closed it.
+    Closed,
+}
+
 /// What may be dialed, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Which internal addresses are open.
     pub allow_private: AllowPrivate,
-    /// Ranges never dialed although they are public, for example a cluster's nodes. Wins over `allow_private`.
+    /// Ranges never dialed although they are public, for example a cluster's nodes or the operator's own NAT64 prefix.
+    /// Wins over `allow_private`.
     pub denied: Vec<Cidr>,
     /// For name look-up, TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
@@ -85,14 +95,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether `ip` may be dialed; if not, what is wrong with it.
-    pub fn check(&self, ip: IpAddr) -> Result<(), &'static str> {
+    /// Whether `ip` may be dialed.
+    ///
+    /// # Errors
+    /// If it may not, why.
+    pub fn check(&self, ip: IpAddr) -> Result<(), Forbidden> {
         let embedded = address::embedded_v4(ip).map(IpAddr::V4);
         let within = |ranges: &[Cidr]| {
             ranges.iter().any(|range| range.contains(ip) || embedded.is_some_and(|ip| range.contains(ip)))
         };
         if within(&self.denied) {
-            return Err("in a range that the administrator closed");
+            return Err(Forbidden::Closed);
         }
         let Some(internal) = address::classify(ip) else { return Ok(()) };
         let open = match &self.allow_private {
@@ -100,7 +113,7 @@ impl Policy {
             AllowPrivate::Private => internal.is_private(),
             AllowPrivate::Ranges(ranges) => within(ranges),
         };
-        if open { Ok(()) } else { Err(internal.describe()) }
+        if open { Ok(()) } else { Err(Forbidden::Internal(internal)) }
     }
 }
 
@@ -199,7 +212,7 @@ mod tests {
             Policy { denied: vec!["10.2.0.0/16".parse().unwrap(), "8.8.8.0/24".parse().unwrap()], ..policy("true") };
         assert!(policy.check("10.1.0.1".parse().unwrap()).is_ok());
         for ip in ["10.2.0.1", "8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
-            assert!(policy.check(ip.parse().unwrap()).is_err(), "{ip}");
+            assert_eq!(policy.check(ip.parse().unwrap()), Err(Forbidden::Closed), "{ip}");
         }
     }
 

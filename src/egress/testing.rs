@@ -120,7 +120,8 @@ pub(crate) fn stuck(text: &'static str) -> Body {
 
 /// A body of `text` over and over, without end.
 pub(crate) fn endless(text: &'static str) -> Body {
-    let frame = || Ok::<_, Infallible>(hyper::body::Frame::data(Bytes::from_static(text.as_bytes())));
+    let chunk = Bytes::from(text.repeat(1000));
+    let frame = move || Ok::<_, Infallible>(hyper::body::Frame::data(chunk.clone()));
     BoxBody::new(http_body_util::StreamBody::new(futures_util::stream::repeat_with(frame)))
 }
 

@@ -102,7 +102,8 @@ impl JwksError {
 /// What is known of an issuer's keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyState {
-    /// The last good set; `None` until the first fetch. Holds until its `valid_until`.
+    /// The last good set; `None` until the first fetch. No failure prolongs it: whoever uses it stops at its
+    /// `valid_until`.
     pub key_set: Option<KeySet>,
     /// Why the last attempt failed, if it did.
     pub failure: Option<JwksError>,
@@ -186,7 +187,6 @@ impl JwksSource {
             return false;
         }
         let mut state = self.subscribe();
-        state.mark_unchanged();
         {
             let now = self.shared.clock.monotonic();
             let mut inner = self.lock();

@@ -102,7 +102,8 @@ pub struct TokenRecord {
     pub label: Option<String>,
 }
 
-/// The gateway's own issuer of tokens.
+/// The gateway's own issuer of tokens. Its methods read and sync files and may wait for another process's lock: call
+/// those that change something off the async threads.
 pub struct LocalAuthority {
     pub(super) folder: Folder,
     pub(super) issuer: String,

@@ -1,6 +1,6 @@
 //! What an upstream's response is, judged by its head alone.
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::UpstreamError;
@@ -12,7 +12,8 @@ pub enum Answer {
     Json,
     /// Server-sent events, status 200.
     Events,
-    /// A status whose body, if any, means nothing to MCP and is not passed on: 202, 204, or a 4xx that is no JSON.
+    /// A status whose body, if any, means nothing to MCP and is not passed on: 202, 204, a 2xx that claims no type, or a
+    /// 4xx that is no JSON. Right for a notification; for a request, the caller still needs an answer.
     Bare,
 }
 
@@ -31,10 +32,10 @@ impl Answer {
         }
         let encoded = headers.get(CONTENT_ENCODING).is_some_and(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"));
         match (content_type(headers), code) {
+            (_, 202 | 204 | 205) => Ok(Answer::Bare),
             (Some(Kind::Json), _) if !encoded => Ok(Answer::Json),
             (Some(Kind::Events), 200) if !encoded => Ok(Answer::Events),
-            (_, 202 | 204 | 205) => Ok(Answer::Bare),
-            (None, 200..=299) if headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") => Ok(Answer::Bare),
+            (None, 200..=299) if !headers.contains_key(CONTENT_TYPE) => Ok(Answer::Bare),
             (_, 400..=499) => Ok(Answer::Bare),
             (_, 500..=599) => Err(UpstreamError::Failed { status: code }),
             _ => Err(UpstreamError::ContentType),
@@ -84,7 +85,8 @@ mod tests {
         assert_eq!(judge(200, &[EVENTS]), Ok(Answer::Events));
         assert_eq!(judge(202, &[]), Ok(Answer::Bare));
         assert_eq!(judge(202, &[HTML]), Ok(Answer::Bare));
-        assert_eq!(judge(200, &[("content-length", "0")]), Ok(Answer::Bare));
+        assert_eq!(judge(202, &[JSON]), Ok(Answer::Bare));
+        assert_eq!(judge(200, &[]), Ok(Answer::Bare));
         assert_eq!(judge(404, &[JSON]), Ok(Answer::Json));
         assert_eq!(judge(404, &[HTML]), Ok(Answer::Bare));
         assert_eq!(judge(500, &[JSON]), Ok(Answer::Json));
@@ -98,7 +100,6 @@ mod tests {
         assert_eq!(judge(500, &[EVENTS]), Err("UpstreamFailed"));
         for lie in [
             &[HTML][..],
-            &[],
             &[JSON, HTML],
             &[JSON, ("content-encoding", "gzip")],
             &[("content-type", "application/jsonx")],

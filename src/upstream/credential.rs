@@ -13,7 +13,7 @@ use super::UpstreamError;
 use crate::generated::server::Credentials;
 
 /// Names that describe the message rather than its sender.
-const NEVER: [HeaderName; 12] = [
+static NEVER: [HeaderName; 12] = [
     ACCEPT,
     ACCEPT_ENCODING,
     CONNECTION,

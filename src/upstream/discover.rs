@@ -82,7 +82,7 @@ pub enum DiscoverError {
     /// The server speaks none of the revisions that this build knows.
     #[error("the server speaks no revision of MCP that is known here")]
     Revision,
-    /// More bytes than allowed.
+    /// More bytes of events than allowed.
     #[error("the server's answers are larger than allowed")]
     TooLarge,
     /// More pages or tools than allowed.
@@ -166,14 +166,14 @@ pub async fn inventory(upstream: &Upstream, bounds: &Bounds) -> Result<Inventory
 }
 
 async fn take(upstream: &Upstream, bounds: &Bounds) -> Result<Inventory, DiscoverError> {
-    let mut new = Conversation::new(upstream, bounds.bytes);
+    let mut new = Conversation::new(upstream, bounds.bytes, bounds.time);
     new.revision = Some(NEW);
     if let Some(discovered) = discover(&mut new).await? {
         let info = discovered.meta.server_info.unwrap_or_default();
         let tools = tools(&mut new, NEW, &discovered.capabilities, bounds).await?;
         return Ok(Inventory { server_name: info.name, server_version: info.version, revision: NEW, tools });
     }
-    let mut old = Conversation::new(upstream, bounds.bytes);
+    let mut old = Conversation::new(upstream, bounds.bytes, bounds.time);
     let outcome = old_inventory(&mut old, bounds).await;
     old.close().await;
     outcome
@@ -273,5 +273,7 @@ fn read<T: serde::de::DeserializeOwned>(method: &'static str, outcome: Outcome) 
     }
 }
 
+#[cfg(test)]
+mod sdk_tests;
 #[cfg(test)]
 mod tests;

@@ -32,6 +32,18 @@ pub enum UpstreamError {
         /// The limit.
         seconds: u64,
     },
+    /// The body did not end in time.
+    #[error("the upstream's answer did not end within {seconds} s")]
+    BodyTimeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The body is larger than allowed.
+    #[error("the upstream's answer is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        max_bytes: usize,
+    },
     /// 401, 403 or 407: the gateway's own credentials are missing or refused.
     #[error("the upstream refused the gateway's credentials (status {status}): see upstream.credentials of the server")]
     CredentialsRefused {
@@ -64,6 +76,8 @@ impl UpstreamError {
             UpstreamError::Egress(e) => e.reason(),
             UpstreamError::Http { .. } => "UpstreamBroken",
             UpstreamError::Timeout { .. } => "UpstreamTimeout",
+            UpstreamError::BodyTimeout { .. } => "UpstreamBodyTimeout",
+            UpstreamError::TooLarge { .. } => "UpstreamTooLarge",
             UpstreamError::CredentialsRefused { .. } => "UpstreamCredentialsRefused",
             UpstreamError::Redirected { .. } => "UpstreamRedirected",
             UpstreamError::Failed { .. } => "UpstreamFailed",

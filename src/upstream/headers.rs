@@ -8,7 +8,7 @@
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const TO_UPSTREAM: [HeaderName; 7] = [
+static TO_UPSTREAM: [HeaderName; 7] = [
     ACCEPT,
     CONTENT_TYPE,
     HeaderName::from_static("mcp-protocol-version"),
@@ -21,7 +21,7 @@ const TO_UPSTREAM: [HeaderName; 7] = [
 /// Mirrors of arguments (2026-07-28, custom headers from tool parameters): the names are the tool's own.
 const PARAMETER_PREFIX: &str = "mcp-param-";
 
-const TO_CALLER: [HeaderName; 3] = [ALLOW, CONTENT_TYPE, RETRY_AFTER];
+static TO_CALLER: [HeaderName; 3] = [ALLOW, CONTENT_TYPE, RETRY_AFTER];
 
 /// The headers of a caller's request that an upstream may see.
 pub fn to_upstream(from_caller: &HeaderMap) -> HeaderMap {
@@ -38,9 +38,9 @@ pub fn to_upstream(from_caller: &HeaderMap) -> HeaderMap {
 /// is nobody else's. Proxies in front are asked not to hold back event streams.
 pub fn to_caller(from_upstream: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(8);
-    for name in TO_CALLER {
-        if let Some(value) = from_upstream.get(&name) {
-            passed.insert(name, value.clone());
+    for name in &TO_CALLER {
+        if let Some(value) = from_upstream.get(name) {
+            passed.insert(name.clone(), value.clone());
         }
     }
     passed.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -5,6 +5,7 @@
 //! an [`UpstreamError`], never the caller's problem to interpret.
 
 mod answer;
+mod body;
 mod credential;
 mod discover;
 mod error;
@@ -14,6 +15,7 @@ mod pool;
 mod rpc;
 
 pub use answer::Answer;
+pub use body::whole;
 pub use discover::{Bounds, DiscoverError, Inventory, inventory};
 pub use error::UpstreamError;
 pub use pool::{Timeouts, Upstream};

@@ -18,6 +18,9 @@ use super::{UpstreamError, headers};
 use crate::egress::{Connector, Egress, PlainHttp, TlsOptions, egress_cause, root_cause};
 use crate::generated::server;
 
+/// Idle connections kept for one upstream.
+const MOST_IDLE: usize = 256;
+
 /// How patiently an upstream is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -76,7 +79,11 @@ impl Upstream {
         let connector = egress.connector(&tls, PlainHttp::Internal)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.idle)
+            .pool_max_idle_per_host(MOST_IDLE)
+            // Finds dead peers under streams that are silent for long.
+            .http2_keep_alive_interval(Duration::from_secs(30))
             .http1_max_headers(64)
             .http2_max_header_list_size(32 * 1024)
             .build(connector);
@@ -89,7 +96,7 @@ impl Upstream {
     }
 
     /// A request to the upstream that carries what of `caller`'s headers may cross, and the gateway's credentials.
-    /// Session and event ids are the caller's to insert.
+    /// Session and event ids are for the proxy to insert.
     pub fn request(&self, method: Method, caller: &HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
         let mut headers = headers::to_upstream(caller);
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));

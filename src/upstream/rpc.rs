@@ -3,6 +3,8 @@
 //! Invariant: an answer is the response with the request's id, whether it came as JSON or in an event stream, and all
 //! that was read for it fits the budget.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -13,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::discover::NEW;
 use super::events::Events;
-use super::{Answer, DiscoverError, Upstream, UpstreamError};
+use super::{Answer, DiscoverError, Upstream, UpstreamError, whole};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -24,6 +26,8 @@ pub(super) struct Conversation<'a> {
     upstream: &'a Upstream,
     /// Bytes of answers that may still be read.
     budget: usize,
+    /// For one answer.
+    patience: Duration,
     next_id: u64,
     /// The revision of every further request's header; none before `initialize` was answered.
     pub(super) revision: Option<&'static str>,
@@ -59,8 +63,8 @@ struct Message {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(upstream: &'a Upstream, budget: usize) -> Self {
-        Self { upstream, budget, next_id: 1, revision: None, session: None }
+    pub(super) fn new(upstream: &'a Upstream, budget: usize, patience: Duration) -> Self {
+        Self { upstream, budget, patience, next_id: 1, revision: None, session: None }
     }
 
     /// Sends a request and waits for its response.
@@ -127,11 +131,9 @@ impl<'a> Conversation<'a> {
         self.upstream.send(request).await
     }
 
-    async fn json(&mut self, mut body: Incoming) -> Result<Message, DiscoverError> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(&mut body).await? {
-            bytes.extend_from_slice(&chunk);
-        }
+    async fn json(&mut self, body: Incoming) -> Result<Message, DiscoverError> {
+        let bytes = whole(body, self.budget, self.patience).await?;
+        self.budget -= bytes.len();
         serde_json::from_slice(&bytes).map_err(|_| DiscoverError::Malformed { what: "is not one JSON-RPC message" })
     }
 

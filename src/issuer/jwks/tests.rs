@@ -135,6 +135,22 @@ async fn a_flood_of_invented_key_ids_causes_one_fetch_per_window() {
     assert!(!running.source.unknown_kid(&"k".repeat(10_000)).await);
 }
 
+#[test]
+fn a_window_has_one_attempt_however_often_the_fetcher_is_woken() {
+    let clock = Arc::new(Stopped::default());
+    let fetcher = open_egress().fetcher(&TlsOptions::default()).unwrap();
+    let source = JwksSource::new("https://as.example", fetcher, Timing::default(), clock.clone());
+    for _ in 0..2 {
+        assert!(source.begin());
+        assert!(!source.begin());
+        source.end(Err(JwksError::KeySet));
+        assert!(!source.begin());
+        clock.forward(29);
+        assert!(!source.begin());
+        clock.forward(8);
+    }
+}
+
 #[tokio::test]
 async fn an_id_once_found_unknown_opens_no_further_window() {
     let server = issuer(|_| json(set(&["a"]))).await;

@@ -22,9 +22,8 @@ async fn taken(server: &Server) -> Result<Inventory, &'static str> {
 }
 
 fn names(inventory: &Inventory) -> Vec<String> {
-    let name =
-        |tool: &Box<RawValue>| serde_json::from_str::<Value>(tool.get()).unwrap()["name"].as_str().unwrap().into();
-    inventory.tools.iter().map(name).collect()
+    let name = |tool: &RawValue| serde_json::from_str::<Value>(tool.get()).unwrap()["name"].as_str().unwrap().into();
+    inventory.tools.iter().map(|tool| name(tool)).collect()
 }
 
 fn message(asked: &Seen) -> Value {
@@ -144,32 +143,17 @@ async fn refusals_of_credentials_are_not_taken_for_an_old_server() {
 
 #[tokio::test]
 async fn what_is_no_mcp_server_is_said_to_be_none() {
-    for (script, reason) in [
-        (response_of(404, "text/html", "<html>"), "NotMcp"),
-        (response_of(200, "text/html", "<html>"), "UpstreamContentType"),
-        (response_of(200, "application/json", "{}"), "UpstreamMalformed"),
-        (response_of(200, "application/json", r#"{"jsonrpc":"2.0","id":99,"result":{}}"#), "UpstreamMalformed"),
-        (response_of(200, "text/event-stream", ": nothing\n\n"), "UpstreamMalformed"),
-        (
-            response_of(
-                200,
-                "application/json",
-                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"?"}}"#,
-            ),
-            "NotMcp",
-        ),
+    for (status, kind, text, reason) in [
+        (404, "text/html", "<html>", "NotMcp"),
+        (200, "text/html", "<html>", "UpstreamContentType"),
+        (200, "application/json", "{}", "UpstreamMalformed"),
+        (200, "application/json", r#"{"jsonrpc":"2.0","id":99,"result":{}}"#, "UpstreamMalformed"),
+        (200, "text/event-stream", ": nothing\n\n", "UpstreamMalformed"),
+        (200, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"?"}}"#, "NotMcp"),
     ] {
-        let server = serve(script).await;
-        assert_eq!(taken(&server).await.unwrap_err(), reason);
+        let server = serve(move |_| response(status, kind, full(text))).await;
+        assert_eq!(taken(&server).await.unwrap_err(), reason, "{text}");
     }
-}
-
-fn response_of(
-    status: u16,
-    kind: &'static str,
-    text: &'static str,
-) -> Box<dyn Fn(&Seen) -> Response<Body> + Send + Sync> {
-    Box::new(move |_| response(status, kind, full(text)))
 }
 
 #[tokio::test]

@@ -63,6 +63,29 @@ async fn connections_are_kept_and_bodies_stream() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_aborts_the_exchange() {
+    // Held by the upstream's response; it ends when the upstream learns that nobody reads on.
+    let (held, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    let held = std::sync::Mutex::new(Some(held));
+    let server = serve(move |_| {
+        let held = held.lock().unwrap().take();
+        let body = stuck("data: 1\n\n").map_frame(move |frame| {
+            assert!(held.is_some());
+            frame
+        });
+        response(200, "text/event-stream", body.boxed())
+    })
+    .await;
+    let upstream = upstream(&server, Timeouts::default());
+    let request = upstream.request(Method::POST, &HeaderMap::new(), Bytes::from_static(b"{}"));
+    let mut response = upstream.send(request).await.unwrap();
+    response.body_mut().frame().await.unwrap().unwrap();
+    assert!(ended.try_recv().is_err_and(|e| e == tokio::sync::mpsc::error::TryRecvError::Empty));
+    drop(response);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), ended.recv()).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn failures_to_answer_are_named() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", silent.local_addr().unwrap());

@@ -7,11 +7,12 @@
 //! | -32601 | a method that is unknown, or that this build does not police | 200 (old era), 404 (new) |
 //! | -32602 | a parameter, `_meta` included; also `Unknown tool`, for hidden and nonexistent alike | 200, 400 |
 //! | -32603 | the gateway failed | 500 |
-//! | -32020, -32021, -32022 | as the specification defines them: header mismatch, missing capability, version | 400 |
+//! | -32020, -32022 | as the specification defines them: header mismatch, unsupported version | 400 |
 //! | [`Own`] | the gateway's own | see there |
 //!
 //! The specification reserves -32768 to -32000 (2026-07-28, "Error Codes"), so the gateway's own codes lie outside.
-//! Codes of earlier revisions (-32001 to -32004, -32042) are never written.
+//! Codes of earlier revisions (-32001 to -32004, -32042) are never written, nor is -32021 (missing capability): only an
+//! upstream knows what its tools need, and its errors pass as they came.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -30,8 +31,6 @@ pub const INVALID_PARAMS: i32 = -32602;
 pub const INTERNAL_ERROR: i32 = -32603;
 /// Headers and body disagree (2026-07-28).
 pub const HEADER_MISMATCH: i32 = -32020;
-/// The request needs a client capability that it does not declare (2026-07-28).
-pub const MISSING_CLIENT_CAPABILITY: i32 = -32021;
 /// The protocol version is not supported (2026-07-28).
 pub const UNSUPPORTED_VERSION: i32 = -32022;
 

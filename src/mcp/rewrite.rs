@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::answer::push_string;
 use super::envelope::{Envelope, Parts};
-use super::malformed::{Fault, Slip};
+use super::malformed::{Fault, Malformed, Slip};
 use super::method::Capability;
 use super::revision::{Era, Revision};
 use super::scan::{Limits, Scanner, member_of};
@@ -65,14 +65,14 @@ pub struct ResultRules {
 /// Capabilities that are not policed leave `initialize` and the new era's `_meta`; `initialize` asks for the newest
 /// version with a handshake if it asked for one that cannot be had; `params.task` leaves `tools/call` (a receiver
 /// without the capability ignores it, 2025-11-25 "Tasks"); `cursor` replaces `params.cursor`, if both are there.
-pub fn request(envelope: &Envelope, revision: Revision, cursor: Option<&str>) -> Result<Option<Bytes>, Hostile> {
+pub fn request(envelope: &Envelope, revision: Revision, cursor: Option<&str>) -> Result<Option<Bytes>, Malformed> {
     let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
     let declared = match revision.era() {
         Era::New => envelope.span_of(Parts::meta_capabilities),
         Era::Old => envelope.span_of(Parts::capabilities).filter(|_| envelope.method() == Some("initialize")),
     };
     if let Some(range) = declared
-        && let Some(kept) = client_capabilities(raw(envelope, &range)?, revision)?
+        && let Some(kept) = client_capabilities(raw(envelope, &range), revision)?
     {
         edits.push((range, kept));
     }
@@ -89,7 +89,7 @@ pub fn request(envelope: &Envelope, revision: Revision, cursor: Option<&str>) ->
     }
     if envelope.asks_for_task()
         && let Some(params) = envelope.span_of(Parts::params)
-        && let Some(range) = removal(raw(envelope, &params)?, "task")?
+        && let Some(range) = removal(raw(envelope, &params), "task")?
     {
         edits.push((range.start + params.start..range.end + params.start, Vec::new()));
     }
@@ -205,16 +205,16 @@ pub(super) fn result<'e>(
     edit: impl FnMut(&str, &str) -> Result<Edit, Hostile>,
 ) -> Result<Body<'e>, Hostile> {
     let range = response.span_of(Parts::result).ok_or(Hostile::NoResult)?;
-    let object = rebuild(raw(response, &range)?, known, edit)?;
+    let object = rebuild(raw(response, &range), known, edit)?;
     Ok(Body { response, range, object })
 }
 
 /// Writes an object anew: kept members with their bytes, in their order.
-fn rebuild(
+fn rebuild<E: From<Slip>>(
     object: &[u8],
     known: &[&'static str],
-    mut edit: impl FnMut(&str, &str) -> Result<Edit, Hostile>,
-) -> Result<Vec<u8>, Hostile> {
+    mut edit: impl FnMut(&str, &str) -> Result<Edit, E>,
+) -> Result<Vec<u8>, E> {
     let mut out = Vec::with_capacity(object.len() + 64);
     out.push(b'{');
     for member in members(object, known)? {
@@ -261,7 +261,7 @@ pub(super) fn members<'a>(object: &'a [u8], known: &[&'static str]) -> Result<Ve
 }
 
 /// The capabilities that stay, or `None` if all do.
-fn client_capabilities(declared: &[u8], revision: Revision) -> Result<Option<Vec<u8>>, Hostile> {
+fn client_capabilities(declared: &[u8], revision: Revision) -> Result<Option<Vec<u8>>, Slip> {
     let policed = |name: &str| Capability::of_client(name).is_some_and(|capability| capability.is_policed(revision));
     if members(declared, &[])?.iter().all(|member| policed(&member.name)) {
         return Ok(None);
@@ -272,8 +272,9 @@ fn client_capabilities(declared: &[u8], revision: Revision) -> Result<Option<Vec
 fn server_capabilities(declared: &str, revision: Revision) -> Result<Edit, Hostile> {
     let known = ["tools", "resources", "prompts", "completions", "logging", "tasks", "experimental", "extensions"];
     let policed = |name: &str| Capability::of_server(name).is_some_and(|capability| capability.is_policed(revision));
-    let kept =
-        rebuild(declared.as_bytes(), &known, |name, _| Ok(if policed(name) { Edit::Keep } else { Edit::Remove }))?;
+    let kept = rebuild::<Slip>(declared.as_bytes(), &known, |name, _| {
+        Ok(if policed(name) { Edit::Keep } else { Edit::Remove })
+    })?;
     Ok(Edit::Replace(kept))
 }
 
@@ -288,7 +289,7 @@ fn versions(offered: &str) -> Result<Vec<u8>, Hostile> {
 }
 
 /// The bytes that must go for a member to be gone, with one comma.
-fn removal(object: &[u8], name: &str) -> Result<Option<Range<usize>>, Hostile> {
+fn removal(object: &[u8], name: &str) -> Result<Option<Range<usize>>, Slip> {
     let members = members(object, &[])?;
     let Some(at) = members.iter().position(|member| member.name == name) else { return Ok(None) };
     let (before, from) = members.split_at(at);
@@ -300,8 +301,8 @@ fn removal(object: &[u8], name: &str) -> Result<Option<Range<usize>>, Hostile> {
     })
 }
 
-fn raw<'e>(envelope: &'e Envelope, range: &Range<usize>) -> Result<&'e [u8], Hostile> {
-    envelope.body().get(range.clone()).ok_or(Hostile::BadResult)
+fn raw<'e>(envelope: &'e Envelope, range: &Range<usize>) -> &'e [u8] {
+    envelope.body().get(range.clone()).unwrap_or_default()
 }
 
 fn quoted(text: &str) -> Vec<u8> {

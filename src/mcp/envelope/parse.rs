@@ -77,7 +77,7 @@ fn message(scanner: &mut Scanner<'_>, parts: &mut Parts, sender: Sender) -> Resu
             Some("jsonrpc") => version = jsonrpc(scanner)?,
             Some("id") => parts.id = id(scanner, sender)?,
             Some("method") => parts.method = Some(method(scanner)?),
-            Some("params") => parts.params = Some(params(scanner, parts)?),
+            Some("params") => parts.params = optional(scanner, |scanner| params(scanner, parts))?,
             Some("result") => parts.result = Some(result(scanner, parts)?),
             Some("error") => parts.error = Some(error(scanner, parts)?),
             _ => drop(scanner.value()?),
@@ -112,11 +112,10 @@ fn jsonrpc(scanner: &mut Scanner<'_>) -> Result<bool, Slip> {
 }
 
 fn id(scanner: &mut Scanner<'_>, sender: Sender) -> Result<Option<Span>, Slip> {
-    if scanner.peek() == Some(b'n') && sender == Sender::Server {
-        scanner.value()?;
-        return Ok(None);
+    match sender {
+        Sender::Client => identifier(scanner, Fault::BadId).map(Some),
+        Sender::Server => optional(scanner, |scanner| identifier(scanner, Fault::BadId)),
     }
-    identifier(scanner, Fault::BadId).map(Some)
 }
 
 /// A string or an integer.
@@ -177,30 +176,44 @@ fn object_value<'a>(
     Ok(scanner.span_from(start))
 }
 
+fn any_object(scanner: &mut Scanner<'_>, fault: Fault) -> Result<Span, Slip> {
+    object_value(scanner, fault, |scanner, _| scanner.value().map(drop))
+}
+
+/// `None` for null: in an optional place it carries nothing to any reader, and serializers that know no absence write it.
+fn optional<'a, T>(
+    scanner: &mut Scanner<'a>,
+    read: impl FnOnce(&mut Scanner<'a>) -> Result<T, Slip>,
+) -> Result<Option<T>, Slip> {
+    if scanner.peek() == Some(b'n') {
+        scanner.value()?;
+        return Ok(None);
+    }
+    read(scanner).map(Some)
+}
+
 fn params(scanner: &mut Scanner<'_>, parts: &mut Parts) -> Result<Span, Slip> {
     let limits = scanner.limits();
     object_value(scanner, Fault::BadParams, |scanner, name| {
         match member_of(scanner.text(), name, &PARAMS)? {
             Some("name") => parts.name = Some(word(scanner, limits.name, Fault::BadMember)?),
-            Some("arguments") => parts.arguments = Some(scanner.value()?),
-            Some("_meta") => parts.meta = meta(scanner)?,
+            Some("arguments") => parts.arguments = optional(scanner, Scanner::value)?,
+            Some("_meta") => parts.meta = optional(scanner, meta)?.unwrap_or_default(),
             Some("uri") => parts.uri = Some(word(scanner, limits.uri, Fault::BadMember)?),
-            Some("cursor") => parts.cursor = Some(word(scanner, limits.uri, Fault::BadMember)?),
+            Some("cursor") => {
+                parts.cursor = optional(scanner, |scanner| word(scanner, limits.uri, Fault::BadMember))?;
+            }
             Some("progressToken") => parts.progress_token = Some(token(scanner, Fault::BadMember)?),
             Some("requestId") => parts.request_id = Some(identifier(scanner, Fault::BadMember)?),
             Some("taskId") => parts.task_id = Some(word(scanner, limits.name, Fault::BadMember)?),
             Some("protocolVersion") => {
                 parts.protocol_version = Some(word(scanner, limits.name, Fault::BadMember)?);
             }
-            Some("capabilities") => parts.capabilities = Some(scanner.value()?),
-            Some("clientInfo") => parts.client_info = Some(scanner.value()?),
-            Some("task") => {
-                scanner.value()?;
-                parts.task = true;
-            }
+            Some("capabilities") => parts.capabilities = Some(any_object(scanner, Fault::BadMember)?),
+            Some("clientInfo") => parts.client_info = optional(scanner, Scanner::value)?,
+            Some("task") => parts.task = optional(scanner, Scanner::value)?.is_some(),
             Some("inputResponses" | "requestState") => {
-                scanner.value()?;
-                parts.retry = true;
+                parts.retry |= optional(scanner, Scanner::value)?.is_some();
             }
             _ => drop(scanner.value()?),
         }
@@ -216,12 +229,13 @@ fn meta(scanner: &mut Scanner<'_>) -> Result<MetaParts, Slip> {
             Some("io.modelcontextprotocol/protocolVersion") => {
                 meta.protocol_version = Some(word(scanner, limits.name, Fault::BadMeta)?);
             }
-            Some("io.modelcontextprotocol/clientInfo") => meta.client_info = Some(scanner.value()?),
+            Some("io.modelcontextprotocol/clientInfo") => meta.client_info = optional(scanner, Scanner::value)?,
             Some("io.modelcontextprotocol/clientCapabilities") => {
-                meta.client_capabilities =
-                    Some(object_value(scanner, Fault::BadMeta, |scanner, _| scanner.value().map(drop))?);
+                meta.client_capabilities = Some(any_object(scanner, Fault::BadMeta)?);
             }
-            Some("progressToken") => meta.progress_token = Some(token(scanner, Fault::BadMeta)?),
+            Some("progressToken") => {
+                meta.progress_token = optional(scanner, |scanner| token(scanner, Fault::BadMeta))?;
+            }
             Some("traceparent") if scanner.peek() == Some(b'"') => {
                 meta.traceparent = Some(word(scanner, limits.name, Fault::BadMeta)?);
             }

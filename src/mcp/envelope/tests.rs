@@ -202,16 +202,37 @@ fn duty_28_methods_are_bounded_strings() {
 
 #[test]
 fn params_and_results_are_objects() {
-    for params in ["[]", "null", "1", r#""x""#] {
+    for params in ["[]", "1", r#""x""#] {
         assert_eq!(fault(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{params}}}"#)), Fault::BadParams);
         assert_eq!(fault(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{params}}}"#)), Fault::BadResult);
         assert_eq!(fault(&format!(r#"{{"jsonrpc":"2.0","id":1,"error":{params}}}"#)), Fault::BadResult);
     }
-    for meta in ["[]", "null", r#"{"io.modelcontextprotocol/clientCapabilities":[]}"#, r#"{"progressToken":null}"#] {
+    assert_eq!(fault(r#"{"jsonrpc":"2.0","id":1,"result":null}"#), Fault::BadResult);
+    for meta in [
+        "[]",
+        r#"{"io.modelcontextprotocol/clientCapabilities":null}"#,
+        r#"{"progressToken":{}}"#,
+        r#"{"io.modelcontextprotocol/protocolVersion":null}"#,
+    ] {
         assert_eq!(fault(&call(&format!(r#""_meta":{meta},"#))), Fault::BadMeta, "{meta}");
     }
     // `traceparent` decides nothing: what is no string is as if it were not there.
     assert_eq!(parse(&call(r#""_meta":{"traceparent":1},"#)).unwrap().meta().traceparent(), None);
+}
+
+#[test]
+fn null_in_an_optional_place_is_absence() {
+    let params = r#""arguments":null,"cursor":null,"_meta":null,"task":null,"requestState":null,"clientInfo":null,"#;
+    let envelope = parse(&call(params)).unwrap();
+    assert_eq!((envelope.arguments_raw(), envelope.cursor(), envelope.client_info_raw()), (None, None, None));
+    assert!(!envelope.meta().is_present() && !envelope.asks_for_task() && !envelope.is_retry());
+    assert_eq!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null}"#).unwrap().params_raw(), None);
+    let retry = parse(&call(r#""inputResponses":{},"requestState":null,"#)).unwrap();
+    assert!(retry.is_retry());
+    for required in ["name", "uri", "capabilities", "requestId", "protocolVersion"] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"{required}":null}}}}"#);
+        assert_eq!(fault(&text), Fault::BadMember, "{required}");
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn duty_70_unpoliced_notifications_are_dropped_with_202() {
 #[test]
 fn a_call_needs_a_name_and_arguments_that_are_an_object() {
     assert_eq!(judge(&request("tools/call", json!({})), NEW), Err(Refusal::MissingParam));
-    for arguments in [json!([]), json!(null), json!("x"), json!(1)] {
+    for arguments in [json!([]), json!(true), json!("x"), json!(1)] {
         let call = request("tools/call", json!({"name": "x", "arguments": arguments}));
         assert_eq!(judge(&call, NEW), Err(Refusal::BadArguments), "{arguments}");
     }

@@ -117,6 +117,16 @@ fn duty_37_annotations_of_schemas_stay_intact() {
 }
 
 #[test]
+fn duty_60_schemas_are_bounded_in_depth_and_references_are_only_text() {
+    let deep = format!("{}1{}", "{\"not\":".repeat(70), "}".repeat(70));
+    let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":[{{"name":"a","inputSchema":{deep}}}]}}}}"#);
+    let refused = Envelope::parse_server(Bytes::from(text), &Limits::SERVER).unwrap_err();
+    assert_eq!(refused.fault, Fault::TooDeep);
+    let tool = r#"{"name":"a","inputSchema":{"$ref":"http://169.254.169.254/latest"}}"#;
+    assert!(body(&filter(&format!(r#"{{"tools":[{tool}]}}"#), OLD, &["a"]).unwrap()).contains(tool));
+}
+
+#[test]
 fn duty_30_names_outside_the_safe_set() {
     for safe in ["a", "get_x", "A.b-9", &"x".repeat(128)] {
         assert!(is_safe_name(safe), "{safe}");

@@ -103,6 +103,20 @@ fn duty_82_a_task_is_not_asked_for() {
 }
 
 #[test]
+fn duty_40_no_rewrite_changes_what_headers_mirror() {
+    let call = envelope(concat!(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"task":{},"name":"x","uri":"u","taskId":"t","_meta":"#,
+        r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"a":1}},"#,
+        r#""arguments":{"region":"eu"},"cursor":"c"}}"#
+    ));
+    let new = request(&call, NEW, Some("s")).unwrap().unwrap();
+    let new = Envelope::parse(new, &Limits::CLIENT).unwrap();
+    assert_eq!((new.method(), new.name(), new.uri()), (call.method(), call.name(), call.uri()));
+    assert_eq!((new.task_id(), new.arguments_raw()), (call.task_id(), call.arguments_raw()));
+    assert_eq!(new.meta().protocol_version(), call.meta().protocol_version());
+}
+
+#[test]
 fn several_edits_of_one_request_do_not_disturb_one_another() {
     let list = envelope(concat!(
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"task":{},"cursor":"a","_meta":"#,

@@ -38,7 +38,7 @@ pub fn evaluate(layers: Layers<'_>, request: &Request<'_>, facts: &Facts) -> Dec
 /// What the rules say, those of Shadow policies apart.
 pub(super) struct Judged<'a> {
     pub(super) enforced: Tally<'a>,
-    shadow: Tally<'a>,
+    pub(super) shadow: Tally<'a>,
 }
 
 /// Judges every rule that could be about the call. `asked` knows the arguments, or that they are still open.
@@ -138,8 +138,12 @@ impl<'a> Tally<'a> {
         self.deny.is_some() || self.approval.is_some() || self.allow.is_some()
     }
 
-    fn together(&self, other: &Self) -> Self {
+    /// What both say.
+    pub(super) fn together(&self, other: &Self) -> Self {
         let mut both = self.clone();
+        both.allow_possible |= other.allow_possible;
+        both.open.deny |= other.open.deny;
+        both.open.approval |= other.open.approval;
         if let Some(deny) = other.deny {
             keep_first(&mut both.deny, deny);
         }

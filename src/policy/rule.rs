@@ -30,7 +30,8 @@ pub struct Rule {
     tools: Box<[Tools]>,
     resources: Box<[UriPattern]>,
     prompts: Box<[NamePattern]>,
-    pub(crate) when: Option<Condition>,
+    /// Its condition.
+    pub when: Option<Condition>,
 }
 
 #[derive(Debug)]
@@ -245,12 +246,27 @@ impl Rule {
 
     /// Whether the rule is about this principal: one of `principals` and none of `except`.
     pub fn about_principal(&self, principal: &Principal) -> Tri {
-        let grants = self.effect == Effect::Allow;
-        let included = Tri::any(self.source.principals.iter().map(|entry| entry_matches(entry, principal, grants)));
-        if included == Tri::No || self.source.except.is_empty() {
-            return included;
+        match self.includes(principal) {
+            Tri::No => Tri::No,
+            included if self.source.except.is_empty() => included,
+            included => included.and(!self.except(principal)),
         }
-        included.and(!Tri::any(self.source.except.iter().map(|entry| entry_matches(entry, principal, !grants))))
+    }
+
+    /// Whether the rule would be about this principal but for `except`.
+    pub fn excepts(&self, principal: &Principal) -> bool {
+        self.includes(principal) != Tri::No && self.except(principal) == Tri::Yes
+    }
+
+    fn includes(&self, principal: &Principal) -> Tri {
+        let grants = self.effect == Effect::Allow;
+        Tri::any(self.source.principals.iter().map(|entry| entry_matches(entry, principal, grants)))
+    }
+
+    /// Exceptions read inversely: what narrows a grant reads as a restriction does, and the other way round.
+    fn except(&self, principal: &Principal) -> Tri {
+        let grants = self.effect != Effect::Allow;
+        Tri::any(self.source.except.iter().map(|entry| entry_matches(entry, principal, grants)))
     }
 
     /// Whether the rule is about this target.

@@ -52,7 +52,7 @@ pub(super) fn judge<'a>(
 ) -> Judged<'a> {
     let mut judged = Judged { enforced: Tally::default(), shadow: Tally::default() };
     layers.candidates(keys, target, |rule| {
-        let about = about_apart_from_arguments(rule, principal, target, facts);
+        let about = about_apart_from_condition(rule, principal, target, facts);
         if about == Tri::No || about == Tri::Unknown && rule.effect == Effect::Allow {
             return;
         }
@@ -64,7 +64,7 @@ pub(super) fn judge<'a>(
 }
 
 /// Whether a rule is about a call, its condition left aside.
-pub(crate) fn about_apart_from_arguments(
+pub(crate) fn about_apart_from_condition(
     rule: &Rule,
     principal: &Principal,
     target: &Target<'_>,

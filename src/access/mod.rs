@@ -4,7 +4,7 @@
 
 pub mod explain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod who_can;
 
 use serde::Serialize;

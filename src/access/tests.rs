@@ -9,8 +9,9 @@ use super::who_can::{Row, Table, Tool, who_can};
 use super::*;
 use crate::fleet::Fleet;
 use crate::fleet::tests::server;
-use crate::generated::policy::{Mode, Standing};
-use crate::generated::{Labels, Policy};
+use crate::generated::authority::{KeySource, TokenRules, TypRule};
+use crate::generated::policy::{Mode, Selector, Standing, Targets};
+use crate::generated::{Authority, Labels, ObjectId, Policy};
 use crate::identity::principal::{Groups, Kind, Principal};
 use crate::policy::arbitrary;
 use crate::policy::evaluate::evaluate;
@@ -129,17 +130,9 @@ fn policy(rules: serde_json::Value) -> Policy {
         serde_json::from_value(filled.into()).unwrap()
     };
     Policy {
-        id: crate::generated::ObjectId {
-            uid: "uid".into(),
-            namespace: "team".into(),
-            name: "policy".into(),
-            generation: 1,
-        },
+        id: ObjectId { uid: "uid".into(), namespace: "team".into(), name: "policy".into(), generation: 1 },
         guardrail: false,
-        targets: crate::generated::policy::Targets {
-            selector: Some(crate::generated::policy::Selector::default()),
-            ..Default::default()
-        },
+        targets: Targets { selector: Some(Selector::default()), ..Targets::default() },
         mode: Mode::Enforce,
         standing: Standing::InForce,
         rules: rules.as_array().unwrap().iter().map(fill).collect(),
@@ -157,8 +150,9 @@ fn tools(names: &[&str], patterns: &[&str]) -> serde_json::Value {
     serde_json::json!([{"names": names, "patterns": patterns, "risk": []}])
 }
 
-fn example() -> Fleet {
-    fleet(&[policy(serde_json::json!([
+/// A server `team/a` with a policy of every sort.
+pub(crate) fn example() -> Fleet {
+    let mut fleet = fleet(&[policy(serde_json::json!([
         {"name": "read", "effect": "Allow", "principals": [whom("groups", ["dev"].as_slice().into())],
          "tools": tools(&[], &["get_*"])},
         {"name": "write", "effect": "Allow", "principals": [whom("users", ["alice"].as_slice().into())],
@@ -168,7 +162,30 @@ fn example() -> Fleet {
          "not_before": 500, "message": "frozen"},
         {"name": "interns", "effect": "Deny", "principals": [whom("groups", ["interns"].as_slice().into())],
          "tools": tools(&[], &["*"])},
-    ]))])
+    ]))]);
+    fleet.put_authority(corp());
+    fleet
+}
+
+fn corp() -> Authority {
+    Authority {
+        id: ObjectId { uid: "corp".into(), namespace: String::new(), name: "corp".into(), generation: 1 },
+        issuer: "https://corp".into(),
+        rules: TokenRules {
+            typ: TypRule::AccessTokenJwt,
+            algorithms: vec!["ES256".into()],
+            skew_seconds: 30,
+            max_lifetime_seconds: None,
+            subject_claim: "sub".into(),
+            tenant_claim: None,
+            client_claims: vec!["client_id".into()],
+            groups_claim: Some("groups".into()),
+            allowed_audiences: vec![],
+        },
+        keys: KeySource::Local,
+        key_set: None,
+        revoked: vec![],
+    }
 }
 
 fn table(now: i64) -> Table {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use super::who_can::{Output, empty_table, find};
+use super::who_can::{Output, empty_table, find, printable};
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
@@ -166,7 +166,7 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     let served = find(fleet, &args.server)?;
     let principal = args.who.principal(fleet)?;
-    if !served.server.authorities.iter().any(|name| *name == args.who.authority) {
+    if !served.server.authorities.contains(&args.who.authority) {
         bail!(
             "{} does not accept tokens of {:?}: nobody of it gets as far as a decision",
             args.server,
@@ -212,7 +212,7 @@ fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> 
     let rule = explanation.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
     writeln!(out, "{}: {}{rule}", explanation.answer.as_str(), explanation.reason)?;
     if let Some(message) = &explanation.message {
-        writeln!(out, "The caller is told: {message}")?;
+        writeln!(out, "The caller is told: {}", printable(message))?;
     }
     if !explanation.visible {
         writeln!(out, "The caller is answered as if the target did not exist.")?;
@@ -222,7 +222,7 @@ fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let mut table = empty_table(&["RULE", "EFFECT", "MATCHES", "WHY"]);
     for rule in &explanation.rules {
-        table.add_row([rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()]);
+        table.add_row([rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()].map(|cell| printable(&cell)));
     }
     writeln!(out, "{table}")?;
     Ok(())
@@ -275,5 +275,41 @@ mod tests {
         ] {
             assert!(parse_who(text).is_err(), "{text:?}");
         }
+    }
+
+    fn asked(text: &[&str]) -> (String, ExitCode) {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = <Line as clap::Parser>::try_parse_from([&["explain", "--server", "team/a"], text].concat()).unwrap();
+        let mut out = Vec::new();
+        let code = run(&line.args, &crate::access::tests::example(), None, 600, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), code)
+    }
+
+    #[test]
+    fn a_refusal_is_explained_and_exits_with_one() {
+        let (text, code) = asked(&["--tool", "get_x", "--as", "user:bob@corp,groups=dev"]);
+        assert_eq!(code, ExitCode::from(1));
+        for words in [
+            "Deny: DeniedByRule by team/policy/freeze",
+            "The caller is told: frozen",
+            "it is about other principals",
+            "it is about other targets",
+        ] {
+            assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_grant_exits_with_zero() {
+        let who = "user:alice@corp,groups=sre";
+        let asked_for = ["--tool", "create_issue", "--as", who, "--args", r#"{"repo":"acme/x"}"#, "-o", "json"];
+        let (text, code) = asked(&asked_for);
+        assert_eq!(code, ExitCode::from(0));
+        let explanation: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(explanation["rule"], "team/policy/write");
     }
 }

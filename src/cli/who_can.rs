@@ -99,22 +99,31 @@ pub(super) fn empty_table(header: &[&str]) -> Table {
     table
 }
 
+/// Text from manifests, without what would move a terminal's cursor; lines stay lines.
+pub(super) fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 fn table(rows: &[Row]) -> Table {
     let mut table =
         empty_table(&["PRINCIPAL", "VIA", "ACTOR", "TARGET", "RISK", "ANSWER", "RULES", "CONDITION", "NOTES"]);
     for row in rows {
         let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
-        table.add_row([
-            row.principal.clone(),
-            row.via.clone().unwrap_or_default(),
-            row.actor.clone().unwrap_or_default(),
-            target,
-            row.risk.unwrap_or_default().to_owned(),
-            row.answer.as_str().to_owned(),
-            row.rules.join("\n"),
-            row.conditions.join("\n"),
-            notes(row),
-        ]);
+        table.add_row(
+            [
+                row.principal.clone(),
+                row.via.clone().unwrap_or_default(),
+                row.actor.clone().unwrap_or_default(),
+                target,
+                row.risk.unwrap_or_default().to_owned(),
+                row.answer.as_str().to_owned(),
+                row.rules.join("\n"),
+                row.conditions.join("\n"),
+                notes(row),
+            ]
+            .map(|cell| printable(&cell)),
+        );
     }
     table
 }
@@ -140,4 +149,61 @@ fn in_words(window: &Window) -> String {
 
 fn instant(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("second {seconds}"), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::tests::example;
+
+    fn args(text: &[&str]) -> Args {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        <Line as clap::Parser>::parse_from([&["who-can"], text].concat()).args
+    }
+
+    fn printed(text: &[&str], inventory: Option<&[Tool]>) -> (String, ExitCode) {
+        let mut out = Vec::new();
+        let code = run(&args(text), &example(), inventory, 0, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), code)
+    }
+
+    #[test]
+    fn the_table_is_for_people() {
+        let (text, code) = printed(&["--server", "team/a", "--only-allowed"], None);
+        assert_eq!(code, ExitCode::from(0));
+        for word in ["PRINCIPAL", "user:alice@corp", "create_issue", "Depends", "until 1970-01-01T00:16:40Z"] {
+            assert!(text.contains(word), "{word} is not in\n{text}");
+        }
+        assert!(!text.contains("group:interns@corp"), "{text}");
+        assert!(text.contains("team/policy/freeze (Deny) does not hold now: from 1970-01-01T00:08:20Z"), "{text}");
+    }
+
+    #[test]
+    fn one_tool_is_asked_for_by_name() {
+        let (text, code) = printed(&["--server", "team/a", "--tool", "get_x", "-o", "json"], None);
+        let table: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = table["rows"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["target"] == "get_x"), "{text}");
+        let dev = rows.iter().find(|row| row["principal"] == "group:dev@corp").unwrap();
+        assert_eq!((&dev["answer"], &dev["rules"][0]), (&"Allow".into(), &"team/policy/read".into()));
+        assert_eq!(code, ExitCode::from(0));
+        let (_, code) = printed(&["--server", "team/a", "--tool", "nobody_may", "-o", "yaml"], None);
+        assert_eq!(code, ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_a_usage_error() {
+        for name in ["team/b", "a"] {
+            assert!(run(&args(&["--server", name]), &example(), None, 0, &mut Vec::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb");
+    }
 }

@@ -94,8 +94,8 @@ fn policies() -> impl Strategy<Value = Vec<Policy>> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Server(Server),
-    Policy(Policy),
+    Server(Box<Server>),
+    Policy(Box<Policy>),
     RemoveServer(String),
     RemovePolicy(String),
 }
@@ -104,13 +104,13 @@ enum Step {
 fn steps() -> impl Strategy<Value = (Vec<Server>, Vec<Policy>, Vec<Step>)> {
     (servers(), policies(), policies(), servers()).prop_flat_map(|(servers, policies, before, passing)| {
         let stay: Vec<String> = servers.iter().map(|s| s.id.uid.clone()).collect();
-        let mut detours: Vec<Step> = before.iter().cloned().map(Step::Policy).collect();
-        detours.extend(passing.iter().cloned().map(Step::Server));
+        let mut detours: Vec<Step> = before.iter().cloned().map(|p| Step::Policy(Box::new(p))).collect();
+        detours.extend(passing.iter().cloned().map(|s| Step::Server(Box::new(s))));
         let mut leave: Vec<Step> = before.iter().map(|p| Step::RemovePolicy(p.id.uid.clone())).collect();
         let left = passing.into_iter().map(|s| s.id.uid).filter(|uid| !stay.contains(uid));
         leave.extend(left.map(Step::RemoveServer));
-        let mut last: Vec<Step> = servers.iter().cloned().map(Step::Server).collect();
-        last.extend(policies.iter().cloned().map(Step::Policy));
+        let mut last: Vec<Step> = servers.iter().cloned().map(|s| Step::Server(Box::new(s))).collect();
+        last.extend(policies.iter().cloned().map(|p| Step::Policy(Box::new(p))));
         let replaced: Vec<String> = policies.iter().map(|p| p.id.uid.clone()).collect();
         leave.retain(|step| !matches!(step, Step::RemovePolicy(uid) if replaced.contains(uid)));
         let order = (Just(detours).prop_shuffle(), Just(leave), Just(last).prop_shuffle());
@@ -126,8 +126,8 @@ fn run(steps: Vec<Step>) -> Fleet {
     let mut fleet = Fleet::default();
     for step in steps {
         match step {
-            Step::Server(server) => fleet.put_server(server),
-            Step::Policy(policy) => fleet.put_policy(policy).unwrap(),
+            Step::Server(server) => fleet.put_server(*server),
+            Step::Policy(policy) => fleet.put_policy(*policy).unwrap(),
             Step::RemoveServer(uid) => fleet.remove_server(&uid),
             Step::RemovePolicy(uid) => fleet.remove_policy(&uid),
         }

@@ -126,8 +126,10 @@ fn judge(rule: &Rule, request: &Request<'_>, facts: &Facts) -> (Tri, String) {
         Tri::Unknown => reasons.push("the tool's risk is not classified".to_owned()),
         Tri::Yes => {}
     }
-    match rule.about_principal(request.principal) {
-        Tri::No if rule.excepts(request.principal) => return (Tri::No, "the caller is excepted".to_owned()),
+    match rule.about_principal(request.principal, request.keys) {
+        Tri::No if rule.excepts(request.principal, request.keys) => {
+            return (Tri::No, "the caller is excepted".to_owned());
+        }
         Tri::No => return (Tri::No, "it is about other principals".to_owned()),
         Tri::Unknown => reasons.push("the caller's groups are not known".to_owned()),
         Tri::Yes => {}

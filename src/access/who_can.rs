@@ -142,18 +142,21 @@ fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, fa
     let prospect = foresee(served.layers, principal, &keys, target, facts);
     let answer = if refused { Answer::Deny } else { answer(prospect.enforced) };
     let shadow = Some(answer_with_shadow(prospect.with_shadow, refused)).filter(|shadow| *shadow != answer);
-    let about = |rule: &Rule, principal: &Principal| about_apart_from_condition(rule, principal, &target, facts);
+    let about = |rule: &Rule, principal: &Principal, keys: &PrincipalKeys| {
+        about_apart_from_condition(rule, principal, keys, &target, facts)
+    };
     let decides = |rule: &&&Rule| match rule.effect {
         _ if rule.shadow => false,
-        Effect::Allow => about(rule, principal) == Tri::Yes && answer != Answer::Deny,
-        Effect::Deny => about(rule, principal) != Tri::No,
-        Effect::RequireApproval => about(rule, principal) != Tri::No && answer != Answer::Deny,
+        Effect::Allow => about(rule, principal, &keys) == Tri::Yes && answer != Answer::Deny,
+        Effect::Deny => about(rule, principal, &keys) != Tri::No,
+        Effect::RequireApproval => about(rule, principal, &keys) != Tri::No && answer != Answer::Deny,
     };
     let deciding: Vec<&&Rule> = rules.iter().filter(decides).collect();
     let more = someone.perhaps_in_groups();
+    let more_keys = PrincipalKeys::of(&more);
     let unless = rules.iter().filter(|rule| {
         let narrows = rule.effect != Effect::Allow && !rule.shadow && answer != Answer::Deny;
-        narrows && about(rule, principal) == Tri::No && about(rule, &more) != Tri::No
+        narrows && about(rule, principal, &keys) == Tri::No && about(rule, &more, &more_keys) != Tri::No
     });
     Row {
         principal: someone.name.clone(),

@@ -52,7 +52,7 @@ pub(super) fn judge<'a>(
 ) -> Judged<'a> {
     let mut judged = Judged { enforced: Tally::default(), shadow: Tally::default() };
     layers.candidates(keys, target, |rule| {
-        let about = about_apart_from_condition(rule, principal, target, facts);
+        let about = about_apart_from_condition(rule, principal, keys, target, facts);
         if about == Tri::No || about == Tri::Unknown && rule.effect == Effect::Allow {
             return;
         }
@@ -67,6 +67,7 @@ pub(super) fn judge<'a>(
 pub(crate) fn about_apart_from_condition(
     rule: &Rule,
     principal: &Principal,
+    keys: &PrincipalKeys,
     target: &Target<'_>,
     facts: &Facts,
 ) -> Tri {
@@ -75,7 +76,7 @@ pub(crate) fn about_apart_from_condition(
     }
     match rule.about_target(target) {
         Tri::No => Tri::No,
-        target => target.and(rule.about_principal(principal)),
+        target => target.and(rule.about_principal(principal, keys)),
     }
 }
 

@@ -19,7 +19,7 @@ pub enum Answer {
     Allow,
     /// It runs after a person has approved.
     RequireApproval,
-    /// It depends on the arguments.
+    /// It depends on a rule's condition.
     Depends,
     /// It is refused.
     Deny,

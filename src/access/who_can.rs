@@ -3,7 +3,7 @@
 //!
 //! A row stands for whoever is what the row says *and nothing more*: a member of these groups, through this client, for
 //! whom this actor acts. Whoever is in further groups may be refused by further rules (`unless`), or be excepted from a
-//! refusal: rows for such combinations are added where they can do more.
+//! refusal: rows for such combinations are added where they can do more. What a condition says of them is left open.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::policy::evaluate::about_apart_from_condition;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::list::{Foreseen, Visibility, foresee};
+use crate::policy::list::{Foreseen, Visibility, foresee_anybody};
 use crate::policy::request::{Facts, KnownRisk, Target};
 use crate::policy::rule::{Rule, subject};
 use crate::policy::tri::Tri;
@@ -139,7 +139,7 @@ pub fn anybody_can(table: &Table) -> bool {
 fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, facts: &Facts, refused: bool) -> Row {
     let (principal, keys) = (&someone.principal, PrincipalKeys::of(&someone.principal));
     let target = asked.target();
-    let prospect = foresee(served.layers, principal, &keys, target, facts);
+    let prospect = foresee_anybody(served.layers, principal, &keys, target, facts);
     let answer = if refused { Answer::Deny } else { answer(prospect.enforced) };
     let shadow = Some(answer_with_shadow(prospect.with_shadow, refused)).filter(|shadow| *shadow != answer);
     let about = |rule: &Rule, principal: &Principal, keys: &PrincipalKeys| {

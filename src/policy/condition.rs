@@ -122,6 +122,8 @@ pub(super) struct Asked<'a> {
 
 #[derive(Clone, Copy)]
 enum Arguments<'a> {
+    /// Whatever is asked for is open, the caller included.
+    AllOpen,
     Open,
     Given(Option<&'a str>),
 }
@@ -148,12 +150,18 @@ impl<'a> Asked<'a> {
         Self { principal, arguments: Arguments::Open, answers: RefCell::default() }
     }
 
+    /// About nobody in particular: every condition is open.
+    pub(super) fn anybody(principal: &'a Principal) -> Self {
+        Self { principal, arguments: Arguments::AllOpen, answers: RefCell::default() }
+    }
+
     pub(super) fn judge(&self, condition: &Condition) -> Outcome {
         let mut answers = self.answers.borrow_mut();
         if let Some((_, known)) = answers.iter().find(|(asked, _)| std::ptr::eq(*asked, condition)) {
             return *known;
         }
         let outcome = match self.arguments {
+            Arguments::AllOpen => Outcome::Open,
             _ if condition.lacks_groups(self.principal) => Outcome::Closed(Tri::Unknown),
             _ if !condition.uses.arguments => Outcome::Closed(condition.run(self.principal, None)),
             Arguments::Given(arguments) => Outcome::ForArguments(condition.run(self.principal, arguments)),

@@ -59,11 +59,33 @@ pub fn foresee(
     target: Target<'_>,
     facts: &Facts,
 ) -> Prospect {
+    sum_up_all(layers, principal, keys, target, facts, &Asked::list(principal))
+}
+
+/// The same for a principal that stands for everybody who is like it: what a condition would say of them is open.
+pub fn foresee_anybody(
+    layers: Layers<'_>,
+    principal: &Principal,
+    keys: &PrincipalKeys,
+    target: Target<'_>,
+    facts: &Facts,
+) -> Prospect {
+    sum_up_all(layers, principal, keys, target, facts, &Asked::anybody(principal))
+}
+
+fn sum_up_all(
+    layers: Layers<'_>,
+    principal: &Principal,
+    keys: &PrincipalKeys,
+    target: Target<'_>,
+    facts: &Facts,
+    asked: &Asked<'_>,
+) -> Prospect {
     if layers.denied.is_some() {
         let denied = Foreseen { visibility: Visibility::Hidden, effect: Effect::Deny };
         return Prospect { enforced: denied, with_shadow: denied };
     }
-    let judged = judge(layers, principal, keys, &target, facts, &Asked::list(principal));
+    let judged = judge(layers, principal, keys, &target, facts, asked);
     let with_shadow = judged.enforced.together(&judged.shadow);
     Prospect { enforced: sum_up(&judged.enforced), with_shadow: sum_up(&with_shadow) }
 }

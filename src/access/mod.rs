@@ -1,1 +1,53 @@
 //! Questions about a fleet: who can, and why.
+//!
+//! Invariant: every answer comes from the evaluator that the proxy calls; here are only the questions.
+
+pub mod explain;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod who_can;
+
+use serde::Serialize;
+
+use crate::generated::policy::Effect;
+use crate::policy::decision::RuleRef;
+
+/// What a call, or every call of a kind, comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Answer {
+    /// It runs.
+    Allow,
+    /// It runs after a person has approved.
+    RequireApproval,
+    /// It depends on a rule's condition.
+    Depends,
+    /// It is refused.
+    Deny,
+}
+
+impl Answer {
+    /// The word used in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Answer::Allow => "Allow",
+            Answer::RequireApproval => "RequireApproval",
+            Answer::Depends => "Depends",
+            Answer::Deny => "Deny",
+        }
+    }
+}
+
+impl From<Effect> for Answer {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::Allow => Answer::Allow,
+            Effect::RequireApproval => Answer::RequireApproval,
+            Effect::Deny => Answer::Deny,
+        }
+    }
+}
+
+/// `namespace/policy/rule`, as people refer to a rule.
+pub fn rule_name(rule: &RuleRef) -> String {
+    format!("{}/{}/{}", rule.namespace, rule.policy, rule.rule)
+}

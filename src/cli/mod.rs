@@ -6,6 +6,9 @@
 pub mod output;
 pub mod standalone;
 
+pub mod explain;
+pub mod who_can;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

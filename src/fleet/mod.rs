@@ -6,7 +6,7 @@ mod selector;
 mod shard_map;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use selector::matches;
 pub use snapshot::{Fleet, Served};

@@ -69,23 +69,47 @@ impl Condition {
         self.uses.arguments
     }
 
-    /// Runs the condition. `arguments` is the JSON text of an object, proven free of duplicate members.
-    fn run(&self, principal: &Principal, arguments: Option<&str>) -> Tri {
+    /// Runs the condition. `arguments` is the JSON text of an object, proven free of duplicate members; `None`: empty.
+    pub fn answer(&self, principal: &Principal, arguments: Option<&str>) -> Result<bool, Unanswered> {
+        if self.lacks_groups(principal) {
+            return Err(Unanswered::GroupsUnknown);
+        }
         let decoded = match arguments.filter(|_| self.uses.arguments) {
-            Some(text) => match input::decode(text, &self.uses) {
-                Ok(decoded) => decoded,
-                Err(_) => return Tri::Unknown,
-            },
+            Some(text) => input::decode(text, &self.uses).map_err(Unanswered::Arguments)?,
             None => input::empty(),
         };
         let scope = Scope { caller: Caller(principal), arguments: &decoded, regexes: &self.regexes };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(&scope);
-        match Value::resolve_val(&self.expression, &context) {
-            Ok(value) => value.downcast_ref::<CelBool>().map_or(Tri::Unknown, |answer| (*answer.inner()).into()),
-            Err(_) => Tri::Unknown,
-        }
+        let value = Value::resolve_val(&self.expression, &context).map_err(Unanswered::Failed)?;
+        value.downcast_ref::<CelBool>().map(|answer| *answer.inner()).ok_or(Unanswered::NotBoolean)
     }
+
+    /// Without this, `!has(principal.groups)` would hold for those whose groups are only not known.
+    fn lacks_groups(&self, principal: &Principal) -> bool {
+        self.uses.groups && principal.groups == Groups::Unknown
+    }
+
+    fn run(&self, principal: &Principal, arguments: Option<&str>) -> Tri {
+        self.answer(principal, arguments).map_or(Tri::Unknown, Tri::from)
+    }
+}
+
+/// Why a condition has no answer for a call. May quote arguments: for the person who asks, not for records.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// It asks about groups that are not known.
+    #[error("the caller's groups are not known")]
+    GroupsUnknown,
+    /// The arguments cannot be read unambiguously, or are beyond the bounds.
+    #[error("the arguments cannot be used: {0}")]
+    Arguments(serde_json::Error),
+    /// An operation failed, for example on a member that is missing or of another type.
+    #[error("{0}")]
+    Failed(ExecutionError),
+    /// The condition's value is neither true nor false.
+    #[error("its value is neither true nor false")]
+    NotBoolean,
 }
 
 /// What a condition is asked about: a caller, and arguments that are known or still open. Remembers answers, since one
@@ -98,6 +122,8 @@ pub(super) struct Asked<'a> {
 
 #[derive(Clone, Copy)]
 enum Arguments<'a> {
+    /// Whatever is asked for is open, the caller included.
+    AllOpen,
     Open,
     Given(Option<&'a str>),
 }
@@ -124,14 +150,19 @@ impl<'a> Asked<'a> {
         Self { principal, arguments: Arguments::Open, answers: RefCell::default() }
     }
 
+    /// About nobody in particular: every condition is open.
+    pub(super) fn anybody(principal: &'a Principal) -> Self {
+        Self { principal, arguments: Arguments::AllOpen, answers: RefCell::default() }
+    }
+
     pub(super) fn judge(&self, condition: &Condition) -> Outcome {
         let mut answers = self.answers.borrow_mut();
         if let Some((_, known)) = answers.iter().find(|(asked, _)| std::ptr::eq(*asked, condition)) {
             return *known;
         }
         let outcome = match self.arguments {
-            // Without this, `!has(principal.groups)` would hold for those whose groups are only not known.
-            _ if condition.uses.groups && self.principal.groups == Groups::Unknown => Outcome::Closed(Tri::Unknown),
+            Arguments::AllOpen => Outcome::Open,
+            _ if condition.lacks_groups(self.principal) => Outcome::Closed(Tri::Unknown),
             _ if !condition.uses.arguments => Outcome::Closed(condition.run(self.principal, None)),
             Arguments::Given(arguments) => Outcome::ForArguments(condition.run(self.principal, arguments)),
             Arguments::Open => Outcome::Open,

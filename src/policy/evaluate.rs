@@ -38,7 +38,7 @@ pub fn evaluate(layers: Layers<'_>, request: &Request<'_>, facts: &Facts) -> Dec
 /// What the rules say, those of Shadow policies apart.
 pub(super) struct Judged<'a> {
     pub(super) enforced: Tally<'a>,
-    shadow: Tally<'a>,
+    pub(super) shadow: Tally<'a>,
 }
 
 /// Judges every rule that could be about the call. `asked` knows the arguments, or that they are still open.
@@ -52,7 +52,7 @@ pub(super) fn judge<'a>(
 ) -> Judged<'a> {
     let mut judged = Judged { enforced: Tally::default(), shadow: Tally::default() };
     layers.candidates(keys, target, |rule| {
-        let about = about_apart_from_arguments(rule, principal, target, facts);
+        let about = about_apart_from_condition(rule, principal, keys, target, facts);
         if about == Tri::No || about == Tri::Unknown && rule.effect == Effect::Allow {
             return;
         }
@@ -64,9 +64,10 @@ pub(super) fn judge<'a>(
 }
 
 /// Whether a rule is about a call, its condition left aside.
-pub(crate) fn about_apart_from_arguments(
+pub(crate) fn about_apart_from_condition(
     rule: &Rule,
     principal: &Principal,
+    keys: &PrincipalKeys,
     target: &Target<'_>,
     facts: &Facts,
 ) -> Tri {
@@ -75,7 +76,7 @@ pub(crate) fn about_apart_from_arguments(
     }
     match rule.about_target(target) {
         Tri::No => Tri::No,
-        target => target.and(rule.about_principal(principal)),
+        target => target.and(rule.about_principal(principal, keys)),
     }
 }
 
@@ -138,8 +139,12 @@ impl<'a> Tally<'a> {
         self.deny.is_some() || self.approval.is_some() || self.allow.is_some()
     }
 
-    fn together(&self, other: &Self) -> Self {
+    /// What both say.
+    pub(super) fn together(&self, other: &Self) -> Self {
         let mut both = self.clone();
+        both.allow_possible |= other.allow_possible;
+        both.open.deny |= other.open.deny;
+        both.open.approval |= other.open.approval;
         if let Some(deny) = other.deny {
             keep_first(&mut both.deny, deny);
         }

@@ -72,6 +72,10 @@ impl PrincipalKeys {
         keys.dedup();
         Self(keys.into_boxed_slice())
     }
+
+    pub(crate) fn holds(&self, key: Key) -> bool {
+        self.0.binary_search(&key).is_ok()
+    }
 }
 
 /// What a rule about exact names is indexed by, besides its principals. Resources have patterns only.
@@ -101,11 +105,16 @@ struct Edge {
 
 /// The edges of one policy, sorted by key.
 #[derive(Debug, Default)]
-pub(crate) struct Edges(Box<[Edge]>);
+pub(crate) struct Edges {
+    sorted: Box<[Edge]>,
+    /// How many of them are narrowed to a target.
+    narrowed: usize,
+}
 
 impl Edges {
     pub(crate) fn of(rules: &[Arc<Rule>]) -> Self {
         let mut edges = Vec::new();
+        let mut narrowed_edges = 0;
         for rule in rules {
             let mut push = |key| edges.push(Edge { key, rule: Arc::clone(rule) });
             let principals = rule.principal_keys();
@@ -114,6 +123,7 @@ impl Edges {
                     let mut targets: Vec<Key> = targets.iter().filter_map(target_key).collect();
                     targets.sort_unstable();
                     targets.dedup();
+                    narrowed_edges += targets.len() * principals.len();
                     for principal in principals {
                         targets.iter().for_each(|target| push(narrowed(principal, *target)));
                     }
@@ -122,7 +132,7 @@ impl Edges {
             }
         }
         edges.sort_by_key(|edge| edge.key);
-        Self(edges.into())
+        Self { sorted: edges.into(), narrowed: narrowed_edges }
     }
 }
 
@@ -135,6 +145,8 @@ pub struct Layer {
     /// One shard, or [`SHARDS`]; each sorted by key.
     shards: Arc<[Arc<[Edge]>]>,
     edges: usize,
+    /// How many edges are narrowed to a target; if there are none, none are looked for.
+    narrowed: usize,
 }
 
 const SHARDS: usize = 256;
@@ -143,17 +155,22 @@ const CUT_ABOVE: usize = 1024;
 
 impl Default for Layer {
     fn default() -> Self {
-        Self::cut(Vec::new())
+        Self::cut(Vec::new(), 0)
     }
 }
 
 impl Layer {
     /// The rules of these policies together.
     pub fn of<'a>(policies: impl IntoIterator<Item = &'a CompiledPolicy>) -> Self {
-        Self::cut(policies.into_iter().flat_map(|policy| policy.edges.0.iter().cloned()).collect())
+        let (mut edges, mut narrowed) = (Vec::new(), 0);
+        for policy in policies {
+            edges.extend_from_slice(&policy.edges.sorted);
+            narrowed += policy.edges.narrowed;
+        }
+        Self::cut(edges, narrowed)
     }
 
-    fn cut(mut edges: Vec<Edge>) -> Self {
+    fn cut(mut edges: Vec<Edge>, narrowed: usize) -> Self {
         edges.sort_by_key(|edge| edge.key);
         let count = edges.len();
         let shards = if count > CUT_ABOVE {
@@ -167,20 +184,22 @@ impl Layer {
         } else {
             Arc::from([Arc::from(edges)])
         };
-        Self { shards, edges: count }
+        Self { shards, edges: count, narrowed }
     }
 
     /// The same layer with one policy's rules exchanged.
     #[must_use]
     pub fn with(&self, old: Option<&CompiledPolicy>, new: Option<&CompiledPolicy>) -> Self {
-        let old = old.map(|policy| &*policy.edges.0).unwrap_or_default();
-        let new = new.map(|policy| &*policy.edges.0).unwrap_or_default();
+        let narrowed_edges = |policy: Option<&CompiledPolicy>| policy.map_or(0, |policy| policy.edges.narrowed);
+        let narrowed = (self.narrowed + narrowed_edges(new)).saturating_sub(narrowed_edges(old));
+        let old = old.map(|policy| &*policy.edges.sorted).unwrap_or_default();
+        let new = new.map(|policy| &*policy.edges.sorted).unwrap_or_default();
         let edges = (self.edges + new.len()).saturating_sub(old.len());
         let fits = if self.shards.len() == 1 { edges <= CUT_ABOVE } else { edges >= CUT_ABOVE / 4 };
         let is_old = |edge: &Edge| old.iter().any(|o| o.key == edge.key && Arc::ptr_eq(&o.rule, &edge.rule));
         if !fits {
             let kept = self.shards.iter().flat_map(|shard| shard.iter()).filter(|edge| !is_old(edge));
-            return Self::cut(kept.chain(new).cloned().collect());
+            return Self::cut(kept.chain(new).cloned().collect(), narrowed);
         }
         let mut shards = Arc::clone(&self.shards);
         let mut touched: Vec<usize> = old.iter().chain(new).map(|edge| self.place(edge.key)).collect();
@@ -194,7 +213,7 @@ impl Layer {
                 *shard = edges.into();
             }
         }
-        Self { shards, edges }
+        Self { shards, edges, narrowed }
     }
 
     fn place(&self, key: Key) -> usize {
@@ -244,6 +263,7 @@ impl<'a> Layers<'a> {
             if layer.is_empty() {
                 continue;
             }
+            let target = target.filter(|_| layer.narrowed > 0);
             for key in &keys.0 {
                 layer.find(*key).for_each(&mut each);
                 if let Some(target) = target {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::condition::Condition;
 use super::decision::RuleRef;
-use super::index::{Edges, Facet, Key};
+use super::index::{Edges, Facet, Key, PrincipalKeys};
 use super::pattern::{MAX_PATTERN, NamePattern, UriPattern};
 use super::request::{KnownRisk, Target};
 use super::tri::Tri;
@@ -27,10 +27,14 @@ pub struct Rule {
     /// Whether it belongs to a guardrail, which believes less about risk.
     pub guardrail: bool,
     source: generated::policy::Rule,
+    /// For each entry of `principals` the keys of its groups; likewise for `except`.
+    groups: Box<[Box<[Key]>]>,
+    excepted_groups: Box<[Box<[Key]>]>,
     tools: Box<[Tools]>,
     resources: Box<[UriPattern]>,
     prompts: Box<[NamePattern]>,
-    pub(crate) when: Option<Condition>,
+    /// Its condition.
+    pub when: Option<Condition>,
 }
 
 #[derive(Debug)]
@@ -171,6 +175,8 @@ fn compile_rule(
         resources: rule.resources.iter().map(|p| UriPattern::new(p)).collect(),
         prompts: rule.prompts.iter().map(|p| NamePattern::new(p)).collect(),
         when,
+        groups: rule.principals.iter().map(group_keys).collect(),
+        excepted_groups: rule.except.iter().map(group_keys).collect(),
         source: rule.clone(),
     })
 }
@@ -244,13 +250,31 @@ impl Rule {
     }
 
     /// Whether the rule is about this principal: one of `principals` and none of `except`.
-    pub fn about_principal(&self, principal: &Principal) -> Tri {
-        let grants = self.effect == Effect::Allow;
-        let included = Tri::any(self.source.principals.iter().map(|entry| entry_matches(entry, principal, grants)));
-        if included == Tri::No || self.source.except.is_empty() {
-            return included;
+    /// `keys` are those of the principal.
+    pub fn about_principal(&self, principal: &Principal, keys: &PrincipalKeys) -> Tri {
+        match self.includes(principal, keys) {
+            Tri::No => Tri::No,
+            included if self.source.except.is_empty() => included,
+            included => included.and(!self.except(principal, keys)),
         }
-        included.and(!Tri::any(self.source.except.iter().map(|entry| entry_matches(entry, principal, !grants))))
+    }
+
+    /// Whether the rule would be about this principal but for `except`.
+    pub fn excepts(&self, principal: &Principal, keys: &PrincipalKeys) -> bool {
+        self.includes(principal, keys) != Tri::No && self.except(principal, keys) == Tri::Yes
+    }
+
+    fn includes(&self, principal: &Principal, keys: &PrincipalKeys) -> Tri {
+        let grants = self.effect == Effect::Allow;
+        let entries = self.source.principals.iter().zip(&self.groups);
+        Tri::any(entries.map(|(entry, groups)| entry_matches(entry, groups, principal, keys, grants)))
+    }
+
+    /// Exceptions read inversely: what narrows a grant reads as a restriction does, and the other way round.
+    fn except(&self, principal: &Principal, keys: &PrincipalKeys) -> Tri {
+        let grants = self.effect != Effect::Allow;
+        let entries = self.source.except.iter().zip(&self.excepted_groups);
+        Tri::any(entries.map(|(entry, groups)| entry_matches(entry, groups, principal, keys, grants)))
     }
 
     /// Whether the rule is about this target.
@@ -332,8 +356,21 @@ impl Rule {
     }
 }
 
+/// The keys of an entry's groups, in their order; none where no authority qualifies them.
+fn group_keys(entry: &PrincipalMatch) -> Box<[Key]> {
+    let authority = entry.authority.as_deref();
+    authority.into_iter().flat_map(|a| entry.groups.iter().map(move |g| Facet::Group(a, g).key())).collect()
+}
+
 /// Whether one entry matches. `grants`: what the entry leaves out must be absent; otherwise it may be anything.
-fn entry_matches(entry: &PrincipalMatch, principal: &Principal, grants: bool) -> Tri {
+/// `group_keys` and `keys` only spare comparisons.
+fn entry_matches(
+    entry: &PrincipalMatch,
+    group_keys: &[Key],
+    principal: &Principal,
+    keys: &PrincipalKeys,
+    grants: bool,
+) -> Tri {
     let client_is_in = |ids: &[String]| principal.client.as_deref().is_some_and(|c| ids.iter().any(|id| id == c));
     let certain = entry.authority.as_deref().is_none_or(|a| a == &*principal.authority)
         && (entry.users.is_empty()
@@ -349,7 +386,11 @@ fn entry_matches(entry: &PrincipalMatch, principal: &Principal, grants: bool) ->
         return certain.into();
     }
     match &principal.groups {
-        Groups::Known(groups) => entry.groups.iter().any(|g| groups.iter().any(|known| **known == **g)).into(),
+        Groups::Known(groups) => {
+            let mut wanted = entry.groups.iter().enumerate();
+            let possible = |index| group_keys.get(index).is_none_or(|key| keys.holds(*key));
+            wanted.any(|(index, g)| possible(index) && groups.iter().any(|known| **known == **g)).into()
+        }
         Groups::Unknown => Tri::Unknown,
     }
 }

@@ -1,0 +1,151 @@
+//! One decision, and why it fell: every rule that reaches the server, and what speaks for and against its match.
+
+use serde::Serialize;
+
+use super::{Answer, rule_name};
+use crate::fleet::Served;
+use crate::generated::policy::Effect;
+use crate::generated::server::State;
+use crate::policy::evaluate::evaluate;
+use crate::policy::request::{Facts, Request};
+use crate::policy::rule::Rule;
+use crate::policy::tri::Tri;
+
+/// A decision with its reasons.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// What happens to the call.
+    pub answer: Answer,
+    /// The stable word of the reason.
+    pub reason: String,
+    /// Whether the caller may know that the target exists.
+    pub visible: bool,
+    /// The rule that decided, as `namespace/policy/rule`.
+    pub rule: Option<String>,
+    /// What the caller is told, if a rule says.
+    pub message: Option<String>,
+    /// What Shadow policies would have made of it, where that differs.
+    pub shadow: Option<Answer>,
+    /// Every rule that reaches the server, those that match first.
+    pub rules: Vec<Considered>,
+}
+
+/// One rule and this call.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Considered {
+    /// `namespace/policy/rule`.
+    pub rule: String,
+    /// What the rule does.
+    pub effect: Answer,
+    /// Whether it only records.
+    pub shadow: bool,
+    /// Whether it counts as matching: for an Allow only if it surely does, for the others unless it surely does not.
+    pub counts: bool,
+    /// Whether it matches.
+    pub matches: Verdict,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Whether a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Verdict {
+    /// It does.
+    Yes,
+    /// A fact is missing.
+    Unknown,
+    /// It does not.
+    No,
+}
+
+impl From<Tri> for Verdict {
+    fn from(answer: Tri) -> Self {
+        match answer {
+            Tri::Yes => Verdict::Yes,
+            Tri::Unknown => Verdict::Unknown,
+            Tri::No => Verdict::No,
+        }
+    }
+}
+
+/// Explains the decision about one call.
+pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Explanation {
+    let mut rules: Vec<Considered> = served.layers.rules().iter().map(|rule| consider(rule, request, facts)).collect();
+    rules.sort_by_key(|considered| (!considered.counts, considered.matches));
+    if let Some(refused) = refusal(&served.server.state) {
+        let (answer, reason) = (Answer::Deny, refused);
+        return Explanation { answer, reason, visible: false, rule: None, message: None, shadow: None, rules };
+    }
+    let decision = evaluate(served.layers, request, facts);
+    let reason = match served.layers.denied {
+        Some(word) => format!("{} ({word})", decision.reason.as_str()),
+        None => decision.reason.as_str().to_owned(),
+    };
+    Explanation {
+        answer: decision.effect.into(),
+        reason,
+        visible: decision.visible,
+        rule: decision.rule.as_deref().map(rule_name),
+        message: decision.rule.as_ref().and_then(|rule| rule.message.as_deref()).map(str::to_owned),
+        shadow: decision.shadow.map(|shadow| shadow.effect.into()),
+        rules,
+    }
+}
+
+/// Why a server takes no calls, whatever the rules say.
+pub(super) fn refusal(state: &State) -> Option<String> {
+    match state {
+        State::Enabled => None,
+        State::Disabled => Some("ServerDisabled".to_owned()),
+        State::Unserved { reason, .. } => Some(format!("ServerUnserved ({reason})")),
+    }
+}
+
+fn consider(rule: &Rule, request: &Request<'_>, facts: &Facts) -> Considered {
+    let (answer, why) = judge(rule, request, facts);
+    Considered {
+        rule: rule_name(&rule.reference),
+        effect: rule.effect.into(),
+        shadow: rule.shadow,
+        counts: answer == Tri::Yes || answer == Tri::Unknown && rule.effect != Effect::Allow,
+        matches: answer.into(),
+        why,
+    }
+}
+
+/// The parts of a rule, in the order in which the evaluator asks; the first that is not a plain yes is the reason.
+fn judge(rule: &Rule, request: &Request<'_>, facts: &Facts) -> (Tri, String) {
+    if !rule.holds_at(facts.now) {
+        return (Tri::No, "it does not hold at this time (notBefore, notAfter)".to_owned());
+    }
+    let mut reasons = Vec::new();
+    match rule.about_target(&request.target) {
+        Tri::No => return (Tri::No, "it is about other targets".to_owned()),
+        Tri::Unknown => reasons.push("the tool's risk is not classified".to_owned()),
+        Tri::Yes => {}
+    }
+    match rule.about_principal(request.principal, request.keys) {
+        Tri::No if rule.excepts(request.principal, request.keys) => {
+            return (Tri::No, "the caller is excepted".to_owned());
+        }
+        Tri::No => return (Tri::No, "it is about other principals".to_owned()),
+        Tri::Unknown => reasons.push("the caller's groups are not known".to_owned()),
+        Tri::Yes => {}
+    }
+    match rule.when.as_ref().map(|when| when.answer(request.principal, request.arguments)) {
+        Some(Ok(false)) => return (Tri::No, "its condition does not hold".to_owned()),
+        Some(Err(e)) => reasons.push(format!("its condition cannot be evaluated: {e}")),
+        Some(Ok(true)) | None => {}
+    }
+    if reasons.is_empty() {
+        let condition = if rule.when.is_some() { ", its condition holds" } else { "" };
+        return (Tri::Yes, format!("principal and target match{condition}"));
+    }
+    let consequence = match rule.effect {
+        Effect::Allow => "an Allow then does not match",
+        Effect::Deny | Effect::RequireApproval => "a rule that narrows then counts as matching",
+    };
+    (Tri::Unknown, format!("{}; {consequence}", reasons.join("; ")))
+}

@@ -1,0 +1,209 @@
+//! `portcullis who-can`: every principal and every tool of a server, with the rules that decide, as an auditor reads it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::access::who_can::{Dormant, Row, Tool, Window, anybody_can, who_can};
+use crate::fleet::{Fleet, Served};
+use crate::policy::request::{Facts, KnownRisk};
+
+/// Lists every principal and every tool of a server, with the rules that decide. Exit code 0: somebody can; 1: nobody
+/// can; 2: the arguments or the files are unusable.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVER")]
+    pub server: String,
+    /// Only this tool, by its exact name
+    #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
+    pub tool: Option<String>,
+    /// The folder of manifests
+    #[arg(short = 'f', long = "filename", value_name = "DIR", default_value = ".", env = "PORTCULLIS_MANIFESTS")]
+    pub folder: PathBuf,
+    /// The namespace whose policies are guardrails of the whole fleet
+    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    pub system_namespace: String,
+    /// Leave out those who can do nothing
+    #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED")]
+    pub only_allowed: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs.
+    Yaml,
+}
+
+/// Prints the table of one server. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
+pub fn run(
+    args: &Args,
+    fleet: &Fleet,
+    inventory: Option<&[Tool]>,
+    now: i64,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let served = find(fleet, &args.server)?;
+    let one: Option<Vec<Tool>> = args.tool.as_ref().map(|name| {
+        let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
+        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: KnownRisk::default() })]
+    });
+    let mut answers = who_can(served, one.as_deref().or(inventory), &Facts { now });
+    if args.tool.is_some() {
+        answers.rows.retain(|row| row.kind == "Tool");
+    }
+    let somebody = anybody_can(&answers);
+    if args.only_allowed {
+        answers.rows.retain(|row| row.answer != crate::access::Answer::Deny);
+    }
+    match args.output {
+        Output::Table => {
+            if let Some(refused) = &answers.refused {
+                writeln!(out, "{} refuses every call: {refused}", answers.server)?;
+            }
+            writeln!(out, "{}", table(&answers.rows))?;
+            for dormant in &answers.dormant {
+                writeln!(out, "{}", describe(dormant))?;
+            }
+        }
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
+        Output::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,
+    }
+    Ok(ExitCode::from(if somebody { 0 } else { 1 }))
+}
+
+/// The server with this `namespace/name`.
+pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a>> {
+    let Some((namespace, server)) = name.split_once('/') else {
+        bail!("--server {name:?}: write it as NAMESPACE/NAME");
+    };
+    fleet.by_name(namespace, server).with_context(|| format!("there is no McpServer {name} among the manifests"))
+}
+
+/// A table as wide as the terminal allows.
+pub(super) fn empty_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table
+}
+
+/// Text from manifests, without what would move a terminal's cursor; lines stay lines.
+pub(super) fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table =
+        empty_table(&["PRINCIPAL", "VIA", "ACTOR", "TARGET", "RISK", "ANSWER", "RULES", "CONDITION", "NOTES"]);
+    for row in rows {
+        let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
+        table.add_row(
+            [
+                row.principal.clone(),
+                row.via.clone().unwrap_or_default(),
+                row.actor.clone().unwrap_or_default(),
+                target,
+                row.risk.unwrap_or_default().to_owned(),
+                row.answer.as_str().to_owned(),
+                row.rules.join("\n"),
+                row.conditions.join("\n"),
+                notes(row),
+            ]
+            .map(|cell| printable(&cell)),
+        );
+    }
+    table
+}
+
+fn notes(row: &Row) -> String {
+    let mut notes: Vec<String> = row.windows.iter().map(in_words).collect();
+    if !row.unless.is_empty() {
+        notes.push(format!("unless in groups of {}", row.unless.join(", ")));
+    }
+    notes.extend(row.shadow.map(|shadow| format!("shadow: {}", shadow.as_str())));
+    notes.join("\n")
+}
+
+fn describe(dormant: &Dormant) -> String {
+    format!("{} ({}) does not hold now: {}", dormant.rule, dormant.effect.as_str(), in_words(&dormant.window))
+}
+
+fn in_words(window: &Window) -> String {
+    let from = window.not_before.map(|at| format!("from {}", instant(at)));
+    let until = window.not_after.map(|at| format!("until {}", instant(at)));
+    from.into_iter().chain(until).collect::<Vec<_>>().join(" ")
+}
+
+fn instant(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("second {seconds}"), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::tests::example;
+
+    fn args(text: &[&str]) -> Args {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        <Line as clap::Parser>::parse_from([&["who-can"], text].concat()).args
+    }
+
+    fn printed(text: &[&str], inventory: Option<&[Tool]>) -> (String, ExitCode) {
+        let mut out = Vec::new();
+        let code = run(&args(text), &example(), inventory, 0, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), code)
+    }
+
+    #[test]
+    fn the_table_is_for_people() {
+        let (text, code) = printed(&["--server", "team/a", "--only-allowed"], None);
+        assert_eq!(code, ExitCode::from(0));
+        for word in ["PRINCIPAL", "user:alice@corp", "create_issue", "Depends", "until 1970-01-01T00:16:40Z"] {
+            assert!(text.contains(word), "{word} is not in\n{text}");
+        }
+        assert!(!text.contains("group:interns@corp"), "{text}");
+        assert!(text.contains("team/policy/freeze (Deny) does not hold now: from 1970-01-01T00:08:20Z"), "{text}");
+    }
+
+    #[test]
+    fn one_tool_is_asked_for_by_name() {
+        let (text, code) = printed(&["--server", "team/a", "--tool", "get_x", "-o", "json"], None);
+        let table: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = table["rows"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["target"] == "get_x"), "{text}");
+        let dev = rows.iter().find(|row| row["principal"] == "group:dev@corp").unwrap();
+        assert_eq!((&dev["answer"], &dev["rules"][0]), (&"Allow".into(), &"team/policy/read".into()));
+        assert_eq!(code, ExitCode::from(0));
+        let (_, code) = printed(&["--server", "team/a", "--tool", "nobody_may", "-o", "yaml"], None);
+        assert_eq!(code, ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_a_usage_error() {
+        for name in ["team/b", "a"] {
+            assert!(run(&args(&["--server", name]), &example(), None, 0, &mut Vec::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb");
+    }
+}

@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds bench testbed ci
+.PHONY: help run test lint crds bench soak fuzz testbed ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ crds:  ## writes crds/*.yaml from the API types
 
 bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
 	bench/run
+
+soak:  ## an hour of load on one gateway; fails when its memory grows
+	bench/run --soak 3600
+
+fuzz:  ## five minutes of fuzzing for each target
+	hack/fuzz 300
 
 testbed:  ## installs the MCP clients and servers of the tests, and prints where
 	@hack/testbed/install

@@ -4,6 +4,9 @@
 //! slower or faster meanwhile does so for both; medians are compared; CPU time is read from the kernel for the measured
 //! process alone, since load generator and upstream share the cores; and the journal lies on a real disk.
 
+pub mod gateway;
+pub mod running;
+
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -46,6 +49,14 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     // USER_HZ is 100 on every Linux that Rust runs on.
     Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Resident memory of process `pid`, in MiB.
+pub fn resident_mib(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// The median; the mean of the two middle values when there is no single one.
@@ -110,6 +121,7 @@ mod tests {
         }
         assert!(cpu_time(pid).unwrap() > before);
         assert!(cpu_time(u32::MAX).is_err());
+        assert!(resident_mib(pid).unwrap() > 0.5);
     }
 
     #[test]

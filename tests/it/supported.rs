@@ -143,6 +143,8 @@ fn the_issuer_fails_on_demand() {
     issuer.fail(Document::Jwks, Fault::Slow(Duration::from_millis(1)));
     assert_eq!(http::get(&jwks, &[]).json()["keys"][0]["kid"], "key-1");
     issuer.heal(Document::Jwks);
+    issuer.publish(json!({"keys": []}));
+    assert_eq!(http::get(&jwks, &[]).json(), json!({"keys": []}));
     issuer.set_metadata("issuer", json!("https://somebody.else"));
     let metadata = http::get(&format!("{}/.well-known/oauth-authorization-server", issuer.url()), &[]).json();
     assert_eq!(metadata["issuer"], "https://somebody.else");

@@ -4,53 +4,14 @@
 //! programs are taken from the folder that this one lies in; the journal goes to a temporary folder below the current one,
 //! which must be on a real disk.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use portcullis_bench::{PATH, cpu_time, median, sync_cost};
-
-const CONNECTIONS: usize = 64;
-const PERSONS: usize = 6;
-
-/// A measured or supporting process; it ends with its guard.
-struct Running {
-    child: Child,
-    address: String,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// Starts `command` and waits for its line `.. listening on ADDR ..`.
-fn start(command: &mut Command) -> Result<Running> {
-    let mut child =
-        command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?;
-    let stdout = child.stdout.take().context("no stdout")?;
-    let mut running = Running { child, address: String::new() };
-    let mut lines = BufReader::new(stdout).lines();
-    for line in lines.by_ref() {
-        if let Some((_, address)) = line?.split_once("listening on ") {
-            running.address = address.split_whitespace().next().context("no address")?.to_owned();
-            // Whatever it prints later must not fill the pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            return Ok(running);
-        }
-    }
-    bail!("{command:?} ended before it listened")
-}
-
-fn beside(name: &str) -> Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    Ok(me.parent().context("no folder")?.join(name))
-}
+use anyhow::{Context, Result};
+use portcullis_bench::gateway::start_gateway;
+use portcullis_bench::running::{PERSONS, Running, beside, put_load, start};
+use portcullis_bench::{cpu_time, median, sync_cost};
 
 /// One thing to measure.
 struct Variant {
@@ -69,57 +30,17 @@ impl Variant {
 
     /// Puts load on it for `seconds`; keeps the result unless it is only to warm up.
     fn measure(&mut self, seconds: f64, keep: bool) -> Result<()> {
-        let pid = self.process.child.id();
+        let pid = self.process.pid();
         let before = cpu_time(pid)?;
-        let mut load = Command::new(beside("load")?);
-        load.arg(&self.process.address).arg(CONNECTIONS.to_string()).arg(seconds.to_string()).args(&self.tokens);
-        let run = load.stderr(Stdio::inherit()).output()?;
+        let load = put_load(&self.process.address, seconds, &self.tokens).context(self.name)?;
         let used = cpu_time(pid)? - before;
-        ensure!(run.status.success(), "{}: the load generator failed", self.name);
-        let report: serde_json::Value = serde_json::from_slice(&run.stdout)?;
-        let number = |name: &str| report[name].as_f64().with_context(|| format!("no {name} in {report}"));
-        ensure!(number("refused")? == 0.0, "{}: calls were refused: {report}", self.name);
         if keep {
-            self.cpu_us.push(used.as_secs_f64() * 1e6 / number("calls")?);
-            self.calls_per_second.push(number("calls")? / number("seconds")?);
-            self.p99_us.push(number("p99_us")?);
+            self.cpu_us.push(used.as_secs_f64() * 1e6 / load.calls);
+            self.calls_per_second.push(load.calls / load.seconds);
+            self.p99_us.push(load.p99_us);
         }
         Ok(())
     }
-}
-
-/// Starts the gateway before `upstream` with audit delivery `delivery`, state and manifests below `folder`, and issues one
-/// token per person. This is the one place that knows the gateway's command line.
-fn start_gateway(binary: &Path, delivery: &str, upstream: &str, folder: &Path) -> Result<(Running, Vec<String>)> {
-    let (manifests, state) = (folder.join("manifests"), folder.join("state"));
-    fs::create_dir_all(&manifests)?;
-    let name = PATH.rsplit('/').next().unwrap_or_default();
-    let namespace = PATH.split('/').nth(1).unwrap_or_default();
-    let text = include_str!("../gateway.yaml")
-        .replace("NAMESPACE", namespace)
-        .replace("NAME", name)
-        .replace("DELIVERY", delivery)
-        .replace("UPSTREAM", &format!("http://{upstream}{PATH}"));
-    fs::write(manifests.join("bench.yaml"), text)?;
-    let common = |command: &mut Command| {
-        command.arg("--manifests").arg(&manifests).arg("--state-dir").arg(&state);
-    };
-    let mut serve = Command::new(binary);
-    serve.arg("standalone").args(["--listen", "127.0.0.1:0"]);
-    common(&mut serve);
-    let running = start(&mut serve)?;
-    let mut tokens = Vec::new();
-    for person in 0..PERSONS {
-        let mut issue = Command::new(binary);
-        issue.args(["token", "issue", "--subject", &format!("person-{person}"), "--group", "engineers"]);
-        issue.args(["--server", &format!("{namespace}/{name}"), "-o", "json"]);
-        common(&mut issue);
-        let issued = issue.stderr(Stdio::inherit()).output()?;
-        ensure!(issued.status.success(), "{issue:?} failed");
-        let issued: serde_json::Value = serde_json::from_slice(&issued.stdout)?;
-        tokens.push(issued["token"].as_str().context("no token was issued")?.to_owned());
-    }
-    Ok((running, tokens))
 }
 
 fn main() -> Result<()> {

@@ -41,6 +41,8 @@ pub(crate) enum Fault {
 
 struct State {
     keys: Vec<Arc<Key>>,
+    /// Published instead of the keys.
+    jwks: Option<Value>,
     metadata: Value,
     faults: Vec<(Document, Fault)>,
     hits: Vec<Document>,
@@ -67,7 +69,7 @@ impl Issuer {
             "code_challenge_methods_supported": ["S256"],
         });
         let keys = vec![Arc::new(Key::es256("key-1"))];
-        let state = State { keys, metadata, faults: Vec::new(), hits: Vec::new() };
+        let state = State { keys, jwks: None, metadata, faults: Vec::new(), hits: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let stop = CancellationToken::new();
         runtime().spawn(stop.clone().run_until_cancelled_owned(accept(listener, state.clone())));
@@ -87,6 +89,11 @@ impl Issuer {
     /// Publishes and signs with these keys from now on.
     pub(crate) fn set_keys(&self, keys: Vec<Arc<Key>>) {
         self.state.lock().unwrap().keys = keys;
+    }
+
+    /// Publishes this document as the JWKS, whatever the keys are.
+    pub(crate) fn publish(&self, jwks: Value) {
+        self.state.lock().unwrap().jwks = Some(jwks);
     }
 
     /// Replaces one member of the metadata.
@@ -160,7 +167,10 @@ async fn handle(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         state.hits.push(document);
         let good = match document {
             Document::Metadata => state.metadata.clone(),
-            Document::Jwks => json!({"keys": state.keys.iter().map(|k| k.jwk()).collect::<Vec<_>>()}),
+            Document::Jwks => match &state.jwks {
+                Some(jwks) => jwks.clone(),
+                None => json!({"keys": state.keys.iter().map(|k| k.jwk()).collect::<Vec<_>>()}),
+            },
         };
         (good, state.faults.iter().find(|(d, _)| *d == document).map(|(_, f)| f.clone()))
     };

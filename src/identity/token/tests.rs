@@ -194,7 +194,7 @@ fn attack_skew_edges_are_exact() {
 fn attack_unknown_keys_are_worth_a_refresh_and_missing_ones_are_unavailable() {
     let bogus = FORGE.token(&with(&FORGE.header(), "kid", json!("bogus")), &FORGE.claims());
     let error = verify(&bogus, &strict(), NOW).unwrap_err();
-    assert_eq!(error.refreshable(), Some("corp"));
+    assert_eq!(error.refreshable(), Some(("corp", "bogus")));
     let mut authority = authority(TypRule::AccessTokenJwt);
     let valid_until = authority.key_set.as_ref().unwrap().valid_until;
     assert!(verify(&FORGE.genuine(), &anchors(&authority), NOW).is_ok());

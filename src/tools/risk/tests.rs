@@ -152,10 +152,6 @@ fn the_highest_statement_counts_and_none_lowers() {
 }
 
 #[test]
-fn classes_read_back_and_are_ordered() {
+fn classes_are_ordered() {
     assert!(Risk::ReadOnly < Risk::Write && Risk::Write < Risk::Destructive);
-    for risk in [Risk::ReadOnly, Risk::Write, Risk::Destructive] {
-        assert_eq!(Risk::parse(&risk.to_string()), Some(risk));
-    }
-    assert_eq!(Risk::parse("readonly"), None);
 }

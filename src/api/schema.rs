@@ -101,9 +101,6 @@ fn walk(schema: &JSONSchemaProps, value: &Value, path: &FieldPath, depth: usize,
         problems.push(Problem::new(path.clone(), ProblemKind::Bounds, format!("nested deeper than {MAX_DEPTH}")));
         return;
     }
-    if value.is_null() && schema.nullable == Some(true) {
-        return;
-    }
     let wrong_type = |expected: &str| {
         Problem::new(path.clone(), ProblemKind::Type, format!("expected {expected}, found {}", type_name(value)))
     };
@@ -144,7 +141,7 @@ fn object(
     for (name, member) in members {
         let known = schema.properties.as_ref().and_then(|p| p.get(name));
         match (known, &schema.additional_properties) {
-            // The API server treats null for an optional member as if it was absent.
+            // What is required is judged above; else null is as good as absent.
             (Some(_), _) if member.is_null() => {}
             (Some(known), _) => walk(known, member, &path.field(name), depth + 1, problems),
             (None, Some(JSONSchemaPropsOrBool::Schema(of_any))) => {

@@ -9,6 +9,9 @@ pub mod standalone;
 pub mod explain;
 pub mod who_can;
 
+pub mod crd;
+pub mod validate;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -28,8 +28,22 @@ pub(super) struct YamlError {
     pub(super) message: String,
 }
 
+/// How deep a text may nest: CustomResourceDefinitions, which may lie beside our manifests, need about 40.
+const MAX_DEPTH: usize = 64;
+
+/// The stack on which texts are read, in bytes: reading recurses, by up to 40 KiB a level without optimization.
+const STACK: usize = 16 << 20;
+
 /// Reads all documents of a text; empty ones are left out.
 pub(super) fn documents(text: &str) -> Result<Vec<Document>, YamlError> {
+    let failed = || YamlError { position: None, message: "could not be read: no memory for a thread".to_owned() };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || read(text));
+        reader.map_err(|_| failed())?.join().unwrap_or_else(|_| Err(failed()))
+    })
+}
+
+fn read(text: &str) -> Result<Vec<Document>, YamlError> {
     let nodes: Vec<Spanned<Node>> =
         serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| yaml_error(&e))?;
     let mut documents = Vec::with_capacity(nodes.len());
@@ -55,7 +69,7 @@ fn options() -> Options {
             max_aliases: 1_000,
             max_anchors: 1_000,
             max_merge_keys: 1_000,
-            max_depth: 64,
+            max_depth: MAX_DEPTH,
             max_documents: 20_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
@@ -191,7 +205,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<Document> {
+    fn all_of(text: &str) -> Vec<Document> {
         documents(text).unwrap()
     }
 
@@ -202,9 +216,9 @@ mod tests {
 
     #[test]
     fn every_member_has_the_position_of_its_key() {
-        let all = read("a: 1\nb:\n  - c: x\n    d: [y, z]\n---\n# none\n---\n  e: {f: g}\n");
+        let all = all_of("a: 1\nb:\n  - c: x\n    d: [w, z]\n---\n# none\n---\n  e: {f: g}\n");
         assert_eq!(all.len(), 2);
-        assert_eq!(all[0].value, serde_json::json!({"a": 1, "b": [{"c": "x", "d": ["y", "z"]}]}));
+        assert_eq!(all[0].value, serde_json::json!({"a": 1, "b": [{"c": "x", "d": ["w", "z"]}]}));
         assert_eq!(at(&all[0], &FieldPath::of("a")), (1, 1));
         let entry = FieldPath::of("b").index(0);
         assert_eq!(at(&all[0], &entry.field("d")), (4, 5));
@@ -214,14 +228,14 @@ mod tests {
 
     #[test]
     fn json_is_read_too() {
-        let all = read("{\"a\": {\"b\": [true, null, 1.5, \"x\"]}}");
+        let all = all_of("{\"a\": {\"b\": [true, null, 1.5, \"x\"]}}");
         assert_eq!(all[0].value, serde_json::json!({"a": {"b": [true, null, 1.5, "x"]}}));
         assert_eq!(at(&all[0], &FieldPath::of("a.b")), (1, 8));
     }
 
     #[test]
     fn scalars_mean_what_they_mean_to_kubectl() {
-        let value = &read("a: yes\nb: \"yes\"\nc: on\nd: null\ne:\nf: 1.0.0\ng: 5\n")[0].value;
+        let value = &all_of("a: yes\nb: \"yes\"\nc: on\nd: null\ne:\nf: 1.0.0\ng: 5\n")[0].value;
         let want = serde_json::json!({"a": true, "b": "yes", "c": true, "d": null, "e": null, "f": "1.0.0", "g": 5});
         assert_eq!(*value, want);
     }

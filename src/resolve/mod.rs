@@ -86,3 +86,6 @@ pub fn object_id(key: &Key, metadata: &ObjectMeta) -> ObjectId {
         generation: metadata.generation.unwrap_or(1),
     }
 }
+
+#[cfg(test)]
+mod tests;

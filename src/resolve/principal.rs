@@ -40,12 +40,12 @@ pub(super) fn principals(
         let authority = match spec.authority.as_deref().or(default) {
             Some(name) if lookup.authorities.contains_key(name) => Some(name.to_owned()),
             Some(name) => {
-                let (place, meaning) = match pull {
-                    Pull::Widens => ("", "the entry matches nobody"),
-                    Pull::Narrows => ("", "the entry matches callers of every authority"),
+                let meaning = match pull {
+                    Pull::Widens => "the entry matches nobody",
+                    Pull::Narrows => "the entry matches callers of every authority",
                 };
                 let at = if spec.authority.is_some() { at.field("authority") } else { FieldPath::of("spec.authority") };
-                let message = format!("{place}no valid McpAuthorizationServer {name}: {meaning}");
+                let message = format!("no valid McpAuthorizationServer {name}: {meaning}");
                 let finding = Finding::new(Reason::AuthorityNotFound, at, message);
                 if !warnings.contains(&finding) {
                     warnings.push(finding);

@@ -120,7 +120,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A name of an authority, audience or issuer is not usable as one.
+    /// An audience holds characters that no audience has.
     AudienceInvalid: Error, "write the audience exactly as tokens carry it";
     /// A principal does not say which McpAuthorizationServer it comes from.
     AuthorityMissing: Error, "set authority on the entry, or spec.authority for all of them";

@@ -26,6 +26,10 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     let spec = &server.spec;
     let mut errors = Findings::new();
 
+    if name.len() > 63 {
+        let finding = Finding::new(Reason::BoundsExceeded, FieldPath::of("metadata.name"), "longer than 63 characters");
+        errors.push(finding.remedy("choose a shorter name"));
+    }
     if spec.gateway != "default" {
         let finding = not_enforced("spec.gateway", "this build has one gateway, default");
         errors.push(finding.remedy("set gateway: default, or leave it out"));

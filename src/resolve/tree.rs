@@ -53,12 +53,12 @@ pub struct Resolution {
 /// every server denies.
 pub fn tree(
     settings: &Settings<'_>,
-    objects: &[&Object],
+    objects: &[Object],
     invalid: &BTreeMap<Key, Invalidity>,
     unreadable: bool,
     previous: &Accepted,
 ) -> Resolution {
-    let mut objects = objects.to_vec();
+    let mut objects: Vec<&Object> = objects.iter().collect();
     objects.sort_by_cached_key(|object| object.key());
     let mut out = Resolution::default();
     for (key, why) in invalid {

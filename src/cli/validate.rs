@@ -1,0 +1,288 @@
+//! `portcullis validate`: what admission would say of a folder of manifests, offline.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::{
+    api::{Key, Kind},
+    manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
+    resolve::{self, Accepted, Finding, PublicUrl, Settings, Severity},
+};
+
+/// Says what is wrong with manifests: the file, the line and the field. Exit code 0: nothing is; 1: something is; 2: the
+/// arguments or the files are unusable.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Files and folders (*.yaml, *.yml, *.json), judged together
+    #[arg(required = true, value_name = "PATH", env = "PORTCULLIS_MANIFESTS", value_delimiter = ',')]
+    pub paths: Vec<PathBuf>,
+    /// Fail on warnings too: on what depends on objects that are not among the manifests
+    #[arg(long, env = "PORTCULLIS_STRICT")]
+    pub strict: bool,
+    /// Where clients will reach the gateway
+    #[arg(long, value_name = "URL", default_value = "https://mcp.invalid", env = "PORTCULLIS_PUBLIC_URL")]
+    pub public_url: String,
+    /// The namespace whose policies are guardrails of the whole fleet
+    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    pub system_namespace: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs.
+    Yaml,
+}
+
+/// Everything there is to say about some manifests.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Findings, by file and position.
+    pub findings: Vec<Line>,
+    /// What was passed over.
+    pub notes: Vec<String>,
+    /// How many objects of our own kinds were judged.
+    pub objects: usize,
+    /// How many findings are errors.
+    pub errors: usize,
+    /// How many findings are warnings.
+    pub warnings: usize,
+}
+
+/// One finding, where it was made.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// The file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: Option<u64>,
+    /// Column, from 1.
+    pub column: Option<u64>,
+    /// `Error` or `Warning`.
+    pub severity: &'static str,
+    /// The finding's stable word.
+    pub reason: &'static str,
+    /// The object, as `Kind namespace/name`; absent for files that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Where in the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Whether the line may be shown: it is not if it could hold a secret.
+    #[serde(skip)]
+    showable: bool,
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let public_url = PublicUrl::parse(&args.public_url).context("--public-url")?;
+    for path in &args.paths {
+        path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
+    let text = match args.output {
+        Output::Table => for_people(&report),
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Yaml => serde_saphyr::to_string(&report)?,
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    let fails = report.errors > 0 || (args.strict && report.warnings > 0);
+    Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Judges manifests together, as if nothing had been there before.
+pub fn report(paths: &[PathBuf], settings: &Settings<'_>) -> Report {
+    let scan = manifests::scan(paths, &Limits::default(), None);
+    let merged = manifests::merge(&Remembered::default(), &scan);
+    let resolution = resolve::tree(settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+    let mut findings: Vec<Line> = merged.problems.iter().map(unreadable).collect();
+    for found in &resolution.findings {
+        findings.extend(lines(&merged, &found.key, &found.finding));
+    }
+    findings.sort_by(|a, b| (&a.file, a.line, a.column, &a.field).cmp(&(&b.file, b.line, b.column, &b.field)));
+    let count = |severity: Severity| findings.iter().filter(|line| line.severity == severity.as_str()).count();
+    Report {
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        notes: merged.notes.iter().map(|note| format!("{}: {}", note.file, note.message)).collect(),
+        objects: merged.sources.keys().filter(|key| Kind::OURS.contains(&key.kind)).count(),
+        findings,
+    }
+}
+
+fn unreadable(problem: &FileProblem) -> Line {
+    Line {
+        file: problem.file.to_string(),
+        line: problem.position.map(|p| p.line),
+        column: problem.position.map(|p| p.column),
+        severity: Severity::Error.as_str(),
+        reason: resolve::Reason::FileUnreadable.as_str(),
+        object: None,
+        field: String::new(),
+        message: problem.message.clone(),
+        remedy: "mend the file; until then its objects count as invalid, and if it was never read every server denies"
+            .to_owned(),
+        // What cannot be parsed could be a Secret.
+        showable: false,
+    }
+}
+
+/// One line for every place that claims to be the object.
+fn lines<'a>(merged: &'a Merged, key: &'a Key, finding: &'a Finding) -> impl Iterator<Item = Line> + 'a {
+    let sources = merged.sources.get(key).map(Vec::as_slice).unwrap_or_default();
+    sources.iter().map(move |source| {
+        let Position { line, column } = source.locate(&finding.field);
+        Line {
+            file: source.file.to_string(),
+            line: Some(line),
+            column: Some(column),
+            severity: finding.severity.as_str(),
+            reason: finding.reason.as_str(),
+            object: Some(key.to_string()),
+            field: finding.field.to_string(),
+            message: finding.message.clone(),
+            remedy: finding.remedy.to_string(),
+            showable: key.kind != Kind::Secret,
+        }
+    })
+}
+
+fn for_people(report: &Report) -> String {
+    let mut out = String::new();
+    let mut files: BTreeMap<&str, Arc<[String]>> = BTreeMap::new();
+    for line in &report.findings {
+        let snippet = line.line.filter(|_| line.showable).and_then(|number| {
+            let text = files.entry(&line.file).or_insert_with(|| text_of(&line.file));
+            text.get(usize::try_from(number).ok()?.checked_sub(1)?).cloned()
+        });
+        describe(&mut out, line, snippet.as_deref());
+    }
+    for note in &report.notes {
+        add(&mut out, format_args!("note: {note}\n"));
+    }
+    let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    let (objects, errors) = (counted(report.objects, "object"), counted(report.errors, "error"));
+    add(&mut out, format_args!("{objects}, {errors}, {}\n", counted(report.warnings, "warning")));
+    out
+}
+
+fn describe(out: &mut String, line: &Line, snippet: Option<&str>) {
+    let place = match (line.line, line.column) {
+        (Some(number), Some(column)) => format!("{}:{number}:{column}", line.file),
+        _ => line.file.clone(),
+    };
+    let field = if line.field.is_empty() { String::new() } else { format!("{}: ", line.field) };
+    let severity = line.severity.to_lowercase();
+    add(out, format_args!("{severity}[{}]: {field}{}\n", line.reason, line.message));
+    let object = line.object.as_deref().map(|o| format!("  ({o})")).unwrap_or_default();
+    add(out, format_args!("  --> {place}{object}\n"));
+    if let (Some(snippet), Some(number), Some(column)) = (snippet, line.line, line.column) {
+        let margin = number.to_string();
+        let blank = " ".repeat(margin.len());
+        let indent = " ".repeat(usize::try_from(column).unwrap_or(1).saturating_sub(1).min(200));
+        add(out, format_args!("  {blank} |\n  {margin} | {snippet}\n  {blank} | {indent}^\n"));
+    }
+    add(out, format_args!("  remedy: {}\n\n", line.remedy));
+}
+
+fn text_of(file: &str) -> Arc<[String]> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    // What people wrote must not steer their terminal.
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(160).collect();
+    text.lines().map(clean).collect()
+}
+
+fn add(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    out.write_fmt(text).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn judged(paths: &[PathBuf]) -> Report {
+        let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+        report(paths, &Settings { public_url: &public_url, system_namespace: "portcullis-system" })
+    }
+
+    fn judged_text(text: &str) -> (Report, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("all.yaml"), text).unwrap();
+        (judged(&[dir.path().to_owned()]), dir)
+    }
+
+    #[test]
+    fn the_examples_hold_without_a_warning() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let mut folders = 0;
+        for folder in std::fs::read_dir(examples).unwrap() {
+            folders += 1;
+            let report = judged(&[folder.unwrap().path()]);
+            assert!(report.findings.is_empty() && report.notes.is_empty(), "{}", for_people(&report));
+            assert!(report.objects >= 3);
+        }
+        assert!(folders >= 2);
+    }
+
+    #[test]
+    fn a_finding_names_file_line_field_and_remedy_and_shows_the_line() {
+        let (report, dir) = judged_text(
+            "apiVersion: portcullis.dev/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  authority: a\n  targets:\n    \
+             selector: {}\n  rules:\n  - name: r\n    effect: Allow\n    principals: [{groups: [g]}]\n    tools: [{names: \
+             [t]}]\n    whne: args.a == 1\n",
+        );
+        let [line] = report.findings.as_slice() else { panic!("{:?}", report.findings) };
+        assert_eq!((line.line, line.column, line.reason), (Some(13), Some(5), "UnknownField"));
+        assert_eq!((line.field.as_str(), report.errors), ("spec.rules[0].whne", 1));
+        let text = for_people(&report);
+        assert!(text.contains("did you mean \"when\"?"), "{text}");
+        assert!(text.contains(&format!("{}/all.yaml:13:5", dir.path().display())), "{text}");
+        assert!(text.contains("13 |     whne: args.a == 1\n     |     ^"), "{text}");
+    }
+
+    #[test]
+    fn no_line_of_a_secret_or_of_a_broken_file_is_shown() {
+        for text in [
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  key: hunter2!\n",
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  key: hunter2: x\n",
+        ] {
+            let (report, _dir) = judged_text(text);
+            assert_eq!(report.errors, 1);
+            let text = for_people(&report) + &serde_json::to_string(&report).unwrap();
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_that_are_claimed_twice_are_named_in_both_places() {
+        let one = "apiVersion: portcullis.dev/v1alpha1\nkind: McpAuthorizationServer\nmetadata: {name: a}\nspec: {local: {}}\n";
+        let (report, _dir) = judged_text(&format!("{one}---\n{one}"));
+        let lines: Vec<_> = report.findings.iter().map(|f| (f.reason, f.line)).collect();
+        assert_eq!(lines, [("DuplicateObject", Some(1)), ("DuplicateObject", Some(6))]);
+    }
+}

@@ -165,8 +165,8 @@ impl Configuration {
         let mut current = self.current();
         let merged = manifests::merge(&current.remembered, &scan);
         let settings = Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace };
-        let objects: Vec<_> = merged.objects.iter().collect();
-        let resolution = resolve::tree(&settings, &objects, &merged.invalid, merged.unreadable, &current.accepted);
+        
+        let resolution = resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &current.accepted);
         self.state.save(REMEMBERED, &merged.remembered)?;
         self.state.save(ACCEPTED, &resolution.accepted)?;
 

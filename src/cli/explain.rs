@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use super::who_can::{Output, empty_table, find, printable};
+use super::load;
+use super::output::{Format, printable};
+use super::who_can::{empty_table, find};
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
@@ -51,7 +53,7 @@ pub struct Args {
     pub system_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
-    pub output: Output,
+    pub output: Format,
 }
 
 /// A risk class, as an option.
@@ -156,6 +158,12 @@ impl Who {
     }
 }
 
+/// Answers from the folder of manifests.
+pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
+    let fleet = load::for_questions(std::slice::from_ref(&args.folder), &args.system_namespace)?;
+    run(args, &fleet, None, jiff::Timestamp::now().as_second(), &mut std::io::stdout().lock())
+}
+
 /// Prints one decision. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
 pub fn run(
     args: &Args,
@@ -186,9 +194,9 @@ pub fn run(
     };
     let explanation = explain(served, &request, &Facts { now });
     match args.output {
-        Output::Table => print(&explanation, out)?,
-        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?,
-        Output::Yaml => write!(out, "{}", serde_saphyr::to_string(&explanation)?)?,
+        Format::Table => print(&explanation, out)?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&explanation)?)?,
     }
     Ok(ExitCode::from(if explanation.answer == Answer::Allow { 0 } else { 1 }))
 }

@@ -3,14 +3,16 @@
 //! Invariant: exit code 0 means that what was asked for holds, 1 that it does not, 2 that the question was wrong or
 //! could not be answered.
 
-pub mod output;
-pub mod standalone;
-
-pub mod explain;
-pub mod who_can;
-
+pub mod audit;
 pub mod crd;
+pub mod explain;
+pub mod load;
+pub mod output;
+pub mod place;
+pub mod standalone;
+pub mod token;
 pub mod validate;
+pub mod who_can;
 
 use std::process::ExitCode;
 
@@ -35,13 +37,31 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve the servers and policies of a folder of manifests, without a cluster
-    Standalone(standalone::Args),
+    Standalone(Box<standalone::Args>),
+    /// Say what admission would say of manifests, with file, line and field
+    Validate(validate::Args),
+    /// Who can call what on a server, and by which rules
+    WhoCan(who_can::Args),
+    /// One decision, and why
+    Explain(explain::Args),
+    /// Issue, list and revoke tokens of the gateway's own issuer
+    Token(token::Args),
+    /// Verify, query and follow the audit journal
+    Audit(audit::Args),
+    /// Print the CustomResourceDefinitions
+    Crd(crd::Args),
 }
 
 /// Parses the arguments, runs the verb, and answers with its exit code: 0 holds, 1 does not hold, 2 usage or I/O.
 pub fn main() -> ExitCode {
     let run = match Cli::parse().verb {
-        Verb::Standalone(args) => standalone::run(args),
+        Verb::Standalone(args) => standalone::run(*args),
+        Verb::Validate(args) => validate::run(args),
+        Verb::WhoCan(args) => who_can::answer(&args),
+        Verb::Explain(args) => explain::answer(&args),
+        Verb::Token(args) => token::run(args),
+        Verb::Audit(args) => audit::run(args),
+        Verb::Crd(args) => crd::run(args),
     };
     run.unwrap_or_else(|error| {
         eprintln!("error: {}", output::printable(&format!("{error:#}")));

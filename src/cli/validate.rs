@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
+use super::output::Format;
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
@@ -36,18 +37,7 @@ pub struct Args {
     pub system_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
-    pub output: Output,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For programs.
-    Yaml,
+    pub output: Format,
 }
 
 /// Everything there is to say about some manifests.
@@ -103,9 +93,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
     let text = match args.output {
-        Output::Table => for_people(&report),
-        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Output::Yaml => serde_saphyr::to_string(&report)?,
+        Format::Table => for_people(&report),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Yaml => serde_saphyr::to_string(&report)?,
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     let fails = report.errors > 0 || (args.strict && report.warnings > 0);

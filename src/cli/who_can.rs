@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 
+use super::load;
+use super::output::{Format, printable};
 use crate::access::who_can::{Dormant, Row, Tool, Window, anybody_can, who_can};
 use crate::fleet::{Fleet, Served};
 use crate::policy::request::{Facts, KnownRisk};
@@ -32,18 +34,13 @@ pub struct Args {
     pub only_allowed: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
-    pub output: Output,
+    pub output: Format,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For programs.
-    Yaml,
+/// Answers from the folder of manifests.
+pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
+    let fleet = load::for_questions(std::slice::from_ref(&args.folder), &args.system_namespace)?;
+    run(args, &fleet, None, jiff::Timestamp::now().as_second(), &mut std::io::stdout().lock())
 }
 
 /// Prints the table of one server. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
@@ -68,7 +65,7 @@ pub fn run(
         answers.rows.retain(|row| row.answer != crate::access::Answer::Deny);
     }
     match args.output {
-        Output::Table => {
+        Format::Table => {
             if let Some(refused) = &answers.refused {
                 writeln!(out, "{} refuses every call: {refused}", answers.server)?;
             }
@@ -77,8 +74,8 @@ pub fn run(
                 writeln!(out, "{}", describe(dormant))?;
             }
         }
-        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-        Output::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,
     }
     Ok(ExitCode::from(if somebody { 0 } else { 1 }))
 }
@@ -97,12 +94,6 @@ pub(super) fn empty_table(header: &[&str]) -> Table {
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     table
-}
-
-/// Text from manifests, without what would move a terminal's cursor; lines stay lines.
-pub(super) fn printable(text: &str) -> String {
-    let escape = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
 }
 
 fn table(rows: &[Row]) -> Table {

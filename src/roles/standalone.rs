@@ -36,6 +36,9 @@ use crate::proxy::gateway::{Gateway, Parts};
 use crate::proxy::listener::{self, Listener};
 use crate::resolve::PublicUrl;
 
+/// Where, in the state folder, the URL is kept under which the gateway serves: the command line issues tokens for it.
+pub const WHERE: &str = "gateway.json";
+
 /// How long calls under way may take to end after the first signal.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -92,6 +95,7 @@ impl Standalone {
         let address = socket.local_addr()?;
         let public_url = public_url(&options, address)?;
         check_transport(&options, &public_url)?;
+        state.save(WHERE, &serde_json::json!({ "public_url": public_url.as_str() }))?;
 
         let readiness = Readiness::default();
         let mut registry = metrics::registry();

@@ -9,6 +9,8 @@ pub mod explain;
 pub mod load;
 pub mod output;
 pub mod place;
+pub mod quickstart;
+pub mod scan;
 pub mod standalone;
 pub mod token;
 pub mod validate;
@@ -36,8 +38,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// A governed MCP server in seconds: try this first
+    Quickstart(Box<quickstart::Args>),
     /// Serve the servers and policies of a folder of manifests, without a cluster
     Standalone(Box<standalone::Args>),
+    /// Ask an MCP server what it offers, with risk classes, and write manifests for it
+    Scan(scan::Args),
     /// Say what admission would say of manifests, with file, line and field
     Validate(validate::Args),
     /// Who can call what on a server, and by which rules
@@ -55,6 +61,8 @@ enum Verb {
 /// Parses the arguments, runs the verb, and answers with its exit code: 0 holds, 1 does not hold, 2 usage or I/O.
 pub fn main() -> ExitCode {
     let run = match Cli::parse().verb {
+        Verb::Quickstart(args) => quickstart::run(*args),
+        Verb::Scan(args) => scan::run(args),
         Verb::Standalone(args) => standalone::run(*args),
         Verb::Validate(args) => validate::run(args),
         Verb::WhoCan(args) => who_can::answer(&args),

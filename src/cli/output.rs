@@ -84,6 +84,29 @@ pub fn print<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) ->
     }
 }
 
+/// Awaits `work`; if that takes more than a second and somebody is watching, says so on standard error.
+pub async fn progress<T>(what: String, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if !io::stderr().is_terminal() {
+        return work.await;
+    }
+    let started = std::time::Instant::now();
+    let mut told = false;
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+                told = true;
+                eprint!("\r{} … {} s", printable(&what), started.elapsed().as_secs());
+            }
+        }
+    };
+    if told {
+        eprint!("\r\u{1b}[K");
+    }
+    done
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,6 +42,28 @@ pub enum AllowPrivate {
     Ranges(Vec<Cidr>),
 }
 
+impl AllowPrivate {
+    /// Exactly the addresses that a URL's host has now, for a URL that an administrator typed: whoever names a host on
+    /// the command line means it, and nothing beside it.
+    ///
+    /// # Errors
+    /// If the URL has no host, or the host no address.
+    pub async fn exactly(url: &url::Url) -> Result<Self, EgressError> {
+        let addresses: Vec<IpAddr> = match url.host() {
+            Some(url::Host::Ipv4(ip)) => vec![ip.into()],
+            Some(url::Host::Ipv6(ip)) => vec![ip.into()],
+            Some(url::Host::Domain(name)) => {
+                let port = url.port_or_known_default().unwrap_or(443);
+                let found = tokio::net::lookup_host((name, port)).await;
+                found.map_err(|error| EgressError::Resolve { host: name.to_owned(), detail: error.to_string() })?.map(|at| at.ip()).collect()
+            }
+            None => Vec::new(),
+        };
+        let ranges = addresses.iter().map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
+        ranges.collect::<Vec<_>>().join(",").parse()
+    }
+}
+
 impl FromStr for AllowPrivate {
     type Err = EgressError;
 

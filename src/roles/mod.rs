@@ -1,4 +1,5 @@
 //! Composition: what each role of the binary is made of.
 
 pub mod demo;
+pub mod quickstart;
 pub mod standalone;

@@ -129,7 +129,7 @@ struct Meta {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Initialized {
+pub(super) struct Initialized {
     protocol_version: String,
     capabilities: Capabilities,
     server_info: Option<Info>,
@@ -198,6 +198,15 @@ async fn discover(conversation: &mut Conversation<'_>) -> Result<Option<Discover
 }
 
 async fn old_inventory(conversation: &mut Conversation<'_>, bounds: &Bounds) -> Result<Inventory, DiscoverError> {
+    let initialized = open_session(conversation).await?;
+    let revision = conversation.revision.ok_or(DiscoverError::Revision)?;
+    let info = initialized.server_info.unwrap_or_default();
+    let tools = tools(conversation, revision, &initialized.capabilities, bounds).await?;
+    Ok(Inventory { server_name: info.name, server_version: info.version, revision, tools })
+}
+
+/// Opens a session of the old era; the conversation then knows it and its revision.
+pub(super) async fn open_session(conversation: &mut Conversation<'_>) -> Result<Initialized, DiscoverError> {
     let client = json!({"name": "portcullis", "version": env!("CARGO_PKG_VERSION")});
     let params = json!({"protocolVersion": OLD[0], "capabilities": {}, "clientInfo": client});
     let Reply { outcome, headers } = conversation.call("initialize", params).await?;
@@ -208,9 +217,7 @@ async fn old_inventory(conversation: &mut Conversation<'_>, bounds: &Bounds) -> 
         OLD.into_iter().find(|known| *known == initialized.protocol_version).ok_or(DiscoverError::Revision)?;
     conversation.revision = Some(revision);
     conversation.notify("notifications/initialized").await?;
-    let info = initialized.server_info.unwrap_or_default();
-    let tools = tools(conversation, revision, &initialized.capabilities, bounds).await?;
-    Ok(Inventory { server_name: info.name, server_version: info.version, revision, tools })
+    Ok(initialized)
 }
 
 /// All pages of `tools/list`. A server that does not declare tools has none.
@@ -244,7 +251,7 @@ async fn tools(
     Err(DiscoverError::TooMany)
 }
 
-fn params(revision: &str, cursor: Option<String>) -> serde_json::Value {
+pub(super) fn params(revision: &str, cursor: Option<String>) -> serde_json::Value {
     let mut params = json!({});
     if revision == NEW {
         params["_meta"] = json!({

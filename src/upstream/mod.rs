@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod call;
 mod credential;
 mod discover;
 mod error;
@@ -15,6 +16,7 @@ mod pool;
 mod rpc;
 
 pub use answer::Answer;
+pub use call::{Called, call_tool};
 pub use body::whole;
 pub use discover::{Bounds, DiscoverError, Inventory, inventory};
 pub use error::UpstreamError;

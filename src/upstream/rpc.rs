@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -20,6 +22,7 @@ use super::{Answer, DiscoverError, Upstream, UpstreamError, whole};
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// A client's side of a conversation with one upstream.
 pub(super) struct Conversation<'a> {
@@ -121,6 +124,9 @@ impl<'a> Conversation<'a> {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if self.revision == Some(NEW) {
                 headers.insert(METHOD, HeaderValue::from_static(method));
+                if let Some(name) = json["params"]["name"].as_str() {
+                    headers.insert(NAME, mirrored(name));
+                }
             }
             body = json.to_string().into();
         }
@@ -165,6 +171,13 @@ impl<'a> Conversation<'a> {
         }
         Ok(None)
     }
+}
+
+/// A name as `Mcp-Name` carries it: what a header cannot hold is in Base64 (2026-07-28, "Custom Headers").
+fn mirrored(name: &str) -> HeaderValue {
+    let plain = name.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) && !name.starts_with("=?");
+    let value = if plain { name.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(name)) };
+    HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 impl Message {

@@ -304,7 +304,8 @@ pub fn calls(calls: &[Call]) -> String {
             cell(by(entry), Tone::Plain),
             cell(end.and_then(|end| end.outcome.as_deref()).unwrap_or_default(), Tone::Plain),
             cell(
-                end.and_then(|end| end.duration_us).map_or_else(String::new, |us| format!("{}.{}", us / 1000, us % 1000 / 100)),
+                end.and_then(|end| end.duration_us)
+                    .map_or_else(String::new, |us| format!("{}.{}", us / 1000, us % 1000 / 100)),
                 Tone::Faint,
             ),
         ]);
@@ -364,7 +365,8 @@ fn line(entry: &Entry) -> String {
 
 fn checkpoint(args: &Anchor) -> anyhow::Result<ExitCode> {
     let path = args.journal.dir()?.join("anchor.json");
-    let bytes = fs::read(&path).with_context(|| format!("there is no checkpoint yet: cannot read {}", path.display()))?;
+    let bytes =
+        fs::read(&path).with_context(|| format!("there is no checkpoint yet: cannot read {}", path.display()))?;
     let checkpoint = Checkpoint::parse(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
     io::stdout().lock().write_all(&checkpoint.to_json())?;
     println!();

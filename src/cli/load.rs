@@ -30,7 +30,8 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
     let settings = Settings { public_url, system_namespace };
-    let resolution = resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+    let resolution =
+        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
     let errors = resolution.findings.iter().filter(|found| found.finding.severity == Severity::Error).count();
     let mut fleet = Fleet::default();
     for object in resolution.generated {

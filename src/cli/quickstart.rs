@@ -87,12 +87,9 @@ async fn prepare(args: &Args, manifests: &Path) -> anyhow::Result<Kept> {
     let scan = match &upstream {
         Upstream::Named { url } => scan::scan(url, Credentials::None, None).await?,
         // The demo is not up yet, and what it has is known.
-        Upstream::Demo(demo) => scan::Scan {
-            url: demo.url.clone(),
-            server: None,
-            revision: String::new(),
-            tools: Vec::new(),
-        },
+        Upstream::Demo(demo) => {
+            scan::Scan { url: demo.url.clone(), server: None, revision: String::new(), tools: Vec::new() }
+        }
     };
     if let Upstream::Named { .. } = upstream {
         println!("{}\n", scan::for_people(&scan));
@@ -194,8 +191,10 @@ fn print_how_to(dir: &Path, said: &Said) {
              \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'"
         );
     } else {
-        println!("    -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-11-25\",\
-                  \"capabilities\":{{}},\"clientInfo\":{{\"name\":\"curl\",\"version\":\"1\"}}}}}}' -i");
+        println!(
+            "    -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-11-25\",\
+                  \"capabilities\":{{}},\"clientInfo\":{{\"name\":\"curl\",\"version\":\"1\"}}}}}}' -i"
+        );
         println!("    # then send tools/list with the Mcp-Session-Id of the answer");
     }
     println!("\n  # Claude Code");

@@ -95,7 +95,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// If the server cannot be reached or is no MCP server.
 pub async fn scan(url: &str, credentials: Credentials, extra_roots_pem: Option<String>) -> anyhow::Result<Scan> {
     let parsed = Url::parse(url).with_context(|| format!("{url:?} is no URL such as https://host/mcp"))?;
-    let policy = egress::Policy { allow_private: AllowPrivate::exactly(&parsed).await?, extra_roots_pem, ..egress::Policy::default() };
+    let policy = egress::Policy {
+        allow_private: AllowPrivate::exactly(&parsed).await?,
+        extra_roots_pem,
+        ..egress::Policy::default()
+    };
     let target = Target { url: url.to_owned(), tls: UpstreamTls::default(), credentials };
     let upstream = Upstream::new(&target, &Egress::new(policy)?)?;
     let asked = progress(format!("asking {} for its tools", parsed.host_str().unwrap_or(url)), async {
@@ -179,7 +183,8 @@ fn credentials(headers: &[String]) -> anyhow::Result<Credentials> {
 pub fn name_of(url: &str) -> anyhow::Result<String> {
     let parsed = Url::parse(url)?;
     let host = parsed.host_str().context("the URL has no host")?;
-    let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let name: String =
+        host.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let name = name.trim_matches('-');
     Ok(match name.chars().next() {
         Some(first) if first.is_ascii_alphabetic() => name.chars().take(50).collect(),
@@ -193,7 +198,8 @@ fn write_manifests(out: &Path, namespace: &str, name: &str, scan: &Scan, has_hea
     if path.exists() {
         bail!("{} is there already: remove it, or choose another folder with --out", path.display());
     }
-    let text = server_manifest(namespace, name, "local", scan, has_headers) + "---\n" + &closed_policy(namespace, name, scan);
+    let text =
+        server_manifest(namespace, name, "local", scan, has_headers) + "---\n" + &closed_policy(namespace, name, scan);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
@@ -225,7 +231,12 @@ fn closed_policy(namespace: &str, name: &str, scan: &Scan) -> String {
          metadata:\n  name: {name}\n  namespace: {namespace}\n\
          spec:\n  authority: local\n  targets:\n    servers: [{name}]\n  rules:\n{}",
         [Risk::ReadOnly, Risk::Write, Risk::Destructive]
-            .map(|class| rule(&format!("nobody-yet-{}", class.as_str().to_lowercase()), "users: [nobody-yet]", class, scan))
+            .map(|class| rule(
+                &format!("nobody-yet-{}", class.as_str().to_lowercase()),
+                "users: [nobody-yet]",
+                class,
+                scan
+            ))
             .concat()
     )
 }

@@ -85,9 +85,9 @@ impl Serving {
     /// If an URL or a file cannot be used.
     pub fn options(self, manifests: Vec<PathBuf>, state_dir: PathBuf) -> anyhow::Result<Options> {
         let extra_roots_pem = self.extra_ca.map(std::fs::read_to_string).transpose()?;
-        let public_url = self.public_url.map(|url| {
-            PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}"))
-        });
+        let public_url = self
+            .public_url
+            .map(|url| PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}")));
         Ok(Options {
             manifests,
             state_dir,

@@ -170,11 +170,8 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
     let (_, authority) = args.which.find()?;
     let issuer = args.which.open(&authority)?;
     let (now, revoked) = (now(), issuer.revocations()?);
-    let tokens: Vec<Listed> = issuer
-        .list()?
-        .into_iter()
-        .map(|record| Listed { state: state(&record, &revoked, now), record })
-        .collect();
+    let tokens: Vec<Listed> =
+        issuer.list()?.into_iter().map(|record| Listed { state: state(&record, &revoked, now), record }).collect();
     output::print(args.output, &tokens, |tokens| {
         let mut rows = table(["id", "for", "groups", "servers", "issued", "expires", "state", "label"]);
         for Listed { record, state } in tokens {

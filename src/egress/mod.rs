@@ -55,7 +55,10 @@ impl AllowPrivate {
             Some(url::Host::Domain(name)) => {
                 let port = url.port_or_known_default().unwrap_or(443);
                 let found = tokio::net::lookup_host((name, port)).await;
-                found.map_err(|error| EgressError::Resolve { host: name.to_owned(), detail: error.to_string() })?.map(|at| at.ip()).collect()
+                found
+                    .map_err(|error| EgressError::Resolve { host: name.to_owned(), detail: error.to_string() })?
+                    .map(|at| at.ip())
+                    .collect()
             }
             None => Vec::new(),
         };

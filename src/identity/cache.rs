@@ -54,4 +54,3 @@ impl<T: AsRef<Verified>> VerifiedCache<T> {
         self.entries.insert(digest, entry);
     }
 }
-

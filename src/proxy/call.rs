@@ -11,9 +11,7 @@ use super::catalogue::Tool;
 use super::gateway::Gateway;
 use super::session::{SESSION_ID, Session};
 use super::snapshot::{Site, Snapshot};
-use crate::audit::{
-    DecisionEvent, Level, PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
-};
+use crate::audit::{DecisionEvent, Level, PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::envelope::Envelope;
 use crate::mcp::method::{Method, Subject};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::generated::Risk;
+use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
 use crate::mcp::list::ToolView;
-use crate::generated::policy::Effect;
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
 use crate::tools::digest::tool_digest;
@@ -70,7 +70,8 @@ impl Catalogue {
 
     /// Judges a definition, without remembering it.
     pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
-        let asserted = self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
+        let asserted =
+            self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
         let assessment = risk::assess(tool, None, asserted.map(|rule| (rule.name.as_str(), rule.class)));
         // A definition that has no digest cannot be pinned, so nothing is known about it.
         let Some(digest) = tool_digest(tool) else { return Tool { digest: "".into(), risk: KnownRisk::default() } };

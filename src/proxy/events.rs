@@ -267,9 +267,9 @@ impl EventStream {
     /// What a listening client is told when its grants may have changed (mcp-obligations 58).
     fn list_changed(&self) -> Bytes {
         match self.carries {
-            Carries::Session(_) => Bytes::from_static(
-                b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n",
-            ),
+            Carries::Session(_) => {
+                Bytes::from_static(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n")
+            }
             Carries::Answer(..) => Bytes::from_static(b":\n\n"),
         }
     }
@@ -295,7 +295,8 @@ pub async fn first_answer(
     let mut read = 0;
     loop {
         let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| "AnswerTimeout")?;
-        let chunk = frame.ok_or("StreamEndedWithoutAnswer")?.map_err(|_| "StreamBroken")?.into_data().unwrap_or_default();
+        let chunk =
+            frame.ok_or("StreamEndedWithoutAnswer")?.map_err(|_| "StreamBroken")?.into_data().unwrap_or_default();
         read += chunk.len();
         if read > limits.answer_bytes {
             return Err("AnswerTooLarge");

@@ -103,7 +103,12 @@ impl ListFilter {
         if !filtered.duplicates.is_empty() || filtered.unreadable > 0 {
             let (duplicates, unreadable) = (filtered.duplicates.len(), filtered.unreadable);
             let server = self.site.server.id.display_name();
-            tracing::warn!(server, duplicates, unreadable, "the upstream lists tools that cannot be told apart or read");
+            tracing::warn!(
+                server,
+                duplicates,
+                unreadable,
+                "the upstream lists tools that cannot be told apart or read"
+            );
         }
         Ok(filtered.body)
     }

@@ -21,7 +21,12 @@ use crate::mcp::revision::{Era, Revision};
 use crate::upstream::{Answer, UpstreamError};
 
 /// Opens the stream on which a session's server speaks by itself.
-pub(super) async fn open(gateway: &Arc<Gateway>, site: &Arc<Site>, caller: Arc<Caller>, headers: &HeaderMap) -> Response<Body> {
+pub(super) async fn open(
+    gateway: &Arc<Gateway>,
+    site: &Arc<Site>,
+    caller: Arc<Caller>,
+    headers: &HeaderMap,
+) -> Response<Body> {
     let (session, revision) = match session(gateway, site, &caller, headers) {
         Ok(found) => found,
         Err(response) => return *response,
@@ -89,7 +94,9 @@ fn session(
     match session {
         _ if revision.era() == Era::New => Err(Box::new(respond::method_not_allowed("POST"))),
         Some(session) => Ok((session, revision)),
-        None => refuse(Own::BadRequest.answer(None, "Mcp-Session-Id is missing: send the one that initialize answered")),
+        None => {
+            refuse(Own::BadRequest.answer(None, "Mcp-Session-Id is missing: send the one that initialize answered"))
+        }
     }
 }
 

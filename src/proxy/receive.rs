@@ -34,7 +34,9 @@ pub(super) async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits
     let bytes = match tokio::time::timeout(limits.body_timeout, read(body, limits.body_bytes)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(ReadError::TooLarge)) => {
-            return Received::Refused(Malformed { fault: Fault::TooLarge, offset: limits.body_bytes, id: None }.answer());
+            return Received::Refused(
+                Malformed { fault: Fault::TooLarge, offset: limits.body_bytes, id: None }.answer(),
+            );
         }
         Ok(Err(ReadError::Broken)) => return Received::Gone,
         Err(_) => {
@@ -131,7 +133,8 @@ mod tests {
         for good in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""] {
             assert!(checked(&[(TYPE, good)]), "{good}");
         }
-        for bad in ["text/json", "application/json; charset=utf-16", "application/jsonx", "application/json, text/plain"]
+        for bad in
+            ["text/json", "application/json; charset=utf-16", "application/jsonx", "application/json, text/plain"]
         {
             assert!(!checked(&[(TYPE, bad)]), "{bad}");
         }

@@ -51,7 +51,8 @@ pub(super) fn challenge(refusal: Refusal, id: Option<&[u8]>, message: &str) -> R
 
 /// 405 with the methods that are offered.
 pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
-    let mut response = answer(Own::MethodNotAllowed.answer(None, "this endpoint takes POST; sessions also GET and DELETE"));
+    let mut response =
+        answer(Own::MethodNotAllowed.answer(None, "this endpoint takes POST; sessions also GET and DELETE"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }

@@ -147,8 +147,8 @@ impl Exchange {
         let revision = mirror::revision(&headers, &envelope, session.as_ref().map(|session| session.revision))
             .map_err(|mismatch| self.malformed(mismatch.answer(id)))?;
         let era = revision.era();
-        let method = judge::judge(&envelope, revision)
-            .map_err(|refusal| self.malformed(refusal.answer(&envelope, era)))?;
+        let method =
+            judge::judge(&envelope, revision).map_err(|refusal| self.malformed(refusal.answer(&envelope, era)))?;
         if era == Era::New {
             mirror::check(&headers, &envelope, method).map_err(|mismatch| self.malformed(mismatch.answer(id)))?;
         } else if session.is_none() && !initialize {

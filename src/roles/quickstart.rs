@@ -83,7 +83,8 @@ impl Demo {
     /// # Errors
     /// If there is none.
     pub async fn bind() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port on loopback for the demo server")?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.context("no free port on loopback for the demo server")?;
         let address = listener.local_addr()?;
         Ok(Self { address, url: format!("http://{address}{}", demo::PATH), listener: Some(listener) })
     }

@@ -24,8 +24,8 @@ pub use self::state::StateDir;
 use crate::audit::{AuditConfig, Recorder};
 use crate::egress::{self, Egress};
 use crate::issuer::LocalAuthority;
-use crate::process::admin::{self, Admin};
 use crate::process::Drain;
+use crate::process::admin::{self, Admin};
 use crate::process::drain::Finish;
 use crate::process::metrics::{self, Metrics};
 use crate::process::readiness::Readiness;
@@ -133,7 +133,8 @@ impl Standalone {
         upkeep::inventory(&gateway, &drain);
         let listener = Listener { socket, tls: tls.map(|tls| tls.acceptor()) };
         drain.spawn(listener::serve(listener, gateway.clone(), drain.clone()));
-        tracing::info!(url = public_url.as_str(), %address, "serving");
+        let admin_address = admin.map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(url = public_url.as_str(), %address, admin = admin_address, "serving");
         Ok(Self { gateway, drain, keys, public_url, address, admin, configuration })
     }
 

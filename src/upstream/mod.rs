@@ -16,8 +16,8 @@ mod pool;
 mod rpc;
 
 pub use answer::Answer;
-pub use call::{Called, call_tool};
 pub use body::whole;
+pub use call::{Called, call_tool};
 pub use discover::{Bounds, DiscoverError, Inventory, inventory};
 pub use error::UpstreamError;
 pub use pool::{Timeouts, Upstream};

@@ -11,5 +11,6 @@
 mod architecture;
 mod clients;
 mod demo;
+mod gateway;
 mod support;
 mod supported;

@@ -1,6 +1,7 @@
 //! Why a token is refused.
 
 use super::super::challenge::{Challenges, Refusal};
+use crate::generated::Sensitive;
 use crate::oauth::json::JsonError;
 
 /// Which part of a compact JWS.
@@ -70,8 +71,8 @@ pub enum TokenError {
     UnknownKey {
         /// The authority to refresh.
         authority: Box<str>,
-        /// The key that the token names: a stranger's text, so it is in no message.
-        kid: Box<str>,
+        /// The key that the token names: a stranger's text, so it is never printed.
+        kid: Sensitive,
     },
     /// The key that the token names is for other algorithms.
     #[error("the token names a key of authority {authority} that does not fit its algorithm")]
@@ -178,7 +179,7 @@ impl TokenError {
     /// The authority and the key that are worth one refresh, if that could mend it.
     pub fn refreshable(&self) -> Option<(&str, &str)> {
         match self {
-            TokenError::UnknownKey { authority, kid } => Some((authority, kid)),
+            TokenError::UnknownKey { authority, kid } => Some((authority, kid.expose())),
             _ => None,
         }
     }

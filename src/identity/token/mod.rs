@@ -25,6 +25,7 @@ use super::anchor::{Anchor, Stamp};
 use super::keys::{Algorithm, NoKey};
 use super::principal::Principal;
 use super::scope::GrantedScopes;
+use crate::generated::Sensitive;
 
 /// What is proven about a token for as long as its authority's configuration and keys stay what they are.
 #[derive(Clone, Debug)]
@@ -173,7 +174,9 @@ fn check_signature(jws: &Compact<'_>, anchor: &Anchor, algorithm: Algorithm, now
     let keys = anchor.keys(now).ok_or_else(|| TokenError::Unavailable { authority: authority() })?;
     let kid = jws.header_text("kid")?;
     let key = keys.select(kid, algorithm).map_err(|cause| match cause {
-        NoKey::Unknown => TokenError::UnknownKey { authority: authority(), kid: kid.unwrap_or_default().into() },
+        NoKey::Unknown => {
+            TokenError::UnknownKey { authority: authority(), kid: Sensitive::new(kid.unwrap_or_default()) }
+        }
         NoKey::Unfit => TokenError::UnfitKey { authority: authority() },
         NoKey::Ambiguous => TokenError::AmbiguousKey { authority: authority() },
     })?;

@@ -20,8 +20,9 @@ pub(super) async fn dispatch(call: Call) -> Response<Body> {
         (Form::Request, "tools/list") => tools::list(call).await,
         (Form::Request, "initialize") => lifecycle::initialize(call).await,
         (Form::Request, "server/discover") => lifecycle::discover(call).await,
-        (Form::Request, "ping")
-        | (Form::Notification, "notifications/initialized" | "notifications/cancelled") => plain(call).await,
+        (Form::Request, "ping") | (Form::Notification, "notifications/initialized" | "notifications/cancelled") => {
+            plain(call).await
+        }
         (_, name) => respond::answer(unknown_method(call.id(), call.revision.era(), name)),
     }
 }

@@ -30,7 +30,8 @@ pub(super) async fn list(call: Call) -> Response<Body> {
     let cursor = match call.envelope.cursor().map(|cursor| filter::open_cursor(&call, cursor)).transpose() {
         Ok(cursor) => cursor,
         Err(filter::UnknownCursor) => {
-            let body = answer::error(call.id(), answer::INVALID_PARAMS, "unknown cursor: list from the beginning", None);
+            let body =
+                answer::error(call.id(), answer::INVALID_PARAMS, "unknown cursor: list from the beginning", None);
             return respond::json(http::StatusCode::OK, body);
         }
     };

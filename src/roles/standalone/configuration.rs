@@ -165,8 +165,9 @@ impl Configuration {
         let mut current = self.current();
         let merged = manifests::merge(&current.remembered, &scan);
         let settings = Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace };
-        
-        let resolution = resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &current.accepted);
+
+        let resolution =
+            resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &current.accepted);
         self.state.save(REMEMBERED, &merged.remembered)?;
         self.state.save(ACCEPTED, &resolution.accepted)?;
 
@@ -174,13 +175,16 @@ impl Configuration {
         report_new(&current.problems, &problems);
         self.reporter.report(&problems);
         let served = self.serve(&current.served, resolution.generated)?;
-        *current =
-            Current { scan, remembered: merged.remembered, accepted: resolution.accepted, served, problems };
+        *current = Current { scan, remembered: merged.remembered, accepted: resolution.accepted, served, problems };
         Ok(())
     }
 
     /// Hands everything to the gateway in one batch; what is not among it any more is removed.
-    fn serve(&self, before: &BTreeSet<(Kind, String)>, objects: Vec<Generated>) -> anyhow::Result<BTreeSet<(Kind, String)>> {
+    fn serve(
+        &self,
+        before: &BTreeSet<(Kind, String)>,
+        objects: Vec<Generated>,
+    ) -> anyhow::Result<BTreeSet<(Kind, String)>> {
         let mut authorities: Vec<Authority> = Vec::new();
         let mut changes = Vec::new();
         let mut served = BTreeSet::new();

@@ -37,8 +37,14 @@ struct Held {
 
 /// What is known besides the manifest.
 enum Supply {
-    Remote { source: JwksSource, key_set: Option<KeySet> },
-    Local { issuer: Arc<LocalAuthority>, revoked: Option<Vec<Revocation>> },
+    Remote {
+        source: JwksSource,
+        key_set: Option<KeySet>,
+    },
+    Local {
+        issuer: Arc<LocalAuthority>,
+        revoked: Option<Vec<Revocation>>,
+    },
     /// It cannot be had: every token is refused.
     None,
 }
@@ -105,12 +111,7 @@ impl Keys {
         Held { authority, supply, stop }
     }
 
-    fn remote(
-        self: &Arc<Self>,
-        authority: &Authority,
-        ca_pem: Option<String>,
-        stop: &CancellationToken,
-    ) -> Supply {
+    fn remote(self: &Arc<Self>, authority: &Authority, ca_pem: Option<String>, stop: &CancellationToken) -> Supply {
         let name = authority.id.name.clone();
         let fetcher = match self.egress.fetcher(&TlsOptions { ca_pem, server_name: None }) {
             Ok(fetcher) => fetcher,
@@ -140,12 +141,7 @@ impl Keys {
         Supply::Remote { source, key_set: None }
     }
 
-    fn local_supply(
-        self: &Arc<Self>,
-        name: String,
-        issuer: LocalAuthority,
-        stop: &CancellationToken,
-    ) -> Supply {
+    fn local_supply(self: &Arc<Self>, name: String, issuer: LocalAuthority, stop: &CancellationToken) -> Supply {
         let mut revocations = issuer.watch();
         let first = revocations.poll().and_then(Result::ok);
         let (keys, stop) = (Arc::downgrade(self), stop.clone());

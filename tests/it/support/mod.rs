@@ -5,6 +5,7 @@
 
 pub(crate) mod canary;
 pub(crate) mod client;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod process;

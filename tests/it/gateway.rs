@@ -1,0 +1,3 @@
+//! The gateway, end to end.
+
+mod smoke;

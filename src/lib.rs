@@ -12,10 +12,10 @@
 //! TOP      roles cli
 //!
 //! api generated mcp oauth seal journal egress process -> nothing of ours
-//! identity -> oauth generated   tools -> mcp       policy -> generated identity tools
-//! resolve -> api generated policy tools oauth      fleet -> generated policy      access -> fleet policy
-//! upstream -> egress generated mcp
-//! issuer -> identity egress   audit -> journal policy egress   manifests -> api
+//! identity -> oauth generated   tools -> mcp generated   policy -> generated identity tools
+//! resolve -> api generated policy tools oauth   fleet -> generated policy
+//! access -> fleet policy generated identity     upstream -> egress generated mcp
+//! issuer -> identity egress generated   audit -> journal policy egress   manifests -> api
 //! proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!

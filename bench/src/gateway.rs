@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::PATH;
-use crate::running::{PERSONS, Running, start};
+use crate::running::{self, PERSONS, Running};
 
 /// Starts the gateway before `upstream` with audit delivery `delivery`, state and manifests below `folder`, and issues one
 /// token per person.
@@ -26,13 +26,13 @@ pub fn start_gateway(binary: &Path, delivery: &str, upstream: &str, folder: &Pat
         command.arg("--manifests").arg(&manifests).arg("--state-dir").arg(&state);
     };
     let mut serve = Command::new(binary);
-    serve.arg("standalone").args(["--listen", "127.0.0.1:0"]);
+    serve.arg("standalone").args(["--listen", "127.0.0.1:0", "--allow-private-upstreams=127.0.0.0/8"]);
     common(&mut serve);
-    let running = start(&mut serve)?;
+    let running = running::start_gateway(&mut serve)?;
     let mut tokens = Vec::new();
     for person in 0..PERSONS {
         let mut issue = Command::new(binary);
-        issue.args(["token", "issue", "--subject", &format!("person-{person}"), "--group", "engineers"]);
+        issue.args(["token", "issue", "--for", &format!("person-{person}"), "--group", "engineers"]);
         issue.args(["--server", &format!("{namespace}/{name}"), "-o", "json"]);
         common(&mut issue);
         let issued = issue.stderr(Stdio::inherit()).output()?;

@@ -1,6 +1,6 @@
 //! The processes of a measurement, and the load that is put on them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -31,22 +31,41 @@ impl Drop for Running {
     }
 }
 
-/// Starts `command` and waits for its line `.. listening on ADDR ..`.
+/// Starts `command` and waits for its line `.. listening on ADDR ..` on standard output.
 pub fn start(command: &mut Command) -> Result<Running> {
     let mut child =
         command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?;
     let stdout = child.stdout.take().context("no stdout")?;
+    let address = |line: &str| Some(line.split_once("listening on ")?.1.split_whitespace().next()?.to_owned());
+    wait(child, stdout, address)
+}
+
+/// Starts the gateway and waits for its log line `serving`.
+pub fn start_gateway(command: &mut Command) -> Result<Running> {
+    let mut child =
+        command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?;
+    let stderr = child.stderr.take().context("no stderr")?;
+    wait(child, stderr, |line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let fields = if line["fields"].is_object() { &line["fields"] } else { &line };
+        (fields["message"] == "serving").then(|| fields["address"].as_str().map(str::to_owned))?
+    })
+}
+
+fn wait(child: Child, output: impl Read + Send + 'static, address: impl Fn(&str) -> Option<String>) -> Result<Running> {
     let mut running = Running { child, address: String::new() };
-    let mut lines = BufReader::new(stdout).lines();
+    let mut lines = BufReader::new(output).lines();
     for line in lines.by_ref() {
-        if let Some((_, address)) = line?.split_once("listening on ") {
-            running.address = address.split_whitespace().next().context("no address")?.to_owned();
+        let line = line?;
+        if let Some(address) = address(&line) {
+            running.address = address;
             // Whatever it prints later must not fill the pipe.
             std::thread::spawn(move || lines.for_each(drop));
             return Ok(running);
         }
+        eprintln!("{line}");
     }
-    bail!("{command:?} ended before it listened")
+    bail!("it ended before it listened")
 }
 
 /// The path of the program `name` of this package.

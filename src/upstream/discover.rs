@@ -281,6 +281,4 @@ fn read<T: serde::de::DeserializeOwned>(method: &'static str, outcome: Outcome) 
 }
 
 #[cfg(test)]
-mod sdk_tests;
-#[cfg(test)]
 mod tests;

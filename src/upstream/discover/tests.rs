@@ -1,3 +1,5 @@
+mod sdk;
+
 use super::super::Timeouts;
 use super::*;
 use crate::egress::testing::{Body, Seen, Server, endless, full, json, open_egress, response, serve, stuck};

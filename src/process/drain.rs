@@ -48,7 +48,8 @@ impl Drain {
 
     /// Runs a task that the drain waits for, and that is dropped at its next await once patience has ended.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: F) {
-        let aborted = self.aborted.clone();
+        // A token of its own: polling one that all tasks share would have them wait for one another's lock.
+        let aborted = self.aborted.child_token();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = task => {}

@@ -55,7 +55,7 @@ pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
             }
         };
         let (tls, gateway, server) = (listener.tls.clone(), gateway.clone(), server.clone());
-        let stop = drain.draining().clone();
+        let stop = drain.draining().child_token();
         drain.spawn(async move {
             match tls {
                 None => connection(stream, peer, gateway, &server, stop).await,

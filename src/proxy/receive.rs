@@ -16,40 +16,32 @@ use crate::mcp::envelope::Envelope;
 use crate::mcp::malformed::{Fault, Malformed};
 use crate::mcp::scan;
 
-/// What became of a body.
-pub(super) enum Received {
-    /// A message, read strictly.
-    Message(Envelope),
-    /// Not acceptable.
+/// Why no message was received.
+pub(super) enum Unreceived {
+    /// It is not acceptable.
     Refused(Answer),
     /// The client went away.
     Gone,
 }
 
 /// Reads the message that a POST carries.
-pub(super) async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Received {
-    if let Err(answer) = check_type(headers) {
-        return Received::Refused(answer);
-    }
+pub(super) async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Envelope, Unreceived> {
+    check_type(headers).map_err(Unreceived::Refused)?;
     let bytes = match tokio::time::timeout(limits.body_timeout, read(body, limits.body_bytes)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(ReadError::TooLarge)) => {
-            return Received::Refused(
-                Malformed { fault: Fault::TooLarge, offset: limits.body_bytes, id: None }.answer(),
-            );
+            let malformed = Malformed { fault: Fault::TooLarge, offset: limits.body_bytes, id: None };
+            return Err(Unreceived::Refused(malformed.answer()));
         }
-        Ok(Err(ReadError::Broken)) => return Received::Gone,
+        Ok(Err(ReadError::Broken)) => return Err(Unreceived::Gone),
         Err(_) => {
             let mut answer = Own::BadRequest.answer(None, "the request body did not arrive in time");
             answer.status = StatusCode::REQUEST_TIMEOUT;
-            return Received::Refused(answer);
+            return Err(Unreceived::Refused(answer));
         }
     };
     let scan = scan::Limits { body: limits.body_bytes, ..scan::Limits::CLIENT };
-    match Envelope::parse(bytes, &scan) {
-        Ok(envelope) => Received::Message(envelope),
-        Err(malformed) => Received::Refused(malformed.answer()),
-    }
+    Envelope::parse(bytes, &scan).map_err(|malformed| Unreceived::Refused(malformed.answer()))
 }
 
 /// `application/json`, UTF-8, without content coding: an upstream could decode anything else differently.

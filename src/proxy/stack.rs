@@ -15,11 +15,11 @@ use super::authenticate::{Caller, authenticate};
 use super::body::Body;
 use super::call::Call;
 use super::gateway::Gateway;
-use super::receive::{self, Received};
+use super::receive::{self, Unreceived};
 use super::session::{Session, SessionError};
 use super::snapshot::{Site, Snapshot};
 use super::{listen, method, place, respond};
-use crate::mcp::answer::Own;
+use crate::mcp::answer::{Answer, Own};
 use crate::mcp::envelope::Envelope;
 use crate::mcp::revision::Era;
 use crate::mcp::{judge, mirror};
@@ -98,7 +98,7 @@ impl Exchange {
             return respond::challenge(refusal, None, &lacking.to_string());
         }
         if query.is_some() {
-            return self.malformed(Own::BadRequest.answer(None, "an MCP endpoint takes no query"));
+            return malformed(&self.gateway, Own::BadRequest.answer(None, "an MCP endpoint takes no query"));
         }
         if let Some(reason) = &self.site.closed {
             let message = format!("this server is not served now ({reason}); its owner finds the remedy in its status");
@@ -116,10 +116,11 @@ impl Exchange {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
         let envelope = match receive::message(&head.headers, body, &self.gateway.config().limits).await {
-            Received::Message(envelope) => envelope,
-            Received::Refused(answer) => return self.malformed(answer),
-            Received::Gone => return respond::status(StatusCode::BAD_REQUEST),
+            Ok(envelope) => envelope,
+            Err(Unreceived::Refused(answer)) => return malformed(&self.gateway, answer),
+            Err(Unreceived::Gone) => return respond::status(StatusCode::BAD_REQUEST),
         };
+        let gateway = self.gateway.clone();
         match self.understand(head.headers, envelope, caller) {
             // 5 to 8: decide, record, forward, answer.
             Ok(call) => {
@@ -127,33 +128,29 @@ impl Exchange {
                 drop(in_flight);
                 response
             }
-            Err(response) => response,
+            Err(answer) => malformed(&gateway, answer),
         }
     }
 
     /// 4. Method: the revision, the session, the mirrored headers, and the row of the table.
-    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Call, Response<Body>> {
+    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Call, Answer> {
         let id = envelope.id_raw();
         let initialize = envelope.method() == Some("initialize");
         let session = if initialize || envelope.meta().protocol_version().is_some() {
             // The new era has no sessions (77), and an `initialize` begins one.
             None
         } else {
-            match Session::of(&headers, &self.gateway, &self.site, &caller) {
-                Ok(session) => session,
-                Err(error) => return Err(self.malformed(unknown_session(id, error))),
-            }
+            Session::of(&headers, &self.gateway, &self.site, &caller).map_err(|error| unknown_session(id, error))?
         };
         let revision = mirror::revision(&headers, &envelope, session.as_ref().map(|session| session.revision))
-            .map_err(|mismatch| self.malformed(mismatch.answer(id)))?;
+            .map_err(|mismatch| mismatch.answer(id))?;
         let era = revision.era();
-        let method =
-            judge::judge(&envelope, revision).map_err(|refusal| self.malformed(refusal.answer(&envelope, era)))?;
+        let method = judge::judge(&envelope, revision).map_err(|refusal| refusal.answer(&envelope, era))?;
         if era == Era::New {
-            mirror::check(&headers, &envelope, method).map_err(|mismatch| self.malformed(mismatch.answer(id)))?;
+            mirror::check(&headers, &envelope, method).map_err(|mismatch| mismatch.answer(id))?;
         } else if session.is_none() && !initialize {
             let message = "Mcp-Session-Id is missing: send the one that the answer to initialize carried";
-            return Err(self.malformed(Own::BadRequest.answer(id, message)));
+            return Err(Own::BadRequest.answer(id, message));
         }
         Ok(Call {
             gateway: self.gateway,
@@ -169,15 +166,16 @@ impl Exchange {
             started: self.started,
         })
     }
+}
 
-    fn malformed(&self, answer: crate::mcp::answer::Answer) -> Response<Body> {
-        self.gateway.metrics().malformed.inc();
-        respond::answer(answer)
-    }
+/// A refusal before any decision.
+fn malformed(gateway: &Gateway, answer: Answer) -> Response<Body> {
+    gateway.metrics().malformed.inc();
+    respond::answer(answer)
 }
 
 /// What is said of any id that does not open: it looks unknown (mcp-obligations 72).
-pub(super) fn unknown_session(id: Option<&[u8]>, error: SessionError) -> crate::mcp::answer::Answer {
+pub(super) fn unknown_session(id: Option<&[u8]>, error: SessionError) -> Answer {
     match error {
         SessionError::Unknown => Own::UnknownSession.answer(id, "unknown session: send initialize again"),
         SessionError::Ambiguous => Own::BadRequest.answer(id, "more than one Mcp-Session-Id"),

@@ -1,5 +1,7 @@
 //! `McpPolicy`: who may do what.
 
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a type, and some have the same")]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

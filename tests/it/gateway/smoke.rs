@@ -14,7 +14,7 @@ fn stock_clients_see_and_call_what_is_granted() {
     let upstream = Upstream::start(Sdk::Rmcp);
     let gateway = Gateway::start(&[
         ("trust.yaml", TRUST),
-        ("server.yaml", &server("echo", &upstream.url())),
+        ("server.yaml", &server("echo", upstream.url())),
         ("policy.yaml", &policy("persons", "echo", RULES)),
     ]);
     let (ana, ben) = (gateway.token("ana", "echo"), gateway.token("ben", "echo"));

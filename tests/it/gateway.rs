@@ -1,3 +1,11 @@
 //! The gateway, end to end.
 
+mod attack_tokens;
+mod body;
+mod crash;
+mod front_door;
+mod house;
+mod reload;
+mod sessions;
 mod smoke;
+mod streams;

@@ -3,6 +3,7 @@
 //!
 //! All of it is synchronous from a test's point of view; what needs a runtime shares [`runtime`].
 
+pub(crate) mod attack_tokens;
 pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod gateway;

@@ -1,0 +1,189 @@
+//! Event streams, cancellation, and upstreams that misbehave.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use serde_json::json;
+
+use super::house::House;
+use crate::support::gateway::{Gateway, TRUST, policy, server};
+use crate::support::http;
+
+/// A server that answers every connection's first request with bytes that the test hands it, and says when its peer left.
+struct Scripted {
+    url: String,
+    connections: Receiver<(TcpStream, String)>,
+}
+
+impl Scripted {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let (found, connections) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let found = found.clone();
+                thread::spawn(move || serve(stream, &found));
+            }
+        });
+        Self { url, connections }
+    }
+
+    /// The next connection whose request is a `tools/call`.
+    fn call(&self) -> TcpStream {
+        loop {
+            let (stream, request) = self.connections.recv_timeout(crate::support::wait::PATIENCE).unwrap();
+            if request.contains("tools/call") {
+                return stream;
+            }
+            stream.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, found: &Sender<(TcpStream, String)>) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !complete(&request) {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => request.extend_from_slice(&buffer[..n]),
+        }
+    }
+    found.send((stream, String::from_utf8_lossy(&request).into_owned())).ok();
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    body.len() >= length
+}
+
+struct Stage {
+    scripted: Scripted,
+    gateway: Gateway,
+    token: String,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let scripted = Scripted::start();
+        let gateway = Gateway::start(&[
+            ("trust.yaml", TRUST),
+            ("server.yaml", &server("s", &scripted.url)),
+            (
+                "policy.yaml",
+                &policy("p", "s", "  - {name: a, effect: Allow, principals: [{any: true}], tools: [{names: [t]}]}\n"),
+            ),
+        ]);
+        let token = gateway.token("ana", "s");
+        Self { scripted, gateway, token }
+    }
+
+    /// Sends a call, and gives the caller's and the server's ends.
+    fn call(&self) -> (http::Connection, TcpStream) {
+        let url = self.gateway.url("s");
+        let params = json!({"name": "t", "arguments": {}, "_meta": {
+            "progressToken": 7,
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {}}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+        let mut caller = http::Connection::open(&self.gateway.address().to_string());
+        caller.write(&http::mcp_request(&url, Some(&self.token), &headers, body.as_bytes()));
+        let server = self.scripted.call();
+        (caller, server)
+    }
+}
+
+const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn duty_61_to_66_events_are_judged_one_by_one_and_never_held_back() {
+    let stage = Stage::set();
+    let (mut caller, mut server) = stage.call();
+    server.write_all(EVENTS.as_bytes()).unwrap();
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;
+    let foreign = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":8,"progress":1}}"#;
+    let sampling = r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{}}"#;
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
+    for message in [sampling, foreign, log, progress] {
+        server.write_all(format!("id: up-1\ndata: {message}\n\n").as_bytes()).unwrap();
+    }
+    assert_eq!(caller.read_head().header("content-type"), Some("text/event-stream"));
+    let mut buffer = String::new();
+    // It is here before the server has said anything more: nothing is held back.
+    let first = caller.read_event(&mut buffer).unwrap();
+    assert_eq!((first.data.as_str(), first.id), (progress, None), "the new era has no event ids");
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete"}}"#;
+    server.write_all(format!("event: endpoint\ndata: http://evil.example\n\ndata: {answer}\n\n").as_bytes()).unwrap();
+    assert_eq!(caller.read_event(&mut buffer).unwrap().data, answer);
+}
+
+#[test]
+fn duty_65_a_caller_who_leaves_aborts_the_call() {
+    let stage = Stage::set();
+    let (caller, mut server) = stage.call();
+    drop(caller);
+    let mut rest = Vec::new();
+    // Ends only when the gateway closes the connection: the server never answered.
+    server.read_to_end(&mut rest).unwrap();
+}
+
+#[test]
+fn upstreams_that_misbehave_become_clear_errors() {
+    let stage = Stage::set();
+    let json = |body: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (what, answer) in [
+        ("401", "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"evil\"\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        ("redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://evil.example/\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        ("html", "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<p/>".to_owned()),
+        ("gzip", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}".to_owned()),
+        ("500", "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        ("nothing", String::new()),
+        ("cut", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{".to_owned()),
+        ("not json", json("{]")),
+        ("duplicates", json(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]},"result":{}}"#)),
+        ("another id", json(r#"{"jsonrpc":"2.0","id":2,"result":{"content":[]}}"#)),
+        ("input wanted", json(r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required"}}"#)),
+    ] {
+        let (mut caller, mut server) = stage.call();
+        server.write_all(answer.as_bytes()).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        let refused = caller.read();
+        assert_eq!(refused.status, 502, "{what}: {refused:?}");
+        let code = refused.json()["error"]["code"].as_i64().unwrap();
+        assert!((-31003..=-31001).contains(&code), "{what}: {refused:?}");
+        assert_eq!((refused.header("www-authenticate"), refused.header("location")), (None, None), "{what}");
+    }
+    let (mut caller, mut server) = stage.call();
+    server.write_all(EVENTS.as_bytes()).unwrap();
+    server.write_all(b"data: {\"jsonrpc\"").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(caller.read_head().status, 200);
+    while caller.read_some().is_some() {}
+    // Every one of them is on record with its end.
+    let outcomes = crate::support::wait::until("all completions", || {
+        let filter = portcullis::audit::query::Filter { target: Some("t".to_owned()), ..Default::default() };
+        let calls = portcullis::audit::query::query(&stage.gateway.journal(), &filter, 100).unwrap().calls;
+        let ends: Vec<_> = calls.into_iter().filter_map(|call| call.completion?.fields.outcome).collect();
+        (ends.len() == 12).then_some(ends)
+    });
+    assert!(outcomes.iter().all(|outcome| outcome == "error"), "{outcomes:?}");
+}
+
+#[test]
+fn an_upstream_that_is_down_is_said_to_be() {
+    let mut house = House::build();
+    house.upstream.stop();
+    let refused = house.call(&house.ana, "echo", json!({}));
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_i64()), (502, Some(-31001)));
+}

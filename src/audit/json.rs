@@ -56,12 +56,16 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    pub(super) fn number(&mut self, key: &'static str, value: i128) {
-        let mut digits = Digits::default();
-        // Writing into `Digits` cannot fail: no i128 is longer.
-        if write!(digits, "{value}").is_ok() {
-            self.key(key).extend_from_slice(digits.get());
+    pub(super) fn number(&mut self, key: &'static str, value: i64) {
+        let out = self.key(key);
+        if value < 0 {
+            out.push(b'-');
         }
+        decimal(out, value.unsigned_abs());
+    }
+
+    pub(super) fn count(&mut self, key: &'static str, value: u64) {
+        decimal(self.key(key), value);
     }
 
     /// Members that were rendered before.
@@ -77,7 +81,13 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A short text on the stack.
+fn decimal(out: &mut Vec<u8>, value: u64) {
+    let mut digits = Digits::default();
+    digits.push_padded(value, 1);
+    out.extend_from_slice(digits.get());
+}
+
+/// A short ASCII text on the stack.
 #[derive(Clone, Copy)]
 pub(super) struct Digits {
     bytes: [u8; 64],
@@ -93,6 +103,29 @@ impl Default for Digits {
 impl Digits {
     pub(super) fn get(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Adds a character; none beyond 64.
+    pub(super) fn push(&mut self, ascii: u8) {
+        if let Some(space) = self.bytes.get_mut(self.len) {
+            *space = ascii;
+            self.len += 1;
+        }
+    }
+
+    /// Adds a number with at least `width` digits.
+    fn push_padded(&mut self, value: u64, width: usize) {
+        let mut reversed = [b'0'; 20];
+        let (mut rest, mut used) = (value, 0);
+        for digit in &mut reversed {
+            if rest == 0 && used >= width {
+                break;
+            }
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+            used += 1;
+        }
+        reversed.iter().take(used).rev().for_each(|digit| self.push(*digit));
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -116,10 +149,7 @@ pub(super) fn string(out: &mut Vec<u8>, value: &str, cap: usize) {
     escape(out, kept);
     if kept.len() < value.len() {
         out.extend_from_slice("…[cut, ".as_bytes());
-        let mut digits = Digits::default();
-        if write!(digits, "{}", value.len()).is_ok() {
-            out.extend_from_slice(digits.get());
-        }
+        decimal(out, value.len() as u64);
         out.extend_from_slice(b" bytes]");
     }
     out.push(b'"');
@@ -199,13 +229,21 @@ pub(super) fn time(unix_ms: u64) -> Digits {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     let year = era * 400 + year + carry;
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let mut text = Digits::default();
-    // A clock beyond the year 9999 leaves the text longer and no less true.
-    match write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z") {
-        Ok(()) => text,
-        Err(_) => Digits::default(),
+    let parts = [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (second / 3600, 2, b':'),
+        (second / 60 % 60, 2, b':'),
+        (second % 60, 2, b'.'),
+        (ms, 3, b'Z'),
+    ];
+    for (value, width, behind) in parts {
+        text.push_padded(value, width);
+        text.push(behind);
     }
+    text
 }
 
 #[cfg(test)]
@@ -230,12 +268,13 @@ mod tests {
     fn numbers_and_members() {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
-        object.number("a", -7);
+        object.number("a", -70);
+        object.count("z", 0);
         object.members(b"\"b\":1");
         object.some("c", None);
         object.word("d", "x");
         object.end();
-        assert_eq!(out, br#"{"a":-7,"b":1,"d":"x"}"#);
+        assert_eq!(out, br#"{"a":-70,"z":0,"b":1,"d":"x"}"#);
     }
 
     proptest! {

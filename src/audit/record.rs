@@ -57,10 +57,7 @@ impl Context {
 
     fn begin_call<'a>(&self, out: &'a mut Vec<u8>, event: &str, id: AuditId, unix_ms: u64) -> Object<'a> {
         let mut object = self.begin(out, event, unix_ms);
-        let mut text = Digits::default();
-        if write!(text, "{id}").is_ok() {
-            object.word("audit.id", text.as_str());
-        }
+        object.word("audit.id", id.0.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
         object
     }
 
@@ -133,13 +130,13 @@ impl Context {
             (_, reason) => object.some("error.type", reason),
         }
         if let Some(status) = event.rpc_status {
-            object.number("rpc.response.status_code", status.into());
+            object.number("rpc.response.status_code", status);
         }
         if let Some(status) = event.upstream_status {
             object.number("portcullis.upstream.status_code", status.into());
         }
-        object.number("portcullis.duration_us", event.duration_us.into());
-        object.number("portcullis.response.bytes", event.response_bytes.into());
+        object.count("portcullis.duration_us", event.duration_us);
+        object.count("portcullis.response.bytes", event.response_bytes);
         if let Some(result) = event.result {
             redact::write(object.key("gen_ai.tool.call.result"), &self.key, result, event.redact, Part::Result);
         }
@@ -159,7 +156,7 @@ impl Context {
         object.text("portcullis.server", &event.server);
         object.text("error.type", &event.reason);
         object.text("client.address.prefix", &event.client_prefix);
-        object.number("portcullis.count", event.count.into());
+        object.count("portcullis.count", event.count);
         object.word("portcullis.first", json::time(event.first_unix_ms).as_str());
         object.word("portcullis.last", json::time(event.last_unix_ms).as_str());
         object.end();
@@ -171,7 +168,7 @@ impl Context {
         object.text("portcullis.object.namespace", event.namespace);
         object.text("portcullis.object.name", event.name);
         object.text("portcullis.object.uid", event.uid);
-        object.number("portcullis.object.generation", event.generation.into());
+        object.number("portcullis.object.generation", event.generation);
         object.text("portcullis.change", event.change);
         object.some("error.type", event.reason);
         object.end();
@@ -182,7 +179,7 @@ impl Context {
         let mut object = self.begin(out, event, unix_ms);
         object.word("service.version", env!("CARGO_PKG_VERSION"));
         for (name, fact) in facts {
-            object.number(name, (*fact).into());
+            object.count(name, *fact);
         }
         object.end();
     }
@@ -191,14 +188,14 @@ impl Context {
 fn policy_fields(object: &mut Object<'_>, policy: &PolicyFields<'_>) {
     object.text("portcullis.policy.namespace", policy.namespace);
     object.text("portcullis.policy.name", policy.name);
-    object.number("portcullis.policy.generation", policy.generation.into());
+    object.number("portcullis.policy.generation", policy.generation);
     object.text("portcullis.policy.rule", policy.rule);
 }
 
 fn shadow_policy(object: &mut Object<'_>, policy: &PolicyFields<'_>) {
     object.text("portcullis.shadow.policy.namespace", policy.namespace);
     object.text("portcullis.shadow.policy.name", policy.name);
-    object.number("portcullis.shadow.policy.generation", policy.generation.into());
+    object.number("portcullis.shadow.policy.generation", policy.generation);
     object.text("portcullis.shadow.policy.rule", policy.rule);
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::event::{
     AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Outcome, Verdict,
@@ -303,6 +304,9 @@ impl Recorder {
         let now = inner.clock.unix_ms();
         rendered(|out| inner.context.lifecycle(out, SHUTDOWN, now, &facts), |record| inner.offer(record, Room::Whole));
         inner.journal.close();
+        if let Some(stdout) = &inner.stdout {
+            stdout.flush(Duration::from_secs(1));
+        }
     }
 }
 

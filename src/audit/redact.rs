@@ -12,7 +12,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 
-use super::json;
+use super::json::{self, Digits};
 use crate::journal;
 
 /// Values that are redacted in one document: each costs a digest, and a stranger chooses how many match a `*`.
@@ -59,7 +59,7 @@ impl DigestKey {
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let id = hmac::sign(&key, b"portcullis audit digest key id");
         let mut prefix = "hmac-sha256:".to_owned();
-        id.as_ref().iter().take(4).for_each(|byte| push_hex(&mut prefix, *byte));
+        prefix.push_str(hex(id.as_ref().get(..4).unwrap_or_default()).as_str());
         prefix.push(':');
         Self { key, prefix }
     }
@@ -73,16 +73,22 @@ impl DigestKey {
         }
         let mut text = String::with_capacity(self.prefix.len() + 64);
         text.push_str(&self.prefix);
-        context.sign().as_ref().iter().for_each(|byte| push_hex(&mut text, *byte));
+        text.push_str(hex(context.sign().as_ref()).as_str());
         text
     }
 }
 
-fn push_hex(text: &mut String, byte: u8) {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    text.push(DIGITS[usize::from(byte >> 4)]);
-    text.push(DIGITS[usize::from(byte & 15)]);
+/// Lower-case hexadecimal of at most 32 bytes.
+fn hex(bytes: &[u8]) -> Digits {
+    let mut text = Digits::default();
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+    text
 }
+
+const DIGITS: [u8; 16] = *b"0123456789abcdef";
 
 /// Which document of a call is redacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +155,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &DigestKey, raw: &[u8], redaction: O
             let mut object = json::Object::begin(out);
             object.word("portcullis.omitted", why);
             object.word("digest", &key.digest(&[raw]));
-            object.number("bytes", raw.len() as i128);
+            object.count("bytes", raw.len() as u64);
             object.end();
         }
     }

@@ -1,5 +1,6 @@
 //! What a start finds: the last record in the chain, and everything that is not as it should be. Nothing is repaired in
-//! place: the new segment's header says where the old one ends.
+//! place: the new segment's header says where the old one ends. Records that a failed sync left behind whole are kept:
+//! their calls were refused, and saying more than was acknowledged is the safe side.
 
 use std::fs;
 use std::io;

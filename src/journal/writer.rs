@@ -270,8 +270,9 @@ impl Writer {
                 taken.batch.complete(Ok(()));
             }
             Err(error) => {
-                self.shared.lose(taken, &error);
+                // First refuse, then tell: who hears of the loss finds the journal down.
                 self.go_down(&error);
+                self.shared.lose(taken, &error);
             }
         }
     }

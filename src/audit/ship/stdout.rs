@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 #[derive(Debug, Default)]
 struct Lines {
     bytes: Vec<u8>,
+    writing: bool,
     closed: bool,
 }
 
@@ -16,6 +18,7 @@ struct Lines {
 struct Shared {
     lines: Mutex<Lines>,
     wake: Condvar,
+    idle: Condvar,
     dropped: AtomicU64,
     capacity: usize,
 }
@@ -29,12 +32,15 @@ impl Shared {
     fn next(&self, mut reuse: Vec<u8>) -> Option<Vec<u8>> {
         reuse.clear();
         let mut lines = self.lock();
+        lines.writing = false;
+        self.idle.notify_all();
         while lines.bytes.is_empty() {
             if lines.closed {
                 return None;
             }
             lines = self.wake.wait(lines).unwrap_or_else(PoisonError::into_inner);
         }
+        lines.writing = true;
         Some(std::mem::replace(&mut lines.bytes, reuse))
     }
 }
@@ -53,7 +59,13 @@ impl Lane {
 
     fn to(mut out: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
         let lines = Mutex::default();
-        let shared = Arc::new(Shared { lines, wake: Condvar::new(), dropped: AtomicU64::new(0), capacity });
+        let shared = Arc::new(Shared {
+            lines,
+            wake: Condvar::new(),
+            idle: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            capacity,
+        });
         let own = Arc::clone(&shared);
         thread::Builder::new().name("audit-stdout".to_owned()).spawn(move || {
             let mut reuse = Vec::new();
@@ -83,6 +95,13 @@ impl Lane {
         if first {
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Waits until everything queued is written, but no longer than `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let busy = |lines: &mut Lines| lines.writing || !lines.bytes.is_empty();
+        let waited = self.shared.idle.wait_timeout_while(self.shared.lock(), patience, busy);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Lines that were not written.
@@ -131,6 +150,20 @@ mod tests {
         drop(lane);
         let written: Vec<u8> = receive.into_iter().flatten().collect();
         assert_eq!(written.len() as u64, (1000 - dropped) * 10);
+    }
+
+    #[test]
+    fn a_flush_waits_for_a_reader_and_not_for_ever() {
+        let (send, receive) = mpsc::sync_channel(1);
+        let lane = Lane::to(Slow(send), 100).unwrap();
+        lane.offer(b"x");
+        lane.flush(Duration::from_secs(60));
+        assert_eq!(receive.try_recv().unwrap(), b"x\n");
+        lane.offer(b"y");
+        lane.flush(Duration::from_secs(60));
+        lane.offer(b"z");
+        lane.flush(Duration::from_millis(1));
+        assert_eq!((receive.recv().unwrap(), receive.recv().unwrap()), (b"y\n".to_vec(), b"z\n".to_vec()));
     }
 
     #[test]

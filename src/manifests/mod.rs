@@ -16,3 +16,6 @@ pub use merge::{Merged, Remembered, RememberedObject, merge};
 pub use parse::{Note, ParsedFile, ParsedObject, parse};
 pub use source::{FileProblem, Position, Source};
 pub use watch::Watcher;
+
+#[cfg(test)]
+mod tests;

@@ -63,3 +63,30 @@ impl Watcher {
         Some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counts_once_two_looks_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = vec![folder.path().to_owned()];
+        let look = || scan(&paths, &Limits::default(), None);
+        let write = |text: &str| std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let mut watcher = Watcher::new(paths.clone(), Limits::default(), look());
+        assert!(watcher.judge(look()).is_none());
+        write("kind: [half");
+        assert!(watcher.judge(look()).is_none());
+        write("# whole");
+        assert!(watcher.judge(look()).is_none());
+        assert!(watcher.judge(look()).is_some());
+        assert!(watcher.judge(look()).is_none());
+        // Written and taken back between two looks.
+        write("# other");
+        assert!(watcher.judge(look()).is_none());
+        write("# whole");
+        assert!(watcher.judge(look()).is_none());
+        assert!(watcher.judge(look()).is_none());
+    }
+}

@@ -3,12 +3,17 @@
 use super::{Finding, Findings, Reason};
 use crate::api::FieldPath;
 
+/// The longest pattern that the evaluator takes, in bytes; the schema counts characters.
+const MAX_BYTES: usize = 512;
+
 /// Checks patterns of whole tool names: `*` stands for any characters, all else for itself. Characters that are special
 /// in other pattern languages are refused, since they would not mean what their author expects.
 pub(super) fn patterns(list: &[String], field: &FieldPath, findings: &mut Findings) -> Vec<String> {
     for (i, pattern) in list.iter().enumerate() {
         let problem = if pattern.is_empty() {
             "the pattern is empty"
+        } else if pattern.len() > MAX_BYTES {
+            "a pattern has at most 512 bytes"
         } else if pattern.chars().any(char::is_control) {
             "the pattern holds a control character"
         } else if pattern.contains(['?', '[', ']', '{', '}', '\\']) {

@@ -1,7 +1,8 @@
 //! Principals of rules, qualified by their authority.
 //!
 //! Invariant: what narrows is never narrowed by a mistake: where an authority cannot be resolved, entries that grant match
-//! nobody (a name that no authority has), and entries that refuse match callers of every authority.
+//! nobody (a name that no authority has), and entries that refuse match callers of every authority (`any`, narrowed by
+//! whatever else the entry says).
 
 use super::{Finding, Findings, Lookup, Reason, server::not_enforced};
 use crate::{
@@ -60,8 +61,8 @@ pub(super) fn principals(
             }
         };
         resolved.push(PrincipalMatch {
+            any: any || (authority.is_none() && pull == Pull::Narrows),
             authority,
-            any,
             users: spec.users.clone().unwrap_or_default(),
             groups: spec.groups.clone().unwrap_or_default(),
             clients: spec.clients.clone().unwrap_or_default(),

@@ -4,6 +4,7 @@
 //! nobody can make a resource of unbounded size. Lists that people edit have names as merge keys.
 
 #![allow(unreachable_pub, reason = "KubeSchema derives a hidden copy of each struct inside a function")]
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn of kube has a type_ of its own")]
 
 mod common;
 mod mcp_authorization_server;

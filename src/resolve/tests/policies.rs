@@ -55,6 +55,9 @@ fn principals_are_qualified_so_that_mistakes_narrow() {
         let rule = &policies_of(&resolution)[0].rules[0];
         let matched = if list == "except" { &rule.except[0] } else { &rule.principals[0] };
         assert_eq!(matched.authority.as_deref(), want, "{effect} {list} {entry}");
+        // Without an authority only `any` is a match; the groups still narrow it.
+        assert_eq!(matched.any, want.is_none() || entry == &any || entry["any"] == true, "{effect} {list} {entry}");
+        assert_eq!(matched.groups.is_empty(), entry["groups"].is_null(), "{effect} {list} {entry}");
         let warned = found(&resolution).contains(&("AuthorityNotFound", format!("spec.rules[0].{list}[0].authority")));
         assert_eq!(warned, warns, "{effect} {list} {entry}");
     }
@@ -101,6 +104,7 @@ fn what_is_wrong_in_a_rule_is_named_where_it_stands() {
             json!({"principals": [{"users": ["u"], "actor": {"any": true, "subjects": ["a"]}}]}),
         ),
         ("PatternInvalid", format!("{tool}.patterns[0]"), json!({"tools": [{"patterns": ["get_[ab]"]}]})),
+        ("PatternInvalid", format!("{tool}.patterns[0]"), json!({"tools": [{"patterns": ["\u{20ac}".repeat(200)]}]})),
         ("PatternInvalid", format!("{tool}.names[0]"), json!({"tools": [{"names": ["get_*"]}]})),
         ("ConditionInvalid", format!("{rule}.when"), json!({"when": "args.a =="})),
         ("TimeInvalid", format!("{rule}.notBefore"), json!({"notBefore": "2026-01-01"})),

@@ -5,19 +5,33 @@
 
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::config::Config;
 
 /// Why a request is refused by its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlaceError {
-    /// `Host` or `:authority` is missing, repeated or not the public one (DNS rebinding).
+    /// `Host` is missing or repeated (RFC 9112 section 3.2).
+    #[error("exactly one Host header is needed")]
+    NoHost,
+    /// `Host` or `:authority` is not the public one (DNS rebinding).
     #[error("the Host header must be the gateway's public host: check --public-url against the URL that you call")]
     Host,
     /// The page's origin is not listed.
     #[error("this Origin may not call the gateway: an administrator can list it with --allowed-origin")]
     Origin,
+}
+
+impl PlaceError {
+    /// The HTTP status of the refusal.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            PlaceError::NoHost => StatusCode::BAD_REQUEST,
+            PlaceError::Host => StatusCode::MISDIRECTED_REQUEST,
+            PlaceError::Origin => StatusCode::FORBIDDEN,
+        }
+    }
 }
 
 /// Whether the request was made for this gateway.
@@ -35,8 +49,9 @@ pub(super) fn check_host(head: &Parts, config: &Config) -> Result<(), PlaceError
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if host.to_str().is_ok_and(is_ours) => Ok(()),
+        (Some(_), None) => Err(PlaceError::Host),
         (None, None) if head.version == Version::HTTP_2 && head.uri.authority().is_some() => Ok(()),
-        _ => Err(PlaceError::Host),
+        _ => Err(PlaceError::NoHost),
     }
 }
 
@@ -78,8 +93,8 @@ mod tests {
         for bad in ["mcp.example.com:8443", "mcp.example.com.evil.example", "127.0.0.1", "", "mcp.example.com."] {
             assert_eq!(check_host(&head("/a", &[bad]), &config), Err(PlaceError::Host), "{bad}");
         }
-        assert_eq!(check_host(&head("/a", &[]), &config), Err(PlaceError::Host));
-        assert_eq!(check_host(&head("/a", &["mcp.example.com", "mcp.example.com"]), &config), Err(PlaceError::Host));
+        assert_eq!(check_host(&head("/a", &[]), &config), Err(PlaceError::NoHost));
+        assert_eq!(check_host(&head("/a", &["mcp.example.com", "mcp.example.com"]), &config), Err(PlaceError::NoHost));
         let elsewhere = head("https://evil.example/a", &["mcp.example.com"]);
         assert_eq!(check_host(&elsewhere, &config), Err(PlaceError::Host));
     }

@@ -35,7 +35,7 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
     // 1. Place: a public document, or a governed server.
     if let Err(error) = place::check_host(&head, gateway.config()) {
         gateway.metrics().malformed.inc();
-        return with_status(StatusCode::MISDIRECTED_REQUEST, &error.to_string());
+        return with_status(error.status(), &error.to_string());
     }
     if let Some(document) = snapshot.document(head.uri.path()) {
         return public(&head, document);
@@ -44,7 +44,7 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
         Ok(origin) => origin,
         Err(error) => {
             gateway.metrics().malformed.inc();
-            return with_status(StatusCode::FORBIDDEN, &error.to_string());
+            return with_status(error.status(), &error.to_string());
         }
     };
     let Some(site) = snapshot.site(head.uri.path()).cloned() else {

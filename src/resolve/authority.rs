@@ -17,6 +17,7 @@ use crate::{
         Authority,
         authority::{KeySource, Revocation, TokenRules, TypRule},
     },
+    oauth::identifier::Identifier,
 };
 
 /// The longest clock skew that may be allowed (identity-audit 1.4), in seconds.
@@ -107,7 +108,7 @@ fn check_issuer(issuer: &str, errors: &mut Findings) {
         };
         secure && url.host().is_some() && url.query().is_none() && url.fragment().is_none() && !has_user_info(&url)
     });
-    if !sound || issuer.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if !sound || Identifier::issuer(issuer).is_err() {
         let message = "not an https URL without query, fragment and user information";
         errors.push(Finding::new(Reason::IssuerInvalid, FieldPath::of("spec.issuer"), message));
     }

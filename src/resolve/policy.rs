@@ -216,5 +216,5 @@ fn tools(spec: &RuleSpec, field: &FieldPath, errors: &mut Findings) -> Vec<ToolM
 
 /// Whether a condition compiles within its bounds; otherwise what is wrong with it.
 fn check_condition(text: &str) -> Result<(), String> {
-    cel::Program::compile(text).map(|_| ()).map_err(|e| e.to_string())
+    crate::policy::condition::check(text).map_err(|error| error.message)
 }

@@ -15,6 +15,7 @@ use crate::{
         Risk, Server,
         server::{Audit, AuditLevel, Delivery, RiskRule, Scopes, State, ToolScopes},
     },
+    oauth::protected_resource::ProtectedResource,
 };
 
 /// Resolves a server. What is wrong in the object itself is an error; what is missing elsewhere makes the server
@@ -265,16 +266,10 @@ fn audiences(audiences: &[String], trusted: &[String], lookup: &Lookup<'_>, warn
     accepted
 }
 
-/// The protected-resource metadata document (RFC 9728 section 2). Empty lists are omitted (section 3.2).
+/// The protected-resource metadata document (RFC 9728). One without authorization servers is no such document; the server
+/// is unserved then, and has none.
 fn metadata_document(resource: &str, issuers: &[String], scopes: &[String]) -> String {
-    let mut document = serde_json::Map::new();
-    document.insert("resource".into(), resource.into());
-    if !issuers.is_empty() {
-        document.insert("authorization_servers".into(), issuers.into());
-    }
-    if !scopes.is_empty() {
-        document.insert("scopes_supported".into(), scopes.into());
-    }
-    document.insert("bearer_methods_supported".into(), vec!["header"].into());
-    serde_json::Value::Object(document).to_string()
+    ProtectedResource::new(resource, issuers.to_vec(), scopes.to_vec())
+        .map(|document| document.to_json())
+        .unwrap_or_default()
 }

@@ -217,10 +217,20 @@ impl<'a> Scan<'a> {
             Kind::Checkpoint => self.checkpoint(record, before),
             Kind::Retention => self.retention(record),
         }
-        if let Some(anchor) = self.expectation.anchor.as_ref().filter(|anchor| anchor.seq == record.seq) {
-            self.anchor_met = Head::parse(&anchor.head) == Some(record.head);
+        self.meet_anchor(record, before);
+    }
+
+    /// The anchor's head is that of its record or, if it was signed at the beginning of a segment, that of the segment's
+    /// header, which the next record stands behind.
+    fn meet_anchor(&mut self, record: &Record, before: Head) {
+        let Some(anchor) = &self.expectation.anchor else { return };
+        let head = Head::parse(&anchor.head);
+        if record.seq == anchor.seq {
+            self.anchor_met |= head == Some(record.head);
+        } else if record.seq == anchor.seq + 1 {
+            self.anchor_met |= head == Some(before);
             if !self.anchor_met {
-                self.report.findings.push(Finding::RolledBack { seq: record.seq });
+                self.report.findings.push(Finding::RolledBack { seq: anchor.seq });
             }
         }
     }
@@ -313,6 +323,9 @@ impl<'a> Scan<'a> {
         }
         if self.report.first_seq.is_some_and(|first| first > anchor.seq) && anchor.seq > 0 {
             return self.report.notes.push(Note::AnchorRetired { seq: anchor.seq });
+        }
+        if last == anchor.seq && anchor.seq > 0 && !self.anchor_met {
+            return findings.push(Finding::RolledBack { seq: anchor.seq });
         }
         if findings.is_empty() && (self.anchor_met || anchor.seq == 0) {
             self.report.completeness = Completeness::UpToAnchor { seq: anchor.seq };

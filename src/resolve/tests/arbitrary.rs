@@ -111,6 +111,14 @@ proptest! {
         for generated in first.generated.iter().chain(&second.generated) {
             let bytes = codec::encode(generated).unwrap();
             prop_assert_eq!(&codec::decode(&bytes).unwrap(), generated);
+            if let Generated::Server(server) = generated {
+                let served = matches!(server.state, crate::generated::server::State::Enabled);
+                prop_assert!(!served || !server.metadata.is_empty());
+            }
+            if let Generated::Policy(policy) = generated {
+                let compiled = crate::policy::rule::compile(std::sync::Arc::new(policy.clone()));
+                prop_assert!(compiled.is_ok(), "{:?}", compiled.err());
+            }
         }
         for finding in &first.findings {
             prop_assert!(!finding.finding.message.is_empty() && !finding.finding.remedy.is_empty());

@@ -46,14 +46,19 @@ fn attack_no_forged_token_gets_through_the_gate() {
     let upstream = Upstream::start(Sdk::Rmcp);
     issuer.fail(Document::Jwks, Fault::Status(500));
     let gateway = start(&issuer, &upstream);
-    let forge = forge(&issuer, &gateway, canary.url());
+    let mut forge = forge(&issuer, &gateway, canary.url());
     let unavailable = list(&gateway, &forge.genuine());
     assert_eq!(unavailable.status, 503, "no keys, no verdict: {unavailable:?}");
     issuer.heal(Document::Jwks);
     until("the genuine token to pass", || (list(&gateway, &forge.genuine()).status == 200).then_some(()));
     upstream.seen().clear();
     let mut sent = 0;
-    for attack in forge.attacks() {
+    for (n, mut attack) in forge.attacks().into_iter().enumerate() {
+        if attack.reason.contains("Future") || attack.reason.contains("Yet") || attack.reason.contains("Lifetime") {
+            // What lies just ahead of the accepted clock skew must be sent before it lies within it.
+            forge.now = i64::try_from(now()).unwrap();
+            attack = forge.attacks().swap_remove(n);
+        }
         // A header cannot hold them, so they cannot be sent.
         if attack.token.bytes().any(|byte| byte < 0x20 || byte == 0x7f) || attack.token.len() > 60_000 {
             continue;
@@ -64,7 +69,11 @@ fn attack_no_forged_token_gets_through_the_gate() {
     }
     assert!(sent > 150, "{sent}");
     assert!(upstream.seen().requests().is_empty());
-    assert_eq!(canary.hits(Document::Jwks) + canary.hits(Document::Metadata), 0, "what a token points to is never fetched");
+    assert_eq!(
+        canary.hits(Document::Jwks) + canary.hits(Document::Metadata),
+        0,
+        "what a token points to is never fetched"
+    );
     assert_eq!(list(&gateway, &forge.genuine()).status, 200);
     let hits = issuer.hits(Document::Jwks);
     // The first (failed) one, its retry, and at most one for all unknown keys in the window.

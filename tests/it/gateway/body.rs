@@ -1,6 +1,6 @@
 //! What is read, and what is refused before it reaches the server.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::house::{House, house, names};
 use crate::support::http;
@@ -151,10 +151,8 @@ fn duty_50_and_56_lists_are_filtered_and_the_hidden_does_not_exist() {
 #[test]
 fn rules_decide_by_arguments_and_say_why() {
     let house = house();
-    assert_eq!(
-        house.call(&house.ben, "create_item", json!({"name": "a", "amount": 3})).json()["result"]["isError"],
-        Value::Null
-    );
+    let small = house.call(&house.ben, "create_item", json!({"name": "a", "amount": 3})).json();
+    assert!(small["result"].is_object() && small["result"]["isError"] != true, "{small}");
     for arguments in [json!({"name": "a", "amount": 30}), json!({"name": "a"}), json!({"name": "a", "amount": "3"})] {
         let refused = house.call(&house.ben, "create_item", arguments).json();
         assert_eq!(refused["result"]["isError"], true, "{refused}");

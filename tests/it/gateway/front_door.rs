@@ -122,7 +122,7 @@ fn duty_2_host_and_origin_are_checked() {
     };
     assert_eq!(with("Host: evil.example\r\n"), 421);
     assert_eq!(with(""), 400);
-    assert_eq!(with(&format!("Host: {address}\r\nHost: evil.example\r\n")), 421);
+    assert_eq!(with(&format!("Host: {address}\r\nHost: evil.example\r\n")), 400);
     assert_eq!(with(&format!("Host: {address}\r\nOrigin: https://evil.example\r\n")), 403);
     assert_eq!(with(&format!("Host: {address}\r\nOrigin: null\r\n")), 403);
 }

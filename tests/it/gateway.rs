@@ -1,3 +1,4 @@
 //! The gateway, end to end.
 
+mod disk_full;
 mod smoke;

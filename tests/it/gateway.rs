@@ -1,4 +1,5 @@
 //! The gateway, end to end.
 
+mod crash;
 mod disk_full;
 mod smoke;

@@ -76,6 +76,12 @@ pub struct Serving {
     /// Copy every audit record to standard output as a JSON line
     #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT")]
     pub audit_stdout: bool,
+    /// Size of one file of the audit journal; less than 4 MiB counts as that
+    #[arg(long, env = "PORTCULLIS_AUDIT_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
+    pub audit_segment_bytes: u64,
+    /// Oldest files of the audit journal are deleted while all together are larger
+    #[arg(long, env = "PORTCULLIS_AUDIT_MAX_BYTES", value_name = "BYTES", default_value_t = 10 << 30)]
+    pub audit_max_bytes: u64,
 }
 
 impl Serving {
@@ -105,6 +111,8 @@ impl Serving {
                 ..egress::Policy::default()
             },
             audit_stdout: self.audit_stdout,
+            audit_segment_bytes: self.audit_segment_bytes,
+            audit_max_bytes: self.audit_max_bytes,
             limits: Limits::default(),
         })
     }

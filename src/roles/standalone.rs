@@ -69,6 +69,10 @@ pub struct Options {
     pub egress: egress::Policy,
     /// Copies every audit record to standard output.
     pub audit_stdout: bool,
+    /// Size of one segment of the audit journal.
+    pub audit_segment_bytes: u64,
+    /// Size of all closed segments beyond which the oldest are deleted.
+    pub audit_max_bytes: u64,
     /// Bounds on what strangers can send.
     pub limits: Limits,
 }
@@ -211,6 +215,8 @@ fn check_transport(options: &Options, public_url: &PublicUrl) -> anyhow::Result<
 
 async fn open_recorder(options: &Options, state: &StateDir) -> anyhow::Result<Recorder> {
     let mut config = AuditConfig::in_state_dir(state.path());
+    config.journal.segment_bytes = options.audit_segment_bytes;
+    config.journal.retain_bytes = options.audit_max_bytes;
     config.stdout_bytes = options.audit_stdout.then_some(4 << 20);
     let recorder = tokio::task::spawn_blocking(move || {
         let (recorder, recovery) = Recorder::open(config, Arc::new(crate::journal::SystemClock))?;

@@ -3,6 +3,7 @@
 mod attack_tokens;
 mod body;
 mod crash;
+mod disk_full;
 mod front_door;
 mod house;
 mod reload;

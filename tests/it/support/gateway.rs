@@ -10,11 +10,14 @@ use tempfile::TempDir;
 
 use super::http;
 use super::process::{Process, portcullis};
+use super::small_disk::SmallDisk;
 use super::wait::until;
 
 /// A running gateway. Dropping it kills it.
 pub(crate) struct Gateway {
     process: Option<Process>,
+    /// Unmounted after the process has ended and before the folder is removed.
+    disk: Option<SmallDisk>,
     folder: TempDir,
     flags: Vec<String>,
     address: SocketAddr,
@@ -60,11 +63,23 @@ impl Gateway {
 
     /// Starts, and waits only until it serves.
     pub(crate) fn launch(manifests: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::launch_in(tempfile::tempdir().unwrap(), None, manifests, flags)
+    }
+
+    /// [`Gateway::start_with`], with a state folder on a disk of its own of so many MiB. Needs root.
+    pub(crate) fn start_on_small_disk(manifests: &[(&str, &str)], flags: &[&str], mebibytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let disk = SmallDisk::mount(&folder.path().join("state"), mebibytes);
+        let gateway = Self::launch_in(folder, Some(disk), manifests, flags);
+        gateway.wait_ready();
+        gateway
+    }
+
+    fn launch_in(folder: TempDir, disk: Option<SmallDisk>, manifests: &[(&str, &str)], flags: &[&str]) -> Self {
         fs::create_dir(folder.path().join("manifests")).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut gateway = Self { process: None, folder, flags, address: nowhere, admin: nowhere };
+        let mut gateway = Self { process: None, disk, folder, flags, address: nowhere, admin: nowhere };
         for (name, content) in manifests {
             gateway.write(name, content);
         }

@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;
 pub(crate) mod seen;
+pub(crate) mod small_disk;
 pub(crate) mod testbed;
 pub(crate) mod token;
 pub(crate) mod upstream;

@@ -70,6 +70,7 @@ pub fn tree(
     let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
     let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
 
+    unlabelled(&servers, &policies, &lookup, &mut out);
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
@@ -77,6 +78,26 @@ pub fn tree(
     out.generated.extend(servers.into_iter().map(Generated::Server));
     out.generated.extend(authorities.into_iter().map(Generated::Authority));
     out
+}
+
+/// A guardrail chooses namespaces by their labels: one without a Namespace manifest has none but its name, so the
+/// guardrail may miss it, which whoever owns the server should know.
+fn unlabelled(servers: &[Server], policies: &[Policy], lookup: &Lookup<'_>, out: &mut Resolution) {
+    let by_label = |policy: &&Policy| {
+        let selector = policy.targets.namespaces.as_ref();
+        selector.is_some_and(|selector| !selector.match_labels.is_empty() || !selector.match_expressions.is_empty())
+    };
+    let Some(guardrail) = policies.iter().find(by_label) else { return };
+    for server in servers.iter().filter(|server| !lookup.namespaces.contains_key(server.id.namespace.as_str())) {
+        let namespace = &server.id.namespace;
+        let message = format!(
+            "there is no Namespace {namespace}, so guardrails such as {} that choose namespaces by label may miss it",
+            guardrail.id.display_name()
+        );
+        let finding = Finding::new(Reason::NamespaceNotFound, FieldPath::of("metadata.namespace"), message);
+        let key = Key { kind: Kind::McpServer, namespace: namespace.clone(), name: server.id.name.clone() };
+        out.add(&key, vec![finding]);
+    }
 }
 
 impl Resolution {

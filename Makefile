@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds bench soak fuzz testbed ci
+.PHONY: help run test lint crds docs bench soak fuzz testbed ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,9 @@ lint:  ## formatting, clippy, and what may be linked
 
 crds:  ## writes crds/*.yaml from the API types
 	hack/crds
+
+docs:  ## writes the generated pages of docs/ from the code
+	BLESS=1 cargo test --test it docs::
 
 bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
 	bench/run

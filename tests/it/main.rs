@@ -11,6 +11,7 @@
 mod architecture;
 mod clients;
 mod demo;
+mod docs;
 mod gateway;
 mod support;
 mod supported;

@@ -148,3 +148,22 @@ fn duty_13_scopes_are_asked_for_only_where_they_would_help() {
     let hidden = house.call(&ben, "fail", json!({}));
     assert_eq!((hidden.status, hidden.json()["error"]["code"].as_i64()), (200, Some(-32602)));
 }
+
+#[test]
+fn duty_96_refused_tokens_are_on_record() {
+    let mut house = super::house::House::build();
+    for _ in 0..3 {
+        assert_eq!(http::post(&house.url(), Some("not.a.token"), &[], PING).status, 401);
+    }
+    // They are summed over a window, and what is not due is written before the process ends.
+    house.gateway.process().signal("TERM");
+    assert!(house.gateway.process_mut().wait_exit().success());
+    let filter = portcullis::audit::query::Filter {
+        event: Some(portcullis::audit::AUTH_FAILURE.to_owned()),
+        ..Default::default()
+    };
+    let found = portcullis::audit::query::query(&house.gateway.journal(), &filter, 10).unwrap().calls;
+    let record = &found.first().expect("a record of the refused tokens").entry.json;
+    assert!(record.contains("TokenMalformed") && record.contains("default/items"), "{record}");
+    assert!(!record.contains("not.a.token"));
+}

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::load;
-use super::output::{Format, printable};
-use super::who_can::{empty_table, find};
+use super::output::{Format, Tone, cell, printable, table};
+use super::who_can::find;
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
@@ -228,9 +228,10 @@ fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> 
     if let Some(shadow) = explanation.shadow {
         writeln!(out, "With the Shadow policies enforced: {}", shadow.as_str())?;
     }
-    let mut table = empty_table(&["RULE", "EFFECT", "MATCHES", "WHY"]);
+    let mut table = table(["rule", "effect", "matches", "why"]);
     for rule in &explanation.rules {
-        table.add_row([rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()].map(|cell| printable(&cell)));
+        let cells = [rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()];
+        table.add_row(cells.map(|text| cell(text, Tone::Plain)));
     }
     writeln!(out, "{table}")?;
     Ok(())

@@ -33,15 +33,30 @@ pub enum Tone {
     Faint,
 }
 
-/// A table in the house's style: a rule below the head, nothing else.
+/// A table in the house's style: columns and no lines.
 pub fn table<const N: usize>(head: [&str; N]) -> Table {
+    columns(&head)
+}
+
+/// [`table`] of rows; a column in which every cell is empty is left out.
+pub fn filled(head: &[&str], rows: &[Vec<(String, Tone)>]) -> Table {
+    let said = |column: &usize| rows.iter().any(|row| row.get(*column).is_some_and(|(text, _)| !text.is_empty()));
+    let kept: Vec<usize> = (0..head.len()).filter(said).collect();
+    let mut table = columns(&kept.iter().filter_map(|column| head.get(*column).copied()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(kept.iter().filter_map(|column| row.get(*column)).map(|(text, tone)| cell(text, *tone)));
+    }
+    table
+}
+
+fn columns(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
     if !io::stdout().is_terminal() {
         // A script or a file must get whole lines, whatever the width of some terminal.
         table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     }
-    table.set_header(head.map(|title| Cell::new(title.to_uppercase()).add_attribute(Attribute::Bold)));
+    table.set_header(head.iter().map(|title| Cell::new(title.to_uppercase()).add_attribute(Attribute::Bold)));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::Table;
 
 use super::load;
-use super::output::{Format, printable};
+use super::output::{Format, Tone, filled};
+use crate::access::Answer;
 use crate::access::who_can::{Dormant, Row, Tool, Window, anybody_can, who_can};
 use crate::fleet::{Fleet, Served};
 use crate::policy::request::{Facts, KnownRisk};
@@ -62,7 +63,7 @@ pub fn run(
     }
     let somebody = anybody_can(&answers);
     if args.only_allowed {
-        answers.rows.retain(|row| row.answer != crate::access::Answer::Deny);
+        answers.rows.retain(|row| row.answer != Answer::Deny);
     }
     match args.output {
         Format::Table => {
@@ -88,35 +89,30 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a
     fleet.by_name(namespace, server).with_context(|| format!("there is no McpServer {name} among the manifests"))
 }
 
-/// A table as wide as the terminal allows.
-pub(super) fn empty_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
+fn table(rows: &[Row]) -> Table {
+    let head = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
+    let rows: Vec<Vec<(String, Tone)>> = rows.iter().map(cells).collect();
+    filled(&head, &rows)
 }
 
-fn table(rows: &[Row]) -> Table {
-    let mut table =
-        empty_table(&["PRINCIPAL", "VIA", "ACTOR", "TARGET", "RISK", "ANSWER", "RULES", "CONDITION", "NOTES"]);
-    for row in rows {
-        let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
-        table.add_row(
-            [
-                row.principal.clone(),
-                row.via.clone().unwrap_or_default(),
-                row.actor.clone().unwrap_or_default(),
-                target,
-                row.risk.unwrap_or_default().to_owned(),
-                row.answer.as_str().to_owned(),
-                row.rules.join("\n"),
-                row.conditions.join("\n"),
-                notes(row),
-            ]
-            .map(|cell| printable(&cell)),
-        );
-    }
-    table
+fn cells(row: &Row) -> Vec<(String, Tone)> {
+    let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
+    let tone = match row.answer {
+        Answer::Allow => Tone::Good,
+        Answer::Deny => Tone::Bad,
+        _ => Tone::Caution,
+    };
+    vec![
+        (row.principal.clone(), Tone::Plain),
+        (row.via.clone().unwrap_or_default(), Tone::Plain),
+        (row.actor.clone().unwrap_or_default(), Tone::Plain),
+        (target, Tone::Plain),
+        (row.risk.unwrap_or_default().to_owned(), Tone::Plain),
+        (row.answer.as_str().to_owned(), tone),
+        (row.rules.join("\n"), Tone::Plain),
+        (row.conditions.join("\n"), Tone::Plain),
+        (notes(row), Tone::Faint),
+    ]
 }
 
 fn notes(row: &Row) -> String {
@@ -191,10 +187,5 @@ mod tests {
         for name in ["team/b", "a"] {
             assert!(run(&args(&["--server", name]), &example(), None, 0, &mut Vec::new()).is_err());
         }
-    }
-
-    #[test]
-    fn names_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb");
     }
 }

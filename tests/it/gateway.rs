@@ -2,6 +2,7 @@
 
 mod attack_tokens;
 mod body;
+mod canary;
 mod crash;
 mod disk_full;
 mod front_door;

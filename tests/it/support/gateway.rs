@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -17,7 +17,8 @@ use super::wait::until;
 pub(crate) struct Gateway {
     process: Option<Process>,
     /// Unmounted after the process has ended and before the folder is removed.
-    disk: Option<SmallDisk>,
+    /// Unmounted after the processes that write to it have ended.
+    _disk: Option<SmallDisk>,
     folder: TempDir,
     flags: Vec<String>,
     address: SocketAddr,
@@ -79,7 +80,7 @@ impl Gateway {
         fs::create_dir(folder.path().join("manifests")).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut gateway = Self { process: None, disk, folder, flags, address: nowhere, admin: nowhere };
+        let mut gateway = Self { process: None, _disk: disk, folder, flags, address: nowhere, admin: nowhere };
         for (name, content) in manifests {
             gateway.write(name, content);
         }
@@ -152,10 +153,6 @@ impl Gateway {
     /// The URL of a path on the admin listener.
     pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.admin)
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub(crate) fn manifests(&self) -> PathBuf {

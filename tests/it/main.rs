@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod cli;
 mod clients;
 mod demo;
 mod gateway;

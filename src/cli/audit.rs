@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -176,7 +176,11 @@ fn check(args: &Verify) -> anyhow::Result<ExitCode> {
         Checkpoint::parse(&bytes).with_context(|| format!("{} is no checkpoint", path.display()))
     });
     let expectation = Expectation { anchor: anchor.transpose()?, public_key: args.public_key.clone() };
-    let report = verify(&args.journal.dir()?, &expectation)?;
+    let dir = args.journal.dir()?;
+    let report = verify(&dir, &expectation)?;
+    if report.segments == 0 && report.holds() {
+        bail!("{} holds no segment of a journal: nothing to verify; is it the right folder?", dir.display());
+    }
     output::print(args.output, &Verdict::of(&report), verdict_text)?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -234,7 +238,11 @@ fn verdict_text(verdict: &Verdict) -> String {
             lines.extend(rest.iter().map(|finding| format!("  also: {} ({})", finding.message, finding.reason)));
         }
     }
-    lines.push(format!("Completeness: {}.", verdict.completeness));
+    let mut completeness = verdict.completeness.clone();
+    if let Some(first) = completeness.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    lines.push(format!("{completeness}."));
     lines.push(format!(
         "{} records in {} segments, {} checkpoints; {} decisions, {} completions, {} decisions without one.",
         verdict.records,

@@ -58,7 +58,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     if args.tour_only {
         quickstart.drain().start();
     } else {
-        print_how_to(&args.dir, &said);
+        print_how_to(&args.dir, &said, tour.modern);
     }
     let code = ended(quickstart.finish().await);
     Ok(if args.tour_only && !shown { ExitCode::from(1) } else { code })
@@ -177,13 +177,16 @@ fn print_tour(tour: &crate::roles::quickstart::Tour) {
     println!();
 }
 
-fn print_how_to(dir: &Path, said: &Said) {
+/// What each request by hand carries.
+const CURL_HEADERS: &str = "-H \"Authorization: Bearer $TOKEN\" \\\n    -H 'Content-Type: application/json' \
+                            -H 'Accept: application/json, text/event-stream'";
+
+fn print_how_to(dir: &Path, said: &Said, modern: bool) {
     let endpoint = &said.endpoint;
     println!("Paste the token of a person:\n\n  export TOKEN=...\n");
     println!("  # what may I call?");
-    println!("  curl -s {endpoint} -H \"Authorization: Bearer $TOKEN\" \\");
-    println!("    -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\");
-    if said.modern {
+    if modern {
+        println!("  curl -s {endpoint} {CURL_HEADERS} \\");
         println!("    -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\");
         println!(
             "    -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{{\"_meta\":{{\
@@ -191,11 +194,14 @@ fn print_how_to(dir: &Path, said: &Said) {
              \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'"
         );
     } else {
+        println!("  SESSION=$(curl -s -D - -o /dev/null {endpoint} {CURL_HEADERS} \\");
         println!(
             "    -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-11-25\",\
-                  \"capabilities\":{{}},\"clientInfo\":{{\"name\":\"curl\",\"version\":\"1\"}}}}}}' -i"
+             \"capabilities\":{{}},\"clientInfo\":{{\"name\":\"curl\",\"version\":\"1\"}}}}}}' \\"
         );
-        println!("    # then send tools/list with the Mcp-Session-Id of the answer");
+        println!("    | tr -d '\\r' | sed -n 's/^mcp-session-id: *//p')");
+        println!("  curl -s {endpoint} {CURL_HEADERS} \\");
+        println!("    -H \"Mcp-Session-Id: $SESSION\" -d '{{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}}'");
     }
     println!("\n  # Claude Code");
     println!("  claude mcp add --transport http {SERVER} {endpoint} --header \"Authorization: Bearer $TOKEN\"");

@@ -30,6 +30,9 @@ pub const PERSONS: [&str; 2] = ["alice", "bob"];
 /// The name of the governed server, in namespace `default`.
 pub const SERVER: &str = "quickstart";
 
+/// The revision whose requests stand alone.
+const MODERN: &str = "2026-07-28";
+
 /// Where a folder says what it was made for.
 const KEPT: &str = "quickstart.json";
 
@@ -129,6 +132,8 @@ impl Kept {
 pub struct Quickstart {
     gateway: Standalone,
     upstream: String,
+    /// Its results hold nothing but the demo's notes, so they may be shown.
+    is_demo: bool,
     state_dir: std::path::PathBuf,
 }
 
@@ -143,8 +148,6 @@ pub struct Said {
     pub admin: Option<SocketAddr>,
     /// One per person, in the order of [`PERSONS`].
     pub tokens: Vec<Sensitive>,
-    /// Whether the governed server answers single requests of 2026-07-28.
-    pub modern: bool,
 }
 
 /// The first look.
@@ -154,6 +157,8 @@ pub struct Tour {
     pub steps: Vec<Step>,
     /// What was recorded of it.
     pub records: Vec<Call>,
+    /// Whether the governed server answers single requests of 2026-07-28, without a handshake.
+    pub modern: bool,
 }
 
 /// One call.
@@ -192,6 +197,7 @@ impl Quickstart {
         };
         let state_dir = options.state_dir.clone();
         let gateway = Standalone::start(options).await?;
+        let is_demo = demo.is_some();
         if let Some(listener) = demo {
             // It outlives the calls that the gateway lets end.
             let stop = gateway.drain().aborted().clone();
@@ -201,7 +207,7 @@ impl Quickstart {
                 }
             });
         }
-        Ok(Self { gateway, upstream: url.to_string(), state_dir })
+        Ok(Self { gateway, upstream: url.to_string(), is_demo, state_dir })
     }
 
     /// How it ends.
@@ -234,7 +240,7 @@ impl Quickstart {
         };
         let tokens = PERSONS.iter().map(issue).collect::<Result<_, _>>()?;
         let admin = self.gateway.admin();
-        Ok(Said { upstream: self.upstream.clone(), endpoint, admin, tokens, modern: true })
+        Ok(Said { upstream: self.upstream.clone(), endpoint, admin, tokens })
     }
 
     /// Makes a call that is allowed and one that is refused, as the second person, and finds their records.
@@ -250,14 +256,15 @@ impl Quickstart {
         let as_second = client(&said.endpoint, &second, &egress)?;
         let all = self.seen(&as_first).await?;
         let seen = self.seen(&as_second).await?;
-        let mut tour = Tour::default();
+        let mut tour = Tour { modern: seen.revision == MODERN, ..Tour::default() };
         let allowed = harmless(&seen);
         let refused = names(&all).into_iter().find(|name| !names(&seen).contains(name));
         let refused = refused.unwrap_or_else(|| "a_tool_that_nobody_granted".to_owned());
         for tool in allowed.into_iter().chain([refused]) {
             let called = call_tool(&as_second, seen.revision, &tool, serde_json::json!({}), PATIENCE).await?;
             let answer = match called {
-                Called::Result(result) => short(result.get()),
+                Called::Result(result) if self.is_demo => short(result.get()),
+                Called::Result(result) => format!("a result of {} bytes, not shown here", result.get().len()),
                 Called::Error { code, message } => format!("error {code}, {message}"),
             };
             tour.steps.push(Step { person: PERSONS[1], tool, answer });

@@ -14,5 +14,6 @@ mod clients;
 mod demo;
 mod docs;
 mod gateway;
+mod newcomer;
 mod support;
 mod supported;

@@ -131,7 +131,7 @@ fn what_is_wrong_in_itself_is_named_where_it_stands() {
 }
 
 #[test]
-fn redaction_pointers_lose_their_root() {
+fn redaction_pointers_keep_their_root() {
     let resolution = with_server(json!({"audit": {"redact": ["/args/a/0/b~1c"]}}));
     assert_eq!(servers_of(&resolution)[0].audit.redact, ["/args/a/0/b~1c"]);
 }

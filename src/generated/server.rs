@@ -135,7 +135,7 @@ pub struct Audit {
     pub level: AuditLevel,
     /// How surely it is recorded before the call runs.
     pub delivery: Delivery,
-    /// JSON pointers into the arguments (RFC 6901) that are never recorded in clear.
+    /// JSON pointers (RFC 6901) below `/args` to what is never recorded in clear.
     pub redact: Vec<String>,
 }
 

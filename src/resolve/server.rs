@@ -174,7 +174,7 @@ fn audit(spec: Option<&AuditSpec>, errors: &mut Findings) -> Audit {
     let mut redact = Vec::with_capacity(spec.redact.len());
     for (i, pointer) in spec.redact.iter().enumerate() {
         match pointer.strip_prefix("/args").filter(|rest| is_json_pointer(rest)) {
-            Some(rest) => redact.push(rest.to_owned()),
+            Some(_) => redact.push(pointer.clone()),
             None => errors.push(Finding::new(Reason::RedactInvalid, field.index(i), "not a pointer below /args")),
         }
     }

@@ -53,7 +53,10 @@ pub(crate) fn assert_none_below(secrets: &[&str], folder: &Path, expected: &dyn 
         if path.is_dir() {
             assert_none_below(secrets, &path, expected);
         } else if path.is_file() && !expected(&path) {
-            assert_none(secrets, &[(&path.display().to_string(), &fs::read(&path).unwrap())]);
+            let mut bytes = fs::read(&path).unwrap();
+            // Journal segments are zeroed ahead of their use, which would only take time to search.
+            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+            assert_none(secrets, &[(&path.display().to_string(), &bytes)]);
         }
     }
 }

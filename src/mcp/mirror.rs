@@ -132,6 +132,12 @@ pub fn revision(headers: &HeaderMap, envelope: &Envelope, session: Option<Revisi
     }
 }
 
+/// Whether the version header alone makes a request one of the new era, which ignores session ids (duty 77).
+pub fn claims_new_era(headers: &HeaderMap) -> bool {
+    let header = single(headers, &PROTOCOL_VERSION).ok().flatten();
+    header.and_then(Revision::parse).is_some_and(|revision| revision.era() == Era::New)
+}
+
 /// The revision of a request without body: GET and DELETE, which only the old era has.
 pub fn revision_without_body(headers: &HeaderMap, session: Option<Revision>) -> Result<Revision, Mismatch> {
     let header = version(single(headers, &PROTOCOL_VERSION)?)?;

@@ -1,7 +1,7 @@
 //! Event streams, judged event by event.
 //!
 //! Invariant: an event passes only if its message was read strictly and belongs to this caller's request or session;
-//! nothing is held back; what follows the answer is not read. A stream ends when its caller's token does, is revoked,
+//! nothing is held back; no event follows the answer. A stream ends when its caller's token does, is revoked,
 //! or may not use the server any more (mcp-obligations 61-69).
 
 use std::pin::Pin;
@@ -207,10 +207,19 @@ impl EventStream {
             }
         }
         self.items = items;
-        fed.map_err(|fault| fault.reason()).map(|()| out)
+        match fed {
+            // What has been answered passes, whatever is wrong with the rest.
+            Err(fault) if self.answered.is_none() => Err(fault.reason()),
+            _ => Ok(out),
+        }
     }
 
     fn judge_event(&mut self, mut event: Event, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        if self.answered.is_some() {
+            // A second answer, or anything else that nobody waits for.
+            self.gateway.metrics().dropped_messages.inc();
+            return Ok(());
+        }
         event.id = event.id.and_then(|id| self.seal_id(&id));
         let Some(data) = event.data.take().filter(|data| !data.is_empty()) else {
             // Priming events and bare ids or retry times are ordinary polling (mcp-obligations 67).

@@ -21,6 +21,8 @@ use super::session::{SESSION_ID, Session};
 use crate::audit::Outcome;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::{Envelope, Kind};
+use crate::mcp::mirror;
+use crate::mcp::revision::Era;
 use crate::mcp::scan;
 use crate::mcp::server::{self, Stream, Verdict};
 use crate::upstream::{Answer, UpstreamError, headers};
@@ -41,6 +43,12 @@ async fn exchange(call: &Call, body: Option<Bytes>) -> Result<Response<Incoming>
     let Some(upstream) = &call.site.upstream else { return Err(UpstreamError::Url) };
     let body = body.unwrap_or_else(|| call.envelope.body().clone());
     let mut request = upstream.request(Method::POST, &call.headers, body);
+    if call.revision.era() == Era::Old {
+        // Nothing held these to the body, so nobody behind the gateway may act on them (mcp-obligations 38).
+        for name in call.headers.keys().filter(|name| mirror::is_mirrored(name)) {
+            request.headers_mut().remove(name);
+        }
+    }
     if let Some(id) = call.session.as_ref().and_then(|session| session.upstream.clone()) {
         request.headers_mut().insert(SESSION_ID, id);
     }

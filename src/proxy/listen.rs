@@ -17,7 +17,7 @@ use super::stack::unknown_session;
 use super::{event_id, respond};
 use crate::mcp::answer::Own;
 use crate::mcp::mirror;
-use crate::mcp::revision::{Era, Revision};
+use crate::mcp::revision::Revision;
 use crate::upstream::{Answer, UpstreamError};
 
 /// Opens the stream on which a session's server speaks by itself.
@@ -83,6 +83,9 @@ fn session(
     headers: &HeaderMap,
 ) -> Result<(Session, Revision), Box<Response<Body>>> {
     let refuse = |answer| Err(Box::new(respond::answer(answer)));
+    if mirror::claims_new_era(headers) {
+        return Err(Box::new(respond::method_not_allowed("POST")));
+    }
     let session = match Session::of(headers, gateway, site, caller) {
         Ok(session) => session,
         Err(error) => return refuse(unknown_session(None, error)),
@@ -92,7 +95,6 @@ fn session(
         Err(mismatch) => return refuse(mismatch.answer(None)),
     };
     match session {
-        _ if revision.era() == Era::New => Err(Box::new(respond::method_not_allowed("POST"))),
         Some(session) => Ok((session, revision)),
         None => {
             refuse(Own::BadRequest.answer(None, "Mcp-Session-Id is missing: send the one that initialize answered"))

@@ -45,9 +45,9 @@ impl Metrics {
     /// Creates the counters and puts them into `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let decisions = Family::<Decision, Counter>::default();
-        registry.register("portcullis_decisions", "Calls decided, by decision", decisions.clone());
+        registry.register("decisions", "Calls decided, by decision", decisions.clone());
         let refusals = Family::<Refusal, Counter>::default();
-        registry.register("portcullis_refused_requests", "Requests refused without a decision", refusals.clone());
+        registry.register("refused_requests", "Requests refused without a decision", refusals.clone());
         let decision = |decision| decisions.get_or_create(&Decision { decision }).clone();
         let refusal = |reason| refusals.get_or_create(&Refusal { reason }).clone();
         let metrics = Self {
@@ -61,16 +61,16 @@ impl Metrics {
             ..Self::default()
         };
         registry.register(
-            "portcullis_upstream_failures",
+            "upstream_failures",
             "Calls to which the upstream gave no usable answer",
             metrics.upstream_failed.clone(),
         );
         registry.register(
-            "portcullis_dropped_messages",
+            "dropped_messages",
             "Messages of upstreams that were dropped from streams",
             metrics.dropped_messages.clone(),
         );
-        registry.register("portcullis_open_streams", "Event streams that are open", metrics.open_streams.clone());
+        registry.register("open_streams", "Event streams that are open", metrics.open_streams.clone());
         metrics
     }
 }

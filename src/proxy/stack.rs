@@ -136,7 +136,8 @@ impl Exchange {
     fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Call, Answer> {
         let id = envelope.id_raw();
         let initialize = envelope.method() == Some("initialize");
-        let session = if initialize || envelope.meta().protocol_version().is_some() {
+        let new_era = envelope.meta().protocol_version().is_some() || mirror::claims_new_era(&headers);
+        let session = if initialize || new_era {
             // The new era has no sessions (77), and an `initialize` begins one.
             None
         } else {

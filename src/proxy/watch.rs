@@ -36,7 +36,8 @@ impl Watched {
             site: site.clone(),
             caller: caller.clone(),
             changed: next_change(gateway),
-            expiry: Box::pin(tokio::time::sleep(until_expiry(caller))),
+            // Due at once: what changed since the caller was admitted, while the upstream was asked, is seen now.
+            expiry: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
 

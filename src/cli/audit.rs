@@ -9,14 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use comfy_table::Cell;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{self, Format, Tone, cell, printable, table};
+use super::output::{self, Format, Tone, cell, printable, wide_table};
 use super::place::Place;
 use super::token::duration;
 use crate::audit::query::{Call, Filter, Tail, query};
-use crate::audit::verify::{Expectation, Report, verify};
+use crate::audit::verify::{Completeness, Expectation, Report, verify};
 use crate::audit::{DECISION, Entry};
 use crate::journal::Checkpoint;
 
@@ -191,6 +193,8 @@ fn check(args: &Verify) -> anyhow::Result<ExitCode> {
 struct Verdict {
     holds: bool,
     completeness: String,
+    #[serde(skip)]
+    anchored: bool,
     journal: Option<String>,
     segments: u64,
     records: u64,
@@ -215,6 +219,7 @@ impl Verdict {
         Self {
             holds: report.holds(),
             completeness: report.completeness.to_string(),
+            anchored: report.completeness != Completeness::NotProven,
             journal: report.instance.clone(),
             segments: report.segments,
             records: report.records,
@@ -242,7 +247,11 @@ fn verdict_text(verdict: &Verdict) -> String {
     if let Some(first) = completeness.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    lines.push(format!("{completeness}."));
+    let remedy = match verdict.anchored {
+        true => "",
+        false => " Keep what `audit checkpoint` prints elsewhere, and give it with --anchor.",
+    };
+    lines.push(format!("{completeness}.{remedy}"));
     lines.push(format!(
         "{} records in {} segments, {} checkpoints; {} decisions, {} completions, {} decisions without one.",
         verdict.records,
@@ -291,15 +300,9 @@ pub fn calls(calls: &[Call]) -> String {
     if calls.is_empty() {
         return "no records match".to_owned();
     }
-    let mut rows = table(["time", "who", "method", "target", "server", "decision", "by", "outcome", "ms"]);
+    let mut rows = wide_table(["time", "who", "method", "target", "server", "decision", "by", "outcome", "ms"]);
     for Call { entry, completion } in calls {
         let fields = &entry.fields;
-        let decision = fields.decision.as_deref().unwrap_or(&fields.event);
-        let tone = match decision {
-            "allow" => Tone::Good,
-            "deny" => Tone::Bad,
-            _ => Tone::Caution,
-        };
         let end = completion.as_ref().map(|end| &end.fields);
         let server = [&fields.server_namespace, &fields.server_name].map(|part| part.as_deref().unwrap_or_default());
         rows.add_row([
@@ -308,7 +311,7 @@ pub fn calls(calls: &[Call]) -> String {
             cell(fields.method.as_deref().unwrap_or_default(), Tone::Plain),
             cell(target(entry), Tone::Plain),
             cell(server.join("/").trim_matches('/'), Tone::Plain),
-            cell(decision, tone),
+            decided(entry),
             cell(by(entry), Tone::Plain),
             cell(end.and_then(|end| end.outcome.as_deref()).unwrap_or_default(), Tone::Plain),
             cell(
@@ -321,13 +324,51 @@ pub fn calls(calls: &[Call]) -> String {
     rows.to_string()
 }
 
+/// The same in the width of any terminal, for calls of one server and one moment.
+pub fn calls_in_brief(calls: &[Call]) -> String {
+    let mut rows = wide_table(["time", "who", "tool", "decision", "by", "outcome"]);
+    for Call { entry, completion } in calls {
+        let end = completion.as_ref().and_then(|end| end.fields.outcome.as_deref());
+        // RFC 3339: the time of day to the second.
+        let time = entry.fields.time.get(11..19).unwrap_or(&entry.fields.time);
+        rows.add_row([
+            cell(time, Tone::Faint),
+            cell(who(entry), Tone::Plain),
+            cell(target(entry), Tone::Plain),
+            decided(entry),
+            cell(by(entry), Tone::Plain),
+            cell(end.unwrap_or_default(), Tone::Plain),
+        ]);
+    }
+    rows.to_string()
+}
+
+fn decided(entry: &Entry) -> Cell {
+    let decision = entry.fields.decision.as_deref().unwrap_or(&entry.fields.event);
+    let tone = match decision {
+        "allow" => Tone::Good,
+        "deny" => Tone::Bad,
+        _ => Tone::Caution,
+    };
+    cell(decision, tone)
+}
+
 fn who(entry: &Entry) -> &str {
     entry.fields.subject.as_deref().unwrap_or_default()
 }
 
-fn target(entry: &Entry) -> &str {
+/// What was asked for, or what changed.
+fn target(entry: &Entry) -> String {
     let fields = &entry.fields;
-    fields.tool.as_deref().or(fields.resource.as_deref()).or(fields.prompt.as_deref()).unwrap_or_default()
+    if let Some(asked) = fields.tool.as_ref().or(fields.resource.as_ref()).or(fields.prompt.as_ref()) {
+        return asked.clone();
+    }
+    let record = whole(entry);
+    let member = |name: &str| record.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let [kind, namespace, name] =
+        ["kind", "namespace", "name"].map(|part| member(&format!("portcullis.object.{part}")));
+    let change = member("portcullis.change");
+    format!("{kind} {} {change}", [namespace, name].join("/").trim_matches('/')).trim().to_owned()
 }
 
 /// The rule that decided, else the reason.
@@ -342,6 +383,8 @@ fn by(entry: &Entry) -> String {
 fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
     let mut tail = Tail::open(&args.journal.dir()?, args.wanted.filter(), args.from_start)?;
     super::standalone::runtime()?.block_on(async {
+        // Listened to from the start: one that came between two looks would be lost otherwise.
+        let mut interrupted = signal(SignalKind::interrupt())?;
         loop {
             while let Some(entry) = tail.poll()? {
                 let line = match args.output {
@@ -355,7 +398,7 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
                 }
             }
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+                _ = interrupted.recv() => return Ok(ExitCode::SUCCESS),
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -366,7 +409,7 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
 fn line(entry: &Entry) -> String {
     let fields = &entry.fields;
     let what = fields.decision.as_deref().or(fields.outcome.as_deref()).unwrap_or(&fields.event);
-    let words = [&fields.time, what, who(entry), fields.method.as_deref().unwrap_or_default(), target(entry)];
+    let words = [&fields.time, what, who(entry), fields.method.as_deref().unwrap_or_default(), &target(entry)];
     let text: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
     printable(&format!("{} {}", text.join("  "), by(entry)))
 }

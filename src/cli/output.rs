@@ -63,6 +63,14 @@ fn columns(head: &[&str]) -> Table {
     table
 }
 
+/// A table of many columns, whose lines the terminal may break: squeezed to its width, columns would be a few letters
+/// wide, and an id could not be copied from them.
+pub fn wide_table<const N: usize>(head: [&str; N]) -> Table {
+    let mut table = table(head);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
 /// A cell with a meaning.
 pub fn cell(text: impl ToString, tone: Tone) -> Cell {
     let cell = Cell::new(printable(&text.to_string()));

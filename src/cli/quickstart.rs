@@ -18,7 +18,7 @@ use crate::roles::quickstart::{Demo, Kept, PERSONS, Quickstart, SERVER, Said, Up
 /// A governed MCP server in seconds: two persons with different grants, each call decided before it runs, and recorded.
 ///
 /// Makes a folder with manifests that you can edit while it serves, starts a small demo server (or puts the gate in front
-/// of --upstream), issues a token for each person, and makes two calls to show what happens. Start it again over the same
+/// of --upstream), issues a token for each person, and makes a few calls to show what happens. Start it again over the same
 /// folder, and it goes on with what you made of it.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -28,7 +28,7 @@ pub struct Args {
     /// Govern this MCP server instead of the demo
     #[arg(long, env = "PORTCULLIS_UPSTREAM", value_name = "URL")]
     upstream: Option<String>,
-    /// Stop after the two calls: for scripts
+    /// Stop after the first calls: for scripts. Exit code 1 unless one was allowed and one refused
     #[arg(long, env = "PORTCULLIS_TOUR_ONLY")]
     tour_only: bool,
     #[command(flatten)]
@@ -87,19 +87,16 @@ async fn prepare(args: &Args, manifests: &Path) -> anyhow::Result<Kept> {
     let scan = match &upstream {
         Upstream::Named { url } => scan::scan(url, Credentials::None, None).await?,
         // The demo is not up yet, and what it has is known.
-        Upstream::Demo(demo) => {
-            scan::Scan { url: demo.url.clone(), server: None, revision: String::new(), tools: Vec::new() }
-        }
+        Upstream::Demo(demo) => scan::assessed(&demo.url, &demo.inventory()),
     };
     if let Upstream::Named { .. } = upstream {
         println!("{}\n", scan::for_people(&scan));
     }
-    let demo = matches!(upstream, Upstream::Demo(_));
     fs::create_dir_all(manifests)?;
-    write(manifests, "1-trust.yaml", TRUST)?;
+    write(manifests, "1-trust.yaml", &TRUST.replace("THIS_FOLDER", &args.dir.to_string_lossy()))?;
     let server = format!("{SERVER_HEAD}{}", server_manifest("default", SERVER, "local", &scan, false));
     write(manifests, "2-server.yaml", &server)?;
-    write(manifests, "3-policy.yaml", &policy(&scan, demo))?;
+    write(manifests, "3-policy.yaml", &policy(&scan))?;
     let kept = Kept { upstream };
     kept.save(&args.dir)?;
     Ok(kept)
@@ -123,15 +120,16 @@ spec:
 ";
 
 const SERVER_HEAD: &str = "\
-# The server that is governed. Clients use <public URL>/default/SERVER; nobody may call it unless a policy allows.
+# The server that is governed. Clients use <public URL>/default/quickstart; nobody may call it unless a policy allows.
 ";
 
 /// Two persons with different grants, and a Deny that holds whatever else is allowed.
-fn policy(scan: &scan::Scan, demo: bool) -> String {
+fn policy(scan: &scan::Scan) -> String {
     let unclassified = named(scan, None);
-    let unclassified = match (demo, unclassified.is_empty()) {
-        (false, false) => format!("  # In no class, so that no rule by class grants them: {unclassified}\n"),
-        _ => String::new(),
+    let unclassified = if unclassified.is_empty() {
+        String::new()
+    } else {
+        format!("  # In no class, so that no rule by class grants them: {unclassified}\n")
     };
     format!(
         "# Who may do what. What no rule allows is denied, and a tool that you may not call does not exist for you.\n\
@@ -166,13 +164,13 @@ fn print_head(dir: &Path, manifests: &Path, said: &Said) {
 }
 
 fn print_tour(tour: &crate::roles::quickstart::Tour) {
-    println!("Two calls, made for you:\n");
+    println!("Calls, made for you:\n");
     for step in &tour.steps {
         println!("  {} calls {}: {}", step.person, output::printable(&step.tool), output::printable(&step.answer));
     }
     println!("\nTheir records:\n");
-    for line in super::audit::calls(&tour.records).lines() {
-        println!("  {line}");
+    for line in super::audit::calls_in_brief(&tour.records).lines() {
+        println!("{}", line.trim_end());
     }
     println!();
 }

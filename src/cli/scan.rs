@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use url::Url;
 
@@ -16,7 +16,7 @@ use crate::generated::{Risk, Sensitive};
 use crate::mcp::list::ToolView;
 use crate::tools::digest::tool_digest;
 use crate::tools::risk::{Assessment, assess};
-use crate::upstream::{Bounds, Inventory, Upstream, inventory};
+use crate::upstream::{Bounds, DiscoverError, Inventory, Upstream, UpstreamError, inventory};
 
 /// Ask an MCP server what it offers, and write the manifests that would govern it: an McpServer, and an McpPolicy that
 /// denies everything until you open it.
@@ -105,11 +105,25 @@ pub async fn scan(url: &str, credentials: Credentials, extra_roots_pem: Option<S
     let asked = progress(format!("asking {} for its tools", parsed.host_str().unwrap_or(url)), async {
         inventory(&upstream, &Bounds::default()).await
     });
-    let found = asked.await.with_context(|| format!("cannot scan {url}"))?;
+    let found = asked.await.map_err(|error| {
+        let remedy = match error {
+            DiscoverError::Upstream(UpstreamError::CredentialsRefused { status }) => {
+                return anyhow!(
+                    "{url} wants credentials (status {status}): put them into an environment variable and give \
+                     --header-from-env Authorization=VARIABLE"
+                );
+            }
+            DiscoverError::Upstream(UpstreamError::Redirected { .. }) => ": give the URL that it redirects to",
+            DiscoverError::Upstream(UpstreamError::ContentType) => ": is this the MCP endpoint? It often ends in /mcp",
+            _ => "",
+        };
+        anyhow::Error::new(error).context(format!("cannot scan {url}{remedy}"))
+    })?;
     Ok(assessed(url, &found))
 }
 
-fn assessed(url: &str, found: &Inventory) -> Scan {
+/// Judges what a server says that it has.
+pub fn assessed(url: &str, found: &Inventory) -> Scan {
     let mut tools: Vec<Found> = found
         .tools
         .iter()

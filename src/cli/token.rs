@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::load;
-use super::output::{self, Format, Tone, cell, table};
+use super::output::{self, Format, Tone, cell, wide_table};
 use super::place::Place;
 use crate::fleet::Fleet;
 use crate::generated::authority::{KeySource, Revocation};
@@ -173,7 +173,7 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
     let tokens: Vec<Listed> =
         issuer.list()?.into_iter().map(|record| Listed { state: state(&record, &revoked, now), record }).collect();
     output::print(args.output, &tokens, |tokens| {
-        let mut rows = table(["id", "for", "groups", "servers", "issued", "expires", "state", "label"]);
+        let mut rows = wide_table(["id", "for", "groups", "servers", "issued", "expires", "state", "label"]);
         for Listed { record, state } in tokens {
             let tone = if *state == "active" { Tone::Good } else { Tone::Faint };
             rows.add_row([

@@ -62,7 +62,9 @@ impl AllowPrivate {
             }
             None => Vec::new(),
         };
-        let ranges = addresses.iter().map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
+        // A name may come to point to where clouds keep credentials: nobody who typed it meant that.
+        let private = addresses.into_iter().filter(|ip| address::classify(*ip).is_some_and(|kind| kind.is_private()));
+        let ranges = private.map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
         ranges.collect::<Vec<_>>().join(",").parse()
     }
 }

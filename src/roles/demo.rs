@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,12 @@ const INVALID_PARAMS: i64 = -32602;
 const PARSE_ERROR: i64 = -32700;
 const HEADER_MISMATCH: i64 = -32020;
 const UNSUPPORTED_VERSION: i64 = -32022;
+
+/// What a list of its tools answers, definition by definition.
+pub fn tools() -> Vec<Box<RawValue>> {
+    let definitions = notes::definitions();
+    definitions.as_array().into_iter().flatten().filter_map(|tool| to_raw_value(tool).ok()).collect()
+}
 
 /// Serves until `shutdown`, then lets the requests in flight finish. Returns an error only when accepting fails for good.
 pub async fn serve(listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {

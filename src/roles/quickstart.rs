@@ -92,11 +92,16 @@ impl Demo {
         Ok(Self { address, url: format!("http://{address}{}", demo::PATH), listener: Some(listener) })
     }
 
+    /// What it will say of its tools.
+    pub fn inventory(&self) -> Inventory {
+        Inventory { server_name: None, server_version: None, revision: "", tools: demo::tools() }
+    }
+
     async fn listener(&mut self) -> anyhow::Result<TcpListener> {
         match self.listener.take() {
             Some(listener) => Ok(listener),
             None => TcpListener::bind(self.address).await.with_context(|| {
-                format!("the demo server's address {} is taken: is another quickstart running here?", self.address)
+                format!("the demo server's address {} is taken: is another quickstart running over this folder? Stop it, or choose another --dir", self.address)
             }),
         }
     }
@@ -243,7 +248,8 @@ impl Quickstart {
         Ok(Said { upstream: self.upstream.clone(), endpoint, admin, tokens })
     }
 
-    /// Makes a call that is allowed and one that is refused, as the second person, and finds their records.
+    /// Makes a call that is allowed and one that is refused, as the second person, and finds their records. At the
+    /// demo, the first person besides tries what she sees and may not do.
     ///
     /// # Errors
     /// If the gateway or the governed server does not answer.
@@ -260,14 +266,17 @@ impl Quickstart {
         let allowed = harmless(&seen);
         let refused = names(&all).into_iter().find(|name| !names(&seen).contains(name));
         let refused = refused.unwrap_or_else(|| "a_tool_that_nobody_granted".to_owned());
-        for tool in allowed.into_iter().chain([refused]) {
-            let called = call_tool(&as_second, seen.revision, &tool, serde_json::json!({}), PATIENCE).await?;
+        let bobs = allowed.into_iter().chain([refused]).map(|tool| (PERSONS[1], &as_second, tool));
+        // Somebody else's server is never asked to destroy anything: its policy may have been edited since.
+        let destroying = self.is_demo.then(|| (PERSONS[0], &as_first, "delete_note".to_owned()));
+        for (person, client, tool) in bobs.chain(destroying) {
+            let called = call_tool(client, seen.revision, &tool, serde_json::json!({}), PATIENCE).await?;
             let answer = match called {
-                Called::Result(result) if self.is_demo => short(result.get()),
+                Called::Result(result) if self.is_demo || is_error(result.get()) => short(result.get()),
                 Called::Result(result) => format!("a result of {} bytes, not shown here", result.get().len()),
                 Called::Error { code, message } => format!("error {code}, {message}"),
             };
-            tour.steps.push(Step { person: PERSONS[1], tool, answer });
+            tour.steps.push(Step { person, tool, answer });
         }
         tour.records = self.records(since, tour.steps.len()).await?;
         Ok(tour)
@@ -289,12 +298,8 @@ impl Quickstart {
 
     /// The records of the tour's calls: the second ones are written behind the answers.
     async fn records(&self, since: i64, calls: usize) -> anyhow::Result<Vec<Call>> {
-        let filter = Filter {
-            event: Some(DECISION.to_owned()),
-            principal: Some(PERSONS[1].to_owned()),
-            since_unix_ms: u64::try_from(since).ok(),
-            ..Filter::default()
-        };
+        let filter =
+            Filter { event: Some(DECISION.to_owned()), since_unix_ms: u64::try_from(since).ok(), ..Filter::default() };
         let journal = self.state_dir.join("journal");
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -346,6 +351,10 @@ fn harmless(inventory: &Inventory) -> Option<String> {
         let free = schema["required"].as_array().is_none_or(Vec::is_empty);
         (free && assess(&tool, None, []).class == Some(Risk::ReadOnly)).then(|| tool.name.into_owned())
     })
+}
+
+fn is_error(result: &str) -> bool {
+    serde_json::from_str(result).is_ok_and(|result: serde_json::Value| result["isError"] == true)
 }
 
 /// The text of a result, cut to a line.

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::free_port;
 use crate::support::process::{Process, portcullis};
 use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
+use crate::support::{canary, free_port, http};
 
 fn ran(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -33,7 +33,7 @@ fn quickstart_shows_an_allowed_and_a_refused_call_with_their_records_and_starts_
     let dir = folder.path().join("q");
     let (code, first, complaints) = ran(&mut quickstart(&dir, &["--tour-only"]));
     assert_eq!(code, Some(0), "{first}{complaints}");
-    let rows: Vec<&str> = first.lines().filter(|line| line.contains("tools/call")).collect();
+    let rows: Vec<&str> = first.lines().skip_while(|line| !line.starts_with("TIME")).skip(1).collect();
     assert!(rows[0].contains("list_notes") && rows[0].contains("allow") && rows[0].contains("result"), "{first}");
     assert!(rows[1].contains("deny") && rows[1].contains("NoMatchingAllow"), "{first}");
     // What the user made of it is kept.
@@ -153,4 +153,76 @@ fn who_can_prints_a_table_for_an_auditor() {
     let (code, table, _) = ran(&mut verb(&["who-can", "--server", "default/notes", "-f", "examples/first-server"]));
     assert_eq!(code, Some(0));
     insta::assert_snapshot!(table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn the_demo_shows_hidden_and_visible_refusals_and_keeps_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    let (code, said, complaints) = ran(&mut quickstart(&dir, &["--tour-only"]));
+    assert_eq!(code, Some(0), "{said}{complaints}");
+    assert!(said.contains("bob calls create_note: error -32602, Unknown tool: create_note"), "{said}");
+    assert!(said.contains("alice calls delete_note: refused: Nothing is destroyed"), "{said}");
+    let policy = std::fs::read_to_string(dir.join("manifests/3-policy.yaml")).unwrap();
+    for tools in ["# get_note, list_notes", "# create_note", "# delete_note"] {
+        assert!(policy.contains(tools), "{policy}");
+    }
+    let query = ["audit", "query", "--user", "alice", "--decision", "deny", "-o", "json", "--dir"];
+    let (code, found, _) = ran(verb(&query).arg(&dir));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((code, found.as_array().unwrap().len()), (Some(0), 1), "{found}");
+    assert_eq!(ran(verb(&["audit", "query", "--user", "nobody", "--dir"]).arg(&dir)).0, Some(1));
+    let (_, events, _) = ran(verb(&["audit", "query", "--all", "--dir"]).arg(&dir));
+    assert!(events.contains("McpPolicy default/persons"), "{events}");
+    // Another upstream does not take over what the folder is.
+    let (code, _, complaint) = ran(&mut quickstart(&dir, &["--upstream", "http://127.0.0.1:9/mcp"]));
+    assert!(code == Some(2) && complaint.contains("choose another --dir"), "{complaint}");
+    // The tokens were printed on purpose, and are kept nowhere.
+    let tokens: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("eyJ")).collect();
+    assert_eq!(tokens.len(), 2, "{said}");
+    canary::assert_none_below(&tokens, &dir, &|_| false);
+}
+
+#[test]
+fn tokens_are_issued_listed_and_revoked_while_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    let running = Process::start(quickstart(&dir, &[]));
+    let url =
+        running.wait_stdout("its endpoint", 0, |line| Some(line.trim().strip_prefix("endpoint")?.trim().to_owned()));
+    running.wait_stdout("that it serves", 0, |line| line.starts_with("Serving.").then_some(()));
+    let token = |words: &[&str]| ran(verb(&["token"]).args(words).arg("--dir").arg(&dir));
+
+    let (code, issued, notice) = token(&["issue", "--for", "alice", "--server", "default/quickstart", "--label", "a"]);
+    let issued = issued.trim();
+    assert!(code == Some(0) && notice.contains("alice") && !notice.contains(issued), "{notice}");
+    let listed = http::post_2026(&url, Some(issued), "tools/list", &json!({}));
+    assert!(listed.status == 200 && listed.text().contains("create_note"), "{}", listed.text());
+
+    let (_, list, _) = token(&["list", "-o", "json"]);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let ours = list.as_array().unwrap().iter().find(|token| token["label"] == "a").unwrap();
+    let id = ours["jti"].as_str().unwrap();
+    assert_eq!(token(&["revoke", "--id", id]).0, Some(0));
+    let refused = || http::post_2026(&url, Some(issued), "tools/list", &json!({})).status == 401;
+    until("the revoked token to be refused", || refused().then_some(()));
+    let (_, list, _) = token(&["list"]);
+    assert!(list.lines().any(|line| line.contains(id) && line.contains("revoked")), "{list}");
+    assert!(!list.contains(issued));
+    assert_eq!(token(&["revoke", "--id", "no-such-id"]).0, Some(1));
+    let (code, _, complaint) = token(&["issue", "--for", "x", "--server", "default/nothing"]);
+    assert!(code == Some(2) && complaint.contains("default/quickstart"), "{complaint}");
+}
+
+#[test]
+fn a_scan_overwrites_nothing_and_dials_no_metadata_service() {
+    let upstream = Upstream::start(Sdk::Rmcp);
+    let folder = tempfile::tempdir().unwrap();
+    let mut scan = verb(&["scan", upstream.url(), "--name", "them", "--out"]);
+    scan.arg(folder.path());
+    assert_eq!(ran(&mut scan).0, Some(0));
+    let (code, _, complaint) = ran(&mut scan);
+    assert!(code == Some(2) && complaint.contains("there already"), "{complaint}");
+    let (code, _, complaint) = ran(&mut verb(&["scan", "http://169.254.169.254/mcp"]));
+    assert!(code == Some(2) && complaint.contains("metadata"), "{complaint}");
 }

@@ -93,7 +93,7 @@ impl http_body::Body for Body {
                     }
                     Poll::Ready(None) => {
                         if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
-                            completion.ended(Outcome::Error, Some("StreamEndedWithoutAnswer"), None);
+                            completion.ended(Outcome::Disconnected, stream.broken(), None);
                             completion.delivered = true;
                         }
                     }

@@ -15,13 +15,15 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::authenticate::{self, Caller};
 use super::call::Call;
 use super::config::Limits;
-use super::event_id;
+use super::event_id::Origin;
 use super::filter::Filter;
 use super::gateway::{self, Gateway};
+use super::session::Session;
 use super::snapshot::Site;
 use super::streams::Slot;
 use super::watch::Watched;
@@ -35,6 +37,9 @@ use crate::mcp::sse::{Event, Item, Parser};
 
 /// `text/event-stream`.
 pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// How long the end of a stream is awaited after its answer has passed.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How a request was answered, for the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +65,22 @@ impl Ended {
     }
 }
 
+/// The request that a stream answers.
+pub struct Asked {
+    /// The request; of one that was resumed, what its answer is judged by.
+    pub request: Envelope,
+    /// What the caller may see of the answer.
+    pub filter: Filter,
+}
+
 /// What a stream carries.
-enum Carries {
-    /// The answer to a request.
-    Answer(Box<Call>, Filter),
-    /// What a session's server says by itself (old era). After a resumption, also the answer of a resumed stream.
-    Session(Revision),
+struct Carries {
+    /// The request that it answers; `None`: it is what a session's server says by itself (old era).
+    asked: Option<Asked>,
+    revision: Revision,
+    origin: Origin,
+    /// An event id was given out: the client can ask for the rest (old era).
+    resumable: bool,
 }
 
 /// A judged event stream.
@@ -76,6 +91,8 @@ pub struct EventStream {
     carries: Carries,
     gateway: Arc<Gateway>,
     watched: Watched,
+    /// Ends streams that only listen when the gateway stops.
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     answered: Option<Ended>,
     broken: Option<&'static str>,
@@ -88,21 +105,31 @@ impl EventStream {
     pub fn answering(call: Call, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
         let watched = Watched::new(&call.gateway, &call.site, &call.caller);
         let (gateway, timeout) = (call.gateway.clone(), call.gateway.config().limits.answer_timeout);
-        let carries = Carries::Answer(Box::new(call), filter);
+        let carries = Carries {
+            revision: call.revision,
+            origin: Origin::of(call.session.as_ref(), Some(&call.envelope)),
+            resumable: false,
+            asked: Some(Asked { request: call.envelope, filter }),
+        };
         Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
     }
 
-    /// The stream of a session's GET. Listening has no time limit of its own.
+    /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.
+    /// Listening has no time limit of its own.
     pub fn listening(
         gateway: Arc<Gateway>,
         site: &Arc<Site>,
         caller: &Arc<Caller>,
-        revision: Revision,
+        session: &Session,
+        asked: Option<Asked>,
         incoming: Incoming,
         slot: Slot,
     ) -> Self {
         let watched = Watched::new(&gateway, site, caller);
-        Self::new(gateway, incoming, Carries::Session(revision), watched, None, slot)
+        let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
+        let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
+        let carries = Carries { asked, revision: session.revision, origin, resumable: true };
+        Self::new(gateway, incoming, carries, watched, timeout, slot)
     }
 
     fn new(
@@ -118,9 +145,10 @@ impl EventStream {
             incoming,
             parser: Parser::new(gateway.config().limits.answer_bytes),
             items: Vec::new(),
-            carries,
             watched,
+            stopping: carries.asked.is_none().then(|| Box::pin(gateway.listening().child_token().cancelled_owned())),
             idle: idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle)))),
+            carries,
             answered: None,
             broken: None,
             finished: false,
@@ -151,15 +179,20 @@ impl EventStream {
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }
+            if self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+                self.finished = true;
+                return Poll::Ready(None);
+            }
             let chunk = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(self.end("StreamBroken")),
-                Poll::Ready(None) => {
-                    self.finished = true;
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(self.cut("StreamBroken")),
+                Poll::Ready(None) => return Poll::Ready(self.cut("StreamEndedWithoutAnswer")),
                 Poll::Pending => return self.poll_idle(cx),
             };
+            if self.answered.is_some() {
+                // Read to its end only so that the connection can be used again.
+                continue;
+            }
             if let Some((idle, sleep)) = &mut self.idle {
                 sleep.as_mut().reset(tokio::time::Instant::now() + *idle);
             }
@@ -167,6 +200,9 @@ impl EventStream {
                 Ok(out) => out,
                 Err(reason) => return Poll::Ready(self.end(reason)),
             };
+            if self.answered.is_some() {
+                self.idle = Some((LINGER, Box::pin(tokio::time::sleep(LINGER))));
+            }
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(Bytes::from(out))));
             }
@@ -175,20 +211,29 @@ impl EventStream {
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
         let over = self.idle.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
+        // Behind an answer, `end` says nothing.
         if over { Poll::Ready(self.end("AnswerTimeout")) } else { Poll::Pending }
+    }
+
+    /// The upstream's stream is over. Where the client holds an event id, it asks for the rest with that: an answer
+    /// that is still to come is no failure then (mcp-obligations 67).
+    fn cut(&mut self, reason: &'static str) -> Option<Result<Bytes, std::io::Error>> {
+        if self.answered.is_none() && !self.carries.resumable {
+            return self.end(reason);
+        }
+        self.finished = true;
+        self.broken = self.answered.is_none().then_some("AnswerToBeResumed");
+        None
     }
 
     /// Ends a stream early. A request that still waits is told so by an error of its own; then the stream closes.
     fn end(&mut self, reason: &'static str) -> Option<Result<Bytes, std::io::Error>> {
         self.finished = true;
         self.broken = Some(reason);
-        let Carries::Answer(call, _) = &self.carries else { return None };
-        if self.answered.is_some() {
-            return None;
-        }
+        let asked = self.carries.asked.as_ref().filter(|_| self.answered.is_none())?;
         self.gateway.metrics().upstream_failed.inc();
         let message = format!("the answer was refused or broke off ({reason})");
-        let error = answer::error(call.id(), Own::UpstreamInvalid.code(), &message, None);
+        let error = answer::error(asked.request.id_raw(), Own::UpstreamInvalid.code(), &message, None);
         let rpc_status = Some(i64::from(Own::UpstreamInvalid.code()));
         self.answered = Some(Ended { outcome: Outcome::Error, reason: Some(reason), rpc_status });
         let mut out = Vec::new();
@@ -229,7 +274,7 @@ impl EventStream {
             }
             return Ok(());
         };
-        if event.event.as_deref().is_some_and(|kind| kind != "message") {
+        if event.event.as_deref().is_some_and(|kind| !matches!(kind, "" | "message")) {
             // The `endpoint` event of HTTP+SSE could lead a client around the gateway (mcp-obligations 93).
             self.gateway.metrics().dropped_messages.inc();
             return Ok(());
@@ -244,11 +289,9 @@ impl EventStream {
     }
 
     fn judge_message(&mut self, message: &Envelope) -> Result<Option<Bytes>, &'static str> {
-        let (stream, revision) = match &self.carries {
-            Carries::Answer(call, _) => (Stream::Request(&call.envelope), call.revision),
-            Carries::Session(revision) => (Stream::Standalone, *revision),
-        };
-        match server::classify(message, stream, revision) {
+        let asked = self.carries.asked.as_ref();
+        let stream = asked.map_or(Stream::Standalone, |asked| Stream::Request(&asked.request));
+        match server::classify(message, stream, self.carries.revision) {
             Verdict::Forward => Ok(Some(message.body().clone())),
             Verdict::Refuse(hostile) => Err(hostile.reason()),
             Verdict::Drop(dropped) => {
@@ -257,8 +300,8 @@ impl EventStream {
                 Ok(None)
             }
             Verdict::Answer => {
-                let Carries::Answer(_, filter) = &self.carries else { return Ok(None) };
-                let passed = filter.apply(message).map_err(|hostile| hostile.reason())?;
+                let Some(asked) = asked else { return Ok(None) };
+                let passed = asked.filter.apply(message).map_err(|hostile| hostile.reason())?;
                 self.answered = Some(Ended::of(message));
                 Ok(Some(passed.body))
             }
@@ -266,20 +309,22 @@ impl EventStream {
     }
 
     /// Ids for resumption leave sealed (old era), or not at all (mcp-obligations 66).
-    fn seal_id(&self, id: &str) -> Option<String> {
-        match &self.carries {
-            Carries::Answer(call, _) if call.revision.era() == Era::New => None,
-            _ => event_id::seal(&self.gateway, self.watched.site(), self.watched.caller(), id),
+    fn seal_id(&mut self, id: &str) -> Option<String> {
+        if self.carries.revision.era() == Era::New {
+            return None;
         }
+        let sealed = self.carries.origin.seal(&self.gateway, self.watched.site(), self.watched.caller(), id);
+        self.carries.resumable |= sealed.is_some();
+        sealed
     }
 
     /// What a listening client is told when its grants may have changed (mcp-obligations 58).
     fn list_changed(&self) -> Bytes {
-        match self.carries {
-            Carries::Session(_) => {
+        match self.carries.asked {
+            None => {
                 Bytes::from_static(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n")
             }
-            Carries::Answer(..) => Bytes::from_static(b":\n\n"),
+            Some(_) => Bytes::from_static(b":\n\n"),
         }
     }
 }

@@ -70,11 +70,16 @@ impl Filter {
 
 /// Filters `tools/list` results for one caller.
 pub struct ListFilter {
-    gateway: Arc<Gateway>,
-    snapshot: Arc<Snapshot>,
-    site: Arc<Site>,
-    caller: Arc<Caller>,
-    revision: Revision,
+    /// Holds the keys that cursors are sealed with.
+    pub gateway: Arc<Gateway>,
+    /// The policies that decide.
+    pub snapshot: Arc<Snapshot>,
+    /// The server that answers.
+    pub site: Arc<Site>,
+    /// Who sees the answer.
+    pub caller: Arc<Caller>,
+    /// The revision that it is written in.
+    pub revision: Revision,
 }
 
 impl ListFilter {

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Callers, TOKENS};
 use super::config::Config;
@@ -54,6 +55,7 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     writing: std::sync::Mutex<Known>,
     changes: watch::Sender<u64>,
+    listening: CancellationToken,
     /// Tokens that were verified.
     pub callers: Callers,
     /// Open streams by identity.
@@ -116,6 +118,7 @@ impl Gateway {
             snapshot: ArcSwap::default(),
             writing: std::sync::Mutex::default(),
             changes: watch::Sender::new(0),
+            listening: CancellationToken::new(),
             callers: Callers::new(TOKENS),
             streams: Arc::default(),
             failures: Failures::default(),
@@ -155,6 +158,16 @@ impl Gateway {
     /// Tells open streams when to look again.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Cancelled when streams that only listen are to end. Poll a child of it, not the token that all share.
+    pub fn listening(&self) -> &CancellationToken {
+        &self.listening
+    }
+
+    /// Ends streams that only listen: the gateway stops, and they are no calls under way.
+    pub fn end_listening(&self) {
+        self.listening.cancel();
     }
 
     /// Applies a batch and publishes the outcome. An object that cannot be loaded is logged, and denies what it

@@ -9,13 +9,15 @@ use hyper::body::Incoming;
 
 use super::authenticate::Caller;
 use super::body::Body;
-use super::events::{self, EventStream};
+use super::events::{self, Asked, EventStream};
+use super::filter::{Filter, ListFilter};
 use super::gateway::Gateway;
 use super::session::{SESSION_ID, Session};
 use super::snapshot::Site;
 use super::stack::unknown_session;
 use super::{event_id, respond};
 use crate::mcp::answer::Own;
+use crate::mcp::envelope::Envelope;
 use crate::mcp::mirror;
 use crate::mcp::revision::Revision;
 use crate::upstream::{Answer, UpstreamError};
@@ -27,11 +29,11 @@ pub(super) async fn open(
     caller: Arc<Caller>,
     headers: &HeaderMap,
 ) -> Response<Body> {
-    let (session, revision) = match session(gateway, site, &caller, headers) {
-        Ok(found) => found,
+    let session = match session(gateway, site, &caller, headers) {
+        Ok(session) => session,
         Err(response) => return *response,
     };
-    let Ok(resume) = event_id::open(headers, gateway, site, &caller) else {
+    let Ok(behind) = event_id::open(headers, gateway, site, &caller, &session) else {
         return respond::answer(Own::BadRequest.answer(None, "unknown Last-Event-ID: open the stream without it"));
     };
     let most = gateway.config().limits.open_per_identity;
@@ -39,12 +41,15 @@ pub(super) async fn open(
         return respond::retry(respond::answer(Own::TooMany.answer(None, "too many open streams")), 1);
     };
     let mut extra = HeaderMap::new();
-    if let Some(id) = resume {
-        extra.insert(event_id::LAST_EVENT_ID, id);
-    }
+    let asked = behind.and_then(|behind| {
+        extra.insert(event_id::LAST_EVENT_ID, behind.id);
+        let filter = filter(behind.request.as_ref()?, gateway, site, &caller, session.revision);
+        Some(Asked { filter, request: behind.request? })
+    });
     match send(site, Method::GET, headers, &session, extra).await {
         Ok((Answer::Events, response)) => {
-            let stream = EventStream::listening(gateway.clone(), site, &caller, revision, response.into_body(), slot);
+            let stream =
+                EventStream::listening(gateway.clone(), site, &caller, &session, asked, response.into_body(), slot);
             let mut response = Response::new(Body::events(stream, None));
             response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
             response.headers_mut().insert(http::header::CACHE_CONTROL, respond::NO_STORE);
@@ -63,8 +68,8 @@ pub(super) async fn end_session(
     caller: &Arc<Caller>,
     headers: &HeaderMap,
 ) -> Response<Body> {
-    let (session, _) = match session(gateway, site, caller, headers) {
-        Ok(found) => found,
+    let session = match session(gateway, site, caller, headers) {
+        Ok(session) => session,
         Err(response) => return *response,
     };
     if session.upstream.is_none() {
@@ -76,12 +81,32 @@ pub(super) async fn end_session(
     }
 }
 
+/// What the caller may see of an answer that it asked for on a stream that broke off, by the policies of now.
+fn filter(
+    request: &Envelope,
+    gateway: &Arc<Gateway>,
+    site: &Arc<Site>,
+    caller: &Arc<Caller>,
+    revision: Revision,
+) -> Filter {
+    match request.method() {
+        Some("tools/list") => Filter::Tools(Box::new(ListFilter {
+            gateway: gateway.clone(),
+            snapshot: gateway.snapshot(),
+            site: site.clone(),
+            caller: caller.clone(),
+            revision,
+        })),
+        _ => Filter::Pass,
+    }
+}
+
 fn session(
     gateway: &Gateway,
     site: &Site,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<(Session, Revision), Box<Response<Body>>> {
+) -> Result<Session, Box<Response<Body>>> {
     let refuse = |answer| Err(Box::new(respond::answer(answer)));
     if mirror::claims_new_era(headers) {
         return Err(Box::new(respond::method_not_allowed("POST")));
@@ -90,12 +115,11 @@ fn session(
         Ok(session) => session,
         Err(error) => return refuse(unknown_session(None, error)),
     };
-    let revision = match mirror::revision_without_body(headers, session.as_ref().map(|session| session.revision)) {
-        Ok(revision) => revision,
-        Err(mismatch) => return refuse(mismatch.answer(None)),
-    };
+    if let Err(mismatch) = mirror::revision_without_body(headers, session.as_ref().map(|session| session.revision)) {
+        return refuse(mismatch.answer(None));
+    }
     match session {
-        Some(session) => Ok((session, revision)),
+        Some(session) => Ok(session),
         None => {
             refuse(Own::BadRequest.answer(None, "Mcp-Session-Id is missing: send the one that initialize answered"))
         }

@@ -7,6 +7,7 @@ mod crash;
 mod disk_full;
 mod front_door;
 mod house;
+mod listening;
 mod parser_corpus;
 mod reload;
 mod sessions;

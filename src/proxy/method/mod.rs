@@ -3,13 +3,14 @@
 mod lifecycle;
 mod tools;
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::authorize;
 use super::body::Body;
 use super::call::Call;
 use super::filter::Filter;
 use super::{forward, respond};
+use crate::audit::Outcome;
 use crate::mcp::answer::unknown_method;
 use crate::mcp::method::Form;
 
@@ -20,15 +21,29 @@ pub(super) async fn dispatch(call: Call) -> Response<Body> {
         (Form::Request, "tools/list") => tools::list(call).await,
         (Form::Request, "initialize") => lifecycle::initialize(call).await,
         (Form::Request, "server/discover") => lifecycle::discover(call).await,
-        (Form::Request, "ping") | (Form::Notification, "notifications/initialized" | "notifications/cancelled") => {
-            plain(call).await
-        }
+        (Form::Request, "ping") | (Form::Notification, "notifications/initialized") => plain(call).await,
+        (Form::Notification, "notifications/cancelled") => cancelled(call).await,
         (_, name) => respond::answer(unknown_method(call.id(), call.revision.era(), name)),
     }
 }
 
-/// Forwards what needs no grant and whose answer needs no filter. A cancellation reaches only the sender's own
-/// requests, since nobody else shares its upstream session (mcp-obligations 65, 76).
+/// A cancellation reaches only the sender's own requests (mcp-obligations 65): nobody else shares its upstream session
+/// (76), and to a server without sessions, which could take the id for anybody's request, none is sent.
+async fn cancelled(call: Call) -> Response<Body> {
+    if call.session.as_ref().is_some_and(|session| session.upstream.is_some()) {
+        return plain(call).await;
+    }
+    match authorize::permit(&call).await {
+        Ok(permit) => {
+            let mut completion = permit.into_completion();
+            completion.ended(Outcome::Result, Some("NoUpstreamSession"), None);
+            respond::status(StatusCode::ACCEPTED).map(|body| body.with_completion(completion))
+        }
+        Err(response) => response,
+    }
+}
+
+/// Forwards what needs no grant and whose answer needs no filter.
 async fn plain(call: Call) -> Response<Body> {
     match authorize::permit(&call).await {
         Ok(permit) => forward::forward(call, permit, None, Filter::Pass).await,

@@ -50,6 +50,11 @@ impl Collector for JournalCounters {
 
 /// Starts the periodic work.
 pub fn spawn(gateway: &Arc<Gateway>, readiness: &Readiness, drain: &Drain) {
+    let (listeners, stop) = (gateway.clone(), drain.draining().clone());
+    drain.spawn(async move {
+        stop.cancelled().await;
+        listeners.end_listening();
+    });
     let stop = drain.draining().clone();
     let failures = gateway.clone();
     drain.spawn(async move {

@@ -1,66 +1,14 @@
 //! Event streams, cancellation, and upstreams that misbehave.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::net::{Shutdown, TcpStream};
 
 use serde_json::json;
 
 use super::house::House;
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http;
-
-/// A server that answers every connection's first request with bytes that the test hands it, and says when its peer left.
-struct Scripted {
-    url: String,
-    connections: Receiver<(TcpStream, String)>,
-}
-
-impl Scripted {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let (found, connections) = channel();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let found = found.clone();
-                thread::spawn(move || serve(stream, &found));
-            }
-        });
-        Self { url, connections }
-    }
-
-    /// The next connection whose request is a `tools/call`.
-    fn call(&self) -> TcpStream {
-        loop {
-            let (stream, request) = self.connections.recv_timeout(crate::support::wait::PATIENCE).unwrap();
-            if request.contains("tools/call") {
-                return stream;
-            }
-            stream.shutdown(Shutdown::Both).ok();
-        }
-    }
-}
-
-fn serve(mut stream: TcpStream, found: &Sender<(TcpStream, String)>) {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    while !complete(&request) {
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => request.extend_from_slice(&buffer[..n]),
-        }
-    }
-    found.send((stream, String::from_utf8_lossy(&request).into_owned())).ok();
-}
-
-fn complete(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request).to_lowercase();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
-    body.len() >= length
-}
+use crate::support::scripted::{EVENTS, Scripted, json_answer};
 
 struct Stage {
     scripted: Scripted,
@@ -73,7 +21,7 @@ impl Stage {
         let scripted = Scripted::start();
         let gateway = Gateway::start(&[
             ("trust.yaml", TRUST),
-            ("server.yaml", &server("s", &scripted.url)),
+            ("server.yaml", &server("s", scripted.url())),
             (
                 "policy.yaml",
                 &policy("p", "s", "  - {name: a, effect: Allow, principals: [{any: true}], tools: [{names: [t]}]}\n"),
@@ -94,12 +42,10 @@ impl Stage {
         let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
         let mut caller = http::Connection::open(&self.gateway.address().to_string());
         caller.write(&http::mcp_request(&url, Some(&self.token), &headers, body.as_bytes()));
-        let server = self.scripted.call();
+        let server = self.scripted.take("tools/call").0;
         (caller, server)
     }
 }
-
-const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
 #[test]
 fn duty_61_to_66_events_are_judged_one_by_one_and_never_held_back() {
@@ -136,12 +82,7 @@ fn duty_65_a_caller_who_leaves_aborts_the_call() {
 #[test]
 fn upstreams_that_misbehave_become_clear_errors() {
     let stage = Stage::set();
-    let json = |body: &str| {
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        )
-    };
+    let json = |body: &str| json_answer("", body);
     for (what, answer) in [
         ("401", "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"evil\"\r\nContent-Length: 0\r\n\r\n".to_owned()),
         ("redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://evil.example/\r\nContent-Length: 0\r\n\r\n".to_owned()),

@@ -107,6 +107,14 @@ impl Connection {
         self.unread.is_empty() && !self.fill()
     }
 
+    /// Whether something has come that is not read yet. Does not wait.
+    pub(crate) fn has_bytes(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !self.unread.is_empty() || peeked.is_ok()
+    }
+
     /// Reads status and headers of the next final response (1xx are skipped); its body is still to be read.
     pub(crate) fn read_head(&mut self) -> Response {
         loop {

@@ -12,6 +12,7 @@ pub(crate) mod issuer;
 pub(crate) mod process;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;
+pub(crate) mod scripted;
 pub(crate) mod seen;
 pub(crate) mod small_disk;
 pub(crate) mod testbed;

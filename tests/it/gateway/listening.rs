@@ -1,0 +1,279 @@
+//! Streams of the old era: what a session's server says by itself, and what is said again after a connection broke.
+
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, TRUST, policy, server};
+use crate::support::http::{self, Connection};
+use crate::support::scripted::{EVENTS, Scripted, json_answer, say, say_all};
+use crate::support::wait::until;
+
+const RULES: &str = "
+  - {name: ana, effect: Allow, principals: [{users: [ana]}], tools: [{names: [t, u]}]}
+  - {name: ben, effect: Allow, principals: [{users: [ben]}], tools: [{names: [t]}]}
+";
+
+const TOOLS: &str =
+    r#""result":{"tools":[{"name":"t","inputSchema":{"type":"object"}},{"name":"u","inputSchema":{"type":"object"}}]}"#;
+
+struct Stage {
+    scripted: Scripted,
+    gateway: Gateway,
+    ana: String,
+    ben: String,
+}
+
+/// A session's id and the token that it belongs to.
+struct Session {
+    id: String,
+    token: String,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let scripted = Scripted::start();
+        let gateway = Gateway::start(&[
+            ("trust.yaml", TRUST),
+            ("server.yaml", &server("s", scripted.url())),
+            ("policy.yaml", &policy("p", "s", RULES)),
+        ]);
+        let (ana, ben) = (gateway.token("ana", "s"), gateway.token("ben", "s"));
+        Self { scripted, gateway, ana, ben }
+    }
+
+    /// Opens a session with which the server's own id `upstream` goes, if it has sessions.
+    fn session(&self, token: &str, upstream: Option<&str>) -> Session {
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "on-stage", "version": "1"}});
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string();
+        let mut caller = self.caller(token, &[], &hello);
+        let (server, _) = self.scripted.take("on-stage");
+        let header = upstream.map_or_else(String::new, |id| format!("Mcp-Session-Id: {id}\r\n"));
+        let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": true}},
+            "serverInfo": {"name": "scripted", "version": "1"}});
+        say_all(server, &json_answer(&header, &json!({"jsonrpc": "2.0", "id": 0, "result": result}).to_string()));
+        let opened = caller.read();
+        let id = opened.header("mcp-session-id").unwrap_or_else(|| panic!("no session in {opened:?}")).to_owned();
+        Session { id, token: token.to_owned() }
+    }
+
+    fn caller(&self, token: &str, headers: &[(&str, &str)], body: &str) -> Connection {
+        let mut caller = Connection::open(&self.gateway.address().to_string());
+        caller.write(&http::mcp_request(&self.gateway.url("s"), Some(token), headers, body.as_bytes()));
+        caller
+    }
+
+    /// Sends a message within a session.
+    fn send(&self, session: &Session, message: &Value) -> Connection {
+        let headers = [("Mcp-Session-Id", session.id.as_str()), ("MCP-Protocol-Version", "2025-11-25")];
+        self.caller(&session.token, &headers, &message.to_string())
+    }
+
+    /// Sends a message within a session, and gives the server's end too.
+    fn exchange(&self, session: &Session, message: &Value) -> (Connection, TcpStream, String) {
+        let caller = self.send(session, message);
+        let (server, request) = self.scripted.take(message["method"].as_str().unwrap());
+        (caller, server, request)
+    }
+
+    /// Asks for the session's stream, behind an event if one is named.
+    fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
+        let bearer = format!("Bearer {}", session.token);
+        let mut headers = vec![
+            ("Authorization", bearer.as_str()),
+            ("Mcp-Session-Id", session.id.as_str()),
+            ("MCP-Protocol-Version", "2025-11-25"),
+            ("Accept", "text/event-stream"),
+        ];
+        headers.extend(behind.map(|id| ("Last-Event-ID", id)));
+        let mut caller = Connection::open(&self.gateway.address().to_string());
+        caller.write(&http::request("GET", &self.gateway.url("s"), &headers, b""));
+        caller
+    }
+
+    /// The session's stream, open, and the server's end of it.
+    fn listen(&self, session: &Session) -> (Connection, TcpStream) {
+        let mut caller = self.get(session, None);
+        let (mut server, _) = self.scripted.take("GET ");
+        say(&mut server, EVENTS);
+        assert_eq!(caller.read_head().header("content-type"), Some("text/event-stream"));
+        (caller, server)
+    }
+
+    /// Lists tools over a stream that breaks behind one event without data, and gives that event's id.
+    fn broken_list(&self, session: &Session) -> String {
+        let message = json!({"jsonrpc": "2.0", "id": "five", "method": "tools/list"});
+        let (mut caller, server, _) = self.exchange(session, &message);
+        say_all(server, &format!("{EVENTS}id: up-1\nretry: 10\ndata:\n\n"));
+        assert_eq!(caller.read_head().status, 200);
+        let mut buffer = String::new();
+        let primed = caller.read_event(&mut buffer).unwrap();
+        assert_eq!((primed.data.as_str(), primed.retry.as_deref()), ("", Some("10")));
+        assert_eq!(caller.read_event(&mut buffer), None, "a server that closes to be asked again has not failed");
+        primed.id.unwrap()
+    }
+}
+
+#[test]
+fn duty_57_66_67_a_resumed_answer_is_filtered_like_any_other() {
+    let stage = Stage::set();
+    let session = stage.session(&stage.ben, Some("up-session"));
+    let id = stage.broken_list(&session);
+    assert!(!id.contains("up-1"), "{id}");
+    let mut caller = stage.get(&session, Some(&id));
+    let (server, request) = stage.scripted.take("GET ");
+    let request = request.to_lowercase();
+    assert!(
+        request.contains("last-event-id: up-1\r\n") && request.contains("mcp-session-id: up-session\r\n"),
+        "{request}"
+    );
+    let other = r#"{"jsonrpc":"2.0","id":"six","result":{"content":[]}}"#;
+    say_all(
+        server,
+        &format!("{EVENTS}data: {other}\n\nid: up-2\ndata: {{\"jsonrpc\":\"2.0\",\"id\":\"five\",{TOOLS}}}\n\n"),
+    );
+    assert_eq!(caller.read_head().status, 200);
+    let mut buffer = String::new();
+    let answer: Value = serde_json::from_str(&caller.read_event(&mut buffer).expect("the answer").data).unwrap();
+    assert_eq!(answer["id"], "five", "{answer}");
+    assert_eq!(super::house::names(&answer), ["t"], "{answer}");
+    assert_eq!(caller.read_event(&mut buffer), None);
+}
+
+#[test]
+fn duty_66_an_event_id_is_good_for_its_own_identity_and_session_only() {
+    let stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let id = stage.broken_list(&session);
+    let others = stage.session(&stage.ben, Some("up-session"));
+    let second = stage.session(&stage.ana, Some("up-second"));
+    for (what, session, id) in [
+        ("another identity", &others, id.as_str()),
+        ("another session", &second, id.as_str()),
+        ("the server's own id", &session, "up-1"),
+        ("the session's id", &session, session.id.as_str()),
+    ] {
+        let refused = stage.get(session, Some(id)).read();
+        assert_eq!(refused.status, 400, "{what}: {refused:?}");
+    }
+    assert!(!stage.scripted.has_seen("GET "), "a refused resumption reached the server");
+}
+
+#[test]
+fn duty_29_58_63_68_a_sessions_stream_carries_notifications_only() {
+    let stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let (mut caller, mut server) = stage.listen(&session);
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    for dropped in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","id":2,"method":"elicitation/create","params":{}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","id":3,"method":"roots/list"}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"u"}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:b"}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#.to_owned(),
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":0,{TOOLS}}}"),
+    ] {
+        say(&mut server, &format!("data: {dropped}\n\n"));
+    }
+    say(&mut server, &format!(": still here\r\n\r\nid: up-7\r\ndata: {changed}\r\n\r\n"));
+    let mut buffer = String::new();
+    let event = caller.read_event(&mut buffer).unwrap();
+    assert_eq!(event.data, changed);
+    assert!(event.id.is_some_and(|id| !id.contains("up-7")));
+    // A grant that changed is told to those who listen.
+    stage.gateway.write("policy.yaml", &policy("p", "s", &RULES.replace("[t, u]", "[u]")));
+    assert_eq!(caller.read_event(&mut buffer).unwrap().data, changed);
+    // A server that is gone ends the stream.
+    stage.gateway.remove("server.yaml");
+    while caller.read_some().is_some() {}
+}
+
+#[test]
+fn duty_62_every_line_end_split_and_type_is_read() {
+    let stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let (mut caller, mut server) = stage.listen(&session);
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    let mut buffer = String::new();
+    for stream in [
+        "\u{feff}event: message\rdata: {\"jsonrpc\":\"2.0\",\rdata: \"method\":\"notifications/tools/list_changed\"}\r\r",
+        "event:\ndata:{\"jsonrpc\":\"2.0\",\ndata\ndata:\"method\":\"notifications/tools/list_changed\"}\nunknown: x\n\n",
+        "id\r\nretry: x\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\r\n\r\n",
+    ] {
+        for piece in stream.as_bytes().chunks(3) {
+            std::io::Write::write_all(&mut server, piece).unwrap();
+        }
+        let event = caller.read_event(&mut buffer).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&event.data).unwrap(), changed, "{stream:?}");
+    }
+}
+
+#[test]
+fn duty_65_a_cancellation_goes_where_only_its_sender_is() {
+    let stage = Stage::set();
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+    let own = stage.session(&stage.ana, Some("up-session"));
+    let (mut caller, server, request) = stage.exchange(&own, &cancel);
+    assert!(request.to_lowercase().contains("mcp-session-id: up-session\r\n"), "{request}");
+    say_all(server, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let told = caller.read();
+    assert_eq!((told.status, told.body.len()), (202, 0));
+    // A server without sessions could take the number for somebody else's request.
+    let shared = stage.session(&stage.ben, None);
+    let told = stage.send(&shared, &cancel).read();
+    assert_eq!((told.status, told.body.len()), (202, 0));
+    assert!(!stage.scripted.has_seen("notifications/cancelled"));
+}
+
+#[test]
+fn duty_71_one_identity_has_so_many_streams_and_others_have_theirs() {
+    let stage = Stage::set();
+    let (ana, ben) = (stage.session(&stage.ana, Some("a")), stage.session(&stage.ben, Some("b")));
+    let mut open: Vec<_> = (0..64).map(|_| stage.listen(&ana)).collect();
+    let refused = stage.get(&ana, None).read();
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_i64()), (429, Some(-31006)), "{refused:?}");
+    drop(stage.listen(&ben));
+    open.pop();
+    until("the place of a stream that ended", || {
+        let mut caller = stage.get(&ana, None);
+        // Both ends are asked: the server sees the request only if the gateway let it through.
+        let through = until("an answer either way", || {
+            if stage.scripted.has_seen("GET ") {
+                return Some(true);
+            }
+            caller.has_bytes().then_some(false)
+        });
+        through.then_some(())
+    });
+}
+
+#[test]
+fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
+    let stage = Stage::set();
+    let (token, id) = stage.gateway.issue("ana", "s", &[]);
+    let session = stage.session(&token, Some("up-session"));
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t", "arguments": {}}});
+    let (mut caller, mut server, _) = stage.exchange(&session, &call);
+    say(&mut server, &format!("{EVENTS}: here\n\n"));
+    assert_eq!(caller.read_head().status, 200);
+    stage.gateway.revoke(&id);
+    let mut buffer = String::new();
+    let told: Value = serde_json::from_str(&caller.read_event(&mut buffer).unwrap().data).unwrap();
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(-31002)), "{told}");
+    assert_eq!(caller.read_event(&mut buffer), None);
+    // The server's end is closed as well.
+    std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+}
+
+#[test]
+fn a_drain_ends_streams_that_only_listen() {
+    let mut stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let (mut caller, _server) = stage.listen(&session);
+    let started = std::time::Instant::now();
+    stage.gateway.process().signal("TERM");
+    while caller.read_some().is_some() {}
+    assert!(stage.gateway.process_mut().wait_exit().success(), "a listener is no call under way");
+    assert!(started.elapsed() < std::time::Duration::from_secs(15), "{:?}", started.elapsed());
+}

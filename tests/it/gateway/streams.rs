@@ -8,7 +8,7 @@ use serde_json::json;
 use super::house::House;
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http;
-use crate::support::scripted::{EVENTS, Scripted, json_answer};
+use crate::support::scripted::{EVENTS, Scripted, json_answer, say, say_all};
 
 struct Stage {
     scripted: Scripted,
@@ -105,20 +105,89 @@ fn upstreams_that_misbehave_become_clear_errors() {
         assert!((-31003..=-31001).contains(&code), "{what}: {refused:?}");
         assert_eq!((refused.header("www-authenticate"), refused.header("location")), (None, None), "{what}");
     }
-    let (mut caller, mut server) = stage.call();
-    server.write_all(EVENTS.as_bytes()).unwrap();
-    server.write_all(b"data: {\"jsonrpc\"").unwrap();
-    server.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(caller.read_head().status, 200);
-    while caller.read_some().is_some() {}
+    let duplicates = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true,"isError":false}}"#;
+    for (what, events) in [
+        ("nothing", String::new()),
+        ("cut", "data: {\"jsonrpc\"".to_owned()),
+        ("not json", "data: {]\n\n".to_owned()),
+        ("duplicates", format!("data: {duplicates}\n\n")),
+        ("batch", "data: []\n\n".to_owned()),
+        ("another id", "data: {\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{\"content\":[]}}\n\n".to_owned()),
+    ] {
+        let (mut caller, server) = stage.call();
+        say_all(server, &format!("{EVENTS}{events}"));
+        let failed = caller.read();
+        assert_eq!((failed.status, failed.events().len()), (200, 1), "{what}: {failed:?}");
+        let answer = failed.json();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-31002)), "{what}: {failed:?}");
+    }
     // Every one of them is on record with its end.
     let outcomes = crate::support::wait::until("all completions", || {
         let filter = portcullis::audit::query::Filter { target: Some("t".to_owned()), ..Default::default() };
         let calls = portcullis::audit::query::query(&stage.gateway.journal(), &filter, 100).unwrap().calls;
         let ends: Vec<_> = calls.into_iter().filter_map(|call| call.completion?.fields.outcome).collect();
-        (ends.len() == 12).then_some(ends)
+        (ends.len() == 17).then_some(ends)
     });
     assert!(outcomes.iter().all(|outcome| outcome == "error"), "{outcomes:?}");
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_cut_short() {
+    let stage = Stage::set();
+    let text = "x".repeat(17 << 20);
+    let message = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":[],\"more\":\"{text}\"}}}}");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    for (what, answer, status) in [
+        ("said", json_answer("", &message), 502),
+        ("unsaid", format!("{head}{message}"), 502),
+        ("event", format!("{EVENTS}data: {message}\n\n"), 200),
+    ] {
+        let (mut caller, mut server) = stage.call();
+        // The gateway may close before all is written: that is the point.
+        server.write_all(answer.as_bytes()).ok();
+        let refused = caller.read();
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (status, &json!(-31002)), "{what}");
+        assert!(refused.body.len() < 1000, "{what}");
+    }
+}
+
+#[test]
+fn duty_44_an_upstreams_own_errors_pass_and_its_other_headers_do_not() {
+    let stage = Stage::set();
+    let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no","data":{"a":1.50}}}"#;
+    for status in ["200 OK", "400 Bad Request", "404 Not Found", "500 Oops"] {
+        let (mut caller, server) = stage.call();
+        let headers = "Set-Cookie: a=b\r\nETag: \"1\"\r\nCache-Control: public, max-age=99\r\nAccess-Control-Allow-Origin: *\r\n\
+                       Mcp-Session-Id: raw\r\nX-Other: y\r\n";
+        say_all(server, &json_answer(headers, error).replace("200 OK", status));
+        let passed = caller.read();
+        assert_eq!((passed.status.to_string().as_str(), passed.text().as_str()), (&status[..3], error));
+        assert_eq!(passed.header("cache-control"), Some("no-store"));
+        for name in ["set-cookie", "etag", "access-control-allow-origin", "mcp-session-id", "x-other"] {
+            assert_eq!(passed.header(name), None, "{name}");
+        }
+    }
+    // A refusal in no form of the protocol keeps its status, with a body that sends no client to another transport.
+    let (mut caller, server) = stage.call();
+    say_all(server, "HTTP/1.1 405 No\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>");
+    let refused = caller.read();
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (405, &json!(-31002)));
+}
+
+#[test]
+fn nothing_passes_after_the_answer() {
+    let stage = Stage::set();
+    let (mut caller, mut server) = stage.call();
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete"}}"#;
+    say(&mut server, &format!("{EVENTS}data: {answer}\n\n"));
+    assert_eq!(caller.read_head().status, 200);
+    let mut buffer = String::new();
+    assert_eq!(caller.read_event(&mut buffer).unwrap().data, answer);
+    let other = answer.replace("[]", "[{\"type\":\"text\",\"text\":\"other\"}]");
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":9}}"#;
+    say(&mut server, &format!("data: {other}\n\ndata: {progress}\n\n"));
+    // The server keeps its side open; the caller's ends all the same.
+    assert_eq!(caller.read_event(&mut buffer), None);
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod parser_corpus;
 mod reload;
 mod sessions;
 mod smoke;
+mod stock_clients;
 mod streams;

@@ -38,7 +38,7 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// How long an upstream may take to answer, and a stream that carries an answer to go on after its last event.
     pub answer_timeout: Duration,
-    /// Streams and calls that one identity may have open at once.
+    /// Streams that answer calls, and besides streams that only listen, that one identity may have open at once.
     pub open_per_identity: u32,
     /// How long a session id is honoured after it was made.
     pub session_lifetime: Duration,

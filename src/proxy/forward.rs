@@ -174,11 +174,7 @@ fn stream(
     upstream_headers: &HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    let limits = &call.gateway.config().limits;
-    let identity = call.caller.verified.binding();
-    let Some(slot) = call.gateway.streams.open(identity, limits.open_per_identity) else {
-        return respond::retry(respond::answer(Own::TooMany.answer(call.id(), "too many open streams")), 1);
-    };
+    let slot = call.gateway.answers.answer(call.caller.verified.binding());
     let mut response = Response::new(Body::empty());
     pass_headers(upstream_headers, &mut response);
     response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);

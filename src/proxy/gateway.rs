@@ -58,8 +58,10 @@ pub struct Gateway {
     listening: CancellationToken,
     /// Tokens that were verified.
     pub callers: Callers,
-    /// Open streams by identity.
-    pub streams: Arc<Streams>,
+    /// Streams that only listen, by identity.
+    pub listeners: Arc<Streams>,
+    /// Streams that answer calls, by identity.
+    pub answers: Arc<Streams>,
     /// Refused authentications, summed.
     pub failures: Failures,
 }
@@ -113,6 +115,7 @@ pub enum Change {
 impl Gateway {
     /// A gateway that serves nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
+        let most = parts.config.limits.open_per_identity;
         Arc::new(Self {
             parts,
             snapshot: ArcSwap::default(),
@@ -120,7 +123,8 @@ impl Gateway {
             changes: watch::Sender::new(0),
             listening: CancellationToken::new(),
             callers: Callers::new(TOKENS),
-            streams: Arc::default(),
+            listeners: Streams::new(most),
+            answers: Streams::new(most),
             failures: Failures::default(),
         })
     }

@@ -36,9 +36,8 @@ pub(super) async fn open(
     let Ok(behind) = event_id::open(headers, gateway, site, &caller, &session) else {
         return respond::answer(Own::BadRequest.answer(None, "unknown Last-Event-ID: open the stream without it"));
     };
-    let most = gateway.config().limits.open_per_identity;
-    let Some(slot) = gateway.streams.open(caller.verified.binding(), most) else {
-        return respond::retry(respond::answer(Own::TooMany.answer(None, "too many open streams")), 1);
+    let Some(slot) = gateway.listeners.open(caller.verified.binding()) else {
+        return respond::too_many(None);
     };
     let mut extra = HeaderMap::new();
     let asked = behind.and_then(|behind| {

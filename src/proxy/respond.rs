@@ -63,6 +63,11 @@ pub(super) fn retry(mut response: Response<Body>, seconds: u32) -> Response<Body
     response
 }
 
+/// The caller has as many open streams as it may.
+pub(super) fn too_many(id: Option<&[u8]>) -> Response<Body> {
+    retry(answer(Own::TooMany.answer(id, "too many open streams: end some, or try again when one has ended")), 1)
+}
+
 /// A public document: readable by every page (mcp-obligations 10), and cached shortly.
 pub(super) fn document(body: Bytes) -> Response<Body> {
     let mut response = json(StatusCode::OK, body);

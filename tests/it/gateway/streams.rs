@@ -33,6 +33,12 @@ impl Stage {
 
     /// Sends a call, and gives the caller's and the server's ends.
     fn call(&self) -> (http::Connection, TcpStream) {
+        let caller = self.send();
+        let server = self.scripted.take("tools/call").0;
+        (caller, server)
+    }
+
+    fn send(&self) -> http::Connection {
         let url = self.gateway.url("s");
         let params = json!({"name": "t", "arguments": {}, "_meta": {
             "progressToken": 7,
@@ -42,8 +48,7 @@ impl Stage {
         let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
         let mut caller = http::Connection::open(&self.gateway.address().to_string());
         caller.write(&http::mcp_request(&url, Some(&self.token), &headers, body.as_bytes()));
-        let server = self.scripted.take("tools/call").0;
-        (caller, server)
+        caller
     }
 }
 
@@ -172,6 +177,31 @@ fn duty_44_an_upstreams_own_errors_pass_and_its_other_headers_do_not() {
     say_all(server, "HTTP/1.1 405 No\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>");
     let refused = caller.read();
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (405, &json!(-31002)));
+}
+
+#[test]
+fn duty_71_a_call_over_the_limit_is_refused_before_it_is_made() {
+    let stage = Stage::set();
+    let mut open: Vec<_> = (0..64)
+        .map(|_| {
+            let (mut caller, mut server) = stage.call();
+            say(&mut server, EVENTS);
+            assert_eq!(caller.read_head().status, 200);
+            (caller, server)
+        })
+        .collect();
+    let mut one_more = stage.send();
+    let refused = one_more.read();
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!(-31006)), "{refused:?}");
+    assert!(refused.header("retry-after").is_some());
+    assert!(!stage.scripted.has_seen("tools/call"), "the refused call was made");
+    open.pop();
+    crate::support::wait::until("the place of a call that ended", || {
+        let mut caller = stage.send();
+        crate::support::wait::until("an answer either way", || {
+            if stage.scripted.has_seen("tools/call") { Some(Some(())) } else { caller.has_bytes().then_some(None) }
+        })
+    });
 }
 
 #[test]

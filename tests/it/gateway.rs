@@ -9,6 +9,7 @@ mod front_door;
 mod house;
 mod listening;
 mod parser_corpus;
+mod records;
 mod reload;
 mod sessions;
 mod smoke;

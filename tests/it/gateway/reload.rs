@@ -114,3 +114,80 @@ fn sigterm_lets_calls_under_way_end() {
     assert!(call.join().unwrap().json().get("result").is_some());
     assert!(house.gateway.process_mut().wait_exit().success());
 }
+
+#[test]
+fn what_broke_while_the_gateway_was_down_still_denies() {
+    let mut house = House::build();
+    assert_eq!(house.call(&house.ana, "delete_item", json!({"id": "1"})).json()["result"]["isError"], true);
+    house.gateway.kill();
+    house.gateway.write("policy.yaml", "kind: McpPolicy\n  nonsense: [");
+    let allow = "  - {name: all, effect: Allow, principals: [{users: [ana]}], tools: [{patterns: [\"*\"]}]}\n";
+    house.gateway.write("other.yaml", &policy("other", "items", allow));
+    house.gateway.restart();
+    let (ready, report) = house.gateway.readyz();
+    assert!(!ready && report.to_string().contains("policy.yaml:"), "{report}");
+    until("the other policy", || house.call(&house.ana, "echo", json!({})).json().get("result").map(drop));
+    let refused = house.call(&house.ana, "delete_item", json!({"id": "1"})).json();
+    assert_eq!(refused["result"]["content"][0]["text"], "nothing is deleted", "{refused}");
+}
+
+#[test]
+fn a_secret_is_sent_to_its_hosts_only_and_followed() {
+    let house = House::build();
+    let secret = |value: &str, hosts: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: key, namespace: default, annotations: \
+             {{portcullis.dev/allowed-hosts: {hosts:?}}}}}\nstringData: {{k: {value}}}\n"
+        )
+    };
+    let (host, _) = http::split(house.upstream.url());
+    house.gateway.write("secret.yaml", &secret("first-value-of-the-key", host));
+    let server = crate::support::gateway::server("keyed", house.upstream.url())
+        .replace("none: {}", "headers: [{name: X-Api-Key, prefix: \"Key \", secretKeyRef: {name: key, key: k}}]");
+    house.gateway.write("keyed.yaml", &server);
+    let allow = "  - {name: all, effect: Allow, principals: [{any: true}], tools: [{patterns: [\"*\"]}]}\n";
+    house.gateway.write("keyed-policy.yaml", &policy("keyed", "keyed", allow));
+    let url = house.gateway.url("keyed");
+    until("the server", || (http::post(&url, None, &[], b"{}").status == 401).then_some(()));
+    let token = house.gateway.token("ana", "keyed");
+    let call = || http::post_2026(&url, Some(&token), "tools/call", &json!({"name": "echo", "arguments": {}}));
+    let sent = || {
+        house.upstream.seen().clear();
+        call();
+        let seen = house.upstream.seen().requests();
+        seen.last().map(|request| request.header("x-api-key").join("|"))
+    };
+    until("the Secret's value", || (sent().as_deref() == Some("Key first-value-of-the-key")).then_some(()));
+    house.gateway.write("secret.yaml", &secret("second-value-of-the-key", host));
+    until("the new value", || (sent().as_deref() == Some("Key second-value-of-the-key")).then_some(()));
+    house.gateway.write("secret.yaml", &secret("second-value-of-the-key", "api.example.com"));
+    until("the Secret to be kept back", || (call().status == 503).then_some(()));
+    assert_eq!(sent(), None, "nothing may reach a host that the Secret does not name");
+}
+
+#[test]
+fn servers_that_claim_one_path_are_both_unserved() {
+    let house = House::build();
+    let server = crate::support::gateway::server("second", house.upstream.url())
+        .replace("spec:\n", "spec:\n  path: /default/items\n");
+    house.gateway.write("second.yaml", &server);
+    until("the path to be served by neither", || {
+        (house.call(&house.ana, "echo", json!({})).status == 404).then_some(())
+    });
+    house.gateway.remove("second.yaml");
+    until("the first server again", || (house.call(&house.ana, "echo", json!({})).status == 200).then_some(()));
+}
+
+#[test]
+fn a_disabled_server_refuses_and_one_that_is_trusted_no_more_believes_nobody() {
+    let house = House::build();
+    let server = crate::support::gateway::server("items", house.upstream.url());
+    house.gateway.write("server.yaml", &format!("{server}  state: Disabled\n"));
+    until("the server to refuse", || (house.call(&house.ana, "echo", json!({})).status == 503).then_some(()));
+    house.gateway.write("server.yaml", &server);
+    until("the server again", || house.call(&house.ana, "echo", json!({})).json().get("result").map(drop));
+    house.gateway.remove("trust.yaml");
+    until("its tokens to be refused", || {
+        matches!(house.call(&house.ana, "echo", json!({})).status, 401 | 503).then_some(())
+    });
+}

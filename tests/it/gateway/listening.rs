@@ -4,9 +4,9 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
+use crate::support::by_hand::{ByHand, EVENTS, json_answer, say, say_all};
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http::{self, Connection};
-use crate::support::scripted::{EVENTS, Scripted, json_answer, say, say_all};
 use crate::support::wait::until;
 
 const RULES: &str = "
@@ -18,7 +18,7 @@ const TOOLS: &str =
     r#""result":{"tools":[{"name":"t","inputSchema":{"type":"object"}},{"name":"u","inputSchema":{"type":"object"}}]}"#;
 
 struct Stage {
-    scripted: Scripted,
+    scripted: ByHand,
     gateway: Gateway,
     ana: String,
     ben: String,
@@ -32,7 +32,7 @@ struct Session {
 
 impl Stage {
     fn set() -> Self {
-        let scripted = Scripted::start();
+        let scripted = ByHand::start();
         let gateway = Gateway::start(&[
             ("trust.yaml", TRUST),
             ("server.yaml", &server("s", scripted.url())),

@@ -6,19 +6,19 @@ use std::net::{Shutdown, TcpStream};
 use serde_json::json;
 
 use super::house::House;
+use crate::support::by_hand::{ByHand, EVENTS, json_answer, say, say_all};
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http;
-use crate::support::scripted::{EVENTS, Scripted, json_answer, say, say_all};
 
 struct Stage {
-    scripted: Scripted,
+    scripted: ByHand,
     gateway: Gateway,
     token: String,
 }
 
 impl Stage {
     fn set() -> Self {
-        let scripted = Scripted::start();
+        let scripted = ByHand::start();
         let gateway = Gateway::start(&[
             ("trust.yaml", TRUST),
             ("server.yaml", &server("s", scripted.url())),

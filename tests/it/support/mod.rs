@@ -4,6 +4,7 @@
 //! All of it is synchronous from a test's point of view; what needs a runtime shares [`runtime`].
 
 pub(crate) mod attack_tokens;
+pub(crate) mod by_hand;
 pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod gateway;
@@ -12,7 +13,7 @@ pub(crate) mod issuer;
 pub(crate) mod process;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;
-pub(crate) mod scripted;
+
 pub(crate) mod seen;
 pub(crate) mod small_disk;
 pub(crate) mod testbed;

@@ -11,12 +11,12 @@ use super::wait::PATIENCE;
 pub(crate) const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
 /// A server that hands every connection's first request to the test.
-pub(crate) struct Scripted {
+pub(crate) struct ByHand {
     url: String,
     connections: Receiver<(TcpStream, String)>,
 }
 
-impl Scripted {
+impl ByHand {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());

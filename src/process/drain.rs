@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,14 +49,24 @@ impl Drain {
 
     /// Runs a task that the drain waits for, and that is dropped at its next await once patience has ended.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: F) {
+        self.tasks.spawn(self.until_aborted(task));
+    }
+
+    /// [`Drain::spawn`] on another runtime than the caller's.
+    pub fn spawn_on<F: Future<Output = ()> + Send + 'static>(&self, task: F, runtime: &Handle) {
+        self.tasks.spawn_on(self.until_aborted(task), runtime);
+    }
+
+    fn until_aborted<F: Future<Output = ()> + Send + 'static>(&self, task: F) -> impl Future<Output = ()> + use<F> {
         // A token of its own: polling one that all tasks share would have them wait for one another's lock.
         let aborted = self.aborted.child_token();
-        self.tasks.spawn(async move {
+        async move {
             tokio::select! {
+                biased;
                 () = task => {}
                 () = aborted.cancelled() => {}
             }
-        });
+        }
     }
 
     /// Starts draining.

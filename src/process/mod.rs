@@ -1,4 +1,4 @@
-//! What every role shares: admin listener, drain, telemetry, TLS.
+//! What every role shares: admin listener, drain, telemetry, TLS, worker threads.
 //!
 //! Invariant: nothing here knows what a role does; a role registers its checks, counters and tasks.
 
@@ -8,6 +8,8 @@ pub mod metrics;
 pub mod readiness;
 pub mod telemetry;
 pub mod tls;
+pub mod workers;
 
 pub use drain::Drain;
 pub use readiness::Readiness;
+pub use workers::Workers;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Body;
 use super::gateway::Gateway;
 use super::stack;
-use crate::process::Drain;
+use crate::process::{Drain, Workers};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -36,8 +36,9 @@ pub struct Listener {
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Serves until the drain starts; connections under way are the drain's to wait for.
-pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
+/// Serves until the drain starts; connections under way are the drain's to wait for. Each is served by one of the
+/// `workers`, from its first byte to its last.
+pub async fn serve(listener: Listener, gateway: Arc<Gateway>, workers: Arc<Workers>, drain: Drain) {
     let slots = Arc::new(Semaphore::new(gateway.config().limits.connections));
     let server = Arc::new(builder(&gateway));
     loop {
@@ -56,7 +57,14 @@ pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
         };
         let (tls, gateway, server) = (listener.tls.clone(), gateway.clone(), server.clone());
         let stop = drain.draining().child_token();
-        drain.spawn(async move {
+        let seat = workers.seat();
+        let runtime = seat.runtime().clone();
+        let served = async move {
+            // Registers the socket with the worker's own reactor.
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%peer, %error, "could not take over a connection"),
+            };
             match tls {
                 None => connection(stream, peer, gateway, &server, stop).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
@@ -65,19 +73,20 @@ pub async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 },
             }
-            drop(slot);
-        });
+            drop((slot, seat));
+        };
+        drain.spawn_on(served, &runtime);
     }
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
 /// Waits for a free slot before accepting, so that what is over the limit waits in the kernel's queue.
-async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(std::net::TcpStream, SocketAddr, Slot)> {
     let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = socket.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, slot))
+    Ok((stream.into_std()?, peer, slot))
 }
 
 fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
@@ -109,6 +118,7 @@ async fn connection<S>(
     });
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();

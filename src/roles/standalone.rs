@@ -24,12 +24,12 @@ pub use self::state::StateDir;
 use crate::audit::{AuditConfig, Recorder};
 use crate::egress::{self, Egress};
 use crate::issuer::LocalAuthority;
-use crate::process::Drain;
 use crate::process::admin::{self, Admin};
 use crate::process::drain::Finish;
 use crate::process::metrics::{self, Metrics};
 use crate::process::readiness::Readiness;
 use crate::process::tls::ServerTls;
+use crate::process::{Drain, Workers};
 use crate::proxy;
 use crate::proxy::config::{Config, Limits};
 use crate::proxy::gateway::{Gateway, Parts};
@@ -81,6 +81,7 @@ pub struct Options {
 pub struct Standalone {
     gateway: Arc<Gateway>,
     drain: Drain,
+    workers: Arc<Workers>,
     keys: Arc<Keys>,
     public_url: PublicUrl,
     address: SocketAddr,
@@ -136,10 +137,11 @@ impl Standalone {
         upkeep::spawn(&gateway, &readiness, &drain);
         upkeep::inventory(&gateway, &drain);
         let listener = Listener { socket, tls: tls.map(|tls| tls.acceptor()) };
-        drain.spawn(listener::serve(listener, gateway.clone(), drain.clone()));
+        let workers = Arc::new(Workers::start().context("cannot start the threads that serve connections")?);
+        drain.spawn(listener::serve(listener, gateway.clone(), workers.clone(), drain.clone()));
         let admin_address = admin.map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(url = public_url.as_str(), %address, admin = admin_address, "serving");
-        Ok(Self { gateway, drain, keys, public_url, address, admin, configuration })
+        Ok(Self { gateway, drain, workers, keys, public_url, address, admin, configuration })
     }
 
     /// Under which URL callers reach it.

@@ -1,8 +1,9 @@
-//! One pool of connections per governed server.
+//! One pool of connections per governed server and thread.
 //!
 //! Invariant: pools are never shared between servers, so neither trust settings nor credentials of one can reach
 //! another; the target is the configured one, whatever the caller's request said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thread_local::ThreadLocal;
 
 use super::credential::Prepared;
 use super::{UpstreamError, headers};
@@ -36,10 +38,14 @@ impl Default for Timeouts {
     }
 }
 
-/// A governed server as the gateway reaches it. Cheap to clone; clones share the pool.
+type Pool = Client<Connector, Full<Bytes>>;
+
+/// A governed server as the gateway reaches it. Cheap to clone; clones share the pools, of which each thread has its
+/// own: a call and its connection to the upstream are driven by one thread, and need not wake another.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<Connector, Full<Bytes>>,
+    clients: Arc<ThreadLocal<Pool>>,
+    connector: Connector,
     uri: Uri,
     credentials: Prepared,
     timeouts: Timeouts,
@@ -77,17 +83,22 @@ impl Upstream {
         let uri: Uri = url.as_str().parse().map_err(|_| UpstreamError::Url)?;
         let tls = TlsOptions { ca_pem: config.tls.ca_pem.clone(), server_name: config.tls.server_name.clone() };
         let connector = egress.connector(&tls, PlainHttp::Internal)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(timeouts.idle)
-            .pool_max_idle_per_host(MOST_IDLE)
-            // Finds dead peers under streams that are silent for long.
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .http1_max_headers(64)
-            .http2_max_header_list_size(32 * 1024)
-            .build(connector);
-        Ok(Self { client, uri, credentials: Prepared::new(&config.credentials)?, timeouts })
+        Ok(Self { clients: Arc::default(), connector, uri, credentials: Prepared::new(&config.credentials)?, timeouts })
+    }
+
+    fn pool(&self) -> &Pool {
+        self.clients.get_or(|| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .pool_idle_timeout(self.timeouts.idle)
+                .pool_max_idle_per_host(MOST_IDLE)
+                // Finds dead peers under streams that are silent for long.
+                .http2_keep_alive_interval(Duration::from_secs(30))
+                .http1_max_headers(64)
+                .http2_max_header_list_size(32 * 1024)
+                .build(self.connector.clone())
+        })
     }
 
     /// The upstream's endpoint.
@@ -116,7 +127,7 @@ impl Upstream {
     /// # Errors
     /// If no connection could be opened, it broke, or no headers came in time.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
-        match tokio::time::timeout(self.timeouts.headers, self.client.request(request)).await {
+        match tokio::time::timeout(self.timeouts.headers, self.pool().request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) => Err(match egress_cause(&e) {
                 Some(egress) => UpstreamError::Egress(egress.clone()),

@@ -49,24 +49,20 @@ impl Drain {
 
     /// Runs a task that the drain waits for, and that is dropped at its next await once patience has ended.
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: F) {
-        self.tasks.spawn(self.until_aborted(task));
-    }
-
-    /// [`Drain::spawn`] on another runtime than the caller's.
-    pub fn spawn_on<F: Future<Output = ()> + Send + 'static>(&self, task: F, runtime: &Handle) {
-        self.tasks.spawn_on(self.until_aborted(task), runtime);
-    }
-
-    fn until_aborted<F: Future<Output = ()> + Send + 'static>(&self, task: F) -> impl Future<Output = ()> + use<F> {
         // A token of its own: polling one that all tasks share would have them wait for one another's lock.
         let aborted = self.aborted.child_token();
-        async move {
+        self.tasks.spawn(async move {
             tokio::select! {
-                biased;
                 () = task => {}
                 () = aborted.cancelled() => {}
             }
-        }
+        });
+    }
+
+    /// Runs a task that the drain waits for on another runtime than the caller's: it ends with that runtime, which is
+    /// to be ended once patience has.
+    pub fn spawn_on<F: Future<Output = ()> + Send + 'static>(&self, task: F, runtime: &Handle) {
+        self.tasks.spawn_on(task, runtime);
     }
 
     /// Starts draining.

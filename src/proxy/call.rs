@@ -18,7 +18,8 @@ use crate::mcp::method::{Method, Subject};
 use crate::mcp::revision::Revision;
 use crate::policy::decision::{Decision, RuleRef};
 
-/// One understood message: what may be asked of policy.
+/// One understood message: what may be asked of policy. Large, and handed from step to step of one future, which would
+/// keep a copy for each: so it travels in a box.
 pub struct Call {
     /// The gateway.
     pub gateway: Arc<Gateway>,

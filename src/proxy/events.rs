@@ -102,7 +102,7 @@ pub struct EventStream {
 
 impl EventStream {
     /// The answer to a call.
-    pub fn answering(call: Call, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
+    pub fn answering(call: Box<Call>, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
         let watched = Watched::new(&call.gateway, &call.site, &call.caller);
         let (gateway, timeout) = (call.gateway.clone(), call.gateway.config().limits.answer_timeout);
         let carries = Carries {

@@ -28,7 +28,7 @@ use crate::mcp::server::{self, Stream, Verdict};
 use crate::upstream::{Answer, UpstreamError, headers};
 
 /// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
-pub(super) async fn forward(call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
+pub(super) async fn forward(call: Box<Call>, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
     let mut completion = permit.into_completion();
     match exchange(&call, body).await {
         Ok(response) => {
@@ -56,7 +56,7 @@ async fn exchange(call: &Call, body: Option<Bytes>) -> Result<Response<Incoming>
 }
 
 async fn answer(
-    call: Call,
+    call: Box<Call>,
     mut completion: Completion,
     filter: Filter,
     response: Response<Incoming>,
@@ -168,7 +168,7 @@ fn open_session(
 
 /// An event stream: judged event by event, never held back.
 fn stream(
-    call: Call,
+    call: Box<Call>,
     completion: Completion,
     filter: Filter,
     upstream_headers: &HeaderMap,

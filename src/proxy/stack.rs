@@ -133,7 +133,7 @@ impl Exchange {
     }
 
     /// 4. Method: the revision, the session, the mirrored headers, and the row of the table.
-    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Call, Answer> {
+    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Box<Call>, Answer> {
         let id = envelope.id_raw();
         let initialize = envelope.method() == Some("initialize");
         let new_era = envelope.meta().protocol_version().is_some() || mirror::claims_new_era(&headers);
@@ -153,7 +153,7 @@ impl Exchange {
             let message = "Mcp-Session-Id is missing: send the one that the answer to initialize carried";
             return Err(Own::BadRequest.answer(id, message));
         }
-        Ok(Call {
+        Ok(Box::new(Call {
             gateway: self.gateway,
             snapshot: self.snapshot,
             site: self.site,
@@ -165,7 +165,7 @@ impl Exchange {
             session,
             peer: self.peer.ip(),
             started: self.started,
-        })
+        }))
     }
 }
 

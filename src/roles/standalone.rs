@@ -178,6 +178,8 @@ impl Standalone {
     pub async fn finish(self) -> Finish {
         let finish = self.drain.finish(DRAIN).await;
         self.gateway.failures.flush(self.gateway.recorder(), true);
+        // Ends what was cut off, so that it is recorded before the journal closes.
+        drop(self.workers);
         self.gateway.recorder().close();
         finish
     }

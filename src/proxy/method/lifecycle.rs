@@ -12,16 +12,16 @@ use crate::mcp::rewrite;
 
 /// Opens a session (old era). The client gets an id of the gateway's, whether or not the upstream has sessions: it
 /// carries what was negotiated.
-pub(super) async fn initialize(call: Call) -> Response<Body> {
+pub(super) async fn initialize(call: Box<Call>) -> Response<Body> {
     declared(call, Filter::Initialize).await
 }
 
 /// Says what the server can do (new era).
-pub(super) async fn discover(call: Call) -> Response<Body> {
+pub(super) async fn discover(call: Box<Call>) -> Response<Body> {
     declared(call, Filter::Discover).await
 }
 
-async fn declared(call: Call, filter: Filter) -> Response<Body> {
+async fn declared(call: Box<Call>, filter: Filter) -> Response<Body> {
     let body = match rewrite::request(&call.envelope, call.revision, None) {
         Ok(body) => body,
         Err(hostile) => return respond::answer(Own::BadRequest.answer(call.id(), hostile.reason())),

@@ -15,7 +15,7 @@ use crate::mcp::answer::unknown_method;
 use crate::mcp::method::Form;
 
 /// Sends a call to its family. The table has let through only what is policed; a method without a family is denied.
-pub(super) async fn dispatch(call: Call) -> Response<Body> {
+pub(super) async fn dispatch(call: Box<Call>) -> Response<Body> {
     // Asked before anything is decided: behind a call that was made, its answer can only be let through.
     if call.method.form == Form::Request && call.gateway.answers.is_full(call.caller.verified.binding()) {
         return respond::too_many(call.id());
@@ -33,7 +33,7 @@ pub(super) async fn dispatch(call: Call) -> Response<Body> {
 
 /// A cancellation reaches only the sender's own requests (mcp-obligations 65): nobody else shares its upstream session
 /// (76), and to a server without sessions, which could take the id for anybody's request, none is sent.
-async fn cancelled(call: Call) -> Response<Body> {
+async fn cancelled(call: Box<Call>) -> Response<Body> {
     if call.session.as_ref().is_some_and(|session| session.upstream.is_some()) {
         return plain(call).await;
     }
@@ -48,7 +48,7 @@ async fn cancelled(call: Call) -> Response<Body> {
 }
 
 /// Forwards what needs no grant and whose answer needs no filter.
-async fn plain(call: Call) -> Response<Body> {
+async fn plain(call: Box<Call>) -> Response<Body> {
     match authorize::permit(&call).await {
         Ok(permit) => forward::forward(call, permit, None, Filter::Pass).await,
         Err(response) => response,

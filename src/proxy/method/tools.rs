@@ -11,7 +11,7 @@ use crate::mcp::answer::{self, Own};
 use crate::mcp::rewrite;
 
 /// Decides a call and, with a permit, forwards the judged bytes.
-pub(super) async fn call(call: Call) -> Response<Body> {
+pub(super) async fn call(call: Box<Call>) -> Response<Body> {
     let Some(name) = call.envelope.name() else {
         return respond::answer(Own::BadRequest.answer(call.id(), "params.name is missing"));
     };
@@ -26,7 +26,7 @@ pub(super) async fn call(call: Call) -> Response<Body> {
 }
 
 /// Forwards a list request and filters the answer with the evaluator that decides calls.
-pub(super) async fn list(call: Call) -> Response<Body> {
+pub(super) async fn list(call: Box<Call>) -> Response<Body> {
     let cursor = match call.envelope.cursor().map(|cursor| filter::open_cursor(&call, cursor)).transpose() {
         Ok(cursor) => cursor,
         Err(filter::UnknownCursor) => {

@@ -1,6 +1,6 @@
 //! One gateway before one server, shared by the tests that change neither.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 
@@ -23,9 +23,15 @@ pub(super) struct House {
     pub(super) ben: String,
 }
 
-pub(super) fn house() -> &'static House {
-    static HOUSE: OnceLock<House> = OnceLock::new();
-    HOUSE.get_or_init(House::build)
+/// The house of all who ask while somebody lives in it. Who leaves last ends it: a static one would outlive the tests.
+pub(super) fn house() -> Arc<House> {
+    static HOUSE: Mutex<Weak<House>> = Mutex::new(Weak::new());
+    let mut known = HOUSE.lock().unwrap_or_else(PoisonError::into_inner);
+    known.upgrade().unwrap_or_else(|| {
+        let built = Arc::new(House::build());
+        *known = Arc::downgrade(&built);
+        built
+    })
 }
 
 impl House {

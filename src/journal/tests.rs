@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use super::storage::{Disk, Slab, Storage};
 use super::*;
 
+mod stall;
+
 #[derive(Debug, Default)]
 struct TestClock(AtomicU64);
 
@@ -265,7 +267,7 @@ fn what_nobody_waits_for_cannot_crowd_out_what_calls_wait_for() {
     let dir = tempfile::tempdir().unwrap();
     let lazy = SyncPolicy { at: 1000, linger: Duration::from_secs(60), lazy: Duration::from_secs(60) };
     let config = JournalConfig { buffer_bytes: 40_000, sync: lazy, ..config(dir.path()) };
-    let shared = Arc::new(buffer::Shared::new(config.sync, config.buffer_bytes, config.max_record_bytes));
+    let shared = Arc::new(buffer::Shared::new(&config));
     let accepted = (0..100).filter(|_| shared.offer(&[1; 951], Room::Half)).count();
     assert_eq!(accepted, 20);
     assert_eq!(shared.sums.read().dropped, 80);

@@ -47,9 +47,10 @@ impl Drop for Inner {
 impl Inner {
     fn close(&self) {
         self.shared.close();
-        if let Some(thread) = lock(&self.thread).take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = lock(&self.thread).take() else { return };
+        if !self.shared.wait_for_end() {
+            tracing::error!("the journal was left before its disk had answered: its last records may be lost");
+        } else if thread.join().is_err() {
             tracing::error!("the journal's writer had panicked");
         }
     }
@@ -78,22 +79,25 @@ impl Journal {
             .map_err(|e| JournalError::Io { what: "read what is there", detail: e.to_string().into() })?;
         sync_parent(&config.dir.join("instance")).map_err(|e| JournalError::io("sync its folder", &e))?;
         let recovery = found.recovery.clone();
-        let shared = Arc::new(Shared::new(config.sync, config.buffer_bytes, config.max_record_bytes));
+        let shared = Arc::new(Shared::new(&config));
         let latest = Arc::default();
         let dir = config.dir.clone();
         let mut writer = Writer::new(config, storage, clock, key, found, Arc::clone(&shared), Arc::clone(&latest));
         writer.begin_segment()?;
         writer.checkpoint()?;
+        let last_word = LastWord(Arc::clone(&shared));
         let run = move || {
-            let last_word = LastWord(Arc::clone(&writer.shared));
             writer.run();
             drop(writer.spare.take().map(JoinHandle::join));
             drop((last_word, held));
         };
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(run)
-            .map_err(|e| JournalError::io("start its writer", &e))?;
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let started = thread::Builder::new().name(name.to_owned()).spawn(run);
+            started.map_err(|e| JournalError::io("start its writer", &e))
+        };
+        let watched = Arc::clone(&shared);
+        start("journal-watch", Box::new(move || watched.watch()))?;
+        let thread = start("journal", Box::new(run))?;
         Ok((Self { inner: Arc::new(Inner { shared, latest, thread: Mutex::new(Some(thread)), dir }) }, recovery))
     }
 
@@ -132,8 +136,8 @@ impl Journal {
         &self.inner.dir
     }
 
-    /// Writes what was accepted, a last checkpoint, and ends the writer. Blocks until then; records offered later are
-    /// refused.
+    /// Writes what was accepted, a last checkpoint, and ends the writer. Blocks until then, unless the disk does not
+    /// answer; records offered later are refused.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -525,7 +529,7 @@ struct LastWord(Arc<Shared>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        self.0.refuse(&JournalError::Closed);
+        self.0.end();
     }
 }
 

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::metadata::{self, Refused};
 use super::schedule::{Schedule, Timing};
 use crate::egress::{FetchError, Fetched, Fetcher, Limits};
 use crate::generated::authority::KeySet;
+use crate::oauth::DocumentError;
+use crate::oauth::server_metadata::{ServerMetadata, discovery_urls};
 
 const MAX_BYTES: usize = 512 * 1024;
 const MAX_KEYS: usize = 100;
@@ -72,10 +73,12 @@ pub enum JwksError {
         url: String,
     },
     /// A metadata document was found that is not usable.
-    #[error("the metadata at {url} is not a JSON object with issuer and jwks_uri")]
+    #[error("the metadata at {url} cannot be used: {cause}")]
     Malformed {
         /// Where it was found.
         url: String,
+        /// What is wrong with it.
+        cause: DocumentError,
     },
     /// The key set could not be fetched.
     #[error("the key set could not be fetched: {0}")]
@@ -275,13 +278,13 @@ impl JwksSource {
     /// another is reported in preference to locations that do not answer: it is what a person has to mend.
     async fn discover(&self) -> Result<String, JwksError> {
         let mut failure = None;
-        for url in metadata::locations(&self.shared.issuer) {
+        for url in discovery_urls(&self.shared.issuer).map_err(|_| JwksError::Issuer)? {
             let error = match self.get(&url).await {
                 Err(error) => JwksError::Metadata(error),
-                Ok(fetched) => match metadata::jwks_uri(&fetched.body, &self.shared.issuer) {
+                Ok(fetched) => match keys_of(&fetched.body, &self.shared.issuer) {
                     Ok(jwks_uri) => return Ok(jwks_uri),
-                    Err(Refused::OtherIssuer) => JwksError::OtherIssuer { url },
-                    Err(Refused::Malformed | Refused::NoKeys) => JwksError::Malformed { url },
+                    Err(DocumentError::Mismatch { .. }) => JwksError::OtherIssuer { url },
+                    Err(cause) => JwksError::Malformed { url, cause },
                 },
             };
             if !matches!(failure, Some(JwksError::OtherIssuer { .. } | JwksError::Malformed { .. })) {
@@ -294,6 +297,11 @@ impl JwksSource {
     async fn get(&self, url: &str) -> Result<Fetched, FetchError> {
         self.shared.fetcher.get(url, Limits { max_bytes: MAX_BYTES, timeout: self.shared.timing.fetch_timeout }).await
     }
+}
+
+/// Where a document that speaks for `issuer` says that its keys are.
+fn keys_of(document: &[u8], issuer: &str) -> Result<String, DocumentError> {
+    ServerMetadata::parse(document, issuer)?.jwks_uri.ok_or(DocumentError::Missing("jwks_uri"))
 }
 
 /// A document as text, and the ids of its keys. Which keys fit a token is judged where tokens are.

@@ -5,6 +5,7 @@ mod body;
 mod canary;
 mod crash;
 mod disk_full;
+mod disk_hangs;
 mod front_door;
 mod house;
 mod listening;

@@ -215,6 +215,10 @@ async fn metadata_of_another_issuer_is_not_believed_and_its_keys_are_not_fetched
     assert!(running.now().key_set.is_none());
     let running = Running::start(server.url("/u"), Timing::default()).await;
     assert_eq!(running.failure(), "IssuerMetadataUnavailable");
+    for bad in ["as.example", "file:///etc", "https://as.example/?a", "https://as.example/#a", "http://as.example", ""] {
+        let running = Running::start(bad.to_owned(), Timing::default()).await;
+        assert_eq!(running.failure(), "IssuerInvalid", "{bad}");
+    }
     let running = Running::start("not a url".to_owned(), Timing::default()).await;
     assert_eq!(running.failure(), "IssuerInvalid");
     assert_eq!(fetches(&server), 0);
@@ -223,15 +227,21 @@ async fn metadata_of_another_issuer_is_not_believed_and_its_keys_are_not_fetched
 #[tokio::test]
 async fn a_key_set_inside_the_network_is_not_fetched_for_a_public_looking_issuer() {
     let canary = serve(|_| json(set(&["a"]))).await;
-    let target = format!("http://169.254.169.254:{}/jwks", canary.address.port());
-    let server = serve(move |asked: &Seen| {
-        let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
-        json(format!(r#"{{"issuer":"{origin}","jwks_uri":"{target}"}}"#))
-    })
-    .await;
-    let running = Running::start(server.url(""), Timing::default()).await;
-    let failure = running.now().failure.unwrap();
-    assert_eq!(failure.reason(), "KeySetUnavailable");
-    assert!(failure.to_string().contains("--allow-private-upstreams"), "{failure}");
+    for (scheme, reason, remedy) in [
+        ("https", "KeySetUnavailable", "--allow-private-upstreams"),
+        ("http", "IssuerMetadataMalformed", "not https"),
+        ("ftp", "IssuerMetadataMalformed", "not https"),
+    ] {
+        let target = format!("{scheme}://169.254.169.254:{}/jwks", canary.address.port());
+        let server = serve(move |asked: &Seen| {
+            let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
+            json(format!(r#"{{"issuer":"{origin}","jwks_uri":"{target}"}}"#))
+        })
+        .await;
+        let running = Running::start(server.url(""), Timing::default()).await;
+        let failure = running.now().failure.unwrap();
+        assert_eq!(failure.reason(), reason);
+        assert!(failure.to_string().contains(remedy), "{failure}");
+    }
     assert_eq!(canary.connections(), 0);
 }

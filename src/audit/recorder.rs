@@ -369,33 +369,36 @@ impl Inner {
     }
 }
 
-/// Ids that sort by time and never repeat: RFC 9562 6.2 method 1 (a counter in `rand_a`), with the rest of `rand_b` a
-/// bijection of the counter under a random seed. Asking the system for randomness costs more than the record.
+/// Ids that sort by time and never repeat, whatever the clock does: RFC 9562 6.2 method 1 with 12 bits of counter in
+/// `rand_a`. A full counter and a clock that steps back both go on from the latest id (6.2, "counter rollover" and
+/// "clock rollback"). `rand_b` is a bijection of that under a random seed, which keeps the ids of two runs apart. Asking
+/// the system for randomness costs more than the record.
 #[derive(Debug)]
 struct Ids {
     seed: u64,
-    counter: AtomicU64,
+    /// Milliseconds and counter of the latest id.
+    latest: AtomicU64,
 }
 
 impl Ids {
     fn new(random: u128) -> Self {
-        let [a, b, ..] = random.to_le_bytes();
-        let low = u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default();
-        Self { seed: low, counter: AtomicU64::new(u64::from(a) << 8 | u64::from(b)) }
+        let seed = u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default();
+        Self { seed, latest: AtomicU64::new(0) }
     }
 
     fn next(&self, unix_ms: u64) -> AuditId {
-        let count = self.counter.fetch_add(1, Ordering::Relaxed);
-        // The finalizer of SplitMix64, a bijection on 64 bits; two of them fall to the variant, and the counter's low
-        // 12 bits in `rand_a` keep what shares the rest apart.
-        let mut mixed = count.wrapping_add(self.seed);
+        let after = |latest: u64| latest.max(unix_ms << 12).wrapping_add(1);
+        let advance = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |latest| Some(after(latest)));
+        let this = after(advance.unwrap_or_default());
+        // The finalizer of SplitMix64, a bijection on 64 bits.
+        let mut mixed = this.wrapping_add(self.seed);
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        let [high, low] = u16::try_from(count & 0x0fff).unwrap_or_default().to_be_bytes();
+        let [high, low] = u16::try_from(this & 0x0fff).unwrap_or_default().to_be_bytes();
         let [a, b, c, d, e, f, g, h] = mixed.to_be_bytes();
         let random = [high, low, a, b, c, d, e, f, g, h];
-        AuditId(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid())
+        AuditId(uuid::Builder::from_unix_timestamp_millis(this >> 12, &random).into_uuid())
     }
 }
 

@@ -361,6 +361,41 @@ fn a_flipped_byte_before_a_checkpoint_is_not_taken_for_a_torn_tail() {
     assert_eq!(recovery.lost_through, Some(2), "the closing checkpoint still vouches for record 2");
 }
 
+/// The property test below tries cuts by chance, and goes on from them; this one tries all of a small journal.
+#[test]
+fn a_write_torn_at_any_byte_leaves_the_records_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let (journal, _) = open(dir.path());
+    let mut ends = vec![];
+    for n in 1..=3_u8 {
+        put(&journal, &[n; 20]);
+        let last = all(&folder).pop().unwrap();
+        ends.push((last.position.offset as usize + segment::PREFIX + 20 + segment::SUFFIX, last.seq, last.head));
+    }
+    journal.close();
+    fs::remove_file(folder.join("anchor.json")).unwrap();
+    let path = list(&folder).unwrap().pop().unwrap().path;
+    let whole = fs::read(&path).unwrap();
+    let first = all(&folder).remove(0);
+    assert_eq!(first.kind, Kind::Checkpoint);
+    for cut in segment::HEADER..=ends[2].0 {
+        // What lies behind the cut: nothing, zeros, or what the sector held before.
+        for behind in [&[][..], &[0; 64], &[0xa5; 64]] {
+            fs::write(&path, [&whole[..cut], behind].concat()).unwrap();
+            let found = recover::recover(&folder).unwrap();
+            let kept = ends.iter().rfind(|(end, ..)| *end <= cut);
+            let expected = match kept {
+                Some((_, seq, head)) => (seq + 1, *head),
+                None if found.seq == 1 => (1, Head::of_header(&whole[..segment::HEADER])),
+                None => (2, first.head),
+            };
+            assert_eq!((found.seq, found.head), expected, "cut at {cut}");
+            assert_eq!(found.recovery.lost_through, None, "cut at {cut}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 

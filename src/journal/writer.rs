@@ -16,7 +16,7 @@ use super::chain::Head;
 use super::checkpoint::{Checkpoint, RetentionNote, SigningKey};
 use super::recover::{Found, Recovery, recover};
 use super::segment::{HEADER, Header, Kind, MAX_PAYLOAD, PREFIX, SUFFIX, file_name, frame_len, push_frame, seal};
-use super::storage::{Disk, Slab, Storage, sync_parent};
+use super::storage::{Disk, Slab, Storage};
 use super::{Clock, JournalConfig, JournalError, is_full};
 
 /// Kept free at a segment's end for the writer's own: a retention note or a checkpoint, and the checkpoint that closes.
@@ -77,7 +77,6 @@ impl Journal {
         let key = SigningKey::load_or_create(&config.key_file).map_err(|e| JournalError::io("load its key", &e))?;
         let found = recover(&config.dir)
             .map_err(|e| JournalError::Io { what: "read what is there", detail: e.to_string().into() })?;
-        sync_parent(&config.dir.join("instance")).map_err(|e| JournalError::io("sync its folder", &e))?;
         let recovery = found.recovery.clone();
         let shared = Arc::new(Shared::new(&config));
         let latest = Arc::default();

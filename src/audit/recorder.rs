@@ -46,7 +46,7 @@ impl AuditConfig {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuditError {
     /// The journal refused or lost it.
-    #[error("the audit record could not be kept: {0}")]
+    #[error(transparent)]
     Journal(#[from] JournalError),
     /// What earlier runs left cannot be read.
     #[error("the audit journal could not be read: {0}")]

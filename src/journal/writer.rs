@@ -4,7 +4,7 @@
 //! the next segment's header names the chain as it was.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -394,7 +394,12 @@ impl Writer {
     fn publish(&self, checkpoint: Checkpoint, json: &[u8]) {
         let path = self.config.dir.join("anchor.json");
         let temporary = self.config.dir.join("anchor.new");
-        if let Err(error) = fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, &path)) {
+        let write = || {
+            let new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+            new?.write_all(json)?;
+            fs::rename(&temporary, &path)
+        };
+        if let Err(error) = write() {
             tracing::warn!(%error, "the latest checkpoint could not be written to anchor.json");
         }
         *lock(&self.latest) = Some(checkpoint);

@@ -14,5 +14,6 @@ mod records;
 mod reload;
 mod sessions;
 mod smoke;
+mod state_folder;
 mod stock_clients;
 mod streams;

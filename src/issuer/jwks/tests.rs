@@ -4,6 +4,9 @@ use super::*;
 use crate::egress::TlsOptions;
 use crate::egress::testing::{Seen, Server, endless, full, json, open_egress, response, serve, stuck};
 
+/// RFC 7515 appendix A.3.
+const P256: &str = r#"{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+
 const LONG: Duration = Duration::from_secs(20);
 
 /// A clock that stands until it is moved.
@@ -143,7 +146,7 @@ fn a_window_has_one_attempt_however_often_the_fetcher_is_woken() {
     for _ in 0..2 {
         assert!(source.begin());
         assert!(!source.begin());
-        source.end(Err(JwksError::KeySet));
+        source.end(Err(JwksError::Issuer));
         assert!(!source.begin());
         clock.forward(29);
         assert!(!source.begin());
@@ -169,9 +172,12 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
         1 => response(500, "application/json", full("{}")),
         2 => http::Response::builder().status(307).header("location", "/elsewhere").body(full("")).unwrap(),
         3 => response(200, "application/json", endless("{\"keys\":[")),
-        4 => json(format!(r#"{{"keys":[{}]}}"#, vec!["{}"; MAX_KEYS + 1].join(","))),
+        4 => json(format!(r#"{{"keys":[{}]}}"#, vec!["{}"; crate::identity::keys::MAX_KEYS + 1].join(","))),
         5 => json("[]"),
         6 => response(200, "text/html", full("<html>")),
+        7 => json(format!(r#"{{"keys":[{P256},{P256}]}}"#)),
+        8 => json(r#"{"keys":[{"kid":"a","kid":"b"}]}"#),
+        9 => json(format!(r#"{{"keys":[],"x":{}{}}}"#, "[".repeat(50), "]".repeat(50))),
         _ => json(set(&["a", "b"])),
     })
     .await;
@@ -181,9 +187,12 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
         "KeySetUnavailable",
         "KeySetUnavailable",
         "KeySetUnavailable",
-        "KeySetMalformed",
-        "KeySetMalformed",
+        "KeySetTooManyKeys",
+        "JsonNotAnObject",
         "KeySetUnavailable",
+        "KeySetDuplicateKey",
+        "JsonDuplicateMember",
+        "JsonTooDeep",
     ]) {
         running.clock.forward(400);
         assert!(!running.source.unknown_kid(&format!("b{attempt}")).await);
@@ -195,6 +204,25 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
     assert!(running.source.unknown_kid("b").await);
     assert_eq!(running.failure(), "none");
     assert!(running.now().key_set.unwrap().valid_until > first.valid_until);
+}
+
+#[tokio::test]
+async fn an_issuer_that_publishes_its_private_key_is_not_believed_any_more() {
+    let server = issuer(|turn| match turn {
+        1 => json(r#"{"keys":[{"kty":"EC","kid":"a","d":"AAAA"}]}"#),
+        _ => json(set(&["a"])),
+    })
+    .await;
+    let mut running = Running::start(server.url("/t"), Timing::default()).await;
+    assert!(running.now().key_set.is_some());
+    running.clock.forward(400);
+    assert!(!running.source.unknown_kid("b").await);
+    running.attempts(2).await;
+    assert_eq!(running.failure(), "KeySetHasSecrets");
+    assert!(running.now().key_set.is_none(), "whoever fetched that can sign with the key that was good before");
+    running.clock.forward(400);
+    assert!(running.source.unknown_kid("a").await);
+    assert!(running.now().key_set.is_some());
 }
 
 #[tokio::test]

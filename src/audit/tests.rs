@@ -153,6 +153,32 @@ async fn a_call_that_is_refused_because_the_disk_hangs_is_never_unknown() {
 }
 
 #[tokio::test]
+async fn a_journal_whose_disk_failed_in_between_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let config = AuditConfig::in_state_dir(dir.path());
+    let (journal, recovery) = gate.open_journal(config.journal.clone(), Arc::new(SystemClock)).unwrap();
+    let recorder = Recorder::over(journal, &recovery, config, Arc::new(SystemClock)).unwrap();
+    recorder.start(&recovery).unwrap();
+    for _ in 0..2 {
+        decide(&recorder, &event("ann", "a", Verdict::Deny)).await;
+        gate.shut();
+        let receipt = recorder.decision(Delivery::Durable, &event("ann", "b", Verdict::Deny));
+        while !gate.holds() {
+            tokio::task::yield_now().await;
+        }
+        gate.open(true);
+        assert_eq!(receipt.durable().await.unwrap_err().reason(), "JournalPoisoned");
+        while recorder.healthy().is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    recorder.close();
+    let report = verify(&dir.path().join("journal"), &Expectation::default()).unwrap();
+    assert_eq!((report.findings, report.decisions), (vec![], 2));
+}
+
+#[tokio::test]
 async fn a_caller_who_leaves_before_the_record_is_kept_leaves_no_call_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let (recorder, _) = open(dir.path());

@@ -500,9 +500,16 @@ impl Forge {
         let der =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, self.ec.to_pkcs8v1().unwrap().as_ref()).unwrap();
         let der = der.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        let forgeries: [(&str, Vec<u8>); 6] = [
+        let (r, s) = bytes.split_at(32);
+        // The order of P-256 (SEC 2 section 2.4.2): 0 by another name.
+        let n = hex_bytes("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+        let forgeries: [(&str, Vec<u8>); 10] = [
             ("empty", Vec::new()),
             ("r = s = 0", vec![0; 64]),
+            ("r = 0", [&[0; 32], s].concat()),
+            ("s = 0", [r, &[0; 32]].concat()),
+            ("r = s = n", [n.as_slice(), &n].concat()),
+            ("s = n", [r, &n].concat()),
             ("r = s = 1", [vec![0; 31], vec![1], vec![0; 31], vec![1]].concat()),
             ("truncated", bytes[..63].to_vec()),
             ("lengthened", [bytes.as_slice(), &[0]].concat()),
@@ -515,6 +522,10 @@ impl Forge {
         let header = b64(self.header().to_string());
         push(attacks, "claims exchanged", format!("{header}.{other}.{signature}"), "SignatureInvalid");
     }
+}
+
+fn hex_bytes(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
 /// The same signature bytes with other unused bits in the last character.

@@ -93,6 +93,25 @@ fn attack_no_forged_token_gets_through_the_gate() {
 }
 
 #[test]
+fn attack_other_kinds_of_tokens_where_access_tokens_are_not_marked() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
+    let mut forge = forge(&issuer, NOWHERE);
+    let compatible = trust("local", issuer.url()).replace("validation: {", "validation: {typ: Compatible, ");
+    let gateway = Gateway::start(&[
+        ("trust.yaml", &compatible),
+        ("server.yaml", &server("echo", upstream.url())),
+        ("policy.yaml", &policy("all", "echo", RULES)),
+    ]);
+    forge.resource = gateway.url("echo");
+    until("the issuer's keys", || (call(&forge.resource, &forge.unmarked(&[])).status == 200).then_some(()));
+    upstream.seen().clear();
+    for attack in forge.other_kinds() {
+        assert_eq!(call(&forge.resource, &attack.token).status, 401, "{}", attack.name);
+    }
+    assert!(upstream.seen().requests().is_empty());
+}
+
+#[test]
 fn attack_unknown_keys_cost_one_fetch_and_bring_a_rotated_key() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
     let (_gateway, old) = believed(&issuer, &upstream, NOWHERE);

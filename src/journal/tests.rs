@@ -345,6 +345,19 @@ fn a_rolled_back_journal_is_noticed_at_the_next_start() {
 }
 
 #[test]
+fn a_journal_that_lost_its_name_finds_it_in_its_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let (journal, before) = open(dir.path());
+    put(&journal, b"one");
+    journal.close();
+    fs::remove_file(folder.join("instance")).unwrap();
+    let (_journal, after) = open(dir.path());
+    assert_eq!((after.instance, after.epoch), (before.instance.clone(), 2));
+    assert_eq!(fs::read_to_string(folder.join("instance")).unwrap().trim(), before.instance);
+}
+
+#[test]
 fn a_flipped_byte_before_a_checkpoint_is_not_taken_for_a_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("journal");

@@ -74,10 +74,15 @@ impl Journal {
         config.buffer_bytes = config.buffer_bytes.max(4 * (PREFIX + config.max_record_bytes + SUFFIX));
         make_private(&config.dir).map_err(|e| JournalError::io("make its folder", &e))?;
         let held = hold(&config.dir)?;
+        let had_key = config.key_file.exists();
         let key = SigningKey::load_or_create(&config.key_file).map_err(|e| JournalError::io("load its key", &e))?;
         let found = recover(&config.dir)
             .map_err(|e| JournalError::Io { what: "read what is there", detail: e.to_string().into() })?;
         let recovery = found.recovery.clone();
+        if !had_key && found.previous > 0 {
+            let file = config.key_file.display();
+            tracing::error!("{file} was missing, so a new key signs the journal: verification will name where it begins");
+        }
         let shared = Arc::new(Shared::new(&config));
         let latest = Arc::default();
         let dir = config.dir.clone();

@@ -12,6 +12,7 @@ mod listening;
 mod parser_corpus;
 mod records;
 mod reload;
+mod revocation;
 mod sessions;
 mod smoke;
 mod state_folder;

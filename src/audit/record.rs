@@ -144,14 +144,7 @@ impl Context {
     }
 
     /// The end of a call of which there is nothing to measure: never made, or left open by an earlier run.
-    pub(super) fn ended(
-        &self,
-        out: &mut Vec<u8>,
-        id: AuditId,
-        unix_ms: u64,
-        outcome: Outcome,
-        reason: &'static str,
-    ) {
+    pub(super) fn ended(&self, out: &mut Vec<u8>, id: AuditId, unix_ms: u64, outcome: Outcome, reason: &'static str) {
         let mut object = self.begin_call(out, COMPLETION, id, unix_ms);
         object.word("portcullis.outcome", outcome.as_str());
         object.word("error.type", reason);

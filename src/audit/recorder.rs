@@ -222,7 +222,9 @@ impl Recorder {
         let count = open.len() as u64;
         // A batch at a time: they share its sync, and fit into the buffer.
         for ids in open.chunks(1000) {
-            let kept = ids.iter().map(|id| self.keep(|out, now| inner.context.ended(out, *id, now, Outcome::Unknown, "ProxyEnded")));
+            let kept = ids
+                .iter()
+                .map(|id| self.keep(|out, now| inner.context.ended(out, *id, now, Outcome::Unknown, "ProxyEnded")));
             let tickets: Vec<_> = kept.collect::<Result<_, _>>()?;
             tickets.into_iter().try_for_each(Ticket::wait)?;
         }

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn hostile_text_reads_back_from_what_scripts_get_and_cannot_mislead_who_looks_at_it() {
-        let answer = std::collections::BTreeMap::from([("k\u{202e}", "\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff} \u{1b} é \n \\")]);
+        let answer =
+            std::collections::BTreeMap::from([("k\u{202e}", "\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff} \u{1b} é \n \\")]);
         for format in [Format::Json, Format::Yaml] {
             let text = rendered(format, &answer, |_| String::new()).unwrap();
             assert_eq!(printable(&text), text, "{format:?}");

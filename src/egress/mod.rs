@@ -242,7 +242,8 @@ mod tests {
         for ip in ["10.1.2.3", "fd12::9", "100.64.1.1", "169.254.1.1"] {
             assert_eq!(open.check(ip.parse().unwrap()), Ok(()), "{ip}");
         }
-        let metadata = ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "::ffff:169.254.169.254"];
+        let metadata =
+            ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "::ffff:169.254.169.254"];
         for ip in metadata {
             assert_eq!(open.check(ip.parse().unwrap()), Err(Forbidden::Internal(Internal::Metadata)), "{ip}");
         }

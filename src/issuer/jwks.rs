@@ -304,7 +304,10 @@ impl JwksSource {
     }
 
     async fn get(&self, url: &str) -> Result<Fetched, FetchError> {
-        self.shared.fetcher.get(url, Limits { max_bytes: MAX_JWKS_BYTES, timeout: self.shared.timing.fetch_timeout }).await
+        self.shared
+            .fetcher
+            .get(url, Limits { max_bytes: MAX_JWKS_BYTES, timeout: self.shared.timing.fetch_timeout })
+            .await
     }
 }
 

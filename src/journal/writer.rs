@@ -81,7 +81,9 @@ impl Journal {
         let recovery = found.recovery.clone();
         if !had_key && found.previous > 0 {
             let file = config.key_file.display();
-            tracing::error!("{file} was missing, so a new key signs the journal: verification will name where it begins");
+            tracing::error!(
+                "{file} was missing, so a new key signs the journal: verification will name where it begins"
+            );
         }
         let shared = Arc::new(Shared::new(&config));
         let latest = Arc::default();

@@ -65,7 +65,9 @@ fn every_file_is_part_of_a_binary() {
         let declared = format!("mod {name};");
         parents.chain([folder.with_extension("rs")]).any(|parent| {
             let text = files.iter().find(|(file, _)| Path::new(file) == parent).map(|(_, text)| text.as_str());
-            text.is_some_and(|text| text.lines().any(|line| line.split("//").next().unwrap().trim_end().ends_with(&declared)))
+            text.is_some_and(|text| {
+                text.lines().any(|line| line.split("//").next().unwrap().trim_end().ends_with(&declared))
+            })
         })
     };
     let roots = ["src/lib.rs", "src/main.rs", "tests/it/main.rs"];

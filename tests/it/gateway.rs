@@ -6,6 +6,7 @@ mod canary;
 mod crash;
 mod disk_full;
 mod disk_hangs;
+mod egress;
 mod front_door;
 mod house;
 mod listening;

@@ -83,7 +83,9 @@ pub enum Finding {
     },
     /// A segment that has a successor ends without a checkpoint, and its successor does not begin with one: every writer
     /// that has the key signs in one of the two places.
-    #[error("record {seq} at {position} and what follows it in its segment are signed by no checkpoint: not by the gateway")]
+    #[error(
+        "record {seq} at {position} and what follows it in its segment are signed by no checkpoint: not by the gateway"
+    )]
     Unsigned {
         /// The first such record.
         seq: u64,
@@ -171,7 +173,9 @@ pub enum Note {
         bytes: u64,
     },
     /// The end of the journal is signed by no checkpoint: a writer that did not end as it should, or somebody else.
-    #[error("record {seq} and those behind it are signed by no checkpoint yet: the gateway was ended by force, or they are not its")]
+    #[error(
+        "record {seq} and those behind it are signed by no checkpoint yet: the gateway was ended by force, or they are not its"
+    )]
     Unsigned {
         /// The first such record.
         seq: u64,

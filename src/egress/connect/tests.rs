@@ -62,7 +62,8 @@ async fn odd_spellings_of_internal_addresses_are_refused_before_anything_is_dial
     }
     assert_eq!(server.connections(), 0);
     // Zones choose an interface, and no URL has them (WHATWG URL, host parsing).
-    for url in ["http://[fe80::1%25lo]/", "http://[::1%lo]/", "http://256.0.0.1/", "http://127.0.0.1.1/", "http://1.2.3/4:x@/"]
+    for url in
+        ["http://[fe80::1%25lo]/", "http://[::1%lo]/", "http://256.0.0.1/", "http://127.0.0.1.1/", "http://1.2.3/4:x@/"]
     {
         assert!(url::Url::parse(url).map_or(true, |url| url.host_str() != Some("127.0.0.1")), "{url}");
     }

@@ -243,7 +243,8 @@ async fn metadata_of_another_issuer_is_not_believed_and_its_keys_are_not_fetched
     assert!(running.now().key_set.is_none());
     let running = Running::start(server.url("/u"), Timing::default()).await;
     assert_eq!(running.failure(), "IssuerMetadataUnavailable");
-    for bad in ["as.example", "file:///etc", "https://as.example/?a", "https://as.example/#a", "http://as.example", ""] {
+    for bad in ["as.example", "file:///etc", "https://as.example/?a", "https://as.example/#a", "http://as.example", ""]
+    {
         let running = Running::start(bad.to_owned(), Timing::default()).await;
         assert_eq!(running.failure(), "IssuerInvalid", "{bad}");
     }

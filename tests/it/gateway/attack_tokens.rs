@@ -151,7 +151,8 @@ fn attack_one_issuers_token_by_another_issuers_key_of_the_same_id() {
     ]);
     forge.resource = gateway.url("echo");
     let url = &forge.resource;
-    let by_partner = |issuer: &Issuer| forge.by_stranger(&forge.header(), &with(&forge.claims(), "iss", json!(issuer.url())));
+    let by_partner =
+        |issuer: &Issuer| forge.by_stranger(&forge.header(), &with(&forge.claims(), "iss", json!(issuer.url())));
     until("our keys", || (call(url, &forge.genuine()).status == 200).then_some(()));
     // Good for the partner's own name: believed, and granted nothing, since the rule is about our groups.
     until("the partner's keys", || (call(url, &by_partner(&theirs)).status == 200).then_some(()));

@@ -27,7 +27,7 @@ fn recorded(gateway: &Gateway) -> Vec<[String; 3]> {
 fn calls_are_refused_while_the_disk_hangs_and_never_unknown_later() {
     let upstream = Upstream::start_with(Sdk::Rmcp, &json!({"json": true, "stateless": true}));
     let spec = format!("{}{AUDIT}", server("echo", upstream.url()));
-    let mut gateway = Gateway::start_on_hanging_disk(&[
+    let (mut gateway, disk) = Gateway::start_on_hanging_disk(&[
         ("trust.yaml", TRUST),
         ("server.yaml", &spec),
         ("policy.yaml", &policy("all", "echo", RULES)),
@@ -43,7 +43,7 @@ fn calls_are_refused_while_the_disk_hangs_and_never_unknown_later() {
         metrics.lines().find(|line| line.contains("decisions_total{decision=\"allow\"}")).map(str::to_owned)
     };
     let before = decided().expect("a metric of allowed calls");
-    gateway.disk().hang();
+    disk.hang();
     // One caller gives up before the gateway does.
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -52,8 +52,7 @@ fn calls_are_refused_while_the_disk_hangs_and_never_unknown_later() {
     });
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "echo", "arguments": {"message": "b"}, "_meta": meta}});
-    let headers =
-        [("Mcp-Method", "tools/call"), ("Mcp-Name", "echo"), ("MCP-Protocol-Version", "2026-07-28")];
+    let headers = [("Mcp-Method", "tools/call"), ("Mcp-Name", "echo"), ("MCP-Protocol-Version", "2026-07-28")];
     let mut leaving = Connection::open(&gateway.address().to_string());
     leaving.write(&http::mcp_request(&gateway.url("echo"), Some(&token), &headers, body.to_string().as_bytes()));
     until("the call to be decided", || (decided()? != before).then_some(()));
@@ -67,7 +66,7 @@ fn calls_are_refused_while_the_disk_hangs_and_never_unknown_later() {
     assert_eq!(call().status, 503);
     assert_eq!(upstream.seen().calls().len(), made, "a call was made without its record");
 
-    gateway.disk().answer();
+    disk.answer();
     gateway.wait_ready();
     assert_eq!(call().status, 200);
     let rows = until("all ends to be recorded", || {
@@ -86,9 +85,9 @@ fn calls_are_refused_while_the_disk_hangs_and_never_unknown_later() {
 #[test]
 fn a_gateway_ends_although_its_disk_hangs() {
     let upstream = Upstream::start_with(Sdk::Rmcp, &json!({"json": true, "stateless": true}));
-    let mut gateway =
+    let (mut gateway, disk) =
         Gateway::start_on_hanging_disk(&[("trust.yaml", TRUST), ("server.yaml", &server("echo", upstream.url()))]);
-    gateway.disk().hang();
+    disk.hang();
     gateway.process().signal("TERM");
     assert!(gateway.process_mut().wait_exit().success());
 }

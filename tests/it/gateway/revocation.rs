@@ -50,7 +50,8 @@ fn without_its_list_of_revocations_an_authority_is_not_believed() {
         fs::remove_file(&list).unwrap();
         until("nobody to be let in", || (status(&house, &house.ana) == 503).then_some(()));
         fs::write(&list, damaged).unwrap();
-        let issued = house.gateway.verb(&["token", "issue", "--for", "ana", "--server", "default/items"]).output().unwrap();
+        let issued =
+            house.gateway.verb(&["token", "issue", "--for", "ana", "--server", "default/items"]).output().unwrap();
         assert!(!issued.status.success() && issued.stdout.is_empty());
         assert!(String::from_utf8_lossy(&issued.stderr).contains("revoked.json"));
         assert_eq!(status(&house, &house.ana), 503);

@@ -35,8 +35,9 @@ impl HangingDisk {
         Self { gate: folder.join("disk-hangs"), library }
     }
 
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 2] {
-        [("LD_PRELOAD", &self.library), ("HANGING_DISK_GATE", &self.gate)]
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let places = [("LD_PRELOAD", &self.library), ("HANGING_DISK_GATE", &self.gate)];
+        places.map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned())).into()
     }
 
     /// From now on, no sync comes back.

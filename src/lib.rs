@@ -15,7 +15,7 @@
 //! identity -> oauth generated   tools -> mcp generated   policy -> generated identity tools
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity     upstream -> egress generated mcp
-//! issuer -> identity egress generated   audit -> journal policy egress   manifests -> api
+//! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
 //! proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!

@@ -178,7 +178,7 @@ fn escape(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Controls, separators that end a line somewhere, marks that reorder or hide text.
-fn is_harmful(char: char) -> bool {
+pub fn is_harmful(char: char) -> bool {
     matches!(char,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

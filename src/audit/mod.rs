@@ -21,6 +21,7 @@ pub use event::{
     AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Level, Outcome,
     PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
 };
+pub use json::is_harmful;
 pub use quota::AuthFailureAggregator;
 pub use record::{AUTH_FAILURE, COMPLETION, CONFIG_CHANGE, DECISION, SHUTDOWN, STARTUP};
 pub use recorder::{AuditConfig, AuditError, Counters, Receipt, Recorder};

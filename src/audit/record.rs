@@ -143,11 +143,11 @@ impl Context {
         object.end();
     }
 
-    /// The end of a call that an earlier run left open: only that nothing is known.
-    pub(super) fn unknown(&self, out: &mut Vec<u8>, id: AuditId, unix_ms: u64) {
+    /// The end of a call of which there is nothing to measure: never made, or left open by an earlier run.
+    pub(super) fn ended(&self, out: &mut Vec<u8>, id: AuditId, unix_ms: u64, outcome: Outcome, reason: &'static str) {
         let mut object = self.begin_call(out, COMPLETION, id, unix_ms);
-        object.word("portcullis.outcome", Outcome::Unknown.as_str());
-        object.word("error.type", "ProxyEnded");
+        object.word("portcullis.outcome", outcome.as_str());
+        object.word("error.type", reason);
         object.end();
     }
 
@@ -381,7 +381,7 @@ mod tests {
         context.auth_failure(&mut records[0], 1, &failure);
         context.config_change(&mut records[1], 1, &change);
         context.lifecycle(&mut records[2], STARTUP, 1, &[("portcullis.epoch", 2)]);
-        context.unknown(&mut records[3], id(), 1);
+        context.ended(&mut records[3], id(), 1, Outcome::Unknown, "ProxyEnded");
         let names: Vec<_> = records
             .iter()
             .map(|record| serde_json::from_slice::<Value>(record).unwrap()["event.name"].as_str().unwrap().to_owned())

@@ -46,7 +46,7 @@ impl AuditConfig {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuditError {
     /// The journal refused or lost it.
-    #[error("the audit record could not be kept: {0}")]
+    #[error(transparent)]
     Journal(#[from] JournalError),
     /// What earlier runs left cannot be read.
     #[error("the audit journal could not be read: {0}")]
@@ -77,11 +77,16 @@ impl AuditError {
 }
 
 /// The promise of one decision's record.
+///
+/// A call that was to go on and is not made after all, because its record was not kept in time or because its caller
+/// went away before, gets that said in a completion: on disk or not, its decision never stands alone.
 #[derive(Debug)]
 #[must_use = "a durable decision is durable only when its receipt says so"]
 pub struct Receipt {
     id: AuditId,
     promise: Promise,
+    /// Who takes the decision back unless the call is made.
+    owed: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -98,13 +103,29 @@ impl Receipt {
         self.id
     }
 
-    /// Answers when the record is on disk (at once for `BestEffort`), or why it will not be: then the call must be
-    /// refused. Cancel-safe: dropping it stops the wait and not the record.
-    pub async fn durable(self) -> Result<(), AuditError> {
-        match self.promise {
+    /// Answers when the record is on disk (at once for `BestEffort`), or why it will not be, or not in time: then the
+    /// call must be refused. Cancel-safe: dropping it stops the wait and not the record.
+    pub async fn durable(mut self) -> Result<(), AuditError> {
+        let kept = match &mut self.promise {
             Promise::Kept => Ok(()),
-            Promise::Waiting(ticket) => Ok(ticket.await?),
-            Promise::Broken(error) => Err(error.into()),
+            Promise::Waiting(ticket) => ticket.await,
+            Promise::Broken(error) => Err(error.clone()),
+        };
+        let owed = self.owed.take();
+        match kept {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                owed.inspect(|recorder| recorder.take_back(self.id, error.reason(), error.is_open()));
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(recorder) = self.owed.take() {
+            recorder.take_back(self.id, "CallerGone", matches!(self.promise, Promise::Waiting(_)));
         }
     }
 }
@@ -165,8 +186,18 @@ fn rendered<T>(render: impl FnOnce(&mut Vec<u8>), keep: impl FnOnce(&[u8]) -> T)
 impl Recorder {
     /// Opens the journal for writing. Blocks; call it before serving, then [`Recorder::start`].
     pub fn open(config: AuditConfig, clock: Arc<dyn Clock>) -> Result<(Self, Recovery), AuditError> {
+        let (journal, recovery) = Journal::open(config.journal.clone(), Arc::clone(&clock))?;
+        Ok((Self::over(journal, &recovery, config, clock)?, recovery))
+    }
+
+    /// Records into a journal that is open.
+    pub(super) fn over(
+        journal: Journal,
+        recovery: &Recovery,
+        config: AuditConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AuditError> {
         let path = config.digest_key_file;
-        let (journal, recovery) = Journal::open(config.journal, Arc::clone(&clock))?;
         let key = DigestKey::load_or_create(&path)
             .map_err(|error| AuditError::DigestKey { path, detail: error.to_string() })?;
         let stdout = config.stdout_bytes.map(Lane::stdout).transpose();
@@ -179,7 +210,7 @@ impl Recorder {
             journal,
             clock,
         };
-        Ok((Self { inner: Arc::new(inner) }, recovery))
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives every call that an earlier run left open its completion with outcome `unknown`, then records the start.
@@ -191,7 +222,9 @@ impl Recorder {
         let count = open.len() as u64;
         // A batch at a time: they share its sync, and fit into the buffer.
         for ids in open.chunks(1000) {
-            let kept = ids.iter().map(|id| self.keep(|out, now| inner.context.unknown(out, *id, now)));
+            let kept = ids
+                .iter()
+                .map(|id| self.keep(|out, now| inner.context.ended(out, *id, now, Outcome::Unknown, "ProxyEnded")));
             let tickets: Vec<_> = kept.collect::<Result<_, _>>()?;
             tickets.into_iter().try_for_each(Ticket::wait)?;
         }
@@ -241,7 +274,22 @@ impl Recorder {
                 }
             }
         });
-        Receipt { id, promise }
+        let waits = delivery == Delivery::Durable && event.verdict == Some(Verdict::Allow);
+        Receipt { id, promise, owed: waits.then(|| self.clone()) }
+    }
+
+    /// Says that a call was not made whose decision let it go on. In the journal only if that decision may be there.
+    fn take_back(&self, id: AuditId, reason: &'static str, journal: bool) {
+        let inner = &*self.inner;
+        let now = inner.clock.unix_ms();
+        let render = |out: &mut Vec<u8>| inner.context.ended(out, id, now, Outcome::Denied, reason);
+        let kept = rendered(render, |record| {
+            inner.copy(record);
+            !journal || inner.journal.offer(record, Room::Owed)
+        });
+        if !kept {
+            inner.completions_dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Records how a call ended. Never waits, so it may be called from `Drop`.
@@ -323,33 +371,36 @@ impl Inner {
     }
 }
 
-/// Ids that sort by time and never repeat: RFC 9562 6.2 method 1 (a counter in `rand_a`), with the rest of `rand_b` a
-/// bijection of the counter under a random seed. Asking the system for randomness costs more than the record.
+/// Ids that sort by time and never repeat, whatever the clock does: RFC 9562 6.2 method 1 with 12 bits of counter in
+/// `rand_a`. A full counter and a clock that steps back both go on from the latest id (6.2, "counter rollover" and
+/// "clock rollback"). `rand_b` is a bijection of that under a random seed, which keeps the ids of two runs apart. Asking
+/// the system for randomness costs more than the record.
 #[derive(Debug)]
 struct Ids {
     seed: u64,
-    counter: AtomicU64,
+    /// Milliseconds and counter of the latest id.
+    latest: AtomicU64,
 }
 
 impl Ids {
     fn new(random: u128) -> Self {
-        let [a, b, ..] = random.to_le_bytes();
-        let low = u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default();
-        Self { seed: low, counter: AtomicU64::new(u64::from(a) << 8 | u64::from(b)) }
+        let seed = u64::try_from(random & u128::from(u64::MAX)).unwrap_or_default();
+        Self { seed, latest: AtomicU64::new(0) }
     }
 
     fn next(&self, unix_ms: u64) -> AuditId {
-        let count = self.counter.fetch_add(1, Ordering::Relaxed);
-        // The finalizer of SplitMix64, a bijection on 64 bits; two of them fall to the variant, and the counter's low
-        // 12 bits in `rand_a` keep what shares the rest apart.
-        let mut mixed = count.wrapping_add(self.seed);
+        let after = |latest: u64| latest.max(unix_ms << 12).wrapping_add(1);
+        let advance = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |latest| Some(after(latest)));
+        let this = after(advance.unwrap_or_default());
+        // The finalizer of SplitMix64, a bijection on 64 bits.
+        let mut mixed = this.wrapping_add(self.seed);
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        let [high, low] = u16::try_from(count & 0x0fff).unwrap_or_default().to_be_bytes();
+        let [high, low] = u16::try_from(this & 0x0fff).unwrap_or_default().to_be_bytes();
         let [a, b, c, d, e, f, g, h] = mixed.to_be_bytes();
         let random = [high, low, a, b, c, d, e, f, g, h];
-        AuditId(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid())
+        AuditId(uuid::Builder::from_unix_timestamp_millis(this >> 12, &random).into_uuid())
     }
 }
 

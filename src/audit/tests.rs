@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::query::{Filter, Tail, query};
 use super::verify::{Expectation, verify};
 use super::*;
-use crate::journal::SystemClock;
+use crate::journal::testing::Gate;
+use crate::journal::{JournalConfig, SystemClock};
 
 fn open(dir: &Path) -> (Recorder, u64) {
     let (recorder, recovery) = Recorder::open(AuditConfig::in_state_dir(dir), Arc::new(SystemClock)).unwrap();
@@ -116,6 +117,80 @@ async fn calls_that_a_run_left_open_end_as_unknown_once() {
     assert_eq!(calls[0].entry.fields.id, Some(left.to_string()));
 }
 
+/// The one call there is: its decision, how it ended, and why.
+fn only_call(dir: &Path) -> [Option<String>; 3] {
+    let filter = Filter { event: Some(DECISION.into()), ..Filter::default() };
+    let [call] = query(&dir.join("journal"), &filter, 10).unwrap().calls.try_into().unwrap();
+    let end = call.completion.unwrap().fields;
+    [call.entry.fields.decision, end.outcome, end.error]
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_because_the_disk_hangs_is_never_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let config = AuditConfig::in_state_dir(dir.path());
+    let journal = JournalConfig { patience: std::time::Duration::from_millis(40), ..config.journal.clone() };
+    let (journal, recovery) = gate.open_journal(journal, Arc::new(SystemClock)).unwrap();
+    let recorder = Recorder::over(journal, &recovery, config, Arc::new(SystemClock)).unwrap();
+    recorder.start(&recovery).unwrap();
+    gate.shut();
+    let receipt = recorder.decision(Delivery::Durable, &event("ann", "a", Verdict::Allow));
+    assert_eq!(receipt.durable().await.unwrap_err().reason(), "JournalStalled");
+    assert_eq!(recorder.healthy().unwrap_err().reason(), "JournalStalled");
+    let late = recorder.decision(Delivery::Durable, &event("ann", "b", Verdict::Allow));
+    assert_eq!(late.durable().await.unwrap_err().reason(), "JournalStalled", "and leaves no record at all");
+
+    gate.open(false);
+    while recorder.healthy().is_err() {
+        tokio::task::yield_now().await;
+    }
+    recorder.close();
+    assert_eq!(only_call(dir.path()), ["allow", "denied", "JournalStalled"].map(|word| Some(word.to_owned())));
+    let report = verify(&dir.path().join("journal"), &Expectation::default()).unwrap();
+    assert_eq!((report.holds(), report.decisions_without_completion), (true, 0));
+    assert_eq!(open(dir.path()).1, 0, "nothing is left open for the next start");
+}
+
+#[tokio::test]
+async fn a_journal_whose_disk_failed_in_between_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let config = AuditConfig::in_state_dir(dir.path());
+    let (journal, recovery) = gate.open_journal(config.journal.clone(), Arc::new(SystemClock)).unwrap();
+    let recorder = Recorder::over(journal, &recovery, config, Arc::new(SystemClock)).unwrap();
+    recorder.start(&recovery).unwrap();
+    for _ in 0..2 {
+        decide(&recorder, &event("ann", "a", Verdict::Deny)).await;
+        gate.shut();
+        let receipt = recorder.decision(Delivery::Durable, &event("ann", "b", Verdict::Deny));
+        while !gate.holds() {
+            tokio::task::yield_now().await;
+        }
+        gate.open(true);
+        assert_eq!(receipt.durable().await.unwrap_err().reason(), "JournalPoisoned");
+        while recorder.healthy().is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    recorder.close();
+    let report = verify(&dir.path().join("journal"), &Expectation::default()).unwrap();
+    assert_eq!((report.findings, report.decisions), (vec![], 2));
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_before_the_record_is_kept_leaves_no_call_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _) = open(dir.path());
+    let mut leaving = Box::pin(recorder.decision(Delivery::Durable, &event("ann", "a", Verdict::Allow)).durable());
+    let polled = futures_util::poll!(&mut leaving);
+    assert!(polled.is_pending(), "no disk is that fast");
+    drop(leaving);
+    recorder.close();
+    assert_eq!(only_call(dir.path()), ["allow", "denied", "CallerGone"].map(|word| Some(word.to_owned())));
+    assert_eq!(open(dir.path()).1, 0);
+}
+
 #[tokio::test]
 async fn a_closed_journal_refuses_durable_decisions_and_counts_the_rest() {
     let dir = tempfile::tempdir().unwrap();
@@ -134,15 +209,24 @@ async fn a_closed_journal_refuses_durable_decisions_and_counts_the_rest() {
     assert!(recorder.healthy().is_err());
 }
 
+/// A clock that steps: two milliseconds forward, and now and then an hour back.
+#[derive(Debug, Default)]
+struct Stepping(std::sync::atomic::AtomicU64);
+
+impl crate::journal::Clock for Stepping {
+    fn unix_ms(&self) -> u64 {
+        let turn = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        1_700_000_000_000 + turn / 5000 - (turn / 1000 % 2) * 3_600_000
+    }
+}
+
 #[test]
-fn ids_are_version_7_distinct_and_sorted_within_a_run() {
+fn ids_are_version_7_distinct_and_sorted_within_a_run_whatever_the_clock_does() {
     let dir = tempfile::tempdir().unwrap();
-    let (recorder, _) = open(dir.path());
+    let config = AuditConfig::in_state_dir(dir.path());
+    let (recorder, _) = Recorder::open(config, Arc::new(Stepping::default())).unwrap();
     let event = event("ann", "a", Verdict::Deny);
-    let ids: Vec<_> = (0..3000).map(|_| recorder.decision(Delivery::BestEffort, &event).id()).collect();
-    let mut distinct = ids.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
-    assert_eq!(distinct.len(), ids.len());
+    let ids: Vec<_> = (0..20_000).map(|_| recorder.decision(Delivery::BestEffort, &event).id()).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "and so distinct");
     assert!(ids.iter().all(|id| AuditId::parse(&id.to_string()) == Some(*id) && id.to_string().as_bytes()[14] == b'7'));
 }

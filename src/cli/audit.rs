@@ -419,6 +419,9 @@ fn checkpoint(args: &Anchor) -> anyhow::Result<ExitCode> {
     let bytes =
         fs::read(&path).with_context(|| format!("there is no checkpoint yet: cannot read {}", path.display()))?;
     let checkpoint = Checkpoint::parse(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+    if !checkpoint.is_signed() {
+        bail!("{} is not signed by the key that it names: it was changed; run portcullis audit verify", path.display());
+    }
     io::stdout().lock().write_all(&checkpoint.to_json())?;
     println!();
     Ok(ExitCode::SUCCESS)

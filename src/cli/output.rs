@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 
+use crate::audit::is_harmful;
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -83,23 +85,43 @@ pub fn cell(text: impl ToString, tone: Tone) -> Cell {
     }
 }
 
-/// Text as it may reach a terminal: control and bidirectional formatting characters, which an upstream or a caller may
-/// have chosen, are shown escaped.
+/// Text as it may reach a terminal: control, formatting and hidden characters, which an upstream or a caller may have
+/// chosen, are shown escaped.
 pub fn printable(text: &str) -> String {
-    let hostile = |c: char| {
-        (c.is_control() && c != '\n')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let hostile = |c: char| is_harmful(c) && c != '\n';
     text.chars().flat_map(|c| if hostile(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// JSON whose strings hold none of those characters as they are: it reads back the same, and may be looked at.
+fn json<T: Serialize>(answer: &T) -> Result<String, serde_json::Error> {
+    use std::fmt::Write as _;
+    let text = serde_json::to_string_pretty(answer)?;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // What is left of them stands in strings, and in the basic plane: four digits. Writing to a string cannot fail.
+        match is_harmful(c) && c != '\n' {
+            true => write!(out, "\\u{:04x}", u32::from(c)).unwrap_or_default(),
+            false => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+fn rendered<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Table => table(answer),
+        Format::Json => json(answer)?,
+        Format::Yaml => {
+            let text = serde_saphyr::to_string(answer)?;
+            // JSON is YAML too, and has an escape for all of them.
+            if text.chars().any(|c| is_harmful(c) && c != '\n') { json(answer)? } else { text }
+        }
+    })
 }
 
 /// Prints `answer` as JSON or YAML, or what `table` draws of it.
 pub fn print<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-    let text = match format {
-        Format::Table => table(answer),
-        Format::Json => serde_json::to_string_pretty(answer)?,
-        Format::Yaml => serde_saphyr::to_string(answer)?,
-    };
+    let text = rendered(format, answer, table)?;
     let mut out = io::stdout().lock();
     // A closed pipe (`| head`) is the reader's choice and no failure.
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
@@ -139,5 +161,18 @@ mod tests {
     fn hostile_text_cannot_move_the_cursor_or_turn_the_line() {
         assert_eq!(printable("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert_eq!(printable("prénom 名前"), "prénom 名前");
+        assert_eq!(printable("a\u{9b}31m\u{200b}\u{2028}"), "a\\u{9b}31m\\u{200b}\\u{2028}");
+    }
+
+    #[test]
+    fn hostile_text_reads_back_from_what_scripts_get_and_cannot_mislead_who_looks_at_it() {
+        let answer =
+            std::collections::BTreeMap::from([("k\u{202e}", "\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff} \u{1b} é \n \\")]);
+        for format in [Format::Json, Format::Yaml] {
+            let text = rendered(format, &answer, |_| String::new()).unwrap();
+            assert_eq!(printable(&text), text, "{format:?}");
+            let read: std::collections::BTreeMap<String, String> = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read["k\u{202e}"], answer["k\u{202e}"], "{format:?}: {text}");
+        }
     }
 }

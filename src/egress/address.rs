@@ -146,6 +146,13 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// Whether it names a single address.
+    pub fn is_one_address(self) -> bool {
+        self.prefix == if self.base.is_ipv4() { 32 } else { 128 }
+    }
+}
+
 impl FromStr for Cidr {
     type Err = CidrError;
 

@@ -189,10 +189,11 @@ pub(crate) fn egress_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> 
     None
 }
 
-/// The innermost message: the outer ones only say "client error".
+/// The innermost message that is the HTTP library's or the system's: the outer ones only say "client error", and what
+/// lies deeper repeats what the peer said in parting (RFC 9113 section 6.8), which may be a credential that it was sent.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(inner) = cause.source() {
+    while let Some(inner) = cause.source().filter(|inner| inner.is::<hyper::Error>() || inner.is::<std::io::Error>()) {
         cause = inner;
     }
     cause.to_string()

@@ -38,7 +38,7 @@ pub enum AllowPrivate {
     /// Loopback, RFC 1918, shared (RFC 6598) and unique local (RFC 4193) addresses; not link-local ones, where clouds
     /// serve instance credentials: those need their range named.
     Private,
-    /// Whatever lies in one of these ranges.
+    /// Whatever lies in one of these ranges; addresses where clouds serve instance credentials only if named alone.
     Ranges(Vec<Cidr>),
 }
 
@@ -128,9 +128,8 @@ impl Policy {
     /// If it may not, why.
     pub fn check(&self, ip: IpAddr) -> Result<(), Forbidden> {
         let embedded = address::embedded_v4(ip).map(IpAddr::V4);
-        let within = |ranges: &[Cidr]| {
-            ranges.iter().any(|range| range.contains(ip) || embedded.is_some_and(|ip| range.contains(ip)))
-        };
+        let holds = |range: &Cidr| range.contains(ip) || embedded.is_some_and(|ip| range.contains(ip));
+        let within = |ranges: &[Cidr]| ranges.iter().any(holds);
         if within(&self.denied) {
             return Err(Forbidden::Closed);
         }
@@ -138,6 +137,10 @@ impl Policy {
         let open = match &self.allow_private {
             AllowPrivate::Never => false,
             AllowPrivate::Private => internal.is_private(),
+            // Some lie inside ranges that are opened for other reasons: nobody who opened those meant them.
+            AllowPrivate::Ranges(ranges) if internal == Internal::Metadata => {
+                ranges.iter().any(|range| range.is_one_address() && holds(range))
+            }
             AllowPrivate::Ranges(ranges) => within(ranges),
         };
         if open { Ok(()) } else { Err(Forbidden::Internal(internal)) }
@@ -231,6 +234,20 @@ mod tests {
         for ip in ["127.0.0.1", "192.168.0.1", "11.0.0.0", "fd13::9", "169.254.169.253"] {
             assert_eq!(open.check(ip.parse().unwrap()).is_ok(), ip == "11.0.0.0", "{ip}");
         }
+    }
+
+    #[test]
+    fn a_range_never_opens_a_metadata_service_by_the_way() {
+        let open = policy("10.0.0.0/8,fd00::/8,100.64.0.0/10,169.254.0.0/16,168.63.0.0/16");
+        for ip in ["10.1.2.3", "fd12::9", "100.64.1.1", "169.254.1.1"] {
+            assert_eq!(open.check(ip.parse().unwrap()), Ok(()), "{ip}");
+        }
+        let metadata =
+            ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "::ffff:169.254.169.254"];
+        for ip in metadata {
+            assert_eq!(open.check(ip.parse().unwrap()), Err(Forbidden::Internal(Internal::Metadata)), "{ip}");
+        }
+        assert_eq!(policy("fd00:ec2::254/128").check("fd00:ec2::254".parse().unwrap()), Ok(()), "named itself");
     }
 
     #[test]

@@ -160,3 +160,19 @@ impl Resolve for Scripted {
         Box::pin(async move { Ok(answer) })
     }
 }
+
+/// What a server needs to be `name`, and the certificate that vouches for it.
+pub(crate) fn tls_for(name: &str) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let certs = rustls::pki_types::CertificateDer::from(made.cert.der().to_vec());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certs], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}

@@ -4,6 +4,8 @@
 //! sound size; a (key id, algorithm) names at most one key. Key types that are not understood are skipped, as RFC 7517
 //! section 5 asks; a document with private or shared-secret members is refused whole.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -157,17 +159,33 @@ pub(super) enum NoKey {
     Ambiguous,
 }
 
+/// The ids of all keys of a JWKS document, of whatever use, if [`KeySetParsed::parse`] would accept it for any algorithms.
+pub fn key_ids(jwks: &str) -> Result<BTreeSet<String>, KeySetError> {
+    let listed = listed(jwks)?;
+    KeySetParsed::of(&listed, &Algorithm::ALL)?;
+    Ok(listed.iter().filter_map(|jwk| jwk.get("kid")?.as_str()).map(str::to_owned).collect())
+}
+
+/// The members of `keys`.
+fn listed(jwks: &str) -> Result<Vec<Value>, KeySetError> {
+    if jwks.len() > MAX_JWKS_BYTES {
+        return Err(KeySetError::TooLarge);
+    }
+    let mut document = json::object(jwks.as_bytes())?;
+    match document.remove("keys") {
+        Some(Value::Array(listed)) if listed.len() <= MAX_KEYS => Ok(listed),
+        Some(Value::Array(_)) => Err(KeySetError::TooManyKeys),
+        _ => Err(KeySetError::Shape),
+    }
+}
+
 impl KeySetParsed {
     /// Parses a JWKS document and keeps the keys that can verify one of `algorithms`.
     pub fn parse(jwks: &str, algorithms: &[Algorithm]) -> Result<KeySetParsed, KeySetError> {
-        if jwks.len() > MAX_JWKS_BYTES {
-            return Err(KeySetError::TooLarge);
-        }
-        let document = json::object(jwks.as_bytes())?;
-        let listed = document.get("keys").and_then(Value::as_array).ok_or(KeySetError::Shape)?;
-        if listed.len() > MAX_KEYS {
-            return Err(KeySetError::TooManyKeys);
-        }
+        Self::of(&listed(jwks)?, algorithms)
+    }
+
+    fn of(listed: &[Value], algorithms: &[Algorithm]) -> Result<KeySetParsed, KeySetError> {
         let mut keys: Vec<PreparedKey> = Vec::new();
         for (index, listed) in listed.iter().enumerate() {
             let jwk = listed.as_object().ok_or(KeySetError::Shape)?;

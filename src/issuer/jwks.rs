@@ -1,24 +1,25 @@
 //! The key sets of other issuers: fetched in the background, kept, and given up when too old.
 //!
 //! Invariant: no caller of the gateway can make it fetch more often than once per window, whatever key ids it invents;
-//! a failure leaves the last good set in use until [`KeySet::valid_until`], and nothing after that.
+//! a failure leaves the last good set in use until [`KeySet::valid_until`], and nothing after that. Only an issuer that
+//! publishes private keys is not believed from then on.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::CACHE_CONTROL;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::metadata::{self, Refused};
 use super::schedule::{Schedule, Timing};
 use crate::egress::{FetchError, Fetched, Fetcher, Limits};
 use crate::generated::authority::KeySet;
+use crate::identity::keys::{KeySetError, MAX_JWKS_BYTES, key_ids};
+use crate::oauth::DocumentError;
+use crate::oauth::json::JsonError;
+use crate::oauth::server_metadata::{ServerMetadata, discovery_urls};
 
-const MAX_BYTES: usize = 512 * 1024;
-const MAX_KEYS: usize = 100;
 /// Key ids longer than this are nobody's.
 const MAX_KID: usize = 256;
 /// How many key ids are remembered as unknown, and for how long.
@@ -72,17 +73,19 @@ pub enum JwksError {
         url: String,
     },
     /// A metadata document was found that is not usable.
-    #[error("the metadata at {url} is not a JSON object with issuer and jwks_uri")]
+    #[error("the metadata at {url} cannot be used: {cause}")]
     Malformed {
         /// Where it was found.
         url: String,
+        /// What is wrong with it.
+        cause: DocumentError,
     },
     /// The key set could not be fetched.
     #[error("the key set could not be fetched: {0}")]
     Keys(FetchError),
-    /// The key set is not one, or is too large.
-    #[error("the document at jwks_uri is not a JSON Web Key Set of at most {MAX_KEYS} keys")]
-    KeySet,
+    /// The key set is not acceptable.
+    #[error("the document at jwks_uri cannot be used: {0}")]
+    KeySet(KeySetError),
 }
 
 impl JwksError {
@@ -94,8 +97,13 @@ impl JwksError {
             JwksError::OtherIssuer { .. } => "IssuerMismatch",
             JwksError::Malformed { .. } => "IssuerMetadataMalformed",
             JwksError::Keys(_) => "KeySetUnavailable",
-            JwksError::KeySet => "KeySetMalformed",
+            JwksError::KeySet(cause) => cause.reason(),
         }
+    }
+
+    /// Whether the last good set must not be used either: private keys lie open, and they may be those of that set.
+    fn is_fatal(&self) -> bool {
+        matches!(self, JwksError::KeySet(KeySetError::SecretMembers { .. }))
     }
 }
 
@@ -249,12 +257,16 @@ impl JwksSource {
             }
             Err(error) => {
                 inner.schedule.fail(now, &self.shared.timing, jitter());
+                if error.is_fatal() {
+                    inner.kids.clear();
+                }
                 tracing::warn!(issuer = %self.shared.issuer, reason = error.reason(), %error, "keys not refreshed");
                 (None, Some(error))
             }
         };
         self.shared.state.send_modify(|state| {
-            state.key_set = key_set.or(state.key_set.take());
+            let kept = state.key_set.take().filter(|_| !failure.as_ref().is_some_and(JwksError::is_fatal));
+            state.key_set = key_set.or(kept);
             state.failure = failure;
             state.attempts += 1;
         });
@@ -263,7 +275,7 @@ impl JwksSource {
     async fn fetch(&self) -> Result<(KeySet, BTreeSet<String>, Duration), JwksError> {
         let jwks_uri = self.discover().await?;
         let fetched = self.get(&jwks_uri).await.map_err(JwksError::Keys)?;
-        let (jwks, kids) = parse(&fetched.body)?;
+        let (jwks, kids) = parse(&fetched.body).map_err(JwksError::KeySet)?;
         let cache_control = fetched.headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
         let fresh = self.shared.timing.freshness(cache_control);
         let lifetime = i64::try_from((fresh + self.shared.timing.max_stale).as_secs()).unwrap_or(i64::MAX);
@@ -275,13 +287,13 @@ impl JwksSource {
     /// another is reported in preference to locations that do not answer: it is what a person has to mend.
     async fn discover(&self) -> Result<String, JwksError> {
         let mut failure = None;
-        for url in metadata::locations(&self.shared.issuer) {
+        for url in discovery_urls(&self.shared.issuer).map_err(|_| JwksError::Issuer)? {
             let error = match self.get(&url).await {
                 Err(error) => JwksError::Metadata(error),
-                Ok(fetched) => match metadata::jwks_uri(&fetched.body, &self.shared.issuer) {
+                Ok(fetched) => match keys_of(&fetched.body, &self.shared.issuer) {
                     Ok(jwks_uri) => return Ok(jwks_uri),
-                    Err(Refused::OtherIssuer) => JwksError::OtherIssuer { url },
-                    Err(Refused::Malformed | Refused::NoKeys) => JwksError::Malformed { url },
+                    Err(DocumentError::Mismatch { .. }) => JwksError::OtherIssuer { url },
+                    Err(cause) => JwksError::Malformed { url, cause },
                 },
             };
             if !matches!(failure, Some(JwksError::OtherIssuer { .. } | JwksError::Malformed { .. })) {
@@ -292,26 +304,22 @@ impl JwksSource {
     }
 
     async fn get(&self, url: &str) -> Result<Fetched, FetchError> {
-        self.shared.fetcher.get(url, Limits { max_bytes: MAX_BYTES, timeout: self.shared.timing.fetch_timeout }).await
+        self.shared
+            .fetcher
+            .get(url, Limits { max_bytes: MAX_JWKS_BYTES, timeout: self.shared.timing.fetch_timeout })
+            .await
     }
 }
 
+/// Where a document that speaks for `issuer` says that its keys are.
+fn keys_of(document: &[u8], issuer: &str) -> Result<String, DocumentError> {
+    ServerMetadata::parse(document, issuer)?.jwks_uri.ok_or(DocumentError::Missing("jwks_uri"))
+}
+
 /// A document as text, and the ids of its keys. Which keys fit a token is judged where tokens are.
-fn parse(document: &[u8]) -> Result<(String, BTreeSet<String>), JwksError> {
-    #[derive(Deserialize)]
-    struct Document {
-        keys: Vec<Key>,
-    }
-    #[derive(Deserialize)]
-    struct Key {
-        kid: Option<String>,
-    }
-    let text = std::str::from_utf8(document).map_err(|_| JwksError::KeySet)?;
-    let document: Document = serde_json::from_str(text).map_err(|_| JwksError::KeySet)?;
-    if document.keys.len() > MAX_KEYS {
-        return Err(JwksError::KeySet);
-    }
-    Ok((text.to_owned(), document.keys.into_iter().filter_map(|key| key.kid).collect()))
+fn parse(document: &[u8]) -> Result<(String, BTreeSet<String>), KeySetError> {
+    let text = std::str::from_utf8(document).map_err(|_| KeySetError::Json(JsonError::Malformed))?;
+    Ok((text.to_owned(), key_ids(text)?))
 }
 
 /// Uniform in 0..=1.

@@ -4,7 +4,6 @@
 //! after its time; the local authority hands out no token that it has not recorded, and its key leaves it never.
 
 mod jwks;
-mod metadata;
 mod mint;
 mod revoke;
 mod schedule;

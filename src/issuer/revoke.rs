@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::mint::MAX_LIFETIME_SECONDS;
-use super::store::{Folder, IssuerError, LocalAuthority, REVOKED, io_error};
+use super::mint::{KEEP_EXPIRED_SECONDS, MAX_LIFETIME_SECONDS};
+use super::store::{Folder, IssuerError, LocalAuthority, REVOKED, TokenRecord, io_error};
 use crate::generated::authority::Revocation;
 
 const MAX_REVOCATIONS: usize = 100_000;
@@ -39,29 +39,26 @@ impl LocalAuthority {
             return Err(IssuerError::Request { field: "issuedBefore", why: "lies in the future (is it in seconds?)" });
         }
         let _lock = self.folder.lock()?;
-        let longest = i64::from(MAX_LIFETIME_SECONDS) + SKEW_SECONDS;
         let records = self.list()?;
-        let (affects, until) = match what {
-            Revocation::Token { jti } => match records.iter().find(|record| record.jti == *jti) {
-                Some(record) => (true, record.expires_at + SKEW_SECONDS),
-                None => (false, now + longest),
-            },
-            Revocation::Subject { subject, issued_before } => {
-                let hit = records.iter().any(|r| r.subject == *subject && r.issued_at < *issued_before);
-                (hit, issued_before + longest)
-            }
-        };
         let mut list = self.revoked()?;
-        list.retain(|entry| entry.until > now);
-        if list.iter().any(|entry| covers(&entry.what, what)) {
-            return Ok(affects);
+        // Kept for longer than they matter: the clock may be ahead now and put right later.
+        list.retain(|entry| entry.until + KEEP_EXPIRED_SECONDS > now);
+        let (affects, added) = entries(what, &records, now);
+        let before = list.len();
+        let mut changed = false;
+        for new in added {
+            if !list.iter().any(|entry| covers(&entry.what, &new.what)) {
+                list.retain(|entry| !covers(&new.what, &entry.what));
+                list.push(new);
+                changed = true;
+            }
         }
-        list.retain(|entry| !covers(what, &entry.what));
-        if list.len() >= MAX_REVOCATIONS {
+        if list.len() > MAX_REVOCATIONS.max(before) {
             return Err(IssuerError::Full { what: "revocations", limit: MAX_REVOCATIONS });
         }
-        list.push(Revoked { what: what.clone(), at: now, until });
-        self.folder.write_list(REVOKED, &list)?;
+        if changed {
+            self.folder.write_list(REVOKED, &list)?;
+        }
         Ok(affects)
     }
 
@@ -76,6 +73,32 @@ impl LocalAuthority {
     /// Follows the list; the first [`RevocationWatch::poll`] yields it as it is.
     pub fn watch(&self) -> RevocationWatch {
         RevocationWatch { folder: self.folder.clone(), seen: None }
+    }
+}
+
+/// What is to stand on the list, and whether a token on record is affected.
+fn entries(what: &Revocation, records: &[TokenRecord], now: i64) -> (bool, Vec<Revoked>) {
+    let longest = i64::from(MAX_LIFETIME_SECONDS) + SKEW_SECONDS;
+    let entry = |until: i64| Revoked { what: what.clone(), at: now, until };
+    let of_token = |record: &TokenRecord| Revoked {
+        what: Revocation::Token { jti: record.jti.clone() },
+        at: now,
+        until: record.expires_at + SKEW_SECONDS,
+    };
+    match what {
+        Revocation::Token { jti } => match records.iter().find(|record| record.jti == *jti) {
+            Some(record) => (true, vec![of_token(record)]),
+            None => (false, vec![entry(now + longest)]),
+        },
+        Revocation::Subject { subject, issued_before } => {
+            let theirs = || records.iter().filter(|record| record.subject == *subject);
+            // Whoever revokes all until now means those too that a clock which was ahead dated later.
+            let ahead = theirs().filter(|record| *issued_before >= now && record.issued_at >= *issued_before);
+            let mut added: Vec<_> = ahead.map(of_token).collect();
+            let affects = !added.is_empty() || theirs().any(|record| record.issued_at < *issued_before);
+            added.push(entry(issued_before + longest));
+            (affects, added)
+        }
     }
 }
 
@@ -198,11 +221,26 @@ mod tests {
         assert_eq!(authority.revocations().unwrap().len(), 2);
         authority.revoke(&subject("ada", NOW + 50), NOW + 10).unwrap();
         assert_eq!(authority.revocations().unwrap(), [token(&issued.record.jti), subject("ada", NOW + 50)]);
-        // The token has expired, so its entry goes; the subject's stays, since 90-day tokens may exist.
-        let later = NOW + 3600 + SKEW_SECONDS + 1;
+        // The token has long expired, so its entry goes; the subject's stays, since 90-day tokens may exist.
+        let later = NOW + 3600 + SKEW_SECONDS + KEEP_EXPIRED_SECONDS + 1;
         authority.revoke(&token("x"), later).unwrap();
         assert_eq!(authority.revocations().unwrap(), [subject("ada", NOW + 50), token("x")]);
         assert!(authority.revoke(&subject("ada", later * 1000), later).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_frees_no_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = authority(dir.path());
+        // An hour ahead, and then put right.
+        let early = authority.issue(&request("ada"), NOW + 3600).unwrap().record;
+        assert!(authority.revoke(&subject("ada", NOW + 1), NOW).unwrap(), "the token from the future is meant too");
+        let listed = authority.revocations().unwrap();
+        assert!(listed.contains(&token(&early.jti)) && listed.contains(&subject("ada", NOW + 1)), "{listed:?}");
+        assert!(!authority.revoke(&subject("ada", NOW - 10), NOW).unwrap(), "what is about the past is about the past");
+        // Ahead again by a week, when that token and its revocation have long had their time.
+        authority.revoke(&token("other"), early.expires_at + 7 * 86_400).unwrap();
+        assert!(authority.revocations().unwrap().contains(&token(&early.jti)), "the clock may be put right once more");
     }
 
     #[test]

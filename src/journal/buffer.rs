@@ -1,7 +1,8 @@
 //! Where producers and the writer meet: one buffer under one short lock, and one wake-up list per batch.
 //!
 //! Invariant: the lock is held for a copy of the record and never for hashing or I/O, and what the writer takes is taken
-//! whole: the records of a batch share one fate.
+//! whole: the records of a batch share one fate. Nobody waits longer than the disk is given: one watcher for all waits
+//! ([`Shared::watch`]) tells them, so that a call needs no timer of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::segment::{Kind, PREFIX, SUFFIX, push_frame};
-use super::{JournalError, STALL, SyncPolicy};
+use super::{JournalConfig, JournalError, SyncPolicy};
 
 /// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,6 +26,9 @@ pub enum Room {
     Half,
     /// All of the buffer: for records that follow from one that was waited for.
     Whole,
+    /// Always: for the record that takes back one whose fate is open. There is one at most for each record that was
+    /// let in, and it is the shorter of the two.
+    Owed,
 }
 
 /// Sums since the journal was opened.
@@ -34,7 +38,7 @@ pub struct Counters {
     pub written: u64,
     /// Records that were offered without waiting and had no room, or were lost with their batch.
     pub dropped: u64,
-    /// Records that were waited for and refused, or lost with their batch.
+    /// Records that were waited for and refused, lost with their batch, or not on disk in time.
     pub failed: u64,
     /// Syncs done.
     pub syncs: u64,
@@ -90,15 +94,19 @@ struct Waiters {
 }
 
 impl Batch {
-    /// Tells everyone who waits.
-    pub(super) fn complete(&self, result: Result<(), JournalError>) {
+    /// Tells everyone who waits. The first word holds: `false` if they were told before.
+    pub(super) fn complete(&self, result: Result<(), JournalError>) -> bool {
         let mut waiters = lock(&self.waiters);
+        if self.state.load(Ordering::Acquire) != PENDING {
+            return false;
+        }
         let state = if result.is_ok() { COMMITTED } else { LOST };
         waiters.error = result.err();
         self.state.store(state, Ordering::Release);
         let wakers = std::mem::take(&mut waiters.wakers);
         drop(waiters);
         wakers.into_iter().for_each(Waker::wake);
+        true
     }
 }
 
@@ -168,6 +176,19 @@ struct Buffer {
     batch: Arc<Batch>,
     down: Option<JournalError>,
     closing: bool,
+    /// What the writer is at; none while it waits for work.
+    work: Option<UnderWay>,
+    /// That work has lasted longer than the disk is given, and everyone who waited was told.
+    stalled: bool,
+    /// The writer is no more.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    since: Instant,
+    batch: Arc<Batch>,
+    waiting: usize,
 }
 
 /// What the writer is asked to do next.
@@ -191,9 +212,7 @@ pub(super) struct Taken {
 impl Drop for Taken {
     /// A writer that ends in a panic must not leave calls waiting for ever.
     fn drop(&mut self) {
-        if self.batch.state.load(Ordering::Acquire) == PENDING {
-            self.batch.complete(Err(JournalError::Closed));
-        }
+        self.batch.complete(Err(JournalError::Closed));
     }
 }
 
@@ -202,38 +221,39 @@ impl Drop for Taken {
 pub(super) struct Shared {
     buffer: Mutex<Buffer>,
     wake: Condvar,
+    /// Told when the disk stalls and when the writer ends.
+    turn: Condvar,
     in_flight: AtomicUsize,
     /// Copy of `Buffer::waiting` that a departing call reads without the lock.
     waiting: AtomicUsize,
     pub(super) sums: Sums,
-    begun: Instant,
-    /// Since when the writer is at work, in milliseconds after `begun`; 0 while it waits for work.
-    busy_since: AtomicU64,
     policy: SyncPolicy,
+    patience: Duration,
     buffer_bytes: usize,
     max_record: usize,
 }
 
 impl Shared {
-    pub(super) fn new(policy: SyncPolicy, buffer_bytes: usize, max_record: usize) -> Self {
+    pub(super) fn new(config: &JournalConfig) -> Self {
         Self {
             buffer: Mutex::default(),
             wake: Condvar::new(),
+            turn: Condvar::new(),
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             sums: Sums::default(),
-            begun: Instant::now(),
-            busy_since: AtomicU64::new(0),
-            policy,
-            buffer_bytes,
-            max_record,
+            policy: config.sync,
+            patience: config.patience,
+            buffer_bytes: config.buffer_bytes,
+            max_record: config.max_record_bytes,
         }
     }
 
     /// Takes a record that somebody will wait for.
     pub(super) fn append(&self, payload: &[u8]) -> Result<Ticket, JournalError> {
         let mut buffer = lock(&self.buffer);
-        if let Err(error) = self.admit(&buffer, payload, self.buffer_bytes) {
+        let admitted = stalled(&buffer).and_then(|()| self.admit(&buffer, payload, self.buffer_bytes));
+        if let Err(error) = admitted {
             drop(buffer);
             Sums::add(&self.sums.failed, 1);
             return Err(error);
@@ -259,6 +279,7 @@ impl Shared {
         let limit = match room {
             Room::Half => self.buffer_bytes / 2,
             Room::Whole => self.buffer_bytes,
+            Room::Owed => usize::MAX,
         };
         let mut buffer = lock(&self.buffer);
         let admitted = self.admit(&buffer, payload, limit).is_ok();
@@ -299,35 +320,77 @@ impl Shared {
     }
 
     /// Waits for work, at most until `tick`. `reuse` becomes the next buffer.
-    pub(super) fn next(&self, tick: Instant, reuse: Vec<u8>) -> Work {
-        self.busy_since.store(0, Ordering::Relaxed);
-        let work = self.wait_for_work(tick, reuse);
-        self.busy_since.store(self.elapsed_ms().max(1), Ordering::Relaxed);
-        work
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn wait_for_work(&self, tick: Instant, mut reuse: Vec<u8>) -> Work {
+    pub(super) fn next(&self, tick: Instant, mut reuse: Vec<u8>) -> Work {
         reuse.clear();
         let mut buffer = lock(&self.buffer);
-        loop {
+        buffer.work = None;
+        if std::mem::take(&mut buffer.stalled) {
+            tracing::info!("the journal's disk answers again");
+        }
+        let work = loop {
             let now = Instant::now();
             if buffer.closing {
-                return Work::Close(self.take(&mut buffer, reuse));
+                break Work::Close(self.take(&mut buffer, reuse));
             }
             let ready_at = self.ready_at(&buffer, now);
             if ready_at.is_some_and(|at| at <= now) {
-                return Work::Batch(self.take(&mut buffer, reuse));
+                break Work::Batch(self.take(&mut buffer, reuse));
             }
             if tick <= now {
-                return Work::Tick;
+                break Work::Tick;
             }
             let until = ready_at.map_or(tick, |at| at.min(tick));
             let wait = until.saturating_duration_since(now).max(Duration::from_micros(1));
             buffer = self.wake.wait_timeout(buffer, wait).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        let (batch, waiting) = match &work {
+            Work::Batch(taken) | Work::Close(taken) => (Arc::clone(&taken.batch), taken.waiting),
+            Work::Tick => (Arc::default(), 0),
+        };
+        buffer.work = Some(UnderWay { since: Instant::now(), batch, waiting });
+        work
+    }
+
+    /// Looks after the writer until it ends: a disk that does not answer must not hold calls for ever. Those who wait
+    /// are refused and nobody may begin to wait until it answers again. Their records stay where they are and may reach
+    /// the disk later: whoever was refused says so in a record behind them ([`Room::Owed`]).
+    pub(super) fn watch(&self) {
+        let mut buffer = lock(&self.buffer);
+        while !buffer.ended {
+            let late = self.late(&mut buffer);
+            if !late.is_empty() {
+                drop(buffer);
+                self.turn.notify_all();
+                self.give_up(&late);
+                buffer = lock(&self.buffer);
+                continue;
+            }
+            let look = (self.patience / 8).max(Duration::from_millis(1));
+            buffer = self.turn.wait_timeout(buffer, look).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Those whose wait has become too long: what the writer is at, and what waits behind it.
+    fn late(&self, buffer: &mut Buffer) -> Vec<(Arc<Batch>, usize)> {
+        let Some(work) = buffer.work.as_mut().filter(|work| !buffer.stalled && work.since.elapsed() > self.patience)
+        else {
+            return Vec::new();
+        };
+        let written = (Arc::clone(&work.batch), std::mem::take(&mut work.waiting));
+        buffer.stalled = true;
+        buffer.first_waiter = None;
+        self.waiting.store(0, Ordering::Relaxed);
+        vec![written, (std::mem::take(&mut buffer.batch), std::mem::take(&mut buffer.waiting))]
+    }
+
+    /// Tells them, without the lock: what a waker does is the caller's own.
+    fn give_up(&self, late: &[(Arc<Batch>, usize)]) {
+        let error = JournalError::Stalled { seconds: self.patience.as_secs() };
+        tracing::error!(%error, "calls that must be recorded are refused until it answers");
+        for (batch, waiting) in late {
+            if batch.complete(Err(error.clone())) {
+                Sums::add(&self.sums.failed, count(*waiting));
+            }
         }
     }
 
@@ -367,9 +430,10 @@ impl Shared {
 
     /// Tells everyone in a batch that it is lost, and counts them.
     pub(super) fn lose(&self, taken: &Taken, error: &JournalError) {
-        Sums::add(&self.sums.failed, count(taken.waiting));
         Sums::add(&self.sums.dropped, count(taken.records - taken.waiting));
-        taken.batch.complete(Err(error.clone()));
+        if taken.batch.complete(Err(error.clone())) {
+            Sums::add(&self.sums.failed, count(taken.waiting));
+        }
     }
 
     /// Accepts records again.
@@ -382,23 +446,39 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// The writer's last word: refuses everything, and lets go of those who wait for its end.
+    pub(super) fn end(&self) {
+        self.refuse(&JournalError::Closed);
+        lock(&self.buffer).ended = true;
+        self.turn.notify_all();
+    }
+
+    /// Waits until the writer has ended; `false` if it cannot, because the disk does not answer.
+    pub(super) fn wait_for_end(&self) -> bool {
+        let waits = |buffer: &mut Buffer| !buffer.ended && !buffer.stalled;
+        let waited = self.turn.wait_while(lock(&self.buffer), waits);
+        waited.unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     pub(super) fn healthy(&self) -> Result<(), JournalError> {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        let stalled = if since == 0 { 0 } else { self.elapsed_ms().saturating_sub(since) };
-        if u128::from(stalled) > STALL.as_millis() {
-            return Err(JournalError::Stalled { seconds: stalled / 1000 });
-        }
         let buffer = lock(&self.buffer);
         match &buffer.down {
             Some(error) => Err(error.clone()),
             None if buffer.closing => Err(JournalError::Closed),
-            None => Ok(()),
+            None => stalled(&buffer),
         }
     }
 
     pub(super) fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight { shared: Arc::clone(self) }
+    }
+}
+
+fn stalled(buffer: &Buffer) -> Result<(), JournalError> {
+    match &buffer.work {
+        Some(work) if buffer.stalled => Err(JournalError::Stalled { seconds: work.since.elapsed().as_secs() }),
+        _ => Ok(()),
     }
 }
 
@@ -439,7 +519,11 @@ mod tests {
     /// A policy whose clock never strikes: only counts decide.
     fn shared(at: usize) -> Arc<Shared> {
         let never = Duration::from_secs(3600);
-        Arc::new(Shared::new(SyncPolicy { at, linger: never, lazy: never }, 1 << 20, 1 << 10))
+        with(SyncPolicy { at, linger: never, lazy: never })
+    }
+
+    fn with(sync: SyncPolicy) -> Arc<Shared> {
+        Arc::new(Shared::new(&JournalConfig { sync, ..JournalConfig::new("", "") }))
     }
 
     fn taken(shared: &Shared) -> Option<(usize, usize)> {
@@ -475,7 +559,7 @@ mod tests {
 
     #[test]
     fn it_is_time_after_the_linger_and_without_guards_at_once() {
-        let shared = Arc::new(Shared::new(SyncPolicy { linger: Duration::ZERO, ..SyncPolicy::default() }, 1 << 20, 99));
+        let shared = with(SyncPolicy { linger: Duration::ZERO, ..SyncPolicy::default() });
         let _others = [shared.enter(), shared.enter()];
         let _ticket = shared.append(b"a").unwrap();
         assert_eq!(taken(&shared), Some((1, 1)));

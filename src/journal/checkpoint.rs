@@ -15,6 +15,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::chain::Head;
+use super::storage::sync_parent;
 
 /// The key that signs checkpoints. Its file is the journal's identity: keep it out of reach of tenants.
 pub struct SigningKey {
@@ -60,7 +61,7 @@ impl SigningKey {
     }
 }
 
-/// Writes a new file that only its owner may read, whole or not at all.
+/// Writes a new file that only its owner may read, whole or not at all, and there to stay.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
@@ -70,7 +71,8 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    sync_parent(path)
 }
 
 /// A key that everybody may read or write is not a key. Rights of the group are taken away instead: Kubernetes gives

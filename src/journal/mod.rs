@@ -17,6 +17,10 @@
 //! [`SyncPolicy::linger`] after the first began to wait. Records that nobody waits for ride along, or go after
 //! [`SyncPolicy::lazy`].
 //!
+//! **A disk that hangs** answers neither way. After [`JournalConfig::patience`] everyone who waits is refused, and the
+//! fate of their records is open: they may be on disk when it answers again. Until then nobody may begin to wait, and
+//! what nobody waits for is still taken in, behind them.
+//!
 //! **Segments.** Written in place over zeros that were synced ahead of use: appending to a growing file costs twice the
 //! CPU per sync. A closed segment is trimmed to what it holds and later deleted, never reused, since a reader may have
 //! it open.
@@ -30,6 +34,8 @@ mod segment;
 mod storage;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -96,6 +102,9 @@ pub struct JournalConfig {
     pub buffer_bytes: usize,
     /// When to sync.
     pub sync: SyncPolicy,
+    /// How long the disk may take for what it was given. Then everyone who waits is refused, and a close does not wait
+    /// for it any longer.
+    pub patience: Duration,
     /// A new segment after so long.
     pub rotate_every: Duration,
     /// A checkpoint after so long, also when nothing happened: that proves silence.
@@ -116,6 +125,7 @@ impl JournalConfig {
             max_record_bytes: 1 << 20,
             buffer_bytes: 8 << 20,
             sync: SyncPolicy::default(),
+            patience: Duration::from_secs(5),
             rotate_every: Duration::from_secs(3600),
             checkpoint_every: Duration::from_secs(10),
             retain_bytes: 10 << 30,
@@ -154,7 +164,7 @@ pub enum JournalError {
     /// More records wait than the buffer holds.
     #[error("the journal's buffer is full: its disk is slower than the calls")]
     Busy,
-    /// The disk has not answered for [`STALL`]. Those who wait keep waiting; their callers' deadlines are theirs.
+    /// The disk has not answered for [`JournalConfig::patience`]. A record that was waited for may reach it later.
     #[error("the journal's disk has not answered a write or sync for {seconds} seconds")]
     Stalled {
         /// How long.
@@ -194,13 +204,15 @@ impl JournalError {
         }
     }
 
+    /// Whether the record may come to be in the journal all the same.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Stalled { .. })
+    }
+
     fn io(what: &'static str, error: &std::io::Error) -> Self {
         Self::Io { what, detail: error.to_string().into() }
     }
 }
-
-/// A write or sync that takes longer is told by [`Journal::healthy`].
-pub const STALL: Duration = Duration::from_secs(5);
 
 fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;

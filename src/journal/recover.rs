@@ -40,7 +40,6 @@ pub(super) struct Found {
 }
 
 pub(super) fn recover(dir: &Path) -> Result<Found, ReadError> {
-    let instance = instance(dir).map_err(|error| ReadError::Io { path: dir.join("instance"), error })?;
     let files = list(dir).map_err(|error| ReadError::Io { path: dir.to_owned(), error })?;
     let mut segments = Vec::new();
     let mut damaged_segments = Vec::new();
@@ -51,6 +50,8 @@ pub(super) fn recover(dir: &Path) -> Result<Found, ReadError> {
             Err(error) => return Err(error),
         }
     }
+    let known = segments.last().map(|(_, segment)| segment.header().instance);
+    let instance = instance(dir, known).map_err(|error| ReadError::Io { path: dir.join("instance"), error })?;
     let closed = closed(&segments);
     let mut found = Found {
         recovery: Recovery {
@@ -117,14 +118,15 @@ fn anchor(dir: &Path) -> Option<Checkpoint> {
     Checkpoint::parse(&fs::read(dir.join("anchor.json")).ok()?).ok().filter(Checkpoint::is_signed)
 }
 
-fn instance(dir: &Path) -> io::Result<uuid::Uuid> {
+/// Whose journal this is: what the file says; without one, what the segments say; without those, a new one's.
+fn instance(dir: &Path, known: Option<uuid::Uuid>) -> io::Result<uuid::Uuid> {
     let path = dir.join("instance");
     match fs::read_to_string(&path) {
         Ok(text) => uuid::Uuid::try_parse(text.trim()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidData, "not a UUID; restore the file or move the journal away")
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = uuid::Uuid::now_v7();
+            let made = known.unwrap_or_else(uuid::Uuid::now_v7);
             write_private(&path, format!("{made}\n").as_bytes())?;
             Ok(made)
         }

@@ -69,6 +69,8 @@ impl Slab for File {
 /// A rename lasts only when its folder is synced.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
+        // A bare name lies in the working directory.
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use super::storage::{Disk, Slab, Storage};
 use super::*;
 
+mod stall;
+
 #[derive(Debug, Default)]
 struct TestClock(AtomicU64);
 
@@ -265,7 +267,7 @@ fn what_nobody_waits_for_cannot_crowd_out_what_calls_wait_for() {
     let dir = tempfile::tempdir().unwrap();
     let lazy = SyncPolicy { at: 1000, linger: Duration::from_secs(60), lazy: Duration::from_secs(60) };
     let config = JournalConfig { buffer_bytes: 40_000, sync: lazy, ..config(dir.path()) };
-    let shared = Arc::new(buffer::Shared::new(config.sync, config.buffer_bytes, config.max_record_bytes));
+    let shared = Arc::new(buffer::Shared::new(&config));
     let accepted = (0..100).filter(|_| shared.offer(&[1; 951], Room::Half)).count();
     assert_eq!(accepted, 20);
     assert_eq!(shared.sums.read().dropped, 80);
@@ -343,6 +345,19 @@ fn a_rolled_back_journal_is_noticed_at_the_next_start() {
 }
 
 #[test]
+fn a_journal_that_lost_its_name_finds_it_in_its_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let (journal, before) = open(dir.path());
+    put(&journal, b"one");
+    journal.close();
+    fs::remove_file(folder.join("instance")).unwrap();
+    let (_journal, after) = open(dir.path());
+    assert_eq!((after.instance, after.epoch), (before.instance.clone(), 2));
+    assert_eq!(fs::read_to_string(folder.join("instance")).unwrap().trim(), before.instance);
+}
+
+#[test]
 fn a_flipped_byte_before_a_checkpoint_is_not_taken_for_a_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("journal");
@@ -357,6 +372,41 @@ fn a_flipped_byte_before_a_checkpoint_is_not_taken_for_a_torn_tail() {
     let (_journal, recovery) = open(dir.path());
     assert!(recovery.torn_bytes > 0);
     assert_eq!(recovery.lost_through, Some(2), "the closing checkpoint still vouches for record 2");
+}
+
+/// The property test below tries cuts by chance, and goes on from them; this one tries all of a small journal.
+#[test]
+fn a_write_torn_at_any_byte_leaves_the_records_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let (journal, _) = open(dir.path());
+    let mut ends = vec![];
+    for n in 1..=3_u8 {
+        put(&journal, &[n; 20]);
+        let last = all(&folder).pop().unwrap();
+        ends.push((last.position.offset as usize + segment::PREFIX + 20 + segment::SUFFIX, last.seq, last.head));
+    }
+    journal.close();
+    fs::remove_file(folder.join("anchor.json")).unwrap();
+    let path = list(&folder).unwrap().pop().unwrap().path;
+    let whole = fs::read(&path).unwrap();
+    let first = all(&folder).remove(0);
+    assert_eq!(first.kind, Kind::Checkpoint);
+    for cut in segment::HEADER..=ends[2].0 {
+        // What lies behind the cut: nothing, zeros, or what the sector held before.
+        for behind in [&[][..], &[0; 64], &[0xa5; 64]] {
+            fs::write(&path, [&whole[..cut], behind].concat()).unwrap();
+            let found = recover::recover(&folder).unwrap();
+            let kept = ends.iter().rfind(|(end, ..)| *end <= cut);
+            let expected = match kept {
+                Some((_, seq, head)) => (seq + 1, *head),
+                None if found.seq == 1 => (1, Head::of_header(&whole[..segment::HEADER])),
+                None => (2, first.head),
+            };
+            assert_eq!((found.seq, found.head), expected, "cut at {cut}");
+            assert_eq!(found.recovery.lost_through, None, "cut at {cut}");
+        }
+    }
 }
 
 proptest! {

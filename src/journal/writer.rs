@@ -4,7 +4,7 @@
 //! the next segment's header names the chain as it was.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use super::chain::Head;
 use super::checkpoint::{Checkpoint, RetentionNote, SigningKey};
 use super::recover::{Found, Recovery, recover};
 use super::segment::{HEADER, Header, Kind, MAX_PAYLOAD, PREFIX, SUFFIX, file_name, frame_len, push_frame, seal};
-use super::storage::{Disk, Slab, Storage, sync_parent};
+use super::storage::{Disk, Slab, Storage};
 use super::{Clock, JournalConfig, JournalError, is_full};
 
 /// Kept free at a segment's end for the writer's own: a retention note or a checkpoint, and the checkpoint that closes.
@@ -47,9 +47,10 @@ impl Drop for Inner {
 impl Inner {
     fn close(&self) {
         self.shared.close();
-        if let Some(thread) = lock(&self.thread).take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = lock(&self.thread).take() else { return };
+        if !self.shared.wait_for_end() {
+            tracing::error!("the journal was left before its disk had answered: its last records may be lost");
+        } else if thread.join().is_err() {
             tracing::error!("the journal's writer had panicked");
         }
     }
@@ -73,27 +74,36 @@ impl Journal {
         config.buffer_bytes = config.buffer_bytes.max(4 * (PREFIX + config.max_record_bytes + SUFFIX));
         make_private(&config.dir).map_err(|e| JournalError::io("make its folder", &e))?;
         let held = hold(&config.dir)?;
+        let had_key = config.key_file.exists();
         let key = SigningKey::load_or_create(&config.key_file).map_err(|e| JournalError::io("load its key", &e))?;
         let found = recover(&config.dir)
             .map_err(|e| JournalError::Io { what: "read what is there", detail: e.to_string().into() })?;
-        sync_parent(&config.dir.join("instance")).map_err(|e| JournalError::io("sync its folder", &e))?;
         let recovery = found.recovery.clone();
-        let shared = Arc::new(Shared::new(config.sync, config.buffer_bytes, config.max_record_bytes));
+        if !had_key && found.previous > 0 {
+            let file = config.key_file.display();
+            tracing::error!(
+                "{file} was missing, so a new key signs the journal: verification will name where it begins"
+            );
+        }
+        let shared = Arc::new(Shared::new(&config));
         let latest = Arc::default();
         let dir = config.dir.clone();
         let mut writer = Writer::new(config, storage, clock, key, found, Arc::clone(&shared), Arc::clone(&latest));
         writer.begin_segment()?;
         writer.checkpoint()?;
+        let last_word = LastWord(Arc::clone(&shared));
         let run = move || {
-            let last_word = LastWord(Arc::clone(&writer.shared));
             writer.run();
             drop(writer.spare.take().map(JoinHandle::join));
             drop((last_word, held));
         };
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(run)
-            .map_err(|e| JournalError::io("start its writer", &e))?;
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let started = thread::Builder::new().name(name.to_owned()).spawn(run);
+            started.map_err(|e| JournalError::io("start its writer", &e))
+        };
+        let watched = Arc::clone(&shared);
+        start("journal-watch", Box::new(move || watched.watch()))?;
+        let thread = start("journal", Box::new(run))?;
         Ok((Self { inner: Arc::new(Inner { shared, latest, thread: Mutex::new(Some(thread)), dir }) }, recovery))
     }
 
@@ -132,8 +142,8 @@ impl Journal {
         &self.inner.dir
     }
 
-    /// Writes what was accepted, a last checkpoint, and ends the writer. Blocks until then; records offered later are
-    /// refused.
+    /// Writes what was accepted, a last checkpoint, and ends the writer. Blocks until then, unless the disk does not
+    /// answer; records offered later are refused.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -391,7 +401,12 @@ impl Writer {
     fn publish(&self, checkpoint: Checkpoint, json: &[u8]) {
         let path = self.config.dir.join("anchor.json");
         let temporary = self.config.dir.join("anchor.new");
-        if let Err(error) = fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, &path)) {
+        let write = || {
+            let new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+            new?.write_all(json)?;
+            fs::rename(&temporary, &path)
+        };
+        if let Err(error) = write() {
             tracing::warn!(%error, "the latest checkpoint could not be written to anchor.json");
         }
         *lock(&self.latest) = Some(checkpoint);
@@ -525,7 +540,7 @@ struct LastWord(Arc<Shared>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        self.0.refuse(&JournalError::Closed);
+        self.0.end();
     }
 }
 

@@ -100,11 +100,12 @@ impl Standalone {
         let address = socket.local_addr()?;
         let public_url = public_url(&options, address)?;
         check_transport(&options, &public_url)?;
+        // The journal's lock is the folder's: nothing in it is another gateway's to change before it is held.
+        let recorder = open_recorder(&options, &state).await?;
         state.save(WHERE, &serde_json::json!({ "public_url": public_url.as_str() }))?;
 
         let readiness = Readiness::default();
         let mut registry = metrics::registry();
-        let recorder = open_recorder(&options, &state).await?;
         upkeep::register(&mut registry, &recorder);
         let egress = Egress::new(options.egress.clone())?;
         let drain = Drain::new();
@@ -230,7 +231,7 @@ async fn open_recorder(options: &Options, state: &StateDir) -> anyhow::Result<Re
         }
         Ok::<_, crate::audit::AuditError>(recorder)
     });
-    recorder.await?.context("cannot open the audit journal in the state folder")
+    recorder.await?.with_context(|| format!("cannot open the audit journal in {}", state.path().display()))
 }
 
 async fn serve_admin(listen: Option<SocketAddr>, admin: Admin, drain: &Drain) -> anyhow::Result<Option<SocketAddr>> {

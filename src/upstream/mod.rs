@@ -10,7 +10,6 @@ mod call;
 mod credential;
 mod discover;
 mod error;
-mod events;
 pub mod headers;
 mod pool;
 mod rpc;

@@ -16,13 +16,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::discover::NEW;
-use super::events::Events;
 use super::{Answer, DiscoverError, Upstream, UpstreamError, whole};
+use crate::mcp::mirror::{METHOD, NAME, PROTOCOL_VERSION};
+use crate::mcp::sse::{Item, Parser, StreamFault};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// A client's side of a conversation with one upstream.
 pub(super) struct Conversation<'a> {
@@ -118,7 +116,7 @@ impl<'a> Conversation<'a> {
         let mut body = Bytes::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         if let Some(revision) = self.revision {
-            headers.insert(VERSION, HeaderValue::from_static(revision));
+            headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(revision));
         }
         if let Some((method, json)) = message {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -145,12 +143,14 @@ impl<'a> Conversation<'a> {
 
     /// The response to `id` among the events; notifications and the server's own requests are passed over.
     async fn event(&mut self, mut body: Incoming, id: u64) -> Result<Outcome, DiscoverError> {
-        let mut events = Events::new(self.budget);
+        let mut parser = Parser::new(self.budget);
+        let mut items = Vec::new();
         while let Some(chunk) = self.chunk(&mut body).await? {
-            for data in events.feed(&chunk).map_err(|_| DiscoverError::TooLarge)? {
-                if data.is_empty() {
-                    continue;
-                }
+            parser.feed(&chunk, &mut items).map_err(|fault| match fault {
+                StreamFault::TooLarge => DiscoverError::TooLarge,
+                StreamFault::NotUtf8 => DiscoverError::Malformed { what: "has an event that is not UTF-8" },
+            })?;
+            for data in items.drain(..).filter_map(message) {
                 let message: Message = serde_json::from_slice(&data)
                     .map_err(|_| DiscoverError::Malformed { what: "has an event that is not one JSON-RPC message" })?;
                 if message.is_response_to(id) {
@@ -170,6 +170,14 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(None)
+    }
+}
+
+/// What a client reads as a message: data, not empty (2025-11-25 primes streams with empty events), of no other type.
+fn message(item: Item) -> Option<Vec<u8>> {
+    match item {
+        Item::Event(event) if event.is_message() => event.data.filter(|data| !data.is_empty()),
+        Item::Event(_) | Item::Comment(_) => None,
     }
 }
 

@@ -24,8 +24,8 @@ fn house() -> House {
     House::read(&page).unwrap()
 }
 
-/// Every `.rs` file below `src/`, as (path from the crate's root, text), in a stable order.
-fn sources() -> Vec<(String, String)> {
+/// Every `.rs` file below `folder`, as (path from the crate's root, text), in a stable order.
+fn files(folder: &str) -> Vec<(String, String)> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -37,13 +37,42 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     let mut paths = Vec::new();
-    walk(&src(), &mut paths);
-    paths.sort();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    walk(&root.join(folder), &mut paths);
+    paths.sort();
     paths
         .into_iter()
         .map(|p| (p.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&p).unwrap()))
         .collect()
+}
+
+fn sources() -> Vec<(String, String)> {
+    files("src")
+}
+
+/// A file that no `mod` names is not compiled: its code is dead, and its tests never fail.
+#[test]
+fn every_file_is_part_of_a_binary() {
+    let files: Vec<_> = ["src", "tests/it"].into_iter().flat_map(files).collect();
+    let named = |path: &str| {
+        let path = Path::new(path);
+        let (folder, stem) = (path.parent().unwrap(), path.file_stem().unwrap().to_str().unwrap());
+        let (folder, name) = match stem {
+            "mod" => (folder.parent().unwrap(), folder.file_name().unwrap().to_str().unwrap()),
+            _ => (folder, stem),
+        };
+        let parents = ["lib.rs", "main.rs", "mod.rs"].map(|file| folder.join(file)).into_iter();
+        let declared = format!("mod {name};");
+        parents.chain([folder.with_extension("rs")]).any(|parent| {
+            let text = files.iter().find(|(file, _)| Path::new(file) == parent).map(|(_, text)| text.as_str());
+            text.is_some_and(|text| {
+                text.lines().any(|line| line.split("//").next().unwrap().trim_end().ends_with(&declared))
+            })
+        })
+    };
+    let roots = ["src/lib.rs", "src/main.rs", "tests/it/main.rs"];
+    let orphans: Vec<_> = files.iter().map(|(path, _)| &**path).filter(|p| !roots.contains(p) && !named(p)).collect();
+    assert!(orphans.is_empty(), "no `mod` names {orphans:?}");
 }
 
 #[test]

@@ -81,6 +81,17 @@ pub enum Finding {
         /// Its record.
         seq: u64,
     },
+    /// A segment that has a successor ends without a checkpoint, and its successor does not begin with one: every writer
+    /// that has the key signs in one of the two places.
+    #[error(
+        "record {seq} at {position} and what follows it in its segment are signed by no checkpoint: not by the gateway"
+    )]
+    Unsigned {
+        /// The first such record.
+        seq: u64,
+        /// Where.
+        position: Position,
+    },
     /// A checkpoint vouches for records that a later start no longer found.
     #[error("records up to {through} were on disk once and are gone: segment {segment} was cut or damaged")]
     Lost {
@@ -132,6 +143,7 @@ impl Finding {
             Self::Unlinked { .. } => "SegmentUnlinked",
             Self::Foreign { .. } => "SegmentForeign",
             Self::BadStatement { .. } => "StatementInvalid",
+            Self::Unsigned { .. } => "RecordsUnsigned",
             Self::Lost { .. } => "RecordsLost",
             Self::CutTail { .. } => "TailCut",
             Self::RolledBack { .. } => "RolledBack",
@@ -159,6 +171,14 @@ pub enum Note {
         segment: u64,
         /// How many.
         bytes: u64,
+    },
+    /// The end of the journal is signed by no checkpoint: a writer that did not end as it should, or somebody else.
+    #[error(
+        "record {seq} and those behind it are signed by no checkpoint yet: the gateway was ended by force, or they are not its"
+    )]
+    Unsigned {
+        /// The first such record.
+        seq: u64,
     },
     /// A writer holds the journal; its last records may still be on their way.
     #[error("the journal is being written")]

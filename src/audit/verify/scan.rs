@@ -35,6 +35,10 @@ pub(super) struct Scan<'a> {
     notes: Vec<RetentionNote>,
     key: Option<String>,
     calls: Calls,
+    /// The first record behind the last checkpoint.
+    unsigned: Option<(u64, Position)>,
+    /// It lies in a segment that is over: what comes next must be a checkpoint.
+    overdue: bool,
     anchor_met: bool,
     live: bool,
 }
@@ -51,6 +55,8 @@ impl<'a> Scan<'a> {
             notes: Vec::new(),
             key: expectation.public_key.clone().or(anchor_key),
             calls: Calls::default(),
+            unsigned: None,
+            overdue: false,
             anchor_met: false,
             live: false,
         }
@@ -119,6 +125,11 @@ impl<'a> Scan<'a> {
     ) -> Result<(), ReadError> {
         self.report.segments += 1;
         self.link(segment.header(), segment.offset());
+        if !self.reached.is_some_and(|reached| reached.head.is_some() && reached.segment + 1 == file.number) {
+            // Behind a gap or damage, which is named, nothing can be said.
+            self.unsigned = None;
+        }
+        self.overdue = self.unsigned.is_some();
         let end = next.filter(|next| next.previous == file.number).map(|next| next.previous_len);
         if let Some(end) = end {
             segment.end_at(end);
@@ -212,12 +223,22 @@ impl<'a> Scan<'a> {
         self.report.first_seq.get_or_insert(record.seq);
         self.report.last_seq = Some(record.seq);
         self.report.head = Some(record.head);
+        self.sign(record);
         match record.kind {
             Kind::Data => self.calls.observe(&record.payload),
             Kind::Checkpoint => self.checkpoint(record, before),
             Kind::Retention => self.retention(record),
         }
         self.meet_anchor(record, before);
+    }
+
+    /// Follows how far checkpoints reach. A forger without the key can make the chain anew, and no checkpoint.
+    fn sign(&mut self, record: &Record) {
+        let signed = record.kind == Kind::Checkpoint;
+        if let Some((seq, position)) = self.unsigned.filter(|_| std::mem::take(&mut self.overdue) && !signed) {
+            self.report.findings.push(Finding::Unsigned { seq, position });
+        }
+        self.unsigned = if signed { None } else { self.unsigned.or(Some((record.seq, record.position))) };
     }
 
     /// The anchor's head is that of its record or, if it was signed at the beginning of a segment, that of the segment's
@@ -267,6 +288,9 @@ impl<'a> Scan<'a> {
     fn finish(mut self) -> Report {
         self.explain_gaps();
         self.judge_anchor();
+        if let Some((seq, _)) = self.unsigned.filter(|_| !self.live) {
+            self.report.notes.push(Note::Unsigned { seq });
+        }
         let Self { mut report, calls, first, .. } = self;
         report.instance = first.map(|header| header.instance.to_string());
         report.decisions = calls.decisions;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::journal::testing::forge;
 use crate::journal::{Journal, JournalConfig, Kind, Position, Reader, Record, SegmentFile, SystemClock, list};
 
 const HEADER: usize = 128;
@@ -245,6 +246,28 @@ fn a_forged_checkpoint_key_and_a_forged_anchor_are_named() {
     let forged = Checkpoint { seq: 3, ..log.anchor.clone() };
     let report = super::verify(&log.folder, &Expectation { anchor: Some(forged), public_key: None }).unwrap();
     assert!(report.findings.contains(&Finding::BadAnchor));
+}
+
+/// Whoever may write to the disk and has not the key can take a record out and make the chain anew: what they cannot make
+/// is a checkpoint.
+#[test]
+fn a_chain_made_anew_without_the_key_is_named() {
+    let log = Log::new();
+    fs::remove_file(log.folder.join("anchor.json")).unwrap();
+    let removed = log.records().into_iter().find(|r| r.position.segment == 2 && r.kind == Kind::Data).unwrap().seq;
+    // Without any checkpoint behind the forgery, and without any at all.
+    for from in [removed, 0] {
+        let copy = tempfile::tempdir().unwrap();
+        for file in log.files() {
+            fs::copy(&file.path, copy.path().join(file.path.file_name().unwrap())).unwrap();
+        }
+        forge(copy.path(), |record| record.seq != removed && (record.kind == Kind::Data || record.seq < from));
+        for public_key in [None, Some(log.anchor.key.clone())] {
+            let report = super::verify(copy.path(), &Expectation { anchor: None, public_key }).unwrap();
+            let named = report.findings.first().map(Finding::reason);
+            assert_eq!(named, Some("RecordsUnsigned"), "{report:?}");
+        }
+    }
 }
 
 #[test]

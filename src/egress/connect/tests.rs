@@ -1,9 +1,8 @@
 use std::sync::atomic::Ordering;
 
-use super::super::testing::{Scripted, full, json, open_egress, response, serve, serve_with};
+use super::super::testing::{Scripted, full, json, open_egress, response, serve, serve_with, tls_for};
 use super::super::{AllowPrivate, Limits, Policy};
 use super::*;
-use tokio_rustls::TlsAcceptor;
 
 fn egress(allow: &str, resolver: &Scripted) -> Egress {
     let policy = Policy { allow_private: allow.parse().unwrap(), ..Policy::default() };
@@ -62,6 +61,12 @@ async fn odd_spellings_of_internal_addresses_are_refused_before_anything_is_dial
         assert_eq!(reason(&egress, &format!("http://{host}:{port}/")).await, "AddressNotAllowed", "{host}");
     }
     assert_eq!(server.connections(), 0);
+    // Zones choose an interface, and no URL has them (WHATWG URL, host parsing).
+    for url in
+        ["http://[fe80::1%25lo]/", "http://[::1%lo]/", "http://256.0.0.1/", "http://127.0.0.1.1/", "http://1.2.3/4:x@/"]
+    {
+        assert!(url::Url::parse(url).map_or(true, |url| url.host_str() != Some("127.0.0.1")), "{url}");
+    }
 }
 
 #[tokio::test]
@@ -125,21 +130,6 @@ fn families_alternate_and_attempts_are_bounded() {
     let mixed = interleave(parse(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1", "[2606::1]:1"]));
     assert_eq!(mixed, parse(&["1.0.0.1:1", "[2606::1]:1", "1.0.0.2:1", "1.0.0.3:1"]));
     assert_eq!(interleave(parse(&["1.0.0.1:1"; 50])).len(), MOST_ATTEMPTS);
-}
-
-fn tls_for(name: &str) -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let certs = rustls::pki_types::CertificateDer::from(made.cert.der().to_vec());
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certs], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 #[tokio::test]

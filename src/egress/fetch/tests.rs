@@ -90,3 +90,35 @@ async fn errors_show_no_query_and_no_password() {
     let error = fetcher.get(&url, LIMITS).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
 }
+
+/// A peer that ends every HTTP/2 connection with words of its own choice.
+async fn parting(words: &'static [u8]) -> (std::net::SocketAddr, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (acceptor, ca) = super::super::testing::tls_for("peer.example");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            // RFC 9113 section 6: an empty SETTINGS frame, then GOAWAY with INTERNAL_ERROR and debug data.
+            let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+            frames.extend([0, 0, 8 + words.len() as u8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+            frames.extend(words);
+            drop(stream.write_all(&frames).await);
+            drop(stream.read_to_end(&mut Vec::new()).await);
+        }
+    });
+    (address, ca)
+}
+
+#[tokio::test]
+async fn errors_do_not_repeat_what_a_peer_says_in_parting() {
+    let (address, ca) = parting(b"canary-echoed-credential").await;
+    let policy = Policy { allow_private: super::super::AllowPrivate::Private, ..Policy::default() };
+    let resolver = super::super::testing::Scripted::new(&[&[&address.to_string()]]);
+    let egress = Egress::with_resolver(policy, std::sync::Arc::new(resolver)).unwrap();
+    let fetcher = egress.fetcher(&TlsOptions { ca_pem: Some(ca), server_name: None }).unwrap();
+    let error = fetcher.get("https://peer.example/keys", LIMITS).await.unwrap_err();
+    assert_eq!(error.reason(), "FetchFailed");
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+}

@@ -65,11 +65,6 @@ fn claims_token(edits: &[(&str, Value)]) -> String {
     FORGE.token(&FORGE.header(), &claims)
 }
 
-fn compatible_token(edits: &[(&str, Value)]) -> String {
-    let claims = edits.iter().fold(FORGE.claims(), |claims, (name, value)| with(&claims, name, value.clone()));
-    FORGE.token(&with(&FORGE.header(), "typ", Value::Null), &claims)
-}
-
 #[test]
 fn a_genuine_token_is_a_principal() {
     let anchors = strict();
@@ -209,35 +204,12 @@ fn attack_unknown_keys_are_worth_a_refresh_and_missing_ones_are_unavailable() {
 #[test]
 fn attack_other_kinds_of_tokens_are_refused_where_access_tokens_are_not_marked() {
     let compatible = anchors(&authority(TypRule::Compatible));
-    assert!(authenticate(&compatible_token(&[]), &compatible, NOW).is_ok());
-    assert!(authenticate(&compatible_token(&[("typ", json!("Bearer"))]), &compatible, NOW).is_ok());
-    for (name, value) in [
-        ("nonce", json!("n")),
-        ("at_hash", json!("h")),
-        ("c_hash", json!("h")),
-        ("s_hash", json!("h")),
-        ("events", json!({})),
-        ("typ", json!("ID")),
-        ("typ", json!("Refresh")),
-        ("typ", json!("Logout")),
-        ("typ", json!("Offline")),
-        ("typ", json!(1)),
-        ("scope", Value::Null),
-    ] {
-        let refused = authenticate(&compatible_token(&[(name, value.clone())]), &compatible, NOW);
-        assert_eq!(refused.unwrap_err(), "NotAnAccessToken", "{name} {value}");
+    assert!(authenticate(&FORGE.unmarked(&[]), &compatible, NOW).is_ok());
+    assert!(authenticate(&FORGE.unmarked(&[("typ", json!("Bearer"))]), &compatible, NOW).is_ok());
+    for attack in FORGE.other_kinds() {
+        assert_eq!(authenticate(&attack.token, &compatible, NOW).unwrap_err(), attack.reason, "{}", attack.name);
     }
-    for typ in ["logout+jwt", "oauth-id-jag+jwt", "dpop+jwt", "secevent+jwt", "JWE"] {
-        let token = FORGE.token(&with(&FORGE.header(), "typ", json!(typ)), &FORGE.claims());
-        assert_eq!(authenticate(&token, &compatible, NOW).unwrap_err(), "NotAnAccessToken", "{typ}");
-    }
-    for audience in [json!("ide"), json!(["ide"]), json!(["ide", "ide"])] {
-        let token = compatible_token(&[("aud", audience)]);
-        assert_eq!(verify(&token, &compatible, NOW).unwrap_err().reason(), "NotAnAccessToken");
-    }
-    assert!(authenticate(&compatible_token(&[("aud", json!(["ide", RESOURCE]))]), &compatible, NOW).is_ok());
-    let no_client = compatible_token(&[("client_id", Value::Null)]);
-    assert_eq!(authenticate(&no_client, &compatible, NOW).unwrap_err(), "ClaimMissing");
+    assert!(authenticate(&FORGE.unmarked(&[("aud", json!(["ide", RESOURCE]))]), &compatible, NOW).is_ok());
 }
 
 #[test]
@@ -314,7 +286,7 @@ fn scopes_come_from_the_first_present_claim() {
     assert_eq!(strict(&[("scope", Value::Null), ("scp", json!(["x", "y"]))]), "x y");
     let roles = [("scope", Value::Null), ("roles", json!(["r"]))];
     assert_eq!(strict(&roles), "", "roles are no scopes where tokens are marked");
-    assert_eq!(scopes(compatible_token(&roles), TypRule::Compatible), "r");
+    assert_eq!(scopes(FORGE.unmarked(&roles), TypRule::Compatible), "r");
 }
 
 #[test]
@@ -338,7 +310,7 @@ fn revocation_is_seen_on_every_call() {
     let without_iat = {
         let mut authority = authority(TypRule::Compatible);
         authority.rules.max_lifetime_seconds = None;
-        (authority, compatible_token(&[("iat", Value::Null)]))
+        (authority, FORGE.unmarked(&[("iat", Value::Null)]))
     };
     let subject = |subject: &str, issued_before| Revocation::Subject { subject: subject.into(), issued_before };
     for (revoked, refused) in [

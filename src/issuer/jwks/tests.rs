@@ -4,6 +4,9 @@ use super::*;
 use crate::egress::TlsOptions;
 use crate::egress::testing::{Seen, Server, endless, full, json, open_egress, response, serve, stuck};
 
+/// RFC 7515 appendix A.3.
+const P256: &str = r#"{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+
 const LONG: Duration = Duration::from_secs(20);
 
 /// A clock that stands until it is moved.
@@ -143,7 +146,7 @@ fn a_window_has_one_attempt_however_often_the_fetcher_is_woken() {
     for _ in 0..2 {
         assert!(source.begin());
         assert!(!source.begin());
-        source.end(Err(JwksError::KeySet));
+        source.end(Err(JwksError::Issuer));
         assert!(!source.begin());
         clock.forward(29);
         assert!(!source.begin());
@@ -169,9 +172,12 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
         1 => response(500, "application/json", full("{}")),
         2 => http::Response::builder().status(307).header("location", "/elsewhere").body(full("")).unwrap(),
         3 => response(200, "application/json", endless("{\"keys\":[")),
-        4 => json(format!(r#"{{"keys":[{}]}}"#, vec!["{}"; MAX_KEYS + 1].join(","))),
+        4 => json(format!(r#"{{"keys":[{}]}}"#, vec!["{}"; crate::identity::keys::MAX_KEYS + 1].join(","))),
         5 => json("[]"),
         6 => response(200, "text/html", full("<html>")),
+        7 => json(format!(r#"{{"keys":[{P256},{P256}]}}"#)),
+        8 => json(r#"{"keys":[{"kid":"a","kid":"b"}]}"#),
+        9 => json(format!(r#"{{"keys":[],"x":{}{}}}"#, "[".repeat(50), "]".repeat(50))),
         _ => json(set(&["a", "b"])),
     })
     .await;
@@ -181,9 +187,12 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
         "KeySetUnavailable",
         "KeySetUnavailable",
         "KeySetUnavailable",
-        "KeySetMalformed",
-        "KeySetMalformed",
+        "KeySetTooManyKeys",
+        "JsonNotAnObject",
         "KeySetUnavailable",
+        "KeySetDuplicateKey",
+        "JsonDuplicateMember",
+        "JsonTooDeep",
     ]) {
         running.clock.forward(400);
         assert!(!running.source.unknown_kid(&format!("b{attempt}")).await);
@@ -195,6 +204,25 @@ async fn a_failing_issuer_leaves_the_last_set_until_its_time() {
     assert!(running.source.unknown_kid("b").await);
     assert_eq!(running.failure(), "none");
     assert!(running.now().key_set.unwrap().valid_until > first.valid_until);
+}
+
+#[tokio::test]
+async fn an_issuer_that_publishes_its_private_key_is_not_believed_any_more() {
+    let server = issuer(|turn| match turn {
+        1 => json(r#"{"keys":[{"kty":"EC","kid":"a","d":"AAAA"}]}"#),
+        _ => json(set(&["a"])),
+    })
+    .await;
+    let mut running = Running::start(server.url("/t"), Timing::default()).await;
+    assert!(running.now().key_set.is_some());
+    running.clock.forward(400);
+    assert!(!running.source.unknown_kid("b").await);
+    running.attempts(2).await;
+    assert_eq!(running.failure(), "KeySetHasSecrets");
+    assert!(running.now().key_set.is_none(), "whoever fetched that can sign with the key that was good before");
+    running.clock.forward(400);
+    assert!(running.source.unknown_kid("a").await);
+    assert!(running.now().key_set.is_some());
 }
 
 #[tokio::test]
@@ -215,6 +243,11 @@ async fn metadata_of_another_issuer_is_not_believed_and_its_keys_are_not_fetched
     assert!(running.now().key_set.is_none());
     let running = Running::start(server.url("/u"), Timing::default()).await;
     assert_eq!(running.failure(), "IssuerMetadataUnavailable");
+    for bad in ["as.example", "file:///etc", "https://as.example/?a", "https://as.example/#a", "http://as.example", ""]
+    {
+        let running = Running::start(bad.to_owned(), Timing::default()).await;
+        assert_eq!(running.failure(), "IssuerInvalid", "{bad}");
+    }
     let running = Running::start("not a url".to_owned(), Timing::default()).await;
     assert_eq!(running.failure(), "IssuerInvalid");
     assert_eq!(fetches(&server), 0);
@@ -223,15 +256,21 @@ async fn metadata_of_another_issuer_is_not_believed_and_its_keys_are_not_fetched
 #[tokio::test]
 async fn a_key_set_inside_the_network_is_not_fetched_for_a_public_looking_issuer() {
     let canary = serve(|_| json(set(&["a"]))).await;
-    let target = format!("http://169.254.169.254:{}/jwks", canary.address.port());
-    let server = serve(move |asked: &Seen| {
-        let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
-        json(format!(r#"{{"issuer":"{origin}","jwks_uri":"{target}"}}"#))
-    })
-    .await;
-    let running = Running::start(server.url(""), Timing::default()).await;
-    let failure = running.now().failure.unwrap();
-    assert_eq!(failure.reason(), "KeySetUnavailable");
-    assert!(failure.to_string().contains("--allow-private-upstreams"), "{failure}");
+    for (scheme, reason, remedy) in [
+        ("https", "KeySetUnavailable", "--allow-private-upstreams"),
+        ("http", "IssuerMetadataMalformed", "not https"),
+        ("ftp", "IssuerMetadataMalformed", "not https"),
+    ] {
+        let target = format!("{scheme}://169.254.169.254:{}/jwks", canary.address.port());
+        let server = serve(move |asked: &Seen| {
+            let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
+            json(format!(r#"{{"issuer":"{origin}","jwks_uri":"{target}"}}"#))
+        })
+        .await;
+        let running = Running::start(server.url(""), Timing::default()).await;
+        let failure = running.now().failure.unwrap();
+        assert_eq!(failure.reason(), reason);
+        assert!(failure.to_string().contains(remedy), "{failure}");
+    }
     assert_eq!(canary.connections(), 0);
 }

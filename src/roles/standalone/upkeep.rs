@@ -37,7 +37,10 @@ impl Collector for JournalCounters {
         for (name, help, value) in [
             ("audit_records_written", "Audit records on disk", counters.written),
             ("audit_records_dropped", "Audit records that found no room", counters.dropped),
-            ("audit_records_failed", "Audit records refused or lost by a failed sync", counters.failed),
+            ("audit_records_failed", "Audit records refused, lost by a failed sync or too late", counters.failed),
+            ("audit_completions_dropped", "Ends of calls that found no room", counters.completions_dropped),
+            ("audit_segments_given_up", "Journal segments given up after a failed sync", counters.poisoned),
+            ("audit_stdout_lines_dropped", "Records that standard output did not take", counters.stdout_dropped),
             ("audit_syncs", "Journal syncs", counters.syncs),
             ("audit_sync_microseconds", "Time spent in journal syncs", counters.sync_us),
         ] {

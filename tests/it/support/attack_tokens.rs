@@ -151,6 +151,56 @@ impl Forge {
         attacks
     }
 
+    /// A token of an issuer that does not mark its access tokens: no `typ`, and these claims changed.
+    pub fn unmarked(&self, edits: &[(&str, Value)]) -> String {
+        let claims = edits.iter().fold(self.claims(), |claims, (name, value)| with(&claims, name, value.clone()));
+        self.token(&with(&self.header(), "typ", Value::Null), &claims)
+    }
+
+    /// Tokens of other kinds, for an authority whose access tokens are not marked.
+    pub fn other_kinds(&self) -> Vec<Attack> {
+        let not_access = "NotAnAccessToken";
+        let mut attacks = Vec::new();
+        for (name, value) in [
+            ("nonce", json!("n")),
+            ("at_hash", json!("h")),
+            ("c_hash", json!("h")),
+            ("s_hash", json!("h")),
+            ("events", json!({"http://schemas.openid.net/event/backchannel-logout": {}})),
+            ("typ", json!("ID")),
+            ("typ", json!("Refresh")),
+            ("typ", json!("Logout")),
+            ("typ", json!("Offline")),
+            ("typ", json!(1)),
+            ("scope", Value::Null),
+            ("aud", json!("ide")),
+            ("aud", json!(["ide"])),
+            ("aud", json!(["ide", "ide"])),
+        ] {
+            let token = self.unmarked(&[(name, value.clone())]);
+            push(&mut attacks, &format!("unmarked, {name} {value}"), token, not_access);
+        }
+        for typ in ["logout+jwt", "oauth-id-jag+jwt", "dpop+jwt", "secevent+jwt", "JWE"] {
+            let token = self.token(&with(&self.header(), "typ", json!(typ)), &self.claims());
+            push(&mut attacks, &format!("typ {typ}"), token, not_access);
+        }
+        let resource = &self.resource;
+        let cluster = |audiences: Value| {
+            let claims = json!({
+                "iss": self.issuer, "sub": "system:serviceaccount:ci:bot", "aud": audiences, "iat": self.now,
+                "exp": self.now + 300, "kubernetes.io": {"namespace": "ci", "serviceaccount": {"name": "bot"}},
+            });
+            self.token(&with(&self.header(), "typ", Value::Null), &claims)
+        };
+        let both = cluster(json!([resource, "https://kubernetes.default.svc"]));
+        push(&mut attacks, "Kubernetes token that is good for the API server too", both, not_access);
+        let proof = json!({"jti": "p", "htm": "POST", "htu": resource, "iat": self.now});
+        let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": ec_jwk("ec-1", &self.ec)});
+        push(&mut attacks, "DPoP proof", self.token(&header, &proof), "ClaimMissing");
+        push(&mut attacks, "no client", self.unmarked(&[("client_id", Value::Null)]), "ClaimMissing");
+        attacks
+    }
+
     fn algorithm_attacks(&self, attacks: &mut Vec<Attack>) {
         let not_allowed = "TokenAlgorithmNotAllowed";
         let header = self.header();
@@ -500,9 +550,16 @@ impl Forge {
         let der =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, self.ec.to_pkcs8v1().unwrap().as_ref()).unwrap();
         let der = der.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        let forgeries: [(&str, Vec<u8>); 6] = [
+        let (r, s) = bytes.split_at(32);
+        // The order of P-256 (SEC 2 section 2.4.2): 0 by another name.
+        let n = hex_bytes("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+        let forgeries: [(&str, Vec<u8>); 10] = [
             ("empty", Vec::new()),
             ("r = s = 0", vec![0; 64]),
+            ("r = 0", [&[0; 32], s].concat()),
+            ("s = 0", [r, &[0; 32]].concat()),
+            ("r = s = n", [n.as_slice(), &n].concat()),
+            ("s = n", [r, &n].concat()),
             ("r = s = 1", [vec![0; 31], vec![1], vec![0; 31], vec![1]].concat()),
             ("truncated", bytes[..63].to_vec()),
             ("lengthened", [bytes.as_slice(), &[0]].concat()),
@@ -515,6 +572,10 @@ impl Forge {
         let header = b64(self.header().to_string());
         push(attacks, "claims exchanged", format!("{header}.{other}.{signature}"), "SignatureInvalid");
     }
+}
+
+fn hex_bytes(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
 /// The same signature bytes with other unused bits in the last character.

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::hanging_disk::HangingDisk;
 use super::http;
 use super::process::{Process, portcullis};
 use super::small_disk::SmallDisk;
@@ -17,8 +18,8 @@ use super::wait::until;
 pub(crate) struct Gateway {
     process: Option<Process>,
     /// Unmounted after the process has ended and before the folder is removed.
-    /// Unmounted after the processes that write to it have ended.
     _disk: Option<SmallDisk>,
+    environment: Vec<(String, String)>,
     folder: TempDir,
     flags: Vec<String>,
     address: SocketAddr,
@@ -64,23 +65,47 @@ impl Gateway {
 
     /// Starts, and waits only until it serves.
     pub(crate) fn launch(manifests: &[(&str, &str)], flags: &[&str]) -> Self {
-        Self::launch_in(tempfile::tempdir().unwrap(), None, manifests, flags)
+        Self::launch_in(tempfile::tempdir().unwrap(), None, Vec::new(), manifests, flags)
+    }
+
+    /// [`Gateway::start`], with these environment variables.
+    pub(crate) fn start_in(environment: &[(&str, &str)], manifests: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let gateway = Self::launch_in(tempfile::tempdir().unwrap(), None, environment, manifests, &[]);
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// [`Gateway::start`], and the switch that makes its disk hang.
+    pub(crate) fn start_on_hanging_disk(manifests: &[(&str, &str)]) -> (Self, HangingDisk) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = HangingDisk::new(folder.path());
+        let gateway = Self::launch_in(folder, None, disk.environment(), manifests, &[]);
+        gateway.wait_ready();
+        (gateway, disk)
     }
 
     /// [`Gateway::start_with`], with a state folder on a disk of its own of so many MiB. Needs root.
     pub(crate) fn start_on_small_disk(manifests: &[(&str, &str)], flags: &[&str], mebibytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = SmallDisk::mount(&folder.path().join("state"), mebibytes);
-        let gateway = Self::launch_in(folder, Some(disk), manifests, flags);
+        let gateway = Self::launch_in(folder, Some(disk), Vec::new(), manifests, flags);
         gateway.wait_ready();
         gateway
     }
 
-    fn launch_in(folder: TempDir, disk: Option<SmallDisk>, manifests: &[(&str, &str)], flags: &[&str]) -> Self {
+    fn launch_in(
+        folder: TempDir,
+        disk: Option<SmallDisk>,
+        environment: Vec<(String, String)>,
+        manifests: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         fs::create_dir(folder.path().join("manifests")).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut gateway = Self { process: None, _disk: disk, folder, flags, address: nowhere, admin: nowhere };
+        let mut gateway =
+            Self { process: None, _disk: disk, environment, folder, flags, address: nowhere, admin: nowhere };
         for (name, content) in manifests {
             gateway.write(name, content);
         }
@@ -96,6 +121,7 @@ impl Gateway {
             command.arg("--allow-private-upstreams=127.0.0.0/8");
         }
         command.args(&self.flags);
+        command.envs(self.environment.iter().cloned());
         let mut process = Process::start(command);
         let serving = until("the gateway to serve", || {
             if let Some(status) = process.exit_status() {

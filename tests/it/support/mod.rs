@@ -8,6 +8,7 @@ pub(crate) mod by_hand;
 pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod hanging_disk;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod process;

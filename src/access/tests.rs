@@ -20,7 +20,7 @@ use crate::policy::request::{Facts, KnownRisk, Request, Target};
 
 fn fleet(policies: &[Policy]) -> Fleet {
     let mut fleet = Fleet::default();
-    fleet.put_server(server("team", "a", Labels::new(), Labels::new()));
+    fleet.put_server(server("team", "a", Labels::new(), None));
     for policy in policies {
         fleet.put_policy(policy.clone()).unwrap();
     }

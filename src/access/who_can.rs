@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::explain::refusal;
-use super::{Answer, rule_name};
+use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
 use crate::generated::Risk;
 use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
@@ -43,6 +43,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Rules that do not hold at this time.
     pub dormant: Vec<Dormant>,
+    /// What cannot be said for sure, and what counts meanwhile.
+    pub doubts: Vec<String>,
 }
 
 /// One principal and one target.
@@ -128,6 +130,7 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         refused,
         rows: rows.into_iter().collect(),
         dormant: dormant.collect(),
+        doubts: doubts(served),
     }
 }
 

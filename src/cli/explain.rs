@@ -228,6 +228,9 @@ fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> 
     if let Some(shadow) = explanation.shadow {
         writeln!(out, "With the Shadow policies enforced: {}", shadow.as_str())?;
     }
+    for doubt in &explanation.doubts {
+        writeln!(out, "{doubt}")?;
+    }
     let mut table = table(["rule", "effect", "matches", "why"]);
     for rule in &explanation.rules {
         let cells = [rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()];

@@ -74,6 +74,9 @@ pub fn run(
             for dormant in &answers.dormant {
                 writeln!(out, "{}", describe(dormant))?;
             }
+            for doubt in &answers.doubts {
+                writeln!(out, "{doubt}")?;
+            }
         }
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
         Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,

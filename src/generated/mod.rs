@@ -43,6 +43,9 @@ impl ObjectId {
 /// Labels as Kubernetes means them.
 pub type Labels = BTreeMap<String, String>;
 
+/// The label that Kubernetes gives every namespace: its name.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
 /// The risk of a tool, ordered: a higher class includes what a lower one may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Risk {

@@ -12,8 +12,9 @@ pub struct Server {
     pub id: ObjectId,
     /// The object's labels: what policy selectors match.
     pub labels: Labels,
-    /// Labels of the object's namespace: what `namespaceSelector` matches.
-    pub namespace_labels: Labels,
+    /// Labels of the object's namespace: what `namespaceSelector` matches, besides the namespace's name. `None`: nobody
+    /// knows them, which is something else than a namespace without labels.
+    pub namespace_labels: Option<Labels>,
     /// The path below the public URL, for example `/team-a/github`; starts with `/`, no trailing slash.
     pub path: String,
     /// The resource identifier of RFC 8707 and RFC 9728: public URL plus path.

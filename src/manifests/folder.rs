@@ -196,13 +196,15 @@ impl Walk<'_> {
             return Err(io::Error::other("not a regular file"));
         }
         let stamp = Stamp::of(&metadata);
-        self.bytes = self.bytes.saturating_add(stamp.size);
-        if stamp.size > self.limits.file_bytes || self.bytes > self.limits.total_bytes {
+        let bytes = self.bytes.saturating_add(stamp.size);
+        if stamp.size > self.limits.file_bytes || bytes > self.limits.total_bytes {
             return Err(io::Error::other(format!(
                 "too large: at most {} bytes in one file and {} in all are read",
                 self.limits.file_bytes, self.limits.total_bytes
             )));
         }
+        // What is passed over takes no room from the others.
+        self.bytes = bytes;
         let known = self.previous.and_then(|scan| scan.files.get(path));
         if let Some(known) = known.filter(|known| known.stamp == stamp && !stamp.is_fresh()) {
             return Ok(known.clone());

@@ -191,7 +191,7 @@ reasons! {
     CaInvalid: Warning, "put PEM certificates under the key";
     /// A ConfigMap or its key does not exist: what needs it is not used.
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
-    /// Labels of a namespace are not known, since it has no Namespace manifest.
+    /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";

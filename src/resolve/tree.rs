@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{Authority, ObjectId, Policy, Server, codec::Generated, server::State},
+    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -80,18 +80,21 @@ pub fn tree(
     out
 }
 
-/// A guardrail chooses namespaces by their labels: one without a Namespace manifest has none but its name, so the
-/// guardrail may miss it, which whoever owns the server should know.
+/// A guardrail chooses namespaces by their labels: of one without a Namespace manifest only the name is known, so the
+/// guardrail may reach it or not, which whoever owns the server should know.
 fn unlabelled(servers: &[Server], policies: &[Policy], lookup: &Lookup<'_>, out: &mut Resolution) {
     let by_label = |policy: &&Policy| {
-        let selector = policy.targets.namespaces.as_ref();
-        selector.is_some_and(|selector| !selector.match_labels.is_empty() || !selector.match_expressions.is_empty())
+        policy.targets.namespaces.as_ref().is_some_and(|selector| {
+            let expressions = selector.match_expressions.iter().map(|requirement| &requirement.key);
+            selector.match_labels.keys().chain(expressions).any(|key| key != NAMESPACE_NAME)
+        })
     };
     let Some(guardrail) = policies.iter().find(by_label) else { return };
     for server in servers.iter().filter(|server| !lookup.namespaces.contains_key(server.id.namespace.as_str())) {
         let namespace = &server.id.namespace;
         let message = format!(
-            "there is no Namespace {namespace}, so guardrails such as {} that choose namespaces by label may miss it",
+            "there is no Namespace {namespace}: of guardrails such as {}, which choose namespaces by label, what denies \
+             or asks for approval counts here, and what allows does not",
             guardrail.id.display_name()
         );
         let finding = Finding::new(Reason::NamespaceNotFound, FieldPath::of("metadata.namespace"), message);

@@ -4,6 +4,8 @@
 //! differs. Nothing is served before the folder was read once.
 
 pub mod configuration;
+#[cfg(test)]
+mod edits;
 pub mod keys;
 pub mod state;
 pub mod upkeep;

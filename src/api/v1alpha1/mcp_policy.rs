@@ -126,7 +126,7 @@ pub struct RuleSpec {
     /// A condition (CEL) over the call's arguments `args` and the caller `principal`. An expression that fails does
     /// not match in an Allow and does match in a Deny or RequireApproval.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
     /// Limits. Not enforced by this build: such policies are refused.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -206,7 +206,7 @@ fn target<'a>(args: &'a Args, inventory: Option<&[Tool]>) -> anyhow::Result<Targ
         (Some(name), ..) => {
             let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
             let presumed = args.risk.map(Risk::from);
-            let risk = known.map_or(KnownRisk::default(), |tool| tool.risk);
+            let risk = known.and_then(|tool| tool.risk).unwrap_or_default();
             let risk = KnownRisk { own: risk.own.or(presumed), guardrail: risk.guardrail.or(presumed) };
             Ok(Target::Tool { name, risk })
         }

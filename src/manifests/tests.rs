@@ -245,6 +245,9 @@ fn limits_are_problems_and_never_silence() {
     assert_eq!(problems(&scan(&folder.paths(), &limits, None)), ["3", "3.yaml", "big.yaml"]);
     let limits = Limits { total_bytes: 300, ..Limits::default() };
     assert!(!problems(&scan(&folder.paths(), &limits, None)).is_empty());
+    // One that is too large takes no room from the others.
+    let limits = Limits { total_bytes: 1500, ..Limits::default() };
+    assert_eq!(problems(&scan(&folder.paths(), &limits, None)), ["big.yaml"]);
 }
 
 #[test]

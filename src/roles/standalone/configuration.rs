@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -24,6 +25,9 @@ use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
 /// Where what was last read and accepted is kept.
 const REMEMBERED: &str = "manifests.json";
 const ACCEPTED: &str = "accepted.json";
+
+/// How long after a failure to keep them changed manifests are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is read, and how.
 #[derive(Clone, Debug)]
@@ -132,13 +136,16 @@ impl Configuration {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let scan = self.current().scan.clone();
         let mut watcher = Watcher::new(self.folder.paths.clone(), Limits::default(), scan);
+        let mut unkept: Option<Scan> = None;
         loop {
             let scan = tokio::select! {
                 () = stop.cancelled() => return,
                 scan = watcher.changed() => scan,
+                scan = later(unkept.clone()) => scan,
             };
-            let configuration = self.clone();
-            let applied = tokio::task::spawn_blocking(move || configuration.apply(scan));
+            unkept = None;
+            let (configuration, applying) = (self.clone(), scan.clone());
+            let applied = tokio::task::spawn_blocking(move || configuration.apply(applying));
             match applied.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -146,6 +153,7 @@ impl Configuration {
                     let message = format!("{error:#}");
                     tracing::error!(error = message, "changed manifests are not served");
                     self.reporter.check.not_ready("StateNotWritable", message);
+                    unkept = Some(scan);
                 }
                 Err(error) => tracing::error!(%error, "manifests could not be applied"),
             }
@@ -211,6 +219,17 @@ impl Configuration {
         });
         encoded?;
         Ok(served)
+    }
+}
+
+/// The same scan after a while, for another try: a full disk may have room by then. Without one, never.
+async fn later(scan: Option<Scan>) -> Scan {
+    match scan {
+        Some(scan) => {
+            tokio::time::sleep(RETRY).await;
+            scan
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -33,6 +33,7 @@ use super::{LabelSelector, RiskClass, Status};
     printcolumn(name = "Servers", type_ = "string", json_path = ".spec.targets.servers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct McpPolicySpec {
     /// The McpAuthorizationServer that principals below come from, unless they say otherwise.
@@ -64,6 +65,7 @@ pub enum PolicyMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.servers) || has(self.selector)")
     .message("give servers or selector (an empty selector means every server)"))]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetsSpec {
     /// Names of McpServers.
@@ -216,6 +218,7 @@ pub struct PrincipalSpec {
 
 /// A Kubernetes ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountSpec {
     /// Its namespace.
@@ -270,6 +273,7 @@ pub struct ToolSpec {
 
 /// Which resources a rule is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceSpec {
     /// URI patterns; `*` stops at `/`, `**` does not.
@@ -280,6 +284,7 @@ pub struct ResourceSpec {
 
 /// Which prompts a rule is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct PromptSpec {
     /// Name patterns; `*` stands for any characters.

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
+    generated::{
+        Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, policy::Standing, server::State,
+    },
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -74,7 +76,8 @@ pub fn tree(
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
-    out.generated.extend(policies.into_iter().chain(unread).map(Generated::Policy));
+    let policies = policies.into_iter().map(|policy| judged_again(policy, &lookup));
+    out.generated.extend(policies.chain(unread).map(Generated::Policy));
     out.generated.extend(servers.into_iter().map(Generated::Server));
     out.generated.extend(authorities.into_iter().map(Generated::Authority));
     out
@@ -267,6 +270,19 @@ fn policies(
         stand(object_id(key, &Default::default()), &key.namespace, Err(reason));
     }
     resolved
+}
+
+/// What stays in force of an invalid edit, by the objects that are present now: an entry of an authority that is gone
+/// matches callers of every authority, as it would in a policy that is accepted today.
+fn judged_again(mut policy: Policy, lookup: &Lookup<'_>) -> Policy {
+    if matches!(policy.standing, Standing::NarrowingOnly { .. }) {
+        for entry in policy.rules.iter_mut().flat_map(|rule| &mut rule.principals) {
+            if entry.authority.as_deref().is_some_and(|name| !lookup.authorities.contains_key(name)) {
+                (entry.authority, entry.any) = (None, true);
+            }
+        }
+    }
+    policy
 }
 
 /// Stands for what nobody has read.

@@ -185,6 +185,15 @@ fn an_invalid_edit_leaves_what_narrows_in_force() {
     let remembered: Accepted = serde_json::from_str(&serde_json::to_string(&second.accepted).unwrap()).unwrap();
     let third = resolve_after(&[authority_named("corp"), policy(broken.clone())], &remembered);
     assert_eq!(policies_of(&third)[0], kept);
+    // Its authority is gone: what is left narrows whoever it could be about, and only until the authority is back.
+    let orphaned = resolve_after(&[policy(broken.clone())], &remembered);
+    let principal = &policies_of(&orphaned)[0].rules[0].principals[0];
+    assert_eq!(
+        (principal.authority.as_deref(), principal.any, &*principal.groups),
+        (None, true, &["h".to_owned()][..])
+    );
+    let back = resolve_after(&[authority_named("corp"), policy(broken.clone())], &orphaned.accepted);
+    assert_eq!(policies_of(&back)[0], kept);
     // Mended.
     let fourth = resolve_after(&[authority_named("corp"), policy(sound)], &third.accepted);
     assert_eq!(policies_of(&fourth)[0].standing, Standing::InForce);

@@ -272,6 +272,9 @@ fn kind_of(value: &Value) -> Result<Kind, Rejected> {
         ("v1", list) if list.ends_with("List") => {
             Err(unidentified("kind", ProblemKind::Value, "a List is not read; separate its items by ---".into()))
         }
+        ("v1", other) if let Some(near) = nearest(other, ["ConfigMap", "Namespace", "Secret"].into_iter()) => {
+            Err(unidentified("kind", ProblemKind::Value, format!("no such kind in v1; did you mean {near}?")))
+        }
         _ => Err(Rejected::Foreign { what: format!("{} {}", shortened(api_version), shortened(kind)) }),
     }
 }

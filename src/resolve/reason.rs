@@ -129,7 +129,7 @@ reasons! {
     /// Not exactly one of several choices was made.
     ChoiceInvalid: Error, "make exactly one of the choices";
     /// A condition does not compile, or is beyond its bounds.
-    ConditionInvalid: Error, "see the conditions page of the documentation";
+    ConditionInvalid: Error, "see Conditions in docs/policies.md";
     /// What identifies the gateway to the upstream cannot be sent.
     CredentialsInvalid: Error, "send credentials in Authorization or a header of the vendor's own";
     /// Two entries of a list have the same key.

@@ -96,7 +96,7 @@ fn unlabelled(servers: &[Server], policies: &[Policy], lookup: &Lookup<'_>, out:
     for server in servers.iter().filter(|server| !lookup.namespaces.contains_key(server.id.namespace.as_str())) {
         let namespace = &server.id.namespace;
         let message = format!(
-            "there is no Namespace {namespace}: of guardrails such as {}, which choose namespaces by label, what denies \
+            "there is no valid Namespace {namespace}: of guardrails such as {}, which choose namespaces by label, what denies \
              or asks for approval counts here, and what allows does not",
             guardrail.id.display_name()
         );

@@ -17,7 +17,7 @@ use super::keys::Keys;
 use super::state::StateDir;
 use crate::generated::codec::{self, Generated};
 use crate::generated::{Authority, ObjectId};
-use crate::manifests::{self, Limits, Merged, Remembered, Scan, Watcher};
+use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::gateway::{Change, Gateway, Kind};
 use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
@@ -105,6 +105,7 @@ struct Current {
     accepted: Accepted,
     served: BTreeSet<(Kind, String)>,
     problems: Vec<Problem>,
+    notes: Vec<Note>,
 }
 
 impl Configuration {
@@ -181,9 +182,13 @@ impl Configuration {
 
         let problems = problems(&merged, &resolution);
         report_new(&current.problems, &problems);
+        for note in merged.notes.iter().filter(|note| !current.notes.contains(note)) {
+            tracing::info!(file = &*note.file, "{}", note.message);
+        }
         self.reporter.report(&problems);
         let served = self.serve(&current.served, resolution.generated)?;
-        *current = Current { scan, remembered: merged.remembered, accepted: resolution.accepted, served, problems };
+        let (remembered, accepted, notes) = (merged.remembered, resolution.accepted, merged.notes);
+        *current = Current { scan, remembered, accepted, served, problems, notes };
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{Format, printable};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
@@ -175,7 +175,7 @@ fn for_people(report: &Report) -> String {
     let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let (objects, errors) = (counted(report.objects, "object"), counted(report.errors, "error"));
     add(&mut out, format_args!("{objects}, {errors}, {}\n", counted(report.warnings, "warning")));
-    out
+    printable(&out)
 }
 
 fn describe(out: &mut String, line: &Line, snippet: Option<&str>) {
@@ -403,6 +403,16 @@ mod tests {
             let text = for_people(&report) + &serde_json::to_string(&report).unwrap();
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_people_wrote_does_not_steer_their_terminal() {
+        let named = POLICY.replace("any: true", "groups: [g]").replace("authority: a", "authority: \"a\\e[2J\"");
+        let (report, _dir) = judged_text(&named);
+        assert!(report.findings.iter().any(|f| f.message.contains('\u{1b}')), "the name is quoted");
+        assert!(!for_people(&report).contains('\u{1b}'), "{}", for_people(&report));
+        let (report, _dir) = judged_text(&POLICY.replace("effect: Deny", "\"\\e[2J\": x"));
+        assert!(report.errors > 0 && !for_people(&report).contains('\u{1b}'), "{}", for_people(&report));
     }
 
     #[test]

@@ -177,6 +177,10 @@ impl Walk<'_> {
         if self.out.files.contains_key(path) {
             return;
         }
+        // What was read from a file is remembered by its name, which must not be another's.
+        if path.to_str().is_none() {
+            return self.problem(path, "the path is not UTF-8; rename it");
+        }
         if self.out.files.len() >= self.limits.files {
             return self.problem(path, format!("more than {} files", self.limits.files));
         }

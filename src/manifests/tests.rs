@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::symlink,
+    os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -231,6 +231,16 @@ fn links_are_followed_inside_and_named_otherwise() {
     let read: Vec<_> = found.files().map(|(p, _)| p.strip_prefix(folder.0.path()).unwrap().to_owned()).collect();
     assert_eq!(read, [PathBuf::from("fine.yaml"), PathBuf::from("real/a.yaml")]);
     assert_eq!(problems(&found), ["dangling.yaml", "dir", "loop.yaml", "out.yaml"]);
+}
+
+#[test]
+fn names_that_are_no_text_are_named() {
+    let folder = Folder::new();
+    for name in [&b"\xfe.yaml"[..], b"\xff.yaml"] {
+        fs::write(folder.0.path().join(std::ffi::OsStr::from_bytes(name)), policy("a", "Enforce")).unwrap();
+    }
+    let found = folder.scan();
+    assert_eq!((found.files().count(), found.problems().count()), (0, 2));
 }
 
 #[test]

@@ -39,7 +39,13 @@ pub(super) fn principals(
         // In what narrows, `any: true` means everyone, not everyone of the policy's default authority.
         let default = default.filter(|_| !(any && pull == Pull::Narrows));
         let authority = match spec.authority.as_deref().or(default) {
-            Some(name) if lookup.authorities.contains_key(name) => Some(name.to_owned()),
+            Some(name) if let Some(authority) = lookup.authorities.get(name) => {
+                if spec.groups.is_some() && authority.rules.groups_claim.is_none() {
+                    let message = format!("tokens of McpAuthorizationServer {name} carry no groups: nobody is in one");
+                    warnings.push(Finding::new(Reason::GroupsNotMapped, at.field("groups"), message));
+                }
+                Some(name.to_owned())
+            }
             Some(name) => {
                 let meaning = match pull {
                     Pull::Widens => "the entry matches nobody",

@@ -191,6 +191,8 @@ reasons! {
     CaInvalid: Warning, "put PEM certificates under the key";
     /// A ConfigMap or its key does not exist: what needs it is not used.
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
+    /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
+    GroupsNotMapped: Warning, "set validation.groups of the McpAuthorizationServer, or name persons";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// Several servers claim one path: none of them takes calls.

@@ -64,6 +64,16 @@ fn principals_are_qualified_so_that_mistakes_narrow() {
 }
 
 #[test]
+fn groups_of_an_authority_whose_tokens_carry_none_are_named() {
+    let mut corp = authority_named("corp");
+    patch(&mut corp, json!({"spec": {"validation": null}}));
+    for effect in ["Allow", "Deny"] {
+        let resolution = resolve(&[corp.clone(), server_with(json!({})), policy_with(effect, json!({}))]);
+        assert_eq!(found(&resolution), [("GroupsNotMapped", "spec.rules[0].principals[0].groups".to_owned())]);
+    }
+}
+
+#[test]
 fn an_authority_is_needed_where_a_match_depends_on_it() {
     for (effect, principals, needed) in [
         ("Allow", json!([{"any": true}]), true),

@@ -94,7 +94,7 @@ fn check(spec: &PrincipalSpec, at: &FieldPath, errors: &mut Findings) {
     match spec.any {
         Some(false) => refuse("any", "any is true or absent"),
         Some(true) if named => refuse("any", "any: true stands beside nothing but authority and actor"),
-        None if !named => refuse("", "says nobody: give users, groups, clients, serviceAccount, via, or any: true"),
+        None if !named => refuse("", "says nobody: give users, groups, clients, via, or any: true"),
         _ => {}
     }
     if kinds > 1 {
@@ -106,6 +106,12 @@ fn check(spec: &PrincipalSpec, at: &FieldPath, errors: &mut Findings) {
         if list.as_ref().is_some_and(|list| list.is_empty() || list.iter().any(String::is_empty)) {
             refuse(field, "the list, or an entry of it, is empty");
         }
+    }
+    if spec.service_account.is_some() {
+        errors.push(Finding {
+            field: at.field("serviceAccount"),
+            ..not_enforced("", "this build authenticates no ServiceAccounts, so nobody would be meant")
+        });
     }
     if spec.mcp_clients.is_some() {
         errors.push(Finding {

@@ -106,6 +106,11 @@ fn what_is_wrong_in_a_rule_is_named_where_it_stands() {
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": false}]})),
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": true, "groups": ["g"]}]})),
         ("NotYetEnforced", format!("{principal}.mcpClients"), json!({"principals": [{"mcpClients": ["c"]}]})),
+        (
+            "NotYetEnforced",
+            format!("{principal}.serviceAccount"),
+            json!({"principals": [{"serviceAccount": {"namespace": "ci", "name": "bot"}}]}),
+        ),
         ("UnknownField", format!("{principal}.user"), json!({"principals": [{"user": ["u"]}]})),
         ("ChoiceInvalid", format!("{principal}.actor"), json!({"principals": [{"users": ["u"], "actor": {}}]})),
         (

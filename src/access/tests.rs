@@ -210,6 +210,18 @@ fn the_table_names_who_what_when_and_why() {
     assert_eq!(table.dormant.iter().map(|d| d.rule.as_str()).collect::<Vec<_>>(), ["team/policy/freeze"]);
 }
 
+/// Tokens of an authority that the server does not accept get as far as no rule: nobody of it can do anything.
+#[test]
+fn whoever_is_not_accepted_is_in_no_row() {
+    let mut fleet = example();
+    let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+    server.authorities = vec!["other".into()];
+    fleet.put_server(server);
+    let table = who_can(fleet.by_name("team", "a").unwrap(), None, &Facts { now: 600 });
+    assert_eq!(table.strangers, ["corp"]);
+    assert!(table.rows.iter().all(|row| row.answer == Answer::Deny && row.principal.ends_with("@other")), "{table:#?}");
+}
+
 #[test]
 fn exceptions_show_as_combinations() {
     let table = table(600);

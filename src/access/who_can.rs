@@ -45,6 +45,8 @@ pub struct Table {
     pub dormant: Vec<Dormant>,
     /// What cannot be said for sure, and what counts meanwhile.
     pub doubts: Vec<String>,
+    /// Authorities that rules name and whose tokens the server does not accept: nobody of them gets as far as a rule.
+    pub strangers: Vec<String>,
 }
 
 /// One principal and one target.
@@ -133,6 +135,7 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         rows: rows.into_iter().collect(),
         dormant: dormant.collect(),
         doubts: doubts(served),
+        strangers: people.strangers.into_iter().collect(),
     }
 }
 
@@ -297,32 +300,32 @@ struct Cast {
     named: Vec<Someone>,
     /// Whom rules that narrow except: they may be more than a row says.
     excepted: Vec<Someone>,
+    /// Authorities whose tokens are not accepted.
+    strangers: BTreeSet<String>,
 }
 
 impl Cast {
     fn of(rules: &[&Rule], authorities: &[String]) -> Self {
-        let mut known: BTreeSet<&str> = authorities.iter().map(String::as_str).collect();
+        let accepted: BTreeSet<&str> = authorities.iter().map(String::as_str).collect();
         let entries = |rule: &&'_ Rule| -> Vec<PrincipalMatch> {
             rule.source().principals.iter().chain(&rule.source().except).cloned().collect()
         };
         let all: Vec<PrincipalMatch> = rules.iter().flat_map(entries).collect();
-        known.extend(all.iter().filter_map(|entry| entry.authority.as_deref()));
-        let mut cast = Self { named: Vec::new(), excepted: Vec::new() };
+        let named = all.iter().filter_map(|entry| entry.authority.as_deref());
+        let strangers = named.filter(|authority| !accepted.contains(authority)).map(str::to_owned).collect();
+        let mut cast = Self { named: Vec::new(), excepted: Vec::new(), strangers };
         for entry in &all {
-            add_all(&mut cast.named, entry, &known);
+            add_all(&mut cast.named, entry, &accepted);
         }
         for rule in rules.iter().filter(|rule| rule.effect != Effect::Allow) {
-            rule.source().except.iter().for_each(|entry| add_all(&mut cast.excepted, entry, &known));
+            rule.source().except.iter().for_each(|entry| add_all(&mut cast.excepted, entry, &accepted));
         }
         cast
     }
 }
 
-fn add_all(people: &mut Vec<Someone>, entry: &PrincipalMatch, authorities: &BTreeSet<&str>) {
-    let of_entry: Vec<&str> = match &entry.authority {
-        Some(authority) => vec![authority],
-        None => authorities.iter().copied().collect(),
-    };
+fn add_all(people: &mut Vec<Someone>, entry: &PrincipalMatch, accepted: &BTreeSet<&str>) {
+    let of_entry = accepted.iter().filter(|name| entry.authority.as_deref().is_none_or(|only| only == **name));
     for authority in of_entry {
         for someone in Someone::all_of(entry, authority) {
             if !people.contains(&someone) {

@@ -78,6 +78,13 @@ pub fn run(
             for dormant in &answers.dormant {
                 writeln!(out, "{}", describe(dormant))?;
             }
+            for authority in &answers.strangers {
+                let server = &answers.server;
+                writeln!(
+                    out,
+                    "Tokens of {authority} are not accepted by {server}: rules about its principals are left out"
+                )?;
+            }
             for doubt in &answers.doubts {
                 writeln!(out, "{doubt}")?;
             }

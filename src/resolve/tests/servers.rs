@@ -153,6 +153,8 @@ fn a_secret_goes_only_to_hosts_that_it_names() {
         ("https://vendor.example/mcp", Some("vendor.example"), true),
         ("https://vendor.example/mcp", Some("other.example, Vendor.Example"), true),
         ("https://vendor.example:443/mcp", Some("vendor.example"), true),
+        ("https://vendor.example/mcp", Some("vendor.example:443"), true),
+        ("http://vendor.example/mcp", Some("vendor.example:443"), false),
         ("https://vendor.example:8443/mcp", Some("vendor.example:8443"), true),
         ("https://[::1]:8443/mcp", Some("[::1]:8443"), true),
         ("https://vendor.example:8443/mcp", Some("vendor.example"), false),

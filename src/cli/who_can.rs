@@ -112,7 +112,7 @@ fn introduction(answers: &Answers, tools_are_known: bool) -> String {
              that no other line of the same principal names.",
         );
     }
-    if answers.rows.iter().any(|row| row.risk.is_some()) {
+    if lines(&answers.rows).keys().any(|line| !line.risk.is_empty()) {
         text.push_str("\nA line without a risk class holds for tools of every class.");
     }
     text + "\n"

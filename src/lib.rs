@@ -4,15 +4,15 @@
 //! The house has four storeys, and things fall downwards only. A path's first folder says what it may do:
 //!
 //! ```text
-//! PURE     api generated mcp oauth identity tools policy resolve fleet access seal
+//! PURE     api generated glob mcp oauth identity tools policy resolve fleet access seal
 //!          synchronous; no clock, no I/O, no async
 //! EFFECTS  egress upstream issuer journal audit manifests process
 //!          I/O at the edge; no role's logic
 //! PLANES   proxy
 //! TOP      roles cli
 //!
-//! api generated mcp oauth seal journal egress process -> nothing of ours
-//! identity -> oauth generated   tools -> mcp generated   policy -> generated identity tools
+//! api generated glob mcp oauth seal journal egress process -> nothing of ours
+//! identity -> oauth generated glob   tools -> mcp generated   policy -> generated glob identity tools
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity     upstream -> egress generated mcp
 //! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod egress;
 pub mod fleet;
 pub mod generated;
+pub mod glob;
 pub mod identity;
 pub mod issuer;
 pub mod journal;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Answer, rule_name};
+use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
 use crate::generated::policy::Effect;
 use crate::generated::server::State;
@@ -27,6 +27,8 @@ pub struct Explanation {
     pub message: Option<String>,
     /// What Shadow policies would have made of it, where that differs.
     pub shadow: Option<Answer>,
+    /// What cannot be said for sure, and what counts meanwhile.
+    pub doubts: Vec<String>,
     /// Every rule that reaches the server, those that match first.
     pub rules: Vec<Considered>,
 }
@@ -76,7 +78,8 @@ pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Expl
     rules.sort_by_key(|considered| (!considered.counts, considered.matches));
     if let Some(refused) = refusal(&served.server.state) {
         let (answer, reason) = (Answer::Deny, refused);
-        return Explanation { answer, reason, visible: false, rule: None, message: None, shadow: None, rules };
+        let doubts = doubts(served);
+        return Explanation { answer, reason, visible: false, rule: None, message: None, shadow: None, doubts, rules };
     }
     let decision = evaluate(served.layers, request, facts);
     let reason = match served.layers.denied {
@@ -90,6 +93,7 @@ pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Expl
         rule: decision.rule.as_deref().map(rule_name),
         message: decision.rule.as_ref().and_then(|rule| rule.message.as_deref()).map(str::to_owned),
         shadow: decision.shadow.map(|shadow| shadow.effect.into()),
+        doubts: doubts(served),
         rules,
     }
 }

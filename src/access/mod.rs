@@ -9,6 +9,7 @@ pub mod who_can;
 
 use serde::Serialize;
 
+use crate::fleet::Served;
 use crate::generated::policy::Effect;
 use crate::policy::decision::RuleRef;
 
@@ -50,4 +51,17 @@ impl From<Effect> for Answer {
 /// `namespace/policy/rule`, as people refer to a rule.
 pub fn rule_name(rule: &RuleRef) -> String {
     format!("{}/{}/{}", rule.namespace, rule.policy, rule.rule)
+}
+
+/// What cannot be said for sure, in words for whoever asks: guardrails that may reach the server or not.
+fn doubts(served: Served<'_>) -> Vec<String> {
+    let namespace = &served.server.id.namespace;
+    let doubt = |policy: &crate::generated::Policy| {
+        format!(
+            "{} chooses namespaces by label, and there is no Namespace {namespace} to say which labels it has: its Deny \
+             and RequireApproval rules count here, its Allow rules do not",
+            policy.id.display_name()
+        )
+    };
+    served.in_doubt().into_iter().map(doubt).collect()
 }

@@ -20,7 +20,7 @@ use crate::policy::request::{Facts, KnownRisk, Request, Target};
 
 fn fleet(policies: &[Policy]) -> Fleet {
     let mut fleet = Fleet::default();
-    fleet.put_server(server("team", "a", Labels::new(), Labels::new()));
+    fleet.put_server(server("team", "a", Labels::new(), None));
     for policy in policies {
         fleet.put_policy(policy.clone()).unwrap();
     }
@@ -76,7 +76,7 @@ proptest! {
         let keys = PrincipalKeys::of(&principal);
         let request = Request { principal: &principal, keys: &keys, target: Target::Tool { name: tool, risk }, arguments };
         let decision = evaluate(served.layers, &request, &facts);
-        let table = who_can(served, Some(&[Tool { name: tool.to_owned(), risk }]), &facts);
+        let table = who_can(served, Some(&[Tool { name: tool.to_owned(), risk: Some(risk) }]), &facts);
         let rows: Vec<&Row> = table.rows.iter().filter(|r| r.kind == "Tool" && is_covered(r, &principal)).collect();
         // Rows combine a principal with one exception; with several exceptions, the refusal is all that they show.
         if decision.effect != Effect::Deny {
@@ -210,11 +210,24 @@ fn the_table_names_who_what_when_and_why() {
     assert_eq!(table.dormant.iter().map(|d| d.rule.as_str()).collect::<Vec<_>>(), ["team/policy/freeze"]);
 }
 
+/// Tokens of an authority that the server does not accept get as far as no rule: nobody of it can do anything.
+#[test]
+fn whoever_is_not_accepted_is_in_no_row() {
+    let mut fleet = example();
+    let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+    server.authorities = vec!["other".into()];
+    fleet.put_server(server);
+    let table = who_can(fleet.by_name("team", "a").unwrap(), None, &Facts { now: 600 });
+    assert_eq!(table.strangers, ["corp"]);
+    assert!(table.rows.iter().all(|row| row.answer == Answer::Deny && row.principal.ends_with("@other")), "{table:#?}");
+}
+
 #[test]
 fn exceptions_show_as_combinations() {
     let table = table(600);
     assert_eq!(found(&table, "group:dev@corp", "get_*").answer, Answer::Deny);
-    assert_eq!(found(&table, "group:dev+group:sre@corp", "get_*").answer, Answer::Allow);
+    let excepted = found(&table, "group:dev+group:sre@corp", "get_*");
+    assert_eq!((excepted.answer, &*excepted.unless), (Answer::Allow, &["team/policy/interns".to_owned()][..]));
     assert_eq!(found(&table, "user:alice+group:sre@corp", "create_issue").answer, Answer::Depends);
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::explain::refusal;
-use super::{Answer, rule_name};
+use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
 use crate::generated::Risk;
 use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
@@ -27,8 +27,8 @@ use crate::policy::tri::Tri;
 pub struct Tool {
     /// Its exact name.
     pub name: String,
-    /// What is known of its risk.
-    pub risk: KnownRisk,
+    /// What is known of its risk; `None` if nobody here can say: it could be of every class, or of none.
+    pub risk: Option<KnownRisk>,
 }
 
 /// The whole table of one server.
@@ -43,6 +43,10 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Rules that do not hold at this time.
     pub dormant: Vec<Dormant>,
+    /// What cannot be said for sure, and what counts meanwhile.
+    pub doubts: Vec<String>,
+    /// Authorities that rules name and whose tokens the server does not accept: nobody of them gets as far as a rule.
+    pub strangers: Vec<String>,
 }
 
 /// One principal and one target.
@@ -59,10 +63,12 @@ pub struct Row {
     pub kind: &'static str,
     /// A name, or a pattern that stands for every name that nothing else in the rules speaks of.
     pub target: String,
-    /// The risk class that the answer presumes: the tool's own, or one that a rule asks for.
+    /// The risk class that the answer presumes; `None`: unclassified, or no rule asks for it.
     pub risk: Option<&'static str>,
     /// The answer.
     pub answer: Answer,
+    /// Whether the target is listed for the principal: if not, no rule allows any call to it.
+    pub listed: bool,
     /// The rules that decide, as `namespace/policy/rule`.
     pub rules: Vec<String>,
     /// The conditions of those rules.
@@ -128,6 +134,8 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         refused,
         rows: rows.into_iter().collect(),
         dormant: dormant.collect(),
+        doubts: doubts(served),
+        strangers: people.strangers.into_iter().collect(),
     }
 }
 
@@ -156,7 +164,9 @@ fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, fa
     let more_keys = PrincipalKeys::of(&more);
     let unless = rules.iter().filter(|rule| {
         let narrows = rule.effect != Effect::Allow && !rule.shadow && answer != Answer::Deny;
-        narrows && about(rule, principal, &keys) == Tri::No && about(rule, &more, &more_keys) != Tri::No
+        // Whoever is excepted stays so in further groups.
+        let further = !rule.excepts(principal, &keys) && about(rule, &more, &more_keys) != Tri::No;
+        narrows && about(rule, principal, &keys) == Tri::No && further
     });
     Row {
         principal: someone.name.clone(),
@@ -166,6 +176,7 @@ fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, fa
         target: asked.shown.clone(),
         risk: asked.risk.own.map(Risk::as_str),
         answer,
+        listed: !refused && prospect.enforced.visibility != Visibility::Hidden,
         rules: deciding.iter().map(|rule| rule_name(&rule.reference)).collect(),
         conditions: deciding.iter().filter_map(|rule| rule.condition()).map(str::to_owned).collect(),
         windows: deciding.iter().map(|rule| window(rule)).filter(Window::is_bounded).collect(),
@@ -240,31 +251,37 @@ impl Asked {
 
 fn targets(rules: &[&Rule], inventory: Option<&[Tool]>) -> Vec<Asked> {
     let mut names: BTreeSet<(TargetKind, &str)> = BTreeSet::new();
-    let mut classes: BTreeSet<Risk> = BTreeSet::new();
+    let mut by_risk = false;
     for rule in rules.iter().map(|rule| rule.source()) {
         for tools in &rule.tools {
             let every = tools.names.is_empty() && tools.patterns.is_empty();
             let named = tools.names.iter().chain(&tools.patterns).map(String::as_str);
             names.extend(named.chain(every.then_some("*")).map(|name| (TargetKind::Tool, name)));
-            classes.extend(&tools.risk);
+            by_risk |= !tools.risk.is_empty();
         }
         names.extend(rule.resources.iter().map(|uri| (TargetKind::Resource, uri.as_str())));
         names.extend(rule.prompts.iter().map(|prompt| (TargetKind::Prompt, prompt.as_str())));
     }
+    // A tool could be unclassified, or of any class; if no rule asks, it is one answer.
+    let mut classes = vec![KnownRisk::default()];
+    if by_risk {
+        let every = [Risk::ReadOnly, Risk::Write, Risk::Destructive];
+        classes.extend(every.map(|class| KnownRisk { own: Some(class), guardrail: Some(class) }));
+    }
     let mut asked = Vec::new();
     for (kind, name) in names {
-        if kind == TargetKind::Tool && inventory.is_some() {
-            continue;
-        }
-        asked.push(Asked::new(kind, name, KnownRisk::default()));
-        if kind == TargetKind::Tool {
-            let risks = classes.iter().map(|class| KnownRisk { own: Some(*class), guardrail: Some(*class) });
-            asked.extend(risks.map(|risk| Asked::new(kind, name, risk)));
+        match kind {
+            TargetKind::Tool if inventory.is_some() => {}
+            TargetKind::Tool => asked.extend(classes.iter().map(|risk| Asked::new(kind, name, *risk))),
+            TargetKind::Resource | TargetKind::Prompt => asked.push(Asked::new(kind, name, KnownRisk::default())),
         }
     }
-    for tool in inventory.unwrap_or_default() {
-        let (kind, name) = (TargetKind::Tool, tool.name.clone());
-        asked.push(Asked { kind, shown: name.clone(), name, risk: tool.risk });
+    for Tool { name, risk } in inventory.unwrap_or_default() {
+        let known = |risk| Asked { kind: TargetKind::Tool, shown: name.clone(), name: name.clone(), risk };
+        match risk {
+            Some(risk) => asked.push(known(*risk)),
+            None => asked.extend(classes.iter().map(|risk| known(*risk))),
+        }
     }
     asked
 }
@@ -283,32 +300,32 @@ struct Cast {
     named: Vec<Someone>,
     /// Whom rules that narrow except: they may be more than a row says.
     excepted: Vec<Someone>,
+    /// Authorities whose tokens are not accepted.
+    strangers: BTreeSet<String>,
 }
 
 impl Cast {
     fn of(rules: &[&Rule], authorities: &[String]) -> Self {
-        let mut known: BTreeSet<&str> = authorities.iter().map(String::as_str).collect();
+        let accepted: BTreeSet<&str> = authorities.iter().map(String::as_str).collect();
         let entries = |rule: &&'_ Rule| -> Vec<PrincipalMatch> {
             rule.source().principals.iter().chain(&rule.source().except).cloned().collect()
         };
         let all: Vec<PrincipalMatch> = rules.iter().flat_map(entries).collect();
-        known.extend(all.iter().filter_map(|entry| entry.authority.as_deref()));
-        let mut cast = Self { named: Vec::new(), excepted: Vec::new() };
+        let named = all.iter().filter_map(|entry| entry.authority.as_deref());
+        let strangers = named.filter(|authority| !accepted.contains(authority)).map(str::to_owned).collect();
+        let mut cast = Self { named: Vec::new(), excepted: Vec::new(), strangers };
         for entry in &all {
-            add_all(&mut cast.named, entry, &known);
+            add_all(&mut cast.named, entry, &accepted);
         }
         for rule in rules.iter().filter(|rule| rule.effect != Effect::Allow) {
-            rule.source().except.iter().for_each(|entry| add_all(&mut cast.excepted, entry, &known));
+            rule.source().except.iter().for_each(|entry| add_all(&mut cast.excepted, entry, &accepted));
         }
         cast
     }
 }
 
-fn add_all(people: &mut Vec<Someone>, entry: &PrincipalMatch, authorities: &BTreeSet<&str>) {
-    let of_entry: Vec<&str> = match &entry.authority {
-        Some(authority) => vec![authority],
-        None => authorities.iter().copied().collect(),
-    };
+fn add_all(people: &mut Vec<Someone>, entry: &PrincipalMatch, accepted: &BTreeSet<&str>) {
+    let of_entry = accepted.iter().filter(|name| entry.authority.as_deref().is_none_or(|only| only == **name));
     for authority in of_entry {
         for someone in Someone::all_of(entry, authority) {
             if !people.contains(&someone) {

@@ -107,6 +107,20 @@ mod tests {
         }
     }
 
+    /// Whatever the API server drops of a policy, such as a misspelled `matchLabels`, could widen what it grants.
+    #[test]
+    fn policies_keep_what_is_misspelled_so_that_it_can_be_refused() {
+        let (kind, spec) = specs().into_iter().find(|(kind, _)| kind == "McpPolicy").unwrap();
+        let mut objects = 0;
+        walk(kind, &spec, &mut |path, schema| {
+            if schema["properties"].is_object() {
+                objects += 1;
+                assert_eq!(schema["x-kubernetes-preserve-unknown-fields"], true, "{path}");
+            }
+        });
+        assert!(objects >= 15, "{objects}");
+    }
+
     #[test]
     fn cel_rules_say_what_is_wrong() {
         let mut rules = 0;

@@ -6,6 +6,7 @@
 pub mod core;
 pub mod crd;
 pub mod field_path;
+pub mod metadata;
 pub mod object;
 pub mod schema;
 pub mod v1alpha1;

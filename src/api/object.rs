@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     FieldPath, GROUP, VERSION,
     core::{self, ConfigMap, Namespace, Secret},
+    metadata::MEMBERS,
     schema::{self, Problem, ProblemKind, nearest},
     v1alpha1::{McpAuthorizationServer, McpPolicy, McpServer},
 };
@@ -215,9 +216,22 @@ fn typed<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, Vec<Problem>>
         // Nobody's to write: the API server drops it too.
         members.remove("status");
     }
+    drop_nulls(&mut value);
     // The schema has passed, so what is left is ill-typed metadata.
     T::deserialize(value)
         .map_err(|e| vec![Problem::new(FieldPath::of("metadata"), ProblemKind::Type, format!("ill-typed: {e}"))])
+}
+
+/// Where the schema asks for no null, one is as good as nothing, and a default takes its place: so says the API server.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 fn kind_of(value: &Value) -> Result<Kind, Rejected> {
@@ -246,7 +260,8 @@ fn kind_of(value: &Value) -> Result<Kind, Rejected> {
             unidentified("kind", ProblemKind::Value, format!("no such kind in {GROUP}; {hint}"))
         });
     }
-    if Kind::OURS.iter().any(|k| k.as_str() == kind) && nearest(group, [GROUP].into_iter()).is_some() {
+    let near = group.is_empty() || nearest(group, [GROUP].into_iter()).is_some();
+    if Kind::OURS.iter().any(|k| k.as_str() == kind) && near {
         let message = format!("no such group; did you mean {GROUP}/{VERSION}?");
         return Err(unidentified("apiVersion", ProblemKind::Value, message));
     }
@@ -254,8 +269,11 @@ fn kind_of(value: &Value) -> Result<Kind, Rejected> {
         ("v1", "Secret") => Ok(Kind::Secret),
         ("v1", "ConfigMap") => Ok(Kind::ConfigMap),
         ("v1", "Namespace") => Ok(Kind::Namespace),
-        ("v1", "List") => {
+        ("v1", list) if list.ends_with("List") => {
             Err(unidentified("kind", ProblemKind::Value, "a List is not read; separate its items by ---".into()))
+        }
+        ("v1", other) if let Some(near) = nearest(other, ["ConfigMap", "Namespace", "Secret"].into_iter()) => {
+            Err(unidentified("kind", ProblemKind::Value, format!("no such kind in v1; did you mean {near}?")))
         }
         _ => Err(Rejected::Foreign { what: format!("{} {}", shortened(api_version), shortened(kind)) }),
     }
@@ -285,6 +303,13 @@ fn key_of(kind: Kind, value: &Value) -> Result<Key, Rejected> {
         ))
     })?;
     let namespace = text("namespace")?;
+    if kind.is_namespaced()
+        && namespace.is_none()
+        && let Some(misspelled) = misspelled_namespace(value)
+    {
+        let message = format!("unknown field {misspelled:?}; did you mean \"namespace\"?");
+        return Err(Rejected::Unidentified(Problem::new(metadata.field(misspelled), ProblemKind::Unknown, message)));
+    }
     if !is_dns_subdomain(&name) {
         let message = "not a valid name: lower-case letters, digits, '-' and '.', at most 253".to_owned();
         return Err(Rejected::Unidentified(Problem::new(metadata.field("name"), ProblemKind::Value, message)));
@@ -298,6 +323,13 @@ fn key_of(kind: Kind, value: &Value) -> Result<Key, Rejected> {
     let namespace =
         if kind.is_namespaced() { namespace.unwrap_or_else(|| "default".to_owned()) } else { String::new() };
     Ok(Key { kind, namespace, name })
+}
+
+/// A member of the metadata that is nothing else than a misspelled `namespace`.
+fn misspelled_namespace(value: &Value) -> Option<&str> {
+    let members = value.get("metadata")?.as_object()?.keys().map(String::as_str);
+    let mut unknown = members.filter(|name| !MEMBERS.contains(name));
+    unknown.find(|name| nearest(name, MEMBERS.into_iter()) == Some("namespace"))
 }
 
 /// Whether `text` is a DNS label (RFC 1123), as names of namespaces are.

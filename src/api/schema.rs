@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::Value;
 
-use super::{FieldPath, Kind, crd};
+use super::{FieldPath, Kind, crd, metadata};
 
 /// How deep a document may nest; our own schemas need less than half of it.
 const MAX_DEPTH: usize = 32;
@@ -50,27 +50,32 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with `value` by the schema of `kind`; empty for kinds that are not ours.
+/// Everything that is wrong with `value` by the schema of `kind`; of Kubernetes' own kinds, members that they lack.
 pub(super) fn check(kind: Kind, value: &Value) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let Some(schema) = schema_of(kind) else { return problems };
+    let mut problems = metadata::check(value);
     let Some(object) = value.as_object() else { return problems };
-    for (name, member) in object {
-        match name.as_str() {
-            // The API server judges metadata; status is nobody's to write.
-            "apiVersion" | "kind" | "metadata" | "status" => {}
-            "spec" => walk(spec_of(schema), member, &FieldPath::of("spec"), 0, &mut problems),
-            _ => problems.push(unknown(
-                &FieldPath::root(),
-                name,
-                ["apiVersion", "kind", "metadata", "spec", "status"].into_iter(),
-            )),
+    let members = members(kind);
+    for name in object.keys().filter(|name| !members.contains(&name.as_str())) {
+        problems.push(unknown(&FieldPath::root(), name, members.iter().copied()));
+    }
+    if let Some(schema) = schema_of(kind) {
+        match object.get("spec") {
+            Some(spec) => walk(spec_of(schema), spec, &FieldPath::of("spec"), 0, &mut problems),
+            None => problems.push(Problem::new(FieldPath::of("spec"), ProblemKind::Missing, "spec is missing".into())),
         }
     }
-    if !object.contains_key("spec") {
-        problems.push(Problem::new(FieldPath::of("spec"), ProblemKind::Missing, "spec is missing".into()));
-    }
     problems
+}
+
+/// What objects of a kind consist of. A status is nobody's to write, and is passed over.
+fn members(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Secret => &["apiVersion", "kind", "metadata", "data", "immutable", "stringData", "type"],
+        Kind::ConfigMap => &["apiVersion", "kind", "metadata", "binaryData", "data", "immutable"],
+        Kind::Namespace | Kind::McpAuthorizationServer | Kind::McpPolicy | Kind::McpServer => {
+            &["apiVersion", "kind", "metadata", "spec", "status"]
+        }
+    }
 }
 
 /// The known name nearest to `name`, if one is near enough to be meant.
@@ -247,7 +252,7 @@ fn bounds(path: &FieldPath, message: String) -> Problem {
     Problem::new(path.clone(), ProblemKind::Bounds, message)
 }
 
-fn unknown<'a>(path: &FieldPath, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
+pub(super) fn unknown<'a>(path: &FieldPath, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Problem {
     let short: String = name.chars().take(64).collect();
     let message = match nearest(name, known.clone()) {
         Some(near) => format!("unknown field {short:?}; did you mean {near:?}?"),

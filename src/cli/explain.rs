@@ -15,6 +15,7 @@ use crate::access::who_can::Tool;
 use crate::fleet::Fleet;
 use crate::generated::Risk;
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
+use crate::mcp::scan::{Limits, check};
 use crate::policy::index::PrincipalKeys;
 use crate::policy::request::{Facts, KnownRisk, Request, Target};
 
@@ -184,6 +185,9 @@ pub fn run(
     if let Some(text) = &args.arguments {
         let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
         object.context("--args is not a JSON object")?;
+        if let Err(fault) = check(text.as_bytes(), &Limits::CLIENT) {
+            bail!("--args: such a call is refused before it is decided: {fault}");
+        }
     }
     let keys = PrincipalKeys::of(&principal);
     let request = Request {
@@ -206,7 +210,7 @@ fn target<'a>(args: &'a Args, inventory: Option<&[Tool]>) -> anyhow::Result<Targ
         (Some(name), ..) => {
             let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
             let presumed = args.risk.map(Risk::from);
-            let risk = known.map_or(KnownRisk::default(), |tool| tool.risk);
+            let risk = known.and_then(|tool| tool.risk).unwrap_or_default();
             let risk = KnownRisk { own: risk.own.or(presumed), guardrail: risk.guardrail.or(presumed) };
             Ok(Target::Tool { name, risk })
         }
@@ -227,6 +231,9 @@ fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> 
     }
     if let Some(shadow) = explanation.shadow {
         writeln!(out, "With the Shadow policies enforced: {}", shadow.as_str())?;
+    }
+    for doubt in &explanation.doubts {
+        writeln!(out, "{doubt}")?;
     }
     let mut table = table(["rule", "effect", "matches", "why"]);
     for rule in &explanation.rules {
@@ -286,12 +293,13 @@ mod tests {
         }
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
     fn asked(text: &[&str]) -> (String, ExitCode) {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            args: Args,
-        }
         let line = <Line as clap::Parser>::try_parse_from([&["explain", "--server", "team/a"], text].concat()).unwrap();
         let mut out = Vec::new();
         let code = run(&line.args, &crate::access::tests::example(), None, 600, &mut out).unwrap();
@@ -309,6 +317,15 @@ mod tests {
             "it is about other targets",
         ] {
             assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_no_call_can_have_are_refused() {
+        for arguments in [r#"{"a":1,"a":2}"#, "[1]", "{", r#"{"a":"\ud800"}"#] {
+            let text = ["explain", "--server", "team/a", "--tool", "t", "--as", "user:alice@corp", "--args", arguments];
+            let args = <Line as clap::Parser>::try_parse_from(text).unwrap().args;
+            assert!(run(&args, &crate::access::tests::example(), None, 0, &mut Vec::new()).is_err(), "{arguments}");
         }
     }
 

@@ -55,7 +55,10 @@ pub fn for_questions(paths: &[PathBuf], system_namespace: &str) -> anyhow::Resul
     let loaded = load(paths, &public_url, system_namespace)?;
     if loaded.errors > 0 {
         let (n, s) = (loaded.errors, if loaded.errors == 1 { "" } else { "s" });
-        eprintln!("warning: {n} error{s} in the manifests; this is what stays in force (see portcullis validate)");
+        eprintln!(
+            "warning: {n} error{s} in the manifests (see portcullis validate); the answer is that of a gateway which never \
+             accepted what is invalid"
+        );
     }
     Ok(loaded.fleet)
 }

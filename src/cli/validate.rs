@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{Format, printable};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
@@ -175,7 +175,7 @@ fn for_people(report: &Report) -> String {
     let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let (objects, errors) = (counted(report.objects, "object"), counted(report.errors, "error"));
     add(&mut out, format_args!("{objects}, {errors}, {}\n", counted(report.warnings, "warning")));
-    out
+    printable(&out)
 }
 
 fn describe(out: &mut String, line: &Line, snippet: Option<&str>) {
@@ -255,6 +255,143 @@ mod tests {
         assert!(text.contains("13 |     whne: args.a == 1\n     |     ^"), "{text}");
     }
 
+    const POLICY: &str = "apiVersion: portcullis.dev/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  \
+                          authority: a\n  targets: {selector: {}}\n  rules:\n  - name: r\n    effect: Deny\n    \
+                          principals: [{any: true}]\n    tools: [{names: [t]}]\n";
+
+    /// What people get wrong: what is written instead of what, the reason, line and field, and words of the message or
+    /// the remedy.
+    #[test]
+    fn whatever_people_get_wrong_is_shown_with_its_place_and_remedy() {
+        let name = "metadata: {name: p}";
+        for (from, to, reason, line, field, words) in [
+            // Text.
+            ("spec:", "spec:\n\tmode: Shadow", "FileUnreadable", 5, "", "indentation"),
+            ("effect: Deny", "effect: Deny\n    effect: Allow", "FileUnreadable", 10, "", "\"effect\" is given twice"),
+            ("effect: Deny", "effect: *nowhere", "FileUnreadable", 9, "", "not valid YAML"),
+            ("kind: McpPolicy", "? [a, b]\n: c", "FileUnreadable", 2, "", "not valid YAML"),
+            // Which object.
+            ("kind: McpPolicy", "kind: mcppolicy", "FileUnreadable", 2, "", "did you mean McpPolicy?"),
+            ("portcullis.dev/v1alpha1", "v1", "FileUnreadable", 1, "", "did you mean portcullis.dev/v1alpha1?"),
+            ("portcullis.dev/v1alpha1", "portcullis.dev/v1beta1", "FileUnreadable", 1, "", "v1alpha1 only"),
+            ("kind: McpPolicy", "kind: McpPolicyList", "FileUnreadable", 2, "", "no such kind"),
+            (
+                "portcullis.dev/v1alpha1\nkind: McpPolicy",
+                "v1\nkind: Namspace",
+                "FileUnreadable",
+                2,
+                "",
+                "did you mean Namespace?",
+            ),
+            (
+                "portcullis.dev/v1alpha1\nkind: McpPolicy",
+                "v1\nkind: SecretList",
+                "FileUnreadable",
+                2,
+                "",
+                "a List is not read",
+            ),
+            (name, "metadata: {generateName: p-}", "FileUnreadable", 3, "", "metadata.name is missing"),
+            (name, "metadata: {name: p_1}", "FileUnreadable", 3, "", "not a valid name"),
+            (name, "metadata: {name: p, namespace: a.b}", "FileUnreadable", 3, "", "not a valid namespace"),
+            (name, "metadata: {name: p, namespce: a}", "FileUnreadable", 3, "", "did you mean \"namespace\"?"),
+            (name, "metadata: [name, p]", "FileUnreadable", 3, "", "metadata.name is missing"),
+            // Metadata.
+            (name, "metadata: {name: p, lables: {}}", "UnknownField", 3, "metadata.lables", "did you mean \"labels\"?"),
+            (name, "metadata: {name: p, labels: {a: 1}}", "TypeMismatch", 3, "metadata.labels.a", "in quotes"),
+            (
+                name,
+                "metadata: {name: p, labels: {a: b c}}",
+                "ValueInvalid",
+                3,
+                "metadata.labels.a",
+                "not a label's value",
+            ),
+            (
+                name,
+                "metadata: {name: p, labels: {a b: c}}",
+                "ValueInvalid",
+                3,
+                "metadata.labels[\"a b\"]",
+                "not a label's key",
+            ),
+            (name, "metadata: {name: p, annotations: [x]}", "TypeMismatch", 3, "metadata.annotations", "a mapping"),
+            (name, "metadata: {name: p, generation: x}", "TypeMismatch", 3, "metadata", "ill-typed"),
+            // The rest.
+            ("spec:", "spek:", "UnknownField", 4, "spek", "did you mean \"spec\"?"),
+            ("authority: a", "authority: a\n  mode: Shadw", "ValueInvalid", 6, "spec.mode", "did you mean Shadow?"),
+            ("authority: a", "authority: [a]", "TypeMismatch", 5, "spec.authority", "expected text"),
+            ("authority: a", "authority: on", "TypeMismatch", 5, "spec.authority", "YAML reads bare yes"),
+            ("effect: Deny", "effect: deny", "ValueInvalid", 9, "spec.rules[0].effect", "did you mean Deny?"),
+            ("effect: Deny", "efect: Deny", "UnknownField", 9, "spec.rules[0].efect", "did you mean \"effect\"?"),
+            ("names: [t]", "names: [t, t]", "DuplicateEntry", 11, "spec.rules[0].tools[0].names[1]", "already has"),
+            (
+                "{selector: {}}",
+                "{selector: {matchLabels: {tier: b c}}}",
+                "SelectorInvalid",
+                6,
+                "spec.targets.selector.matchLabels.tier",
+                "not a label's value",
+            ),
+            (
+                "tools: [{names: [t]}]",
+                "tools: [{names: [t]}]\n    when: args.",
+                "ConditionInvalid",
+                12,
+                "spec.rules[0].when",
+                "line 1, column",
+            ),
+        ] {
+            assert!(POLICY.contains(from), "{from}");
+            let (report, _dir) = judged_text(&POLICY.replace(from, to));
+            let found =
+                report.findings.iter().find(|f| f.severity == "Error" && f.reason == reason && f.field == field);
+            let Some(found) = found else { panic!("{to:?}: {}", for_people(&report)) };
+            assert_eq!(found.line, Some(line), "{to:?}: {}", for_people(&report));
+            let said = format!("{} {}", found.message, found.remedy);
+            assert!(said.contains(words) && !found.remedy.is_empty(), "{to:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_odd_is_read() {
+        let authority = "apiVersion: portcullis.dev/v1alpha1\nkind: McpAuthorizationServer\nmetadata: {name: a}\nspec: {local: {}}\n";
+        let sound = format!("{authority}---\n{POLICY}");
+        for (odd, text) in [
+            ("a byte order mark", format!("\u{feff}{sound}")),
+            ("lines that end in CRLF", sound.replace('\n', "\r\n")),
+            ("empty documents and comments", format!("---\n# x\n---\n{sound}---\n...\n---\n")),
+            ("a directive", format!("%YAML 1.2\n---\n{sound}")),
+            ("anchors", sound.replace("any: true}]", "any: &t true}]").replace("effect: Deny", "effect: &e Deny")),
+            ("a status", format!("{sound}status: {{conditions: []}}\n")),
+            ("an empty field", sound.replace("  authority: a", "  authority: a\n  mode:")),
+            (
+                "what kubectl prints",
+                sound.replace("{name: p}", "{name: p, uid: x, resourceVersion: \"7\", generation: 3}"),
+            ),
+        ] {
+            let (report, _dir) = judged_text(&text);
+            assert!(report.findings.is_empty() && report.objects == 2, "{odd}: {}", for_people(&report));
+        }
+    }
+
+    #[test]
+    fn what_is_no_readable_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let utf16: Vec<u8> = POLICY.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(path("utf16.yaml"), utf16).unwrap();
+        std::fs::write(path("latin1.yaml"), b"# caf\xe9\n").unwrap();
+        std::fs::write(path("nul.yaml"), b"a: \0\n").unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path("fifo.yaml")).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket.yaml")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("device.yaml")).unwrap();
+        let report = judged(&[dir.path().to_owned()]);
+        let named: Vec<_> = report.findings.iter().map(|f| f.file.rsplit('/').next().unwrap()).collect();
+        let all = ["device.yaml", "fifo.yaml", "latin1.yaml", "nul.yaml", "socket.yaml", "utf16.yaml"];
+        assert_eq!(named, all, "{}", for_people(&report));
+    }
+
     #[test]
     fn no_line_of_a_secret_or_of_a_broken_file_is_shown() {
         for text in [
@@ -266,6 +403,16 @@ mod tests {
             let text = for_people(&report) + &serde_json::to_string(&report).unwrap();
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_people_wrote_does_not_steer_their_terminal() {
+        let named = POLICY.replace("any: true", "groups: [g]").replace("authority: a", "authority: \"a\\e[2J\"");
+        let (report, _dir) = judged_text(&named);
+        assert!(report.findings.iter().any(|f| f.message.contains('\u{1b}')), "the name is quoted");
+        assert!(!for_people(&report).contains('\u{1b}'), "{}", for_people(&report));
+        let (report, _dir) = judged_text(&POLICY.replace("effect: Deny", "\"\\e[2J\": x"));
+        assert!(report.errors > 0 && !for_people(&report).contains('\u{1b}'), "{}", for_people(&report));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `portcullis who-can`: every principal and every tool of a server, with the rules that decide, as an auditor reads it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,9 +11,9 @@ use comfy_table::Table;
 use super::load;
 use super::output::{Format, Tone, filled};
 use crate::access::Answer;
-use crate::access::who_can::{Dormant, Row, Tool, Window, anybody_can, who_can};
+use crate::access::who_can::{Dormant, Row, Table as Answers, Tool, Window, anybody_can, who_can};
 use crate::fleet::{Fleet, Served};
-use crate::policy::request::{Facts, KnownRisk};
+use crate::policy::request::Facts;
 
 /// Lists every principal and every tool of a server, with the rules that decide. Exit code 0: somebody can; 1: nobody
 /// can; 2: the arguments or the files are unusable.
@@ -55,7 +56,7 @@ pub fn run(
     let served = find(fleet, &args.server)?;
     let one: Option<Vec<Tool>> = args.tool.as_ref().map(|name| {
         let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
-        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: KnownRisk::default() })]
+        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: None })]
     });
     let mut answers = who_can(served, one.as_deref().or(inventory), &Facts { now });
     if args.tool.is_some() {
@@ -67,12 +68,25 @@ pub fn run(
     }
     match args.output {
         Format::Table => {
-            if let Some(refused) = &answers.refused {
-                writeln!(out, "{} refuses every call: {refused}", answers.server)?;
+            match &answers.refused {
+                Some(refused) => writeln!(out, "{} refuses every call: {refused}", answers.server)?,
+                None => {
+                    writeln!(out, "{}", introduction(&answers, inventory.is_some() || args.tool.is_some()))?;
+                    writeln!(out, "{}", table(&answers.rows))?;
+                }
             }
-            writeln!(out, "{}", table(&answers.rows))?;
             for dormant in &answers.dormant {
                 writeln!(out, "{}", describe(dormant))?;
+            }
+            for authority in &answers.strangers {
+                let server = &answers.server;
+                writeln!(
+                    out,
+                    "Tokens of {authority} are not accepted by {server}: rules about its principals are left out"
+                )?;
+            }
+            for doubt in &answers.doubts {
+                writeln!(out, "{doubt}")?;
             }
         }
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
@@ -89,38 +103,118 @@ pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a
     fleet.by_name(namespace, server).with_context(|| format!("there is no McpServer {name} among the manifests"))
 }
 
+/// What the table is, for somebody who did not ask for it.
+fn introduction(answers: &Answers, tools_are_known: bool) -> String {
+    let mut text = format!("Who may call what at {}, and by which rules. All else is denied.", answers.server);
+    if !tools_are_known {
+        text.push_str(
+            "\nThe manifests do not say which tools the server has: a pattern stands for every tool that it matches and \
+             that no other line of the same principal names.",
+        );
+    }
+    if lines(&answers.rows).keys().any(|line| !line.risk.is_empty()) {
+        text.push_str("\nA line without a risk class holds for tools of every class.");
+    }
+    text + "\n"
+}
+
+/// One line: what is answered alike of one principal. Compared in the order in which lines are printed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    principal: String,
+    via: Option<String>,
+    actor: Option<String>,
+    answer: Answer,
+    /// The classes that the answer is about; none: every class.
+    risk: Vec<Option<&'static str>>,
+    rules: Vec<String>,
+    conditions: Vec<String>,
+    notes: String,
+}
+
 fn table(rows: &[Row]) -> Table {
     let head = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
-    let rows: Vec<Vec<(String, Tone)>> = rows.iter().map(cells).collect();
+    let every: BTreeSet<String> = rows.iter().map(target).collect();
+    let rows: Vec<Vec<(String, Tone)>> =
+        lines(rows).iter().map(|(line, targets)| cells(line, &in_short(targets, &every))).collect();
     filled(&head, &rows)
 }
 
-fn cells(row: &Row) -> Vec<(String, Tone)> {
-    let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
-    let tone = match row.answer {
+/// Risk classes that are answered alike together, then targets that are.
+fn lines(rows: &[Row]) -> BTreeMap<Line, BTreeSet<String>> {
+    let mut by_risk: BTreeMap<(String, Line), Vec<Option<&'static str>>> = BTreeMap::new();
+    let mut classes: BTreeMap<String, BTreeSet<Option<&'static str>>> = BTreeMap::new();
+    for row in rows {
+        by_risk.entry((target(row), line(row))).or_default().push(row.risk);
+        classes.entry(target(row)).or_default().insert(row.risk);
+    }
+    let mut lines: BTreeMap<Line, BTreeSet<String>> = BTreeMap::new();
+    for ((target, line), risk) in by_risk {
+        let all = classes.get(&target).is_some_and(|classes| classes.len() == risk.len());
+        let line = Line { risk: if all { Vec::new() } else { risk }, ..line };
+        lines.entry(line).or_default().insert(target);
+    }
+    lines
+}
+
+fn line(row: &Row) -> Line {
+    // Where no rule allows anything, those that would refuse besides are no news.
+    let (rules, conditions) = if row.listed {
+        (row.rules.clone(), row.conditions.clone())
+    } else {
+        (vec!["no rule allows it".to_owned()], Vec::new())
+    };
+    Line {
+        principal: row.principal.clone(),
+        via: row.via.clone(),
+        actor: row.actor.clone(),
+        answer: row.answer,
+        risk: Vec::new(),
+        rules,
+        conditions,
+        notes: notes(row),
+    }
+}
+
+fn target(row: &Row) -> String {
+    if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) }
+}
+
+/// The targets of a line in words: `*` alone, or among others, means what is left.
+fn in_short(targets: &BTreeSet<String>, every: &BTreeSet<String>) -> String {
+    if targets.contains("*") && targets.len() == every.len() {
+        return "every tool".to_owned();
+    }
+    let named = targets.iter().filter(|target| *target != "*").map(String::as_str);
+    named.chain(targets.contains("*").then_some("every other tool")).collect::<Vec<_>>().join("\n")
+}
+
+fn cells(line: &Line, targets: &str) -> Vec<(String, Tone)> {
+    let tone = match line.answer {
         Answer::Allow => Tone::Good,
         Answer::Deny => Tone::Bad,
         _ => Tone::Caution,
     };
+    let risk = line.risk.iter().map(|class| class.unwrap_or("unclassified")).collect::<Vec<_>>();
     vec![
-        (row.principal.clone(), Tone::Plain),
-        (row.via.clone().unwrap_or_default(), Tone::Plain),
-        (row.actor.clone().unwrap_or_default(), Tone::Plain),
-        (target, Tone::Plain),
-        (row.risk.unwrap_or_default().to_owned(), Tone::Plain),
-        (row.answer.as_str().to_owned(), tone),
-        (row.rules.join("\n"), Tone::Plain),
-        (row.conditions.join("\n"), Tone::Plain),
-        (notes(row), Tone::Faint),
+        (line.principal.clone(), Tone::Plain),
+        (line.via.clone().unwrap_or_default(), Tone::Plain),
+        (line.actor.clone().unwrap_or_default(), Tone::Plain),
+        (targets.to_owned(), Tone::Plain),
+        (risk.join("\n"), Tone::Plain),
+        (line.answer.as_str().to_owned(), tone),
+        (line.rules.join("\n"), Tone::Plain),
+        (line.conditions.join("\n"), Tone::Plain),
+        (line.notes.clone(), Tone::Faint),
     ]
 }
 
 fn notes(row: &Row) -> String {
     let mut notes: Vec<String> = row.windows.iter().map(in_words).collect();
     if !row.unless.is_empty() {
-        notes.push(format!("unless in groups of {}", row.unless.join(", ")));
+        notes.push(format!("unless also in a group of {}", row.unless.join(", ")));
     }
-    notes.extend(row.shadow.map(|shadow| format!("shadow: {}", shadow.as_str())));
+    notes.extend(row.shadow.map(|shadow| format!("with Shadow enforced: {}", shadow.as_str())));
     notes.join("\n")
 }
 
@@ -167,6 +261,50 @@ mod tests {
         }
         assert!(!text.contains("group:interns@corp"), "{text}");
         assert!(text.contains("team/policy/freeze (Deny) does not hold now: from 1970-01-01T00:08:20Z"), "{text}");
+    }
+
+    #[test]
+    fn what_is_answered_alike_is_one_line() {
+        let row = |target: &str, risk, answer, rule: Option<&str>| Row {
+            principal: "user:ana@corp".into(),
+            via: None,
+            actor: None,
+            kind: "Tool",
+            target: target.into(),
+            risk,
+            answer,
+            listed: answer != Answer::Deny,
+            rules: rule.map(str::to_owned).into_iter().collect(),
+            conditions: vec![],
+            windows: vec![],
+            unless: vec![],
+            shadow: None,
+        };
+        let mut rows = Vec::new();
+        for target in ["*", "get_*", "list_*"] {
+            let denied = target == "*";
+            for risk in [None, Some("Destructive"), Some("ReadOnly"), Some("Write")] {
+                let allows = !denied && matches!(risk, Some("ReadOnly" | "Write"));
+                let (answer, rule) = if allows { (Answer::Allow, "reads") } else { (Answer::Deny, "guardrail") };
+                rows.push(row(target, risk, answer, Some(rule)));
+            }
+        }
+        let printed: Vec<Vec<String>> = lines(&rows)
+            .iter()
+            .map(|(line, targets)| {
+                let every = rows.iter().map(target).collect();
+                let cells = cells(line, &in_short(targets, &every));
+                cells.into_iter().map(|(text, _)| text).filter(|text| !text.is_empty()).collect()
+            })
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                vec!["user:ana@corp", "get_*\nlist_*", "ReadOnly\nWrite", "Allow", "reads"],
+                vec!["user:ana@corp", "every other tool", "Deny", "no rule allows it"],
+                vec!["user:ana@corp", "get_*\nlist_*", "unclassified\nDestructive", "Deny", "no rule allows it"],
+            ]
+        );
     }
 
     #[test]

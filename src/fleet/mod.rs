@@ -8,5 +8,5 @@ mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use selector::matches;
+pub use selector::{matches, matches_namespace};
 pub use snapshot::{Fleet, Served};

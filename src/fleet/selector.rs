@@ -1,12 +1,22 @@
-//! Label selectors, as Kubernetes means them.
+//! Label selectors, as Kubernetes means them, also where labels are not known.
 
-use crate::generated::Labels;
 use crate::generated::policy::{Operator, Requirement, Selector};
+use crate::generated::{Labels, NAMESPACE_NAME};
+use crate::policy::tri::Tri;
 
 /// Whether labels satisfy every part of a selector; an empty selector is satisfied by all.
 pub fn matches(selector: &Selector, labels: &Labels) -> bool {
-    selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && selector.match_expressions.iter().all(|requirement| satisfies(requirement, labels))
+    judge(selector, |key| Some(labels.get(key).map(String::as_str))) == Tri::Yes
+}
+
+/// Whether a namespace satisfies every part of a selector. `labels`: `None` if nobody knows them; its name is known
+/// even then.
+pub fn matches_namespace(selector: &Selector, name: &str, labels: Option<&Labels>) -> Tri {
+    judge(selector, |key| match labels {
+        _ if key == NAMESPACE_NAME => Some(Some(name)),
+        Some(labels) => Some(labels.get(key).map(String::as_str)),
+        None => None,
+    })
 }
 
 /// Whether a selector is satisfied by all labels, whatever they are.
@@ -14,11 +24,19 @@ pub(super) fn selects_all(selector: &Selector) -> bool {
     selector.match_labels.is_empty() && selector.match_expressions.is_empty()
 }
 
-fn satisfies(requirement: &Requirement, labels: &Labels) -> bool {
-    let value = labels.get(&requirement.key);
+/// `look` answers with a label's value, with its absence, or with `None`: it is not known whether it is there.
+fn judge<'l>(selector: &Selector, look: impl Fn(&str) -> Option<Option<&'l str>>) -> Tri {
+    let labels = selector.match_labels.iter().map(|(key, wanted)| look(key).map(|value| value == Some(wanted)));
+    let expressions = selector.match_expressions.iter();
+    let expressions = expressions.map(|wanted| look(&wanted.key).map(|value| satisfies(wanted, value)));
+    labels.chain(expressions).fold(Tri::Yes, |all, answer| all.and(answer.map_or(Tri::Unknown, Tri::from)))
+}
+
+fn satisfies(requirement: &Requirement, value: Option<&str>) -> bool {
+    let listed = |value: &str| requirement.values.iter().any(|listed| listed == value);
     match requirement.operator {
-        Operator::In => value.is_some_and(|v| requirement.values.contains(v)),
-        Operator::NotIn => value.is_none_or(|v| !requirement.values.contains(v)),
+        Operator::In => value.is_some_and(listed),
+        Operator::NotIn => value.is_none_or(|value| !listed(value)),
         Operator::Exists => value.is_some(),
         Operator::DoesNotExist => value.is_none(),
     }
@@ -28,9 +46,9 @@ fn satisfies(requirement: &Requirement, labels: &Labels) -> bool {
 mod tests {
     use super::*;
 
-    fn selector(operator: Operator, values: &[&str]) -> Selector {
+    fn selector(key: &str, operator: Operator, values: &[&str]) -> Selector {
         let requirement =
-            Requirement { key: "tier".into(), operator, values: values.iter().map(|v| v.to_string()).collect() };
+            Requirement { key: key.into(), operator, values: values.iter().map(|v| v.to_string()).collect() };
         Selector { match_labels: Labels::new(), match_expressions: vec![requirement] }
     }
 
@@ -46,18 +64,45 @@ mod tests {
             (Operator::Exists, &[], true, false),
             (Operator::DoesNotExist, &[], false, true),
         ] {
-            assert_eq!(matches(&selector(operator, values), &gold), on_gold, "{operator:?} {values:?}");
-            assert_eq!(matches(&selector(operator, values), &none), on_none, "{operator:?} {values:?}");
+            let selector = selector("tier", operator, values);
+            assert_eq!(matches(&selector, &gold), on_gold, "{operator:?} {values:?}");
+            assert_eq!(matches(&selector, &none), on_none, "{operator:?} {values:?}");
+            let known = matches_namespace(&selector, "team", Some(&gold));
+            assert_eq!(known, Tri::from(on_gold), "{operator:?} {values:?}");
+            assert_eq!(matches_namespace(&selector, "team", None), Tri::Unknown, "{operator:?} {values:?}");
         }
     }
 
     #[test]
     fn labels_and_requirements_must_all_hold() {
-        let mut both = selector(Operator::In, &["gold"]);
+        let mut both = selector("tier", Operator::In, &["gold"]);
         both.match_labels.insert("team".into(), "a".into());
         let labels = Labels::from([("tier".into(), "gold".into()), ("team".into(), "a".into())]);
         assert!(matches(&both, &labels));
         assert!(!matches(&both, &Labels::from([("tier".into(), "gold".into())])));
         assert!(matches(&Selector::default(), &Labels::new()));
+    }
+
+    #[test]
+    fn the_name_of_a_namespace_is_known_whatever_its_labels_are() {
+        let liar = Labels::from([(NAMESPACE_NAME.into(), "other".into())]);
+        for (operator, values, want) in [
+            (Operator::In, &["team"][..], Tri::Yes),
+            (Operator::In, &["other"], Tri::No),
+            (Operator::NotIn, &["team"], Tri::No),
+            (Operator::NotIn, &["other"], Tri::Yes),
+            (Operator::Exists, &[], Tri::Yes),
+            (Operator::DoesNotExist, &[], Tri::No),
+        ] {
+            let by_name = selector(NAMESPACE_NAME, operator, values);
+            for labels in [None, Some(&Labels::new()), Some(&liar)] {
+                assert_eq!(matches_namespace(&by_name, "team", labels), want, "{operator:?} {values:?} {labels:?}");
+            }
+            // What is known to fail settles it; what is known to hold does not.
+            let mut both = by_name;
+            both.match_labels.insert("tier".into(), "gold".into());
+            assert_eq!(matches_namespace(&both, "team", None), want.and(Tri::Unknown), "{operator:?} {values:?}");
+        }
+        assert_eq!(matches_namespace(&Selector::default(), "team", None), Tri::Yes);
     }
 }

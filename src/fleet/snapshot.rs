@@ -4,16 +4,20 @@
 //! every server of its namespace, shared by the servers of a namespace with equal namespace labels. *Own*: whatever
 //! reaches it by name or by label. A change therefore copies a layer once, however many servers share it, and a server
 //! holds no rule that it shares with others.
+//!
+//! Where the labels of a namespace are not known, a guardrail that asks for them reaches with the rules that narrow and
+//! not with those that grant (design 4: an Allow matches nothing, the others everything that they could).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::selector::{matches, selects_all};
+use super::selector::{matches, matches_namespace, selects_all};
 use super::shard_map::ShardMap;
 use crate::generated::policy::{Standing, Targets};
 use crate::generated::{Authority, Labels, Policy, Server};
 use crate::policy::index::{Layer, Layers};
 use crate::policy::rule::{CompileError, CompiledPolicy, compile};
+use crate::policy::tri::Tri;
 
 /// All servers, policies and authorities, joined. Cloning is cheap, and a clone changes independently: publish one
 /// behind an `ArcSwap`, fork it to ask what a change would do.
@@ -44,6 +48,22 @@ pub struct Served<'a> {
     pub server: &'a Arc<Server>,
     /// The rules that reach it, for [`crate::policy::evaluate::evaluate`].
     pub layers: Layers<'a>,
+    fleet: &'a Fleet,
+}
+
+impl<'a> Served<'a> {
+    /// The guardrails of which it is not known whether they reach the server, by name: the labels of its namespace are
+    /// not known. What narrows of them counts, what grants does not.
+    pub fn in_doubt(&self) -> Vec<&'a Policy> {
+        let doubtful = |member: &&Arc<Member>| match (member.part_at(self.server), &member.narrowing) {
+            (Some(part), Some(narrowing)) => std::ptr::eq(part, narrowing),
+            _ => false,
+        };
+        let mut policies: Vec<&Policy> =
+            self.fleet.guardrails.values().filter(doubtful).map(|member| member.policy()).collect();
+        policies.sort_by_key(|policy| (&policy.id.namespace, &policy.id.name));
+        policies
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +92,7 @@ struct Namespace {
 #[derive(Clone, Debug)]
 struct Group {
     namespace: Arc<str>,
-    labels: Labels,
+    labels: Option<Labels>,
     layer: Arc<Layer>,
     denied: Option<Arc<str>>,
 }
@@ -81,6 +101,8 @@ struct Group {
 #[derive(Debug)]
 struct Member {
     compiled: CompiledPolicy,
+    /// What counts of a guardrail where it is not known whether it reaches.
+    narrowing: Option<CompiledPolicy>,
     reach: Reach,
 }
 
@@ -107,7 +129,8 @@ impl Member {
             (_, false, true) => Reach::Groups,
             (_, _, false) => Reach::Servers,
         };
-        Self { compiled, reach }
+        let narrowing = policy.targets.namespaces.as_ref().map(|_| compiled.narrowing());
+        Self { compiled, narrowing, reach }
     }
 
     fn policy(&self) -> &Policy {
@@ -118,17 +141,23 @@ impl Member {
         &self.policy().targets
     }
 
-    fn reaches_namespace(&self, namespace: &str, labels: &Labels) -> bool {
-        match &self.targets().namespaces {
-            Some(selector) => matches(selector, labels),
-            None => self.policy().id.namespace == namespace,
+    /// What counts of the policy in a namespace, if anything does.
+    fn part_in(&self, namespace: &str, labels: Option<&Labels>) -> Option<&CompiledPolicy> {
+        let Some(selector) = &self.targets().namespaces else {
+            return (self.policy().id.namespace == namespace).then_some(&self.compiled);
+        };
+        match matches_namespace(selector, namespace, labels) {
+            Tri::Yes => Some(&self.compiled),
+            Tri::Unknown => self.narrowing.as_ref(),
+            Tri::No => None,
         }
     }
 
-    fn reaches(&self, server: &Server) -> bool {
-        self.reaches_namespace(&server.id.namespace, &server.namespace_labels)
-            && (self.targets().servers.contains(&server.id.name)
-                || self.targets().selector.as_ref().is_some_and(|s| matches(s, &server.labels)))
+    /// What counts of the policy at a server, if anything does.
+    fn part_at(&self, server: &Server) -> Option<&CompiledPolicy> {
+        let reaches = self.targets().servers.contains(&server.id.name)
+            || self.targets().selector.as_ref().is_some_and(|s| matches(s, &server.labels));
+        self.part_in(&server.id.namespace, server.namespace_labels.as_ref()).filter(|_| reaches)
     }
 }
 
@@ -153,7 +182,7 @@ impl Fleet {
             *Arc::make_mut(&mut namespace.groups).entry(Arc::clone(&group)).or_default() += 1;
         });
         if self.groups.get(&group).is_none() {
-            let built = self.build_group(&server.id.namespace, &server.namespace_labels);
+            let built = self.build_group(&server.id.namespace, server.namespace_labels.as_ref());
             self.groups.insert(&group, Arc::new(built));
         }
         let own = self.build_own(&server);
@@ -283,7 +312,7 @@ impl Fleet {
         let group = self.groups.get(&entry.group)?;
         let denied = self.denials.values().next().or(group.denied.as_ref());
         let layers = Layers { layers: [&self.fleet, &group.layer, &entry.own], denied: denied.map(|reason| &**reason) };
-        Some(Served { server: &entry.server, layers })
+        Some(Served { server: &entry.server, layers, fleet: self })
     }
 
     fn change_namespace(&mut self, name: &str, change: impl FnOnce(&mut Namespace)) {
@@ -296,31 +325,30 @@ impl Fleet {
         }
     }
 
-    fn build_group(&self, namespace: &str, labels: &Labels) -> Group {
+    fn build_group(&self, namespace: &str, labels: Option<&Labels>) -> Group {
         let known = self.namespaces.get(namespace);
         let own = known.into_iter().flat_map(|known| known.whole.values());
         let guardrails = self.guardrails.values().filter(|member| member.reach == Reach::Groups);
-        let reaching = own.chain(guardrails).filter(|member| member.reaches_namespace(namespace, labels));
         Group {
             namespace: namespace.into(),
-            labels: labels.clone(),
-            layer: Arc::new(Layer::of(reaching.map(|member| &member.compiled))),
+            labels: labels.cloned(),
+            layer: Arc::new(Layer::of(own.chain(guardrails).filter_map(|member| member.part_in(namespace, labels)))),
             denied: known.and_then(|known| known.denials.values().next().map(Arc::clone)),
         }
     }
 
     fn build_own(&self, server: &Server) -> Arc<Layer> {
-        let mut reaching: BTreeMap<&str, &Member> = BTreeMap::new();
+        let mut reaching: BTreeMap<&str, &CompiledPolicy> = BTreeMap::new();
         let namespace = self.namespaces.get(&server.id.namespace);
         let selecting = namespace.into_iter().flat_map(|namespace| namespace.selecting.values());
         let naming = namespace.and_then(|namespace| namespace.naming.get(&server.id.name));
         let naming = naming.into_iter().flat_map(|members| members.values());
         for member in selecting.chain(naming).chain(self.guardrails.values()) {
-            if member.reach == Reach::Servers && member.reaches(server) {
-                reaching.insert(&member.policy().id.uid, member);
+            if let Some(part) = member.part_at(server).filter(|_| member.reach == Reach::Servers) {
+                reaching.insert(&member.policy().id.uid, part);
             }
         }
-        Arc::new(Layer::of(reaching.values().map(|member| &member.compiled)))
+        Arc::new(Layer::of(reaching.into_values()))
     }
 
     /// Exchanges one policy for another of the same UID wherever either reaches.
@@ -381,14 +409,13 @@ impl Fleet {
         }
     }
 
-    fn exchange_in_groups(&mut self, old: Option<&Arc<Member>>, new: Option<&Arc<Member>>) {
+    fn exchange_in_groups<'m>(&mut self, old: Option<&'m Arc<Member>>, new: Option<&'m Arc<Member>>) {
         for key in self.groups_in_reach(old, new) {
             let Some(group) = self.groups.get(&key) else { continue };
-            let reaches = |member: &&Arc<Member>| member.reaches_namespace(&group.namespace, &group.labels);
-            let (old, new) = (old.filter(reaches), new.filter(reaches));
+            let part = |member: &'m Arc<Member>| member.part_in(&group.namespace, group.labels.as_ref());
+            let (old, new) = (old.and_then(part), new.and_then(part));
             if old.is_some() || new.is_some() {
-                let layer = group.layer.with(old.map(|m| &m.compiled), new.map(|m| &m.compiled));
-                let group = Group { layer: Arc::new(layer), ..Group::clone(group) };
+                let group = Group { layer: Arc::new(group.layer.with(old, new)), ..Group::clone(group) };
                 self.groups.insert(&key, Arc::new(group));
             }
         }
@@ -421,9 +448,9 @@ impl Fleet {
         uids.dedup();
         for uid in uids {
             let Some(entry) = self.servers.get(&uid) else { continue };
-            let (old, new) = (old.filter(|m| m.reaches(&entry.server)), new.filter(|m| m.reaches(&entry.server)));
+            let (old, new) = (old.and_then(|m| m.part_at(&entry.server)), new.and_then(|m| m.part_at(&entry.server)));
             if old.is_some() || new.is_some() {
-                let own = Arc::new(entry.own.with(old.map(|m| &m.compiled), new.map(|m| &m.compiled)));
+                let own = Arc::new(entry.own.with(old, new));
                 let entry = Entry { server: Arc::clone(&entry.server), group: Arc::clone(&entry.group), own };
                 self.servers.insert(&uid, Arc::new(entry));
             }
@@ -504,6 +531,7 @@ fn joins_alike(a: &Server, b: &Server) -> bool {
 /// Servers of one namespace whose namespace had equal labels when they were resolved. No label, and no name of a
 /// namespace, holds a control character.
 fn group_key(server: &Server) -> Arc<str> {
-    let labels = server.namespace_labels.iter().map(|(key, value)| format!("\0{key}\0{value}"));
-    std::iter::once(server.id.namespace.clone()).chain(labels).collect::<String>().into()
+    let unknown = server.namespace_labels.is_none().then(|| "\0?".to_owned());
+    let labels = server.namespace_labels.iter().flatten().map(|(key, value)| format!("\0{key}\0{value}"));
+    std::iter::once(server.id.namespace.clone()).chain(unknown).chain(labels).collect::<String>().into()
 }

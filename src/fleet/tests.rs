@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::generated::policy::{Mode, Selector, Standing, Targets};
+use crate::generated::policy::{Effect, Mode, Operator, Requirement, Rule, Selector, Standing, Targets};
 use crate::generated::server::{Audit, AuditLevel, Credentials, Delivery, Scopes, State, Upstream, UpstreamTls};
-use crate::generated::{Labels, ObjectId, Policy, Server};
+use crate::generated::{Labels, NAMESPACE_NAME, ObjectId, Policy, Server};
 use crate::policy::arbitrary;
 use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
@@ -18,7 +18,7 @@ use crate::policy::reference;
 use crate::policy::request::{Facts, Request};
 
 /// A server that takes calls at `/namespace/name`.
-pub(crate) fn server(namespace: &str, name: &str, labels: Labels, namespace_labels: Labels) -> Server {
+pub(crate) fn server(namespace: &str, name: &str, labels: Labels, namespace_labels: Option<Labels>) -> Server {
     let path = format!("/{namespace}/{name}");
     Server {
         id: ObjectId {
@@ -50,22 +50,37 @@ fn label(value: Option<&'static str>) -> Labels {
     value.map(|value| ("tier".to_owned(), value.to_owned())).into_iter().collect()
 }
 
-fn selector() -> impl Strategy<Value = Selector> {
-    prop_oneof![
-        Just(Selector::default()),
-        select(&["gold", "tin"][..])
-            .prop_map(|value| Selector { match_labels: label(Some(value)), match_expressions: vec![] }),
-    ]
+fn requirement(key: &'static str, values: &'static [&'static str]) -> impl Strategy<Value = Requirement> {
+    let operators = &[Operator::In, Operator::NotIn, Operator::Exists, Operator::DoesNotExist][..];
+    (select(operators), select(values)).prop_map(move |(operator, value)| {
+        let values = matches!(operator, Operator::In | Operator::NotIn).then(|| value.to_owned());
+        Requirement { key: key.to_owned(), operator, values: values.into_iter().collect() }
+    })
 }
 
-const NAMESPACES: [(&str, Option<&str>); 3] = [("team", Some("gold")), ("other", Some("tin")), ("system", None)];
+/// At most one requirement for a key, so that none contradicts another.
+fn selector() -> impl Strategy<Value = Selector> {
+    let by_label = select(&["gold", "tin"][..])
+        .prop_map(|value| Selector { match_labels: label(Some(value)), match_expressions: vec![] });
+    let by_name = requirement(NAMESPACE_NAME, &["team", "other"]);
+    let expressions =
+        (requirement("tier", &["gold", "tin"]), option::weighted(0.3, by_name)).prop_map(|(tier, name)| {
+            let match_expressions = std::iter::once(tier).chain(name).collect();
+            Selector { match_labels: Labels::new(), match_expressions }
+        });
+    prop_oneof![Just(Selector::default()), by_label, expressions]
+}
+
+/// Namespaces with their tier; `None`: nobody knows their labels.
+const NAMESPACES: [(&str, Option<Option<&str>>); 4] =
+    [("team", Some(Some("gold"))), ("other", Some(Some("tin"))), ("system", Some(None)), ("dark", None)];
 
 fn servers() -> impl Strategy<Value = Vec<Server>> {
     let one = (select(&NAMESPACES[..]), select(&["a", "b"][..]), option::of(select(&["gold", "tin"][..])));
     vec(one, 1..5).prop_map(|servers| {
         let mut by_uid = BTreeMap::new();
         for ((namespace, tier), name, labels) in servers {
-            let server = server(namespace, name, label(labels), label(tier));
+            let server = server(namespace, name, label(labels), tier.map(label));
             by_uid.insert(server.id.uid.clone(), server);
         }
         by_uid.into_values().collect()
@@ -74,7 +89,8 @@ fn servers() -> impl Strategy<Value = Vec<Server>> {
 
 fn policies() -> impl Strategy<Value = Vec<Policy>> {
     let targets = (subsequence(&["a", "b"][..], 0..=2), option::of(selector()), option::of(selector()));
-    vec((arbitrary::policy(), select(&["team", "other", "system"][..]), targets), 1..5).prop_map(|policies| {
+    let namespaces = &["team", "other", "system", "system", "dark"][..];
+    vec((arbitrary::policy(), select(namespaces), targets), 1..5).prop_map(|policies| {
         let named = policies.into_iter().enumerate().map(|(index, (mut policy, namespace, targets))| {
             let (servers, selector, namespaces) = targets;
             policy.guardrail = namespace == "system";
@@ -135,18 +151,40 @@ fn run(steps: Vec<Step>) -> Fleet {
     fleet
 }
 
-/// Whether a policy has a say at a server, from the text of the design.
-fn reaches(policy: &Policy, server: &Server) -> bool {
+/// Every set of labels that a namespace could have, in a world with one label.
+fn possible_labels(server: &Server) -> Vec<Labels> {
+    let possible = match &server.namespace_labels {
+        Some(known) => vec![known.clone()],
+        None => [None, Some("gold"), Some("tin"), Some("lead")].map(label).to_vec(),
+    };
+    let named = |mut labels: Labels| {
+        labels.insert(NAMESPACE_NAME.to_owned(), server.id.namespace.clone());
+        labels
+    };
+    possible.into_iter().map(named).collect()
+}
+
+/// What of a policy has a say at a server, from the text of the design.
+fn reaching(policy: &Policy, server: &Server) -> Option<Policy> {
     let same_namespace = policy.id.namespace == server.id.namespace;
     if matches!(policy.standing, Standing::DenyAll { .. }) {
-        return policy.guardrail || same_namespace;
+        return (policy.guardrail || same_namespace).then(|| policy.clone());
     }
-    let in_namespace = match &policy.targets.namespaces {
-        Some(selector) => matches(selector, &server.namespace_labels),
-        None => same_namespace,
-    };
     let named = policy.targets.servers.contains(&server.id.name);
-    in_namespace && (named || policy.targets.selector.as_ref().is_some_and(|s| matches(s, &server.labels)))
+    if !named && !policy.targets.selector.as_ref().is_some_and(|s| matches(s, &server.labels)) {
+        return None;
+    }
+    let Some(selector) = &policy.targets.namespaces else { return same_namespace.then(|| policy.clone()) };
+    let possible: Vec<bool> = possible_labels(server).iter().map(|labels| matches(selector, labels)).collect();
+    if possible.iter().all(|reaches| *reaches) {
+        return Some(policy.clone());
+    }
+    // "Allow matches nothing, and Deny and RequireApproval match everything that they could."
+    possible.contains(&true).then(|| {
+        let mut narrowing = policy.clone();
+        narrowing.rules.retain(|rule| rule.effect != Effect::Allow);
+        narrowing
+    })
 }
 
 proptest! {
@@ -165,7 +203,8 @@ proptest! {
             prop_assert_eq!(&**served.server, server);
             let request = Request { principal: &principal, keys: &keys, target, arguments };
             let decision = evaluate(served.layers, &request, &Facts { now: 1 });
-            let reaching: Vec<&Policy> = policies.iter().filter(|policy| reaches(policy, server)).collect();
+            let reaching: Vec<Policy> = policies.iter().filter_map(|policy| reaching(policy, server)).collect();
+            let reaching: Vec<&Policy> = reaching.iter().collect();
             let expected = reference::decide(&reaching, &principal, &target, arguments, &Facts { now: 1 });
             prop_assert_eq!(
                 (decision.effect, decision.reason, decision.visible),
@@ -205,7 +244,7 @@ fn denied<'a>(fleet: &'a Fleet, path: &str) -> Option<&'a str> {
 #[test]
 fn servers_that_claim_one_path_are_all_unserved() {
     let mut fleet = Fleet::default();
-    let (a, mut b) = (server("team", "a", label(None), label(None)), server("team", "b", label(None), label(None)));
+    let (a, mut b) = (server("team", "a", label(None), None), server("team", "b", label(None), None));
     b.path.clone_from(&a.path);
     fleet.put_server(a.clone());
     fleet.put_server(b.clone());
@@ -218,8 +257,8 @@ fn servers_that_claim_one_path_are_all_unserved() {
 #[test]
 fn a_policy_that_cannot_be_compiled_denies_what_an_unreadable_one_denies() {
     let mut fleet = Fleet::default();
-    fleet.put_server(server("team", "a", label(None), label(None)));
-    fleet.put_server(server("other", "a", label(None), label(None)));
+    fleet.put_server(server("team", "a", label(None), None));
+    fleet.put_server(server("other", "a", label(None), None));
     let mut broken = allow_all("team");
     broken.rules[0].when = Some("args.".into());
     let errors = fleet.put_policy(broken.clone()).unwrap_err();
@@ -239,18 +278,52 @@ fn a_namespace_denied_before_its_servers_came_denies_them() {
     let mut fleet = Fleet::default();
     let standing = Standing::DenyAll { reason: "Unreadable".into() };
     fleet.put_policy(Policy { standing, ..allow_all("team") }).unwrap();
-    fleet.put_server(server("team", "a", label(None), label(None)));
+    fleet.put_server(server("team", "a", label(None), None));
     assert_eq!(denied(&fleet, "/team/a"), Some("Unreadable"));
 }
 
 #[test]
 fn an_unreadable_file_denies_every_server_until_it_is_read() {
     let mut fleet = Fleet::default();
-    fleet.put_server(server("team", "a", label(None), label(None)));
+    fleet.put_server(server("team", "a", label(None), None));
     fleet.deny_all("b.yaml", "FileUnreadable");
     fleet.deny_all("a.yaml", "FileUnreadable");
     fleet.clear_denial("b.yaml");
     assert_eq!(denied(&fleet, "/team/a"), Some("FileUnreadable"));
     fleet.clear_denial("a.yaml");
     assert_eq!(denied(&fleet, "/team/a"), None);
+}
+
+#[test]
+fn a_guardrail_that_asks_for_labels_which_nobody_knows_narrows_and_grants_nothing() {
+    let by_label = Some(Selector { match_labels: label(Some("gold")), match_expressions: vec![] });
+    let mut guardrail = allow_all("system");
+    guardrail.guardrail = true;
+    guardrail.targets.namespaces = by_label;
+    let allow = guardrail.rules[0].clone();
+    guardrail.rules.push(Rule { name: "no".into(), effect: Effect::Deny, ..allow });
+    let rules = |fleet: &Fleet, path: &str| -> Vec<String> {
+        fleet.lookup(path).unwrap().layers.rules().iter().map(|rule| rule.reference.rule.to_string()).collect()
+    };
+    let mut fleet = Fleet::default();
+    fleet.put_policy(guardrail.clone()).unwrap();
+    for (name, labels, want, doubts) in [
+        ("gold", Some(label(Some("gold"))), &["all", "no"][..], 0),
+        ("tin", Some(label(Some("tin"))), &[], 0),
+        ("bare", Some(Labels::new()), &[], 0),
+        ("dark", None, &["no"], 1),
+    ] {
+        fleet.put_server(server(name, "a", label(None), labels));
+        let path = format!("/{name}/a");
+        assert_eq!(rules(&fleet, &path), want, "{name}");
+        assert_eq!(fleet.lookup(&path).unwrap().in_doubt().len(), doubts, "{name}");
+    }
+    // The other way of reaching, by a label of the server, is judged alike.
+    guardrail.targets.selector = Some(Selector { match_labels: label(Some("x")), match_expressions: vec![] });
+    guardrail.targets.servers = vec!["a".into()];
+    fleet.put_policy(guardrail).unwrap();
+    assert_eq!((rules(&fleet, "/dark/a"), rules(&fleet, "/gold/a").len()), (vec!["no".to_owned()], 2));
+    // The Namespace is written.
+    fleet.put_server(server("dark", "a", label(None), Some(label(Some("tin")))));
+    assert_eq!(rules(&fleet, "/dark/a"), Vec::<String>::new());
 }

@@ -17,6 +17,7 @@ pub struct Authority {
     /// Where its keys come from.
     pub keys: KeySource,
     /// Its current keys; `None` until the first fetch: tokens are then refused as *unavailable*, never accepted.
+    #[serde(deserialize_with = "super::present")]
     pub key_set: Option<KeySet>,
     /// Tokens no longer believed.
     pub revoked: Vec<Revocation>,
@@ -24,10 +25,12 @@ pub struct Authority {
 
 /// Where an authority's keys come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum KeySource {
     /// The `jwks_uri` of the issuer's metadata (RFC 8414, OpenID Connect Discovery).
     Discovery {
         /// PEM certificates to trust for the fetch, instead of the system's.
+        #[serde(deserialize_with = "super::present")]
         ca_pem: Option<String>,
     },
     /// The gateway's own signing key.
@@ -45,14 +48,17 @@ pub struct TokenRules {
     /// Allowed clock skew in seconds, at most 60.
     pub skew_seconds: u32,
     /// The longest accepted `exp - iat`, in seconds.
+    #[serde(deserialize_with = "super::present")]
     pub max_lifetime_seconds: Option<u32>,
     /// The claim that identifies the subject.
     pub subject_claim: String,
     /// The claim that identifies the tenant.
+    #[serde(deserialize_with = "super::present")]
     pub tenant_claim: Option<String>,
     /// Claims that identify the client, the first present one counts.
     pub client_claims: Vec<String>,
     /// The claim that lists groups; `None`: tokens carry no groups.
+    #[serde(deserialize_with = "super::present")]
     pub groups_claim: Option<String>,
     /// Audiences that servers may accept besides their own resource.
     pub allowed_audiences: Vec<String>,
@@ -79,6 +85,7 @@ pub struct KeySet {
 
 /// Tokens no longer believed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Revocation {
     /// One token, by its `jti`.
     Token {

@@ -4,6 +4,7 @@
 //! one is refused whole. The writer writes a version that every live proxy reads.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Authority, Policy, Server};
 
@@ -11,7 +12,7 @@ use super::{Authority, Policy, Server};
 pub const VERSION: u32 = 1;
 
 /// One generated object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "object")]
 pub enum Generated {
     /// A governed server.
@@ -35,9 +36,20 @@ struct Version {
 }
 
 #[derive(Deserialize)]
-struct Reading {
-    #[serde(flatten)]
-    object: Generated,
+#[serde(deny_unknown_fields)]
+struct Reading<'a> {
+    #[serde(rename = "version")]
+    _version: u32,
+    kind: Kind,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+enum Kind {
+    Server,
+    Policy,
+    Authority,
 }
 
 /// Why a document could not be read. Never holds any of its content: it may hold credentials.
@@ -90,6 +102,122 @@ pub fn decode(bytes: &[u8]) -> Result<Generated, CodecError> {
     if version != VERSION {
         return Err(CodecError::Version { found: version });
     }
-    let Reading { object } = serde_json::from_slice(bytes)?;
-    Ok(object)
+    let Reading { kind, object, .. } = serde_json::from_slice(bytes)?;
+    let object = object.get();
+    Ok(match kind {
+        Kind::Server => Generated::Server(serde_json::from_str(object)?),
+        Kind::Policy => Generated::Policy(serde_json::from_str(object)?),
+        Kind::Authority => Generated::Authority(serde_json::from_str(object)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// One of each kind, in which every member has something to say.
+    fn examples() -> [Value; 3] {
+        let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
+        let selector = json!({"match_labels": {"a": "b"},
+            "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
+        let principal = json!({"authority": "corp", "any": false, "users": ["u"], "groups": ["g"], "clients": ["c"],
+            "via": ["v"], "service_account": {"namespace": "ci", "name": "bot"}, "actor": {"Subjects": ["a"]}});
+        let rule = json!({"name": "r", "effect": "Allow", "principals": [principal], "except": [principal],
+            "tools": [{"names": ["t"], "patterns": ["*"], "risk": ["Write"]}], "resources": ["r://x"], "prompts": ["p"],
+            "when": "args.a == 1", "not_before": 1, "not_after": 2, "message": "m"});
+        let policy = json!({"id": id, "guardrail": true,
+            "targets": {"servers": ["s"], "selector": selector, "namespaces": selector}, "mode": "Shadow",
+            "standing": {"NarrowingOnly": {"reason": "Broken"}}, "rules": [rule]});
+        let server = json!({"id": id, "labels": {"a": "b"}, "namespace_labels": {"a": "b"}, "path": "/team/n",
+            "resource": "https://x/team/n", "metadata": "{}",
+            "upstream": {"url": "https://y", "tls": {"ca_pem": "p", "server_name": "n"},
+                "credentials": {"Headers": [{"name": "authorization", "value": "hunter2"}]}},
+            "authorities": ["corp"], "audiences": ["a"],
+            "scopes": {"baseline": ["b"], "tools": [{"name": "n", "patterns": ["*"], "scopes": ["s"]}]},
+            "risk": [{"name": "n", "patterns": ["*"], "class": "Write"}],
+            "audit": {"level": "Metadata", "delivery": "Durable", "redact": ["/args/a"]},
+            "state": {"Unserved": {"reason": "r", "message": "m"}}});
+        let authority = json!({"id": id, "issuer": "https://i",
+            "rules": {"typ": "Compatible", "algorithms": ["ES256"], "skew_seconds": 1, "max_lifetime_seconds": 1,
+                "subject_claim": "sub", "tenant_claim": "t", "client_claims": ["c"], "groups_claim": "g",
+                "allowed_audiences": ["a"]},
+            "keys": {"Discovery": {"ca_pem": "p"}}, "key_set": {"jwks": "{}", "valid_until": 1},
+            "revoked": [{"Token": {"jti": "j"}}, {"Subject": {"subject": "s", "issued_before": 1}}]});
+        [("Policy", policy), ("Server", server), ("Authority", authority)]
+            .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
+    }
+
+    fn decoded(document: &Value) -> Result<Generated, CodecError> {
+        decode(document.to_string().as_bytes())
+    }
+
+    /// JSON pointers to every object in a document, maps of labels apart.
+    fn objects(value: &Value, path: String, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    objects(member, format!("{path}/{name}"), found);
+                }
+                if !["labels", "namespace_labels", "match_labels"].iter().any(|labels| path.ends_with(labels)) {
+                    found.push(path);
+                }
+            }
+            Value::Array(entries) => {
+                entries.iter().enumerate().for_each(|(i, entry)| objects(entry, format!("{path}/{i}"), found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for example in examples() {
+            let object = decoded(&example).unwrap();
+            assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
+        }
+    }
+
+    #[test]
+    fn a_missing_or_an_unknown_member_refuses_the_whole() {
+        for example in examples() {
+            let mut places = Vec::new();
+            objects(&example, String::new(), &mut places);
+            for place in places {
+                let names: Vec<String> =
+                    example.pointer(&place).unwrap().as_object().unwrap().keys().cloned().collect();
+                for name in names {
+                    let mut without = example.clone();
+                    without.pointer_mut(&place).unwrap().as_object_mut().unwrap().remove(&name);
+                    assert!(decoded(&without).is_err(), "without {place}/{name}");
+                }
+                let mut with = example.clone();
+                with.pointer_mut(&place).unwrap().as_object_mut().unwrap().insert("more".into(), Value::Null);
+                assert!(decoded(&with).is_err(), "with {place}/more");
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_are_refused_and_named_and_nothing_is_quoted() {
+        for example in examples() {
+            for version in [0, VERSION + 1, u32::MAX] {
+                let mut other = example.clone();
+                other["version"] = version.into();
+                // A newer build may say what this one has no words for.
+                other["object"] = json!({"new": "hunter2"});
+                let error = decoded(&other).unwrap_err();
+                assert!(matches!(error, CodecError::Version { found } if found == version), "{error}");
+                assert_eq!(error.reason(), "GeneratedVersion");
+            }
+            let text = example.to_string();
+            for broken in [&text[..text.len() - 1], &format!("{text} x"), &text.replace("\"hunter2\"", "[\"hunter2\"]")]
+            {
+                let outcome = decode(broken.as_bytes());
+                assert!(outcome.is_err() || *broken == text);
+                assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+            }
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub use server::Server;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Which object this was resolved from. Two objects are the same object only if their UIDs are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,16 @@ impl ObjectId {
     }
 }
 
+/// Reads an optional member that must be there, if only as null: a rule that has lost its condition is another rule.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
 /// Labels as Kubernetes means them.
 pub type Labels = BTreeMap<String, String>;
+
+/// The label that Kubernetes gives every namespace: its name.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The risk of a tool, ordered: a higher class includes what a lower one may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ pub struct Policy {
 
 /// What of a policy is in force (design 4, "Invalid").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Standing {
     /// The rules are as the author wrote them.
     InForce,
@@ -56,8 +57,10 @@ pub struct Targets {
     /// Names of servers.
     pub servers: Vec<String>,
     /// Servers by label; an empty selector selects all.
+    #[serde(deserialize_with = "super::present")]
     pub selector: Option<Selector>,
     /// Guardrails only: the namespaces in which `servers` and `selector` are looked up.
+    #[serde(deserialize_with = "super::present")]
     pub namespaces: Option<Selector>,
 }
 
@@ -115,12 +118,16 @@ pub struct Rule {
     /// Prompts: any of these name patterns.
     pub prompts: Vec<String>,
     /// A CEL condition over `args` and `principal`, already checked.
+    #[serde(deserialize_with = "super::present")]
     pub when: Option<String>,
     /// Unix seconds from which the rule holds.
+    #[serde(deserialize_with = "super::present")]
     pub not_before: Option<i64>,
     /// Unix seconds until which, exclusively, the rule holds.
+    #[serde(deserialize_with = "super::present")]
     pub not_after: Option<i64>,
     /// Shown to the caller when this rule refuses.
+    #[serde(deserialize_with = "super::present")]
     pub message: Option<String>,
 }
 
@@ -141,6 +148,7 @@ pub enum Effect {
 #[serde(deny_unknown_fields)]
 pub struct PrincipalMatch {
     /// The authority that the principal must come from; `None` only for `any` in narrowing rules: every authority.
+    #[serde(deserialize_with = "super::present")]
     pub authority: Option<String>,
     /// Every authenticated principal.
     pub any: bool,
@@ -153,8 +161,10 @@ pub struct PrincipalMatch {
     /// Client ids through which a principal of any kind presents itself.
     pub via: Vec<String>,
     /// A Kubernetes ServiceAccount.
+    #[serde(deserialize_with = "super::present")]
     pub service_account: Option<ServiceAccount>,
     /// The current actor of a delegated token (RFC 8693 section 4.1).
+    #[serde(deserialize_with = "super::present")]
     pub actor: Option<ActorMatch>,
 }
 

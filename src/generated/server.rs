@@ -12,8 +12,10 @@ pub struct Server {
     pub id: ObjectId,
     /// The object's labels: what policy selectors match.
     pub labels: Labels,
-    /// Labels of the object's namespace: what `namespaceSelector` matches.
-    pub namespace_labels: Labels,
+    /// Labels of the object's namespace: what `namespaceSelector` matches, besides the namespace's name. `None`: nobody
+    /// knows them, which is something else than a namespace without labels.
+    #[serde(deserialize_with = "super::present")]
+    pub namespace_labels: Option<Labels>,
     /// The path below the public URL, for example `/team-a/github`; starts with `/`, no trailing slash.
     pub path: String,
     /// The resource identifier of RFC 8707 and RFC 9728: public URL plus path.
@@ -38,6 +40,7 @@ pub struct Server {
 
 /// Whether a server takes calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum State {
     /// Calls are decided and forwarded.
     Enabled,
@@ -69,8 +72,10 @@ pub struct Upstream {
 #[serde(deny_unknown_fields)]
 pub struct UpstreamTls {
     /// PEM certificates to trust instead of the system's.
+    #[serde(deserialize_with = "super::present")]
     pub ca_pem: Option<String>,
     /// The name to verify and send as SNI instead of the URL's host.
+    #[serde(deserialize_with = "super::present")]
     pub server_name: Option<String>,
 }
 

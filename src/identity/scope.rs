@@ -4,6 +4,7 @@
 //! for `mcp:read`. A check that succeeds allocates nothing.
 
 use crate::generated::server::Scopes;
+use crate::glob::Glob;
 
 /// The scopes that a token carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct ScopeTable {
 
 #[derive(Clone, Debug)]
 struct ToolEntry {
-    patterns: Box<[Pattern]>,
+    patterns: Box<[Glob]>,
     scopes: Box<[Box<str>]>,
 }
 
@@ -69,7 +70,7 @@ impl ScopeTable {
     /// Prepares a server's scopes. Every scope must be a scope token.
     pub fn compile(scopes: &Scopes) -> Result<ScopeTable, ScopeError> {
         let tools = scopes.tools.iter().map(|entry| {
-            let patterns = entry.patterns.iter().map(|pattern| Pattern(pattern.as_str().into())).collect();
+            let patterns = entry.patterns.iter().map(|pattern| Glob::new(pattern)).collect();
             Ok(ToolEntry { patterns, scopes: scope_tokens(&entry.scopes)? })
         });
         Ok(ScopeTable { baseline: scope_tokens(&scopes.baseline)?, tools: tools.collect::<Result<_, ScopeError>>()? })
@@ -116,44 +117,8 @@ pub fn is_scope_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
-/// A tool-name pattern: `*` matches any run of characters, everything else itself; whole names, case-sensitive.
-#[derive(Clone, Debug)]
-struct Pattern(Box<str>);
-
-impl Pattern {
-    /// Greedy matching with one point of return: at worst the product of the lengths; the caller bounds names.
-    fn matches(&self, name: &str) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
-        let (mut p, mut n) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while let Some(&byte) = name.get(n) {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    p += 1;
-                    retry = Some((p, n));
-                }
-                Some(&expected) if expected == byte => {
-                    p += 1;
-                    n += 1;
-                }
-                _ => match retry {
-                    Some((after_star, from)) => {
-                        p = after_star;
-                        n = from + 1;
-                        retry = Some((after_star, n));
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern.get(p..).is_some_and(|rest| rest.iter().all(|&byte| byte == b'*'))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::generated::server::ToolScopes;
 
@@ -204,24 +169,5 @@ mod tests {
             assert_eq!(error.scope, scope);
         }
         assert!(is_scope_token("https://graph.example/.default") && is_scope_token("mcp:use"));
-    }
-
-    /// The meaning, written down slowly: `*` takes any number of bytes.
-    fn matches_slowly(pattern: &[u8], name: &[u8]) -> bool {
-        match pattern.split_first() {
-            None => name.is_empty(),
-            Some((b'*', rest)) => (0..=name.len()).any(|at| matches_slowly(rest, &name[at..])),
-            Some((byte, rest)) => {
-                name.split_first().is_some_and(|(first, name)| first == byte && matches_slowly(rest, name))
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn patterns_mean_what_the_slow_reading_says(pattern in "[ab*]{0,8}", name in "[ab*]{0,10}") {
-            let fast = Pattern(pattern.as_str().into()).matches(&name);
-            prop_assert_eq!(fast, matches_slowly(pattern.as_bytes(), name.as_bytes()));
-        }
     }
 }

@@ -177,6 +177,10 @@ impl Walk<'_> {
         if self.out.files.contains_key(path) {
             return;
         }
+        // What was read from a file is remembered by its name, which must not be another's.
+        if path.to_str().is_none() {
+            return self.problem(path, "the path is not UTF-8; rename it");
+        }
         if self.out.files.len() >= self.limits.files {
             return self.problem(path, format!("more than {} files", self.limits.files));
         }
@@ -196,13 +200,15 @@ impl Walk<'_> {
             return Err(io::Error::other("not a regular file"));
         }
         let stamp = Stamp::of(&metadata);
-        self.bytes = self.bytes.saturating_add(stamp.size);
-        if stamp.size > self.limits.file_bytes || self.bytes > self.limits.total_bytes {
+        let bytes = self.bytes.saturating_add(stamp.size);
+        if stamp.size > self.limits.file_bytes || bytes > self.limits.total_bytes {
             return Err(io::Error::other(format!(
                 "too large: at most {} bytes in one file and {} in all are read",
                 self.limits.file_bytes, self.limits.total_bytes
             )));
         }
+        // What is passed over takes no room from the others.
+        self.bytes = bytes;
         let known = self.previous.and_then(|scan| scan.files.get(path));
         if let Some(known) = known.filter(|known| known.stamp == stamp && !stamp.is_fresh()) {
             return Ok(known.clone());

@@ -50,7 +50,7 @@ pub struct Note {
 pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<ParsedFile, FileProblem> {
     let problem =
         |position, message: String| FileProblem { file: file.clone(), position, message, objects: Vec::new() };
-    let text = std::str::from_utf8(bytes).map_err(|_| problem(None, "not UTF-8 text".to_owned()))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| problem(None, "not UTF-8 text; save it as UTF-8".to_owned()))?;
     let documents = documents(text).map_err(|YamlError { position, message }| problem(position, message))?;
     let mut parsed = ParsedFile::default();
     for Document { value, positions } in documents {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::symlink,
+    os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -234,6 +234,16 @@ fn links_are_followed_inside_and_named_otherwise() {
 }
 
 #[test]
+fn names_that_are_no_text_are_named() {
+    let folder = Folder::new();
+    for name in [&b"\xfe.yaml"[..], b"\xff.yaml"] {
+        fs::write(folder.0.path().join(std::ffi::OsStr::from_bytes(name)), policy("a", "Enforce")).unwrap();
+    }
+    let found = folder.scan();
+    assert_eq!((found.files().count(), found.problems().count()), (0, 2));
+}
+
+#[test]
 fn limits_are_problems_and_never_silence() {
     let folder = Folder::new();
     for i in 0..4 {
@@ -245,6 +255,9 @@ fn limits_are_problems_and_never_silence() {
     assert_eq!(problems(&scan(&folder.paths(), &limits, None)), ["3", "3.yaml", "big.yaml"]);
     let limits = Limits { total_bytes: 300, ..Limits::default() };
     assert!(!problems(&scan(&folder.paths(), &limits, None)).is_empty());
+    // One that is too large takes no room from the others.
+    let limits = Limits { total_bytes: 1500, ..Limits::default() };
+    assert_eq!(problems(&scan(&folder.paths(), &limits, None)), ["big.yaml"]);
 }
 
 #[test]

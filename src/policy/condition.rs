@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::IdedExpr;
-use cel::common::types::{self, CelBool, CelString, Type};
+use cel::common::types::{self, CelBool, CelDouble, CelInt, CelString, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, Value};
@@ -195,6 +195,8 @@ impl VariableResolver for Scope<'_> {
 /// What `matches(x, "literal")` becomes: the literal is compiled once, when the condition is.
 const MATCHES: &str = "@matches";
 const REGEX_VARIABLE: &str = "@regex";
+/// What `double(x)` becomes: text such as `inf` or `1e999` is an error, as it is where arguments are decoded.
+const DOUBLE: &str = "@double";
 static REGEX_TYPE: Type = Type::new_unspecified_type("portcullis.regex");
 
 #[derive(Clone, Debug)]
@@ -222,8 +224,15 @@ impl StaticVal for CompiledRegex {}
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib().with_optional_support(false);
-    // The name is free in the standard library; were it not, conditions with `matches` would be unknown.
+    // The names are free in the standard library; were they not, conditions that use them would be unknown.
     env.add_overload(MATCHES, "string_matches_regex", vec![types::STRING_TYPE, REGEX_TYPE.to_owned()], matches).ok();
+    for (id, from) in [
+        ("string_to_finite", types::STRING_TYPE),
+        ("int_to_finite", types::INT_TYPE),
+        ("double_to_finite", types::DOUBLE_TYPE),
+    ] {
+        env.add_overload(DOUBLE, id, vec![from], double).ok();
+    }
     Arc::new(env)
 });
 
@@ -234,5 +243,25 @@ fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Exe
     match (text.downcast_ref::<CelString>(), regex.downcast_ref::<CompiledRegex>()) {
         (Some(text), Some(regex)) => Ok(CowVal::owned(CelBool::from(regex.0.is_match(text.inner())))),
         _ => Err(ExecutionError::MissingArgumentOrTarget),
+    }
+}
+
+fn double<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let [value] = arguments.as_slice() else {
+        return Err(ExecutionError::invalid_argument_count(1, arguments.len()));
+    };
+    let number = if let Some(text) = value.downcast_ref::<CelString>() {
+        text.inner().parse().ok()
+    } else if let Some(number) = value.downcast_ref::<CelInt>() {
+        Some(*number.inner() as f64)
+    } else {
+        value.downcast_ref::<CelDouble>().map(|number| *number.inner())
+    };
+    match number.filter(|number: &f64| number.is_finite()) {
+        Some(number) => Ok(CowVal::owned(CelDouble::from(number))),
+        None => Err(ExecutionError::FunctionError {
+            function: "double".to_owned(),
+            message: "not a finite number".to_owned(),
+        }),
     }
 }

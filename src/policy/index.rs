@@ -144,6 +144,7 @@ impl Edges {
 pub struct Layer {
     /// One shard, or [`SHARDS`]; each sorted by key.
     shards: Arc<[Arc<[Edge]>]>,
+    filter: Filter,
     edges: usize,
     /// How many edges are narrowed to a target; if there are none, none are looked for.
     narrowed: usize,
@@ -152,6 +153,37 @@ pub struct Layer {
 const SHARDS: usize = 256;
 /// A layer is cut when it grows beyond this many edges, and joined again below a quarter of it.
 const CUT_ABOVE: usize = 1024;
+
+/// Which keys are surely in no edge: a caller has more keys than rules know, and most of them need not be looked for.
+#[derive(Clone, Debug, Default)]
+struct Filter([u64; 16]);
+
+impl Filter {
+    fn of<'e>(edges: impl IntoIterator<Item = &'e Edge>) -> Self {
+        let mut filter = Self::default();
+        filter.add(edges);
+        filter
+    }
+
+    fn add<'e>(&mut self, edges: impl IntoIterator<Item = &'e Edge>) {
+        for edge in edges {
+            let (word, bit) = Self::place(edge.key);
+            if let Some(word) = self.0.get_mut(word) {
+                *word |= bit;
+            }
+        }
+    }
+
+    fn may_hold(&self, key: Key) -> bool {
+        let (word, bit) = Self::place(key);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// By the last bits of a key, since shards are told apart by the first.
+    fn place(key: Key) -> (usize, u64) {
+        (usize::from((key >> 6) as u8 & 15), 1 << (key & 63))
+    }
+}
 
 impl Default for Layer {
     fn default() -> Self {
@@ -172,7 +204,7 @@ impl Layer {
 
     fn cut(mut edges: Vec<Edge>, narrowed: usize) -> Self {
         edges.sort_by_key(|edge| edge.key);
-        let count = edges.len();
+        let (count, filter) = (edges.len(), Filter::of(&edges));
         let shards = if count > CUT_ABOVE {
             let mut shards = vec![Vec::new(); SHARDS];
             for edge in edges {
@@ -184,7 +216,7 @@ impl Layer {
         } else {
             Arc::from([Arc::from(edges)])
         };
-        Self { shards, edges: count, narrowed }
+        Self { shards, filter, edges: count, narrowed }
     }
 
     /// The same layer with one policy's rules exchanged.
@@ -213,7 +245,13 @@ impl Layer {
                 *shard = edges.into();
             }
         }
-        Self { shards, edges, narrowed }
+        // A few bits too many are harmless; in a small layer they are cheap to avoid.
+        let mut filter = self.filter.clone();
+        match &*shards {
+            [only] => filter = Filter::of(only.iter()),
+            _ => filter.add(new),
+        }
+        Self { shards, filter, edges, narrowed }
     }
 
     fn place(&self, key: Key) -> usize {
@@ -231,7 +269,8 @@ impl Layer {
     }
 
     fn find(&self, key: Key) -> impl Iterator<Item = &Rule> {
-        let shard = self.shards.get(self.place(key)).map(|shard| &**shard).unwrap_or_default();
+        let shard = self.shards.get(self.place(key)).filter(|_| self.filter.may_hold(key));
+        let shard = shard.map(|shard| &**shard).unwrap_or_default();
         let start = shard.partition_point(|edge| edge.key < key);
         shard.iter().skip(start).take_while(move |edge| edge.key == key).map(|edge| &*edge.rule)
     }
@@ -258,11 +297,9 @@ pub struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// Every rule that could be about this principal and target, perhaps more than once, and some that are not.
     pub(crate) fn candidates(&self, keys: &PrincipalKeys, target: &Target<'_>, mut each: impl FnMut(&'a Rule)) {
-        let target = target_key(target);
-        for layer in self.layers {
-            if layer.is_empty() {
-                continue;
-            }
+        let any_narrowed = self.layers.iter().any(|layer| layer.narrowed > 0);
+        let target = any_narrowed.then(|| target_key(target)).flatten();
+        for layer in self.layers.iter().filter(|layer| !layer.is_empty()) {
             let target = target.filter(|_| layer.narrowed > 0);
             for key in &keys.0 {
                 layer.find(*key).for_each(&mut each);

@@ -7,54 +7,30 @@
 use std::borrow::Cow;
 
 use crate::generated::policy::Effect;
+use crate::glob::Glob;
 
 /// The longest pattern, in bytes.
 pub(crate) const MAX_PATTERN: usize = 512;
 
 /// A pattern over tool or prompt names: `*` matches any characters, none included.
 #[derive(Debug)]
-pub struct NamePattern {
-    /// The literals between the stars; one entry: no star.
-    parts: Box<[Box<str>]>,
-}
+pub struct NamePattern(Glob);
 
 impl NamePattern {
     pub(crate) fn new(pattern: &str) -> Self {
-        Self { parts: pattern.split('*').map(Box::from).collect() }
+        Self(Glob::new(pattern))
     }
 
     /// The one name that a pattern without a star matches.
     pub(crate) fn exact(&self) -> Option<&str> {
-        match &*self.parts {
-            [only] => Some(only),
-            _ => None,
-        }
+        self.0.exact()
     }
 
     /// Whether a name matches. For an Allow, a star stands only for characters that every MCP implementation reads
     /// alike: the whole name is in the safe set.
     pub(crate) fn matches(&self, name: &str, effect: Effect) -> bool {
-        match &*self.parts {
-            [] => false,
-            [only] => **only == *name,
-            [first, middle @ .., last] => {
-                (effect != Effect::Allow || is_safe_name(name)) && stars(first, middle, last, name)
-            }
-        }
+        self.0.matches(name) && (effect != Effect::Allow || self.exact().is_some() || is_safe_name(name))
     }
-}
-
-/// Leftmost match of every middle literal: enough, because a star takes any characters.
-fn stars(first: &str, middle: &[Box<str>], last: &str, name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(first) else { return false };
-    let Some(mut rest) = rest.strip_suffix(last) else { return false };
-    middle.iter().all(|literal| match rest.split_once(&**literal) {
-        Some((_, after)) => {
-            rest = after;
-            true
-        }
-        None => false,
-    })
 }
 
 /// Whether a name is in the set that the protocol recommends for tools: `[A-Za-z0-9_.-]{1,128}`.

@@ -76,6 +76,15 @@ pub struct CompiledPolicy {
     pub(crate) edges: Edges,
 }
 
+impl CompiledPolicy {
+    /// The same policy without the rules that grant: what counts of it where it is not known whether it reaches.
+    pub fn narrowing(&self) -> Self {
+        let rules: Vec<_> = self.rules.iter().filter(|rule| rule.effect != Effect::Allow).map(Arc::clone).collect();
+        let edges = Edges::of(&rules);
+        Self { source: Arc::clone(&self.source), rules: rules.into(), edges }
+    }
+}
+
 /// Compiles a policy; reports every error, not only the first.
 pub fn compile(policy: Arc<Policy>) -> Result<CompiledPolicy, Vec<CompileError>> {
     if matches!(policy.standing, Standing::DenyAll { .. }) {

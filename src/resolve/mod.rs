@@ -56,7 +56,7 @@ pub struct Settings<'a> {
 /// The other objects that an object may refer to, as far as they exist. Keys are (namespace, name).
 #[derive(Clone, Debug, Default)]
 pub struct Lookup<'a> {
-    /// Labels of namespaces.
+    /// Labels of the namespaces that are known.
     pub namespaces: BTreeMap<&'a str, Labels>,
     /// Trust anchors that have been resolved.
     pub authorities: BTreeMap<&'a str, &'a Authority>,
@@ -66,15 +66,6 @@ pub struct Lookup<'a> {
     pub secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
-}
-
-impl Lookup<'_> {
-    /// The labels of a namespace. Kubernetes gives every namespace its name as a label.
-    pub fn namespace_labels(&self, namespace: &str) -> Labels {
-        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
-        labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
-        labels
-    }
 }
 
 /// The identity of an object; where no API server gave it a UID, one made from its key.

@@ -39,7 +39,13 @@ pub(super) fn principals(
         // In what narrows, `any: true` means everyone, not everyone of the policy's default authority.
         let default = default.filter(|_| !(any && pull == Pull::Narrows));
         let authority = match spec.authority.as_deref().or(default) {
-            Some(name) if lookup.authorities.contains_key(name) => Some(name.to_owned()),
+            Some(name) if let Some(authority) = lookup.authorities.get(name) => {
+                if spec.groups.is_some() && authority.rules.groups_claim.is_none() {
+                    let message = format!("tokens of McpAuthorizationServer {name} carry no groups: nobody is in one");
+                    warnings.push(Finding::new(Reason::GroupsNotMapped, at.field("groups"), message));
+                }
+                Some(name.to_owned())
+            }
             Some(name) => {
                 let meaning = match pull {
                     Pull::Widens => "the entry matches nobody",
@@ -88,7 +94,7 @@ fn check(spec: &PrincipalSpec, at: &FieldPath, errors: &mut Findings) {
     match spec.any {
         Some(false) => refuse("any", "any is true or absent"),
         Some(true) if named => refuse("any", "any: true stands beside nothing but authority and actor"),
-        None if !named => refuse("", "says nobody: give users, groups, clients, serviceAccount, via, or any: true"),
+        None if !named => refuse("", "says nobody: give users, groups, clients, via, or any: true"),
         _ => {}
     }
     if kinds > 1 {
@@ -100,6 +106,12 @@ fn check(spec: &PrincipalSpec, at: &FieldPath, errors: &mut Findings) {
         if list.as_ref().is_some_and(|list| list.is_empty() || list.iter().any(String::is_empty)) {
             refuse(field, "the list, or an entry of it, is empty");
         }
+    }
+    if spec.service_account.is_some() {
+        errors.push(Finding {
+            field: at.field("serviceAccount"),
+            ..not_enforced("", "this build authenticates no ServiceAccounts, so nobody would be meant")
+        });
     }
     if spec.mcp_clients.is_some() {
         errors.push(Finding {

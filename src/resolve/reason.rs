@@ -129,7 +129,7 @@ reasons! {
     /// Not exactly one of several choices was made.
     ChoiceInvalid: Error, "make exactly one of the choices";
     /// A condition does not compile, or is beyond its bounds.
-    ConditionInvalid: Error, "see the conditions page of the documentation";
+    ConditionInvalid: Error, "see Conditions in docs/policies.md";
     /// What identifies the gateway to the upstream cannot be sent.
     CredentialsInvalid: Error, "send credentials in Authorization or a header of the vendor's own";
     /// Two entries of a list have the same key.
@@ -191,7 +191,9 @@ reasons! {
     CaInvalid: Warning, "put PEM certificates under the key";
     /// A ConfigMap or its key does not exist: what needs it is not used.
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
-    /// Labels of a namespace are not known, since it has no Namespace manifest.
+    /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
+    GroupsNotMapped: Warning, "set validation.groups of the McpAuthorizationServer, or name persons";
+    /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";

@@ -64,7 +64,7 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
         object: Server {
             id: object_id(&key, &server.metadata),
             labels: server.metadata.labels.clone().unwrap_or_default(),
-            namespace_labels: lookup.namespace_labels(namespace),
+            namespace_labels: lookup.namespaces.get(namespace).cloned(),
             metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
             path,
             resource,

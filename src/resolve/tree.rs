@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{Authority, ObjectId, Policy, Server, codec::Generated, server::State},
+    generated::{
+        Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, policy::Standing, server::State,
+    },
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -74,24 +76,28 @@ pub fn tree(
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
-    out.generated.extend(policies.into_iter().chain(unread).map(Generated::Policy));
+    let policies = policies.into_iter().map(|policy| judged_again(policy, &lookup));
+    out.generated.extend(policies.chain(unread).map(Generated::Policy));
     out.generated.extend(servers.into_iter().map(Generated::Server));
     out.generated.extend(authorities.into_iter().map(Generated::Authority));
     out
 }
 
-/// A guardrail chooses namespaces by their labels: one without a Namespace manifest has none but its name, so the
-/// guardrail may miss it, which whoever owns the server should know.
+/// A guardrail chooses namespaces by their labels: of one without a Namespace manifest only the name is known, so the
+/// guardrail may reach it or not, which whoever owns the server should know.
 fn unlabelled(servers: &[Server], policies: &[Policy], lookup: &Lookup<'_>, out: &mut Resolution) {
     let by_label = |policy: &&Policy| {
-        let selector = policy.targets.namespaces.as_ref();
-        selector.is_some_and(|selector| !selector.match_labels.is_empty() || !selector.match_expressions.is_empty())
+        policy.targets.namespaces.as_ref().is_some_and(|selector| {
+            let expressions = selector.match_expressions.iter().map(|requirement| &requirement.key);
+            selector.match_labels.keys().chain(expressions).any(|key| key != NAMESPACE_NAME)
+        })
     };
     let Some(guardrail) = policies.iter().find(by_label) else { return };
     for server in servers.iter().filter(|server| !lookup.namespaces.contains_key(server.id.namespace.as_str())) {
         let namespace = &server.id.namespace;
         let message = format!(
-            "there is no Namespace {namespace}, so guardrails such as {} that choose namespaces by label may miss it",
+            "there is no valid Namespace {namespace}: of guardrails such as {}, which choose namespaces by label, what denies \
+             or asks for approval counts here, and what allows does not",
             guardrail.id.display_name()
         );
         let finding = Finding::new(Reason::NamespaceNotFound, FieldPath::of("metadata.namespace"), message);
@@ -264,6 +270,19 @@ fn policies(
         stand(object_id(key, &Default::default()), &key.namespace, Err(reason));
     }
     resolved
+}
+
+/// What stays in force of an invalid edit, by the objects that are present now: an entry of an authority that is gone
+/// matches callers of every authority, as it would in a policy that is accepted today.
+fn judged_again(mut policy: Policy, lookup: &Lookup<'_>) -> Policy {
+    if matches!(policy.standing, Standing::NarrowingOnly { .. }) {
+        for entry in policy.rules.iter_mut().flat_map(|rule| &mut rule.principals) {
+            if entry.authority.as_deref().is_some_and(|name| !lookup.authorities.contains_key(name)) {
+                (entry.authority, entry.any) = (None, true);
+            }
+        }
+    }
+    policy
 }
 
 /// Stands for what nobody has read.

@@ -230,15 +230,16 @@ fn value_of(
     }
 }
 
-/// Whether a Secret's annotation names the host of `url`: `host` for the scheme's own port, else `host:port`.
+/// Whether a Secret's annotation names the host of `url`, as `host` for the scheme's own port or as `host:port`.
 fn names_host(secret: &Secret, url: &Url) -> bool {
     let annotations = secret.metadata.annotations.as_ref();
     let Some(allowed) = annotations.and_then(|a| a.get(ALLOWED_HOSTS)) else { return false };
     let Some(host) = url.host_str() else { return false };
-    allowed.split(',').map(str::trim).any(|entry| match url.port() {
-        None => entry.eq_ignore_ascii_case(host),
-        Some(port) => entry
-            .rsplit_once(':')
-            .is_some_and(|(name, number)| name.eq_ignore_ascii_case(host) && number.parse::<u16>() == Ok(port)),
+    allowed.split(',').map(str::trim).any(|entry| {
+        let with_port = entry.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
+        match with_port {
+            Some((name, port)) => name.eq_ignore_ascii_case(host) && url.port_or_known_default() == Some(port),
+            None => entry.eq_ignore_ascii_case(host) && url.port().is_none(),
+        }
     })
 }

@@ -6,6 +6,7 @@ use super::{Finding, Findings, Lookup, Reason};
 use crate::{
     api::{
         FieldPath,
+        metadata::{NOT_A_KEY, NOT_A_VALUE, is_label_key, is_label_value},
         v1alpha1::{CaRef, LabelOperator, LabelSelector},
     },
     generated::policy::{Operator, Requirement, Selector},
@@ -61,6 +62,9 @@ pub(super) fn time(text: &str, field: &FieldPath, findings: &mut Findings) -> Op
 
 /// A label selector, or findings.
 pub(super) fn selector(spec: &LabelSelector, field: &FieldPath, findings: &mut Findings) -> Selector {
+    for (key, value) in &spec.match_labels {
+        label(key, std::slice::from_ref(value), &field.field("matchLabels").field(key), findings);
+    }
     let mut requirements = Vec::with_capacity(spec.match_expressions.len());
     for (i, requirement) in spec.match_expressions.iter().enumerate() {
         let (operator, needs_values) = match requirement.operator {
@@ -74,9 +78,20 @@ pub(super) fn selector(spec: &LabelSelector, field: &FieldPath, findings: &mut F
             let message = if needs_values { "the operator needs values" } else { "the operator has no values" };
             findings.push(Finding::new(Reason::SelectorInvalid, at, message));
         }
+        label(&requirement.key, &requirement.values, &field.field("matchExpressions").index(i), findings);
         requirements.push(Requirement { key: requirement.key.clone(), operator, values: requirement.values.clone() });
     }
     Selector { match_labels: spec.match_labels.clone(), match_expressions: requirements }
+}
+
+/// A selector that asks for what no label can be never matches, which its author cannot mean.
+fn label(key: &str, values: &[String], field: &FieldPath, findings: &mut Findings) {
+    let key = (!is_label_key(key)).then_some(NOT_A_KEY);
+    let value = values.iter().any(|value| !is_label_value(value)).then_some(NOT_A_VALUE);
+    for problem in key.into_iter().chain(value) {
+        let finding = Finding::new(Reason::SelectorInvalid, field.clone(), problem);
+        findings.push(finding.remedy("write the label as the objects carry it"));
+    }
 }
 
 /// Whether `text` is a scope token (RFC 6749 section 3.3).

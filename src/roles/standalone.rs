@@ -4,6 +4,8 @@
 //! differs. Nothing is served before the folder was read once.
 
 pub mod configuration;
+#[cfg(test)]
+mod edits;
 pub mod keys;
 pub mod state;
 pub mod upkeep;
@@ -96,6 +98,7 @@ impl Standalone {
     /// If a listener cannot be bound, the state folder or the journal cannot be used, or an option is unsafe.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let state = StateDir::open(&options.state_dir)?;
+        check_folders(&options)?;
         let socket = bind(options.listen).await?;
         let address = socket.local_addr()?;
         let public_url = public_url(&options, address)?;
@@ -184,6 +187,21 @@ impl Standalone {
         self.gateway.recorder().close();
         finish
     }
+}
+
+/// The state folder holds JSON files, which in a folder of manifests would be read as such, and secrets.
+fn check_folders(options: &Options) -> anyhow::Result<()> {
+    let state = options.state_dir.canonicalize()?;
+    for manifests in &options.manifests {
+        if manifests.canonicalize().is_ok_and(|manifests| state.starts_with(manifests)) {
+            bail!(
+                "the state folder {} lies in the folder of manifests {}: choose another with --state-dir",
+                options.state_dir.display(),
+                manifests.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

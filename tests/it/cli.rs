@@ -118,6 +118,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
+    let inside = folder.path().display().to_string();
     let mut on_taken = verb(&["quickstart", "--tour-only", "--listen", &address, "--dir"]);
     let cases: Vec<(Output, &[&str])> = vec![
         (on_taken.arg(folder.path().join("q")).output().unwrap(), &["cannot listen on", "--listen"]),
@@ -128,6 +129,13 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (verb(&["who-can", "--server", "x/y", "-f", "examples"]).output().unwrap(), &["no McpServer x/y"]),
         (verb(&["validate", "/nonexistent"]).output().unwrap(), &["cannot read /nonexistent"]),
         (verb(&["standalone", "--manifests", "examples", "--state-dir", "/proc/x"]).output().unwrap(), &["/proc/x"]),
+        (
+            verb(&["standalone", "--manifests", &inside, "--state-dir"])
+                .arg(folder.path().join("state"))
+                .output()
+                .unwrap(),
+            &["lies in the folder of manifests", "--state-dir"],
+        ),
     ];
     for (output, said) in cases {
         let complaint = String::from_utf8(output.stderr).unwrap();

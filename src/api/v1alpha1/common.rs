@@ -13,6 +13,7 @@ pub struct Empty {}
 
 /// Selects objects by label. Empty (`{}`) selects all; every requirement must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that must be present with exactly these values.
@@ -28,6 +29,7 @@ pub struct LabelSelector {
 
 /// One requirement of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct LabelRequirement {
     /// The label's key.

@@ -33,6 +33,7 @@ use super::{LabelSelector, RiskClass, Status};
     printcolumn(name = "Servers", type_ = "string", json_path = ".spec.targets.servers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct McpPolicySpec {
     /// The McpAuthorizationServer that principals below come from, unless they say otherwise.
@@ -64,6 +65,7 @@ pub enum PolicyMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.servers) || has(self.selector)")
     .message("give servers or selector (an empty selector means every server)"))]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetsSpec {
     /// Names of McpServers.
@@ -126,7 +128,7 @@ pub struct RuleSpec {
     /// A condition (CEL) over the call's arguments `args` and the caller `principal`. An expression that fails does
     /// not match in an Allow and does match in a Deny or RequireApproval.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
     /// Limits. Not enforced by this build: such policies are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,7 +207,7 @@ pub struct PrincipalSpec {
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub via: Option<Vec<String>>,
-    /// A Kubernetes ServiceAccount.
+    /// A Kubernetes ServiceAccount. Not enforced by this build: such policies are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccountSpec>,
     /// Who acts for the principal (the token's `act`, RFC 8693). Absent in an Allow: nobody does. Absent in a Deny or
@@ -216,6 +218,7 @@ pub struct PrincipalSpec {
 
 /// A Kubernetes ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountSpec {
     /// Its namespace.
@@ -270,6 +273,7 @@ pub struct ToolSpec {
 
 /// Which resources a rule is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceSpec {
     /// URI patterns; `*` stops at `/`, `**` does not.
@@ -280,6 +284,7 @@ pub struct ResourceSpec {
 
 /// Which prompts a rule is about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
 pub struct PromptSpec {
     /// Name patterns; `*` stands for any characters.

@@ -7,7 +7,7 @@ use cel::Env;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators};
 use cel::parser::ParseErrors;
 
-use super::{CompiledRegex, ConditionError, MATCHES, REGEX_VARIABLE};
+use super::{CompiledRegex, ConditionError, DOUBLE, MATCHES, REGEX_VARIABLE};
 
 /// The longest condition, in bytes.
 const MAX_LENGTH: usize = 1024;
@@ -236,6 +236,9 @@ impl Inspection {
         } else if !FUNCTIONS.contains(&call.func_name.as_str()) {
             let message = format!("{:?} is not a function that conditions have", call.func_name);
             return Err(ConditionError::new("ConditionFunction", message));
+        }
+        if call.func_name == "double" {
+            call.func_name = DOUBLE.to_owned();
         }
         if call.func_name == operators::IN
             && let [element, container] = call.args.as_mut_slice()

@@ -59,6 +59,15 @@ fn conditions_mean_what_cel_means() {
         ("args.a", r#"{"a":1}"#, Tri::Unknown),
         ("args.a == 1 || args.b == 1", r#"{"b":1}"#, Tri::Yes),
         ("args.a + 1 > 9223372036854775807", r#"{"a":9223372036854775807}"#, Tri::Unknown),
+        ("double(args.a) > 100.0", r#"{"a":"200"}"#, Tri::Yes),
+        ("double(args.a) > 100.0", r#"{"a":200}"#, Tri::Yes),
+        ("double(args.a) > 100.0", r#"{"a":"NaN"}"#, Tri::Unknown),
+        ("double(args.a) > 100.0", r#"{"a":"-inf"}"#, Tri::Unknown),
+        ("double(args.a) > 100.0", r#"{"a":"1e999"}"#, Tri::Unknown),
+        ("double(args.a) > 100.0", r#"{"a":"much"}"#, Tri::Unknown),
+        ("int(args.a) > 100", r#"{"a":"200"}"#, Tri::Yes),
+        ("int(args.a) == 9007199254740993", r#"{"a":"9007199254740993"}"#, Tri::Yes),
+        ("int(args.a) > 100", r#"{"a":"much"}"#, Tri::Unknown),
     ] {
         assert_eq!(ask(condition, arguments), expected, "{condition} on {arguments}");
     }

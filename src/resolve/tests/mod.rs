@@ -40,7 +40,10 @@ fn resolve_after(documents: &[Value], previous: &Accepted) -> Resolution {
 fn authority_named(name: &str) -> Value {
     json!({
         "apiVersion": "portcullis.dev/v1alpha1", "kind": "McpAuthorizationServer", "metadata": {"name": name},
-        "spec": {"issuer": format!("https://{name}.example.com"), "allowedAudiences": ["https://aud"]}
+        "spec": {
+            "issuer": format!("https://{name}.example.com"), "allowedAudiences": ["https://aud"],
+            "validation": {"groups": {"claim": "groups"}}
+        }
     })
 }
 

@@ -64,6 +64,16 @@ fn principals_are_qualified_so_that_mistakes_narrow() {
 }
 
 #[test]
+fn groups_of_an_authority_whose_tokens_carry_none_are_named() {
+    let mut corp = authority_named("corp");
+    patch(&mut corp, json!({"spec": {"validation": null}}));
+    for effect in ["Allow", "Deny"] {
+        let resolution = resolve(&[corp.clone(), server_with(json!({})), policy_with(effect, json!({}))]);
+        assert_eq!(found(&resolution), [("GroupsNotMapped", "spec.rules[0].principals[0].groups".to_owned())]);
+    }
+}
+
+#[test]
 fn an_authority_is_needed_where_a_match_depends_on_it() {
     for (effect, principals, needed) in [
         ("Allow", json!([{"any": true}]), true),
@@ -96,6 +106,11 @@ fn what_is_wrong_in_a_rule_is_named_where_it_stands() {
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": false}]})),
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": true, "groups": ["g"]}]})),
         ("NotYetEnforced", format!("{principal}.mcpClients"), json!({"principals": [{"mcpClients": ["c"]}]})),
+        (
+            "NotYetEnforced",
+            format!("{principal}.serviceAccount"),
+            json!({"principals": [{"serviceAccount": {"namespace": "ci", "name": "bot"}}]}),
+        ),
         ("UnknownField", format!("{principal}.user"), json!({"principals": [{"user": ["u"]}]})),
         ("ChoiceInvalid", format!("{principal}.actor"), json!({"principals": [{"users": ["u"], "actor": {}}]})),
         (
@@ -185,6 +200,15 @@ fn an_invalid_edit_leaves_what_narrows_in_force() {
     let remembered: Accepted = serde_json::from_str(&serde_json::to_string(&second.accepted).unwrap()).unwrap();
     let third = resolve_after(&[authority_named("corp"), policy(broken.clone())], &remembered);
     assert_eq!(policies_of(&third)[0], kept);
+    // Its authority is gone: what is left narrows whoever it could be about, and only until the authority is back.
+    let orphaned = resolve_after(&[policy(broken.clone())], &remembered);
+    let principal = &policies_of(&orphaned)[0].rules[0].principals[0];
+    assert_eq!(
+        (principal.authority.as_deref(), principal.any, &*principal.groups),
+        (None, true, &["h".to_owned()][..])
+    );
+    let back = resolve_after(&[authority_named("corp"), policy(broken.clone())], &orphaned.accepted);
+    assert_eq!(policies_of(&back)[0], kept);
     // Mended.
     let fourth = resolve_after(&[authority_named("corp"), policy(sound)], &third.accepted);
     assert_eq!(policies_of(&fourth)[0].standing, Standing::InForce);

@@ -20,7 +20,7 @@ fn defaults_are_filled_in() {
     assert_eq!((server.path.as_str(), server.resource.as_str()), ("/team/s", "https://mcp.example.com/team/s"));
     assert_eq!(server.state, State::Enabled);
     assert_eq!(server.audit, Audit { level: AuditLevel::Metadata, delivery: Delivery::Durable, redact: Vec::new() });
-    assert_eq!(server.namespace_labels["kubernetes.io/metadata.name"], "team");
+    assert_eq!(server.namespace_labels, None, "without a Namespace nobody knows them");
     let document: Value = serde_json::from_str(&server.metadata).unwrap();
     let want = json!({
         "resource": "https://mcp.example.com/team/s",
@@ -153,6 +153,8 @@ fn a_secret_goes_only_to_hosts_that_it_names() {
         ("https://vendor.example/mcp", Some("vendor.example"), true),
         ("https://vendor.example/mcp", Some("other.example, Vendor.Example"), true),
         ("https://vendor.example:443/mcp", Some("vendor.example"), true),
+        ("https://vendor.example/mcp", Some("vendor.example:443"), true),
+        ("http://vendor.example/mcp", Some("vendor.example:443"), false),
         ("https://vendor.example:8443/mcp", Some("vendor.example:8443"), true),
         ("https://[::1]:8443/mcp", Some("[::1]:8443"), true),
         ("https://vendor.example:8443/mcp", Some("vendor.example"), false),

@@ -56,6 +56,42 @@ fn an_object_that_is_only_known_by_name_counts() {
     assert_eq!(found(&resolution), [("FileUnreadable", String::new())]);
 }
 
+fn namespace_labelled(labels: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
+}
+
+#[test]
+fn labels_of_a_namespace_are_known_empty_or_not_known() {
+    let labels = |documents: &[Value]| servers_of(&resolve(documents))[0].namespace_labels.clone();
+    let server = || server_with(json!({}));
+    assert_eq!(labels(&[server()]), None);
+    assert_eq!(labels(&[server(), namespace_labelled(json!({}))]), Some(Labels::new()));
+    let gold = Labels::from([("tier".to_owned(), "gold".to_owned())]);
+    assert_eq!(labels(&[server(), namespace_labelled(json!({"tier": "gold"}))]), Some(gold));
+    // A Namespace that is wrong in itself says nothing about its labels.
+    assert_eq!(labels(&[server(), namespace_labelled(json!({"tier": 1}))]), None);
+}
+
+#[test]
+fn whoever_owns_a_server_is_told_that_guardrails_may_reach_it() {
+    let guardrail = |selector: Value| {
+        policy_in("sys", json!({"targets": {"selector": {}, "namespaceSelector": selector}, "rules": []}))
+    };
+    let by_label = json!({"matchLabels": {"tier": "gold"}});
+    let by_name = json!({"matchLabels": {"kubernetes.io/metadata.name": "team"}});
+    let told = vec![("NamespaceNotFound", "metadata.namespace".to_owned())];
+    for (selector, namespace, want) in [
+        (by_label.clone(), None, told),
+        (by_label, Some(namespace_labelled(json!({}))), vec![]),
+        (by_name, None, vec![]),
+        (json!({}), None, vec![]),
+    ] {
+        let mut documents = vec![authority_named("corp"), server_with(json!({})), guardrail(selector.clone())];
+        documents.extend(namespace);
+        assert_eq!(found(&resolve(&documents)), want, "{selector}");
+    }
+}
+
 #[test]
 fn uids_are_stable_and_differ() {
     let key =

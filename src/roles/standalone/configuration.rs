@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -16,7 +17,7 @@ use super::keys::Keys;
 use super::state::StateDir;
 use crate::generated::codec::{self, Generated};
 use crate::generated::{Authority, ObjectId};
-use crate::manifests::{self, Limits, Merged, Remembered, Scan, Watcher};
+use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::gateway::{Change, Gateway, Kind};
 use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
@@ -24,6 +25,9 @@ use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
 /// Where what was last read and accepted is kept.
 const REMEMBERED: &str = "manifests.json";
 const ACCEPTED: &str = "accepted.json";
+
+/// How long after a failure to keep them changed manifests are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is read, and how.
 #[derive(Clone, Debug)]
@@ -101,6 +105,7 @@ struct Current {
     accepted: Accepted,
     served: BTreeSet<(Kind, String)>,
     problems: Vec<Problem>,
+    notes: Vec<Note>,
 }
 
 impl Configuration {
@@ -132,13 +137,16 @@ impl Configuration {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let scan = self.current().scan.clone();
         let mut watcher = Watcher::new(self.folder.paths.clone(), Limits::default(), scan);
+        let mut unkept: Option<Scan> = None;
         loop {
             let scan = tokio::select! {
                 () = stop.cancelled() => return,
                 scan = watcher.changed() => scan,
+                scan = later(unkept.clone()) => scan,
             };
-            let configuration = self.clone();
-            let applied = tokio::task::spawn_blocking(move || configuration.apply(scan));
+            unkept = None;
+            let (configuration, applying) = (self.clone(), scan.clone());
+            let applied = tokio::task::spawn_blocking(move || configuration.apply(applying));
             match applied.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -146,6 +154,7 @@ impl Configuration {
                     let message = format!("{error:#}");
                     tracing::error!(error = message, "changed manifests are not served");
                     self.reporter.check.not_ready("StateNotWritable", message);
+                    unkept = Some(scan);
                 }
                 Err(error) => tracing::error!(%error, "manifests could not be applied"),
             }
@@ -173,9 +182,13 @@ impl Configuration {
 
         let problems = problems(&merged, &resolution);
         report_new(&current.problems, &problems);
+        for note in merged.notes.iter().filter(|note| !current.notes.contains(note)) {
+            tracing::info!(file = &*note.file, "{}", note.message);
+        }
         self.reporter.report(&problems);
         let served = self.serve(&current.served, resolution.generated)?;
-        *current = Current { scan, remembered: merged.remembered, accepted: resolution.accepted, served, problems };
+        let (remembered, accepted, notes) = (merged.remembered, resolution.accepted, merged.notes);
+        *current = Current { scan, remembered, accepted, served, problems, notes };
         Ok(())
     }
 
@@ -211,6 +224,17 @@ impl Configuration {
         });
         encoded?;
         Ok(served)
+    }
+}
+
+/// The same scan after a while, for another try: a full disk may have room by then. Without one, never.
+async fn later(scan: Option<Scan>) -> Scan {
+    match scan {
+        Some(scan) => {
+            tokio::time::sleep(RETRY).await;
+            scan
+        }
+        None => std::future::pending().await,
     }
 }
 

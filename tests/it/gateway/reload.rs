@@ -49,6 +49,24 @@ fn a_broken_policy_is_named_and_only_narrows() {
 }
 
 #[test]
+fn a_change_that_cannot_be_kept_is_served_as_soon_as_it_can() {
+    let house = House::build();
+    let call = || house.call(&house.ben, "get_item", json!({"id": "1"})).json();
+    // A folder stands where the state would be written.
+    let obstacle = house.gateway.state().join("accepted.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    house.gateway.write("policy.yaml", &policy("persons", "items", &RULES.replace("[echo]", "[echo, get_item]")));
+    until("the state to be named", || {
+        let (ready, report) = house.gateway.readyz();
+        (!ready && report.to_string().contains("StateNotWritable")).then_some(())
+    });
+    assert_eq!(call()["error"]["code"], -32602, "nothing is served that a restart would forget");
+    std::fs::remove_dir(&obstacle).unwrap();
+    until("the new grant", || call().get("result").map(drop));
+    house.gateway.wait_ready();
+}
+
+#[test]
 fn a_file_that_was_never_read_denies_every_server() {
     let house = House::build();
     house.gateway.write("new.yaml", "kind: McpPolicy\n  nonsense: [");

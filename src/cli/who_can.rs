@@ -1,21 +1,20 @@
 //! `portcullis who-can`: every principal and every tool of a server, with the rules that decide, as an auditor reads it.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use comfy_table::Table;
-
-use super::load;
-use super::output::{Format, Tone, filled};
+use super::explain::least_risk;
+use super::output::{self, Format, Said, Tone, filled};
+use super::{boolish, load};
 use crate::access::Answer;
-use crate::access::who_can::{Dormant, Row, Tool, Window, anybody_can, who_can};
-use crate::fleet::{Fleet, Served};
-use crate::policy::request::{Facts, KnownRisk};
+use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, who_can};
+use crate::fleet::Fleet;
+use crate::policy::request::Facts;
 
-/// Lists every principal and every tool of a server, with the rules that decide. Exit code 0: somebody can; 1: nobody
-/// can; 2: the arguments or the files are unusable.
+/// Who can call what on a server, and by which rules
+///
+/// Lists every principal and every tool that the manifests name. Exit code 0: somebody can; 1: nobody can; 2: the
+/// arguments or the files are unusable.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The server
@@ -24,14 +23,21 @@ pub struct Args {
     /// Only this tool, by its exact name
     #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
     pub tool: Option<String>,
-    /// The folder of manifests
-    #[arg(short = 'f', long = "filename", value_name = "DIR", default_value = ".", env = "PORTCULLIS_MANIFESTS")]
-    pub folder: PathBuf,
-    /// The namespace whose policies are guardrails of the whole fleet
-    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    /// A folder or file of manifests; may be given several times
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "DIR",
+        default_value = ".",
+        value_delimiter = ',',
+        env = "PORTCULLIS_MANIFESTS"
+    )]
+    pub folders: Vec<PathBuf>,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
     /// Leave out those who can do nothing
-    #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED")]
+    #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED", value_parser = boolish())]
     pub only_allowed: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
@@ -40,22 +46,22 @@ pub struct Args {
 
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(std::slice::from_ref(&args.folder), &args.system_namespace)?;
-    run(args, &fleet, None, jiff::Timestamp::now().as_second(), &mut std::io::stdout().lock())
+    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
+    output::say(&text)?;
+    Ok(code)
 }
 
-/// Prints the table of one server. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
-pub fn run(
-    args: &Args,
-    fleet: &Fleet,
-    inventory: Option<&[Tool]>,
-    now: i64,
-    out: &mut impl Write,
-) -> anyhow::Result<ExitCode> {
-    let served = find(fleet, &args.server)?;
+/// The table of one server, ready to be printed. `inventory`: the tools that the server is known to have; `now` in Unix
+/// seconds.
+///
+/// # Errors
+/// If the server is not there.
+pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> anyhow::Result<(String, ExitCode)> {
+    let served = load::server(fleet, &args.server)?;
     let one: Option<Vec<Tool>> = args.tool.as_ref().map(|name| {
         let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
-        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: KnownRisk::default() })]
+        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: least_risk(&served.server, name) })]
     });
     let mut answers = who_can(served, one.as_deref().or(inventory), &Facts { now });
     if args.tool.is_some() {
@@ -65,37 +71,22 @@ pub fn run(
     if args.only_allowed {
         answers.rows.retain(|row| row.answer != Answer::Deny);
     }
-    match args.output {
-        Format::Table => {
-            if let Some(refused) = &answers.refused {
-                writeln!(out, "{} refuses every call: {refused}", answers.server)?;
-            }
-            writeln!(out, "{}", table(&answers.rows))?;
-            for dormant in &answers.dormant {
-                writeln!(out, "{}", describe(dormant))?;
-            }
-        }
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,
-    }
-    Ok(ExitCode::from(if somebody { 0 } else { 1 }))
+    Ok((output::render(args.output, &answers, for_people)?, ExitCode::from(if somebody { 0 } else { 1 })))
 }
 
-/// The server with this `namespace/name`.
-pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a>> {
-    let Some((namespace, server)) = name.split_once('/') else {
-        bail!("--server {name:?}: write it as NAMESPACE/NAME");
-    };
-    fleet.by_name(namespace, server).with_context(|| format!("there is no McpServer {name} among the manifests"))
+fn for_people(answers: &Table) -> String {
+    let refused = answers.refused.iter().map(|why| format!("{} refuses every call: {why}", answers.server));
+    let table = if answers.rows.is_empty() { "nobody can do anything".to_owned() } else { table(&answers.rows) };
+    refused.chain([table]).chain(answers.dormant.iter().map(describe)).collect::<Vec<_>>().join("\n")
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[Row]) -> String {
     let head = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
-    let rows: Vec<Vec<(String, Tone)>> = rows.iter().map(cells).collect();
-    filled(&head, &rows)
+    let flowing = ["principal", "via", "target", "rules", "condition", "notes"];
+    filled(&head, &flowing, &rows.iter().map(cells).collect::<Vec<_>>()).to_string()
 }
 
-fn cells(row: &Row) -> Vec<(String, Tone)> {
+fn cells(row: &Row) -> Vec<Said> {
     let target = if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) };
     let tone = match row.answer {
         Answer::Allow => Tone::Good,
@@ -153,9 +144,7 @@ mod tests {
     }
 
     fn printed(text: &[&str], inventory: Option<&[Tool]>) -> (String, ExitCode) {
-        let mut out = Vec::new();
-        let code = run(&args(text), &example(), inventory, 0, &mut out).unwrap();
-        (String::from_utf8(out).unwrap(), code)
+        run(&args(text), &example(), inventory, 0).unwrap()
     }
 
     #[test]
@@ -185,7 +174,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_a_usage_error() {
         for name in ["team/b", "a"] {
-            assert!(run(&args(&["--server", name]), &example(), None, 0, &mut Vec::new()).is_err());
+            assert!(run(&args(&["--server", name]), &example(), None, 0).is_err());
         }
     }
 }

@@ -100,8 +100,12 @@ impl Demo {
     async fn listener(&mut self) -> anyhow::Result<TcpListener> {
         match self.listener.take() {
             Some(listener) => Ok(listener),
-            None => TcpListener::bind(self.address).await.with_context(|| {
-                format!("the demo server's address {} is taken: is another quickstart running over this folder? Stop it, or choose another --dir", self.address)
+            None => TcpListener::bind(self.address).await.map_err(|error| {
+                anyhow::anyhow!(
+                    "cannot listen on {}, the demo server's address: {error}: is another quickstart running over this \
+                     folder? Stop it, or choose another --dir",
+                    self.address
+                )
             }),
         }
     }
@@ -164,6 +168,8 @@ pub struct Tour {
     pub records: Vec<Call>,
     /// Whether the governed server answers single requests of 2026-07-28, without a handshake.
     pub modern: bool,
+    /// The tool that was called and allowed, without arguments.
+    pub allowed: Option<String>,
 }
 
 /// One call.
@@ -264,6 +270,7 @@ impl Quickstart {
         let seen = self.seen(&as_second).await?;
         let mut tour = Tour { modern: seen.revision == MODERN, ..Tour::default() };
         let allowed = harmless(&seen);
+        tour.allowed.clone_from(&allowed);
         let refused = names(&all).into_iter().find(|name| !names(&seen).contains(name));
         let refused = refused.unwrap_or_else(|| "a_tool_that_nobody_granted".to_owned());
         let bobs = allowed.into_iter().chain([refused]).map(|tool| (PERSONS[1], &as_second, tool));

@@ -361,7 +361,9 @@ pub fn calls(calls: &[Call]) -> String {
     if calls.is_empty() {
         return "no records match".to_owned();
     }
-    // One server for all is no news on every line.
+    // One server, or one day, for all is no news on every line.
+    let days: BTreeSet<&str> = calls.iter().filter_map(|call| call.entry.fields.time.get(..10)).collect();
+    let day = days.first().copied().filter(|_| days.len() == 1);
     let servers: BTreeSet<String> = calls.iter().map(|call| server(&call.entry)).collect();
     let rows: Vec<Vec<Said>> = calls
         .iter()
@@ -370,7 +372,7 @@ pub fn calls(calls: &[Call]) -> String {
             let outcome = end.and_then(|end| end.outcome.clone()).unwrap_or_default();
             let ms = end.and_then(|end| end.duration_us).map(|us| format!("{}.{}", us / 1000, us % 1000 / 100));
             vec![
-                (to_the_second(&entry.fields.time), Tone::Faint),
+                (to_the_second(&entry.fields.time, day), Tone::Faint),
                 (who(entry).to_owned(), Tone::Plain),
                 (asked(entry), Tone::Plain),
                 (if servers.len() > 1 { server(entry) } else { String::new() }, Tone::Plain),
@@ -381,8 +383,8 @@ pub fn calls(calls: &[Call]) -> String {
             ]
         })
         .collect();
-    filled(&["time", "who", "what", "server", "decision", "by", "outcome", "ms"], &["what", "server", "by"], &rows)
-        .to_string()
+    let head = [day.unwrap_or("time"), "who", "what", "server", "decision", "by", "outcome", "ms"];
+    filled(&head, &["server", "by"], &rows).to_string()
 }
 
 /// The same in fewer columns, for calls of one server and one moment.
@@ -392,8 +394,7 @@ pub fn calls_in_brief(calls: &[Call]) -> String {
         .map(|Call { entry, completion }| {
             let outcome = completion.as_ref().and_then(|end| end.fields.outcome.clone()).unwrap_or_default();
             vec![
-                // RFC 3339: the time of day to the second.
-                (entry.fields.time.get(11..19).unwrap_or(&entry.fields.time).to_owned(), Tone::Faint),
+                (to_the_second(&entry.fields.time, entry.fields.time.get(..10)), Tone::Faint),
                 (who(entry).to_owned(), Tone::Plain),
                 (target(entry), Tone::Plain),
                 decided(entry),
@@ -405,9 +406,10 @@ pub fn calls_in_brief(calls: &[Call]) -> String {
     filled(&["time", "who", "tool", "decision", "by", "outcome"], &["by"], &rows).to_string()
 }
 
-/// RFC 3339 without fractions.
-fn to_the_second(time: &str) -> String {
-    time.get(..19).map_or_else(|| time.to_owned(), |seconds| format!("{seconds}Z"))
+/// RFC 3339 without fractions, and without the day that all have in common.
+fn to_the_second(time: &str, day: Option<&str>) -> String {
+    let from = day.map_or(0, |day| day.len() + 1);
+    time.get(from..19).map_or_else(|| time.to_owned(), |seconds| format!("{seconds}Z"))
 }
 
 fn decided(entry: &Entry) -> Said {

@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle, Width};
 use serde::Serialize;
 
 /// The form of an answer.
@@ -39,6 +39,9 @@ pub enum Tone {
 /// A cell's text and its meaning.
 pub type Said = (String, Tone);
 
+/// A flowing column is squeezed to no less: narrower, words are cut to pieces.
+const NARROWEST: u16 = 17;
+
 /// A table of rows in the house's style: columns and no lines. A column in which every cell is empty is left out. Where
 /// the terminal is too narrow, the `flowing` columns break their text over several lines, and all columns if none is.
 pub fn filled(head: &[&str], flowing: &[&str], rows: &[Vec<Said>]) -> Table {
@@ -49,12 +52,22 @@ pub fn filled(head: &[&str], flowing: &[&str], rows: &[Vec<Said>]) -> Table {
     for row in rows {
         table.add_row(kept.iter().filter_map(|column| row.get(*column)).map(|(text, tone)| cell(text, *tone)));
     }
-    for (column, title) in table.column_iter_mut().zip(&titles) {
-        if !flowing.is_empty() && !flowing.contains(title) {
+    let natural = table.column_max_content_widths();
+    for ((column, title), natural) in table.column_iter_mut().zip(&titles).zip(natural) {
+        if flowing.contains(title) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+                natural.saturating_add(2).min(NARROWEST),
+            )));
+        } else if !flowing.is_empty() {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     table
+}
+
+/// The width of the terminal that the answer goes to; nothing if it goes elsewhere.
+pub fn terminal_width() -> Option<u16> {
+    Table::new().width()
 }
 
 /// [`filled`] for rows whose lines the terminal may break: squeezed to its width, columns would be a few letters wide,

@@ -44,6 +44,9 @@ pub struct Args {
     pub output: Format,
 }
 
+/// The columns; the first three say who.
+const HEAD: [&str; 9] = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
+
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
     let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
@@ -76,14 +79,32 @@ pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> 
 
 fn for_people(answers: &Table) -> String {
     let refused = answers.refused.iter().map(|why| format!("{} refuses every call: {why}", answers.server));
-    let table = if answers.rows.is_empty() { "nobody can do anything".to_owned() } else { table(&answers.rows) };
+    let table = if answers.rows.is_empty() {
+        "nobody can do anything".to_owned()
+    } else {
+        table(&answers.rows, output::terminal_width())
+    };
     refused.chain([table]).chain(answers.dormant.iter().map(describe)).collect::<Vec<_>>().join("\n")
 }
 
-fn table(rows: &[Row]) -> String {
-    let head = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
-    let flowing = ["principal", "via", "target", "rules", "condition", "notes"];
-    filled(&head, &flowing, &rows.iter().map(cells).collect::<Vec<_>>()).to_string()
+/// The rows as one table; where the terminal is too narrow for that, as one for each principal.
+fn table(rows: &[Row], width: Option<u16>) -> String {
+    let cells: Vec<Vec<Said>> = rows.iter().map(cells).collect();
+    let all = filled(&HEAD, &[], &cells);
+    let natural: u16 = all.column_max_content_widths().iter().map(|column| column.saturating_add(2)).sum();
+    if width.is_none_or(|width| natural <= width) {
+        return all.to_string();
+    }
+    let mut parts = Vec::new();
+    for group in cells.chunk_by(|one, next| one[..3] == next[..3]) {
+        let who = group.first().into_iter().flat_map(|row| &row[..3]).zip(["", "via ", "actor "]);
+        let who = who.filter(|((text, _), _)| !text.is_empty()).map(|((text, _), word)| format!("{word}{text}"));
+        let rows: Vec<Vec<Said>> = group.iter().map(|row| row[3..].to_vec()).collect();
+        let table = filled(&HEAD[3..], &["rules", "condition", "notes"], &rows).to_string();
+        let table = table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<String>();
+        parts.push(format!("{}\n{table}", output::printable(&who.collect::<Vec<_>>().join(", "))));
+    }
+    parts.join("\n")
 }
 
 fn cells(row: &Row) -> Vec<Said> {
@@ -156,6 +177,18 @@ mod tests {
         }
         assert!(!text.contains("group:interns@corp"), "{text}");
         assert!(text.contains("team/policy/freeze (Deny) does not hold now: from 1970-01-01T00:08:20Z"), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_table_for_each_principal() {
+        let fleet = example();
+        let rows = who_can(load::server(&fleet, "team/a").unwrap(), None, &Facts { now: 0 }).rows;
+        let (wide, narrow) = (table(&rows, None), table(&rows, Some(60)));
+        assert_eq!((wide.matches("TARGET").count(), wide), (1, table(&rows, Some(1000))));
+        assert!(narrow.starts_with("any@corp\n  TARGET"), "{narrow}");
+        let principals: std::collections::BTreeSet<_> =
+            rows.iter().map(|row| (&row.principal, &row.via, &row.actor)).collect();
+        assert_eq!(narrow.matches("TARGET").count(), principals.len(), "{narrow}");
     }
 
     #[test]

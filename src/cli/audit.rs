@@ -329,7 +329,7 @@ fn find(args: &Query) -> anyhow::Result<ExitCode> {
     let (dir, filter, limit) = (args.journal.dir()?, args.wanted.filter(), args.limit);
     let answer = progress_of(format!("reading {}", dir.display()), move || query(&dir, &filter, limit))??;
     for place in &answer.unreadable {
-        eprintln!("warning: {place}; run portcullis audit verify");
+        eprintln!("warning: {place}");
     }
     if answer.truncated {
         eprintln!("note: older calls match too; ask for more with --limit");
@@ -469,6 +469,7 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
     super::standalone::runtime()?.block_on(async {
         // Listened to from the start: one that came between two looks would be lost otherwise.
         let mut interrupted = signal(SignalKind::interrupt())?;
+        let mut told = false;
         loop {
             while let Some(entry) = tail.poll()? {
                 let line = match args.output {
@@ -481,6 +482,10 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
                     // The reader has gone: nobody is following any more.
                     return Ok(ExitCode::SUCCESS);
                 }
+            }
+            if let Some(obstacle) = tail.obstacle()?.filter(|_| !told) {
+                eprintln!("warning: {obstacle}; nothing behind it is shown");
+                told = true;
             }
             tokio::select! {
                 _ = interrupted.recv() => return Ok(ExitCode::SUCCESS),

@@ -72,7 +72,6 @@ async fn prepare(args: &Args, manifests: &Path) -> anyhow::Result<Kept> {
     if args.dir.exists() && !args.dir.is_dir() {
         bail!("{} is a file: choose another --dir", args.dir.display());
     }
-    fs::create_dir_all(&args.dir).with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
     if let Some(kept) = Kept::load(&args.dir)? {
         if let Some(url) = args.upstream.as_deref().filter(|url| kept.upstream.url() != *url) {
             bail!(

@@ -123,6 +123,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
     let address = taken.local_addr().unwrap().to_string();
     let fresh = folder.path().join("q").display().to_string();
     let other = folder.path().join("other").display().to_string();
+    let none = folder.path().join("none").display().to_string();
     let here = ["-f", "examples/first-server"];
     let explain = |server: &'static str, more: &[&'static str]| {
         [&["explain", "--server", server, "--tool", "get_note"], more, &here].concat()
@@ -164,7 +165,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (explain(notes, &["--as", "user:ana@local", "--args", "{\"a\":1,\"a\":2}"]), &["occurs twice"]),
         (vec!["validate", "/nonexistent"], &["cannot read /nonexistent"]),
         (vec!["validate", "--public-url", "x", "examples"], &["--public-url x", "https://mcp.example.com"]),
-        (vec!["standalone", "--manifests", "/nonexistent", "--state-dir", &other], &["--manifests /nonexistent"]),
+        (vec!["standalone", "--manifests", "/nonexistent", "--state-dir", &none], &["--manifests /nonexistent"]),
         (vec!["standalone", "--manifests", "examples", "--state-dir", "/proc/x"], &["/proc/x"]),
         (vec!["standalone", "--manifests", "examples", "--state-dir", "/usr"], &["/usr", "of the gateway's own"]),
     ];
@@ -181,6 +182,8 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         let distinct: std::collections::BTreeSet<&&str> = causes.iter().collect();
         assert_eq!(causes.len(), distinct.len(), "{complaint}");
     }
+    // What could not start leaves nothing behind.
+    assert!(!Path::new(&other).exists() && !Path::new(&none).exists());
 }
 
 #[test]
@@ -312,6 +315,28 @@ fn answers_have_one_shape_in_every_form() {
     assert_eq!(code, Some(1));
     assert!(said.starts_with("Deny: DeniedByRule by default/persons/nothing-is-destroyed\n"), "{said}");
     assert!(!said.contains("as if the target did not exist"), "{said}");
+}
+
+#[test]
+fn a_question_to_a_damaged_journal_says_that_its_answer_is_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    assert_eq!(ran(&mut quickstart(&dir, &["--tour-only"])).0, Some(0));
+    let segment = dir.join("state/journal/0000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.windows(10).position(|part| part == b"list_notes").unwrap();
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, said, _) = ran(verb(&["audit", "verify", "--dir"]).arg(&dir));
+    assert!(code == Some(1) && said.contains("RecordDamaged"), "{said}");
+    let (_, found, warning) = ran(verb(&["audit", "query", "--dir"]).arg(&dir));
+    assert!(found.contains("tools/list") && !found.contains("delete_note"), "{found}");
+    assert!(warning.contains("is damaged") && warning.contains("portcullis audit verify"), "{warning}");
+    let mut tail = verb(&["audit", "tail", "--from-start", "--dir"]);
+    tail.arg(&dir);
+    let tail = Process::start(tail);
+    until("tail to warn", || tail.stderr().contains("nothing behind it is shown").then_some(()));
+    tail.signal("INT");
 }
 
 #[test]

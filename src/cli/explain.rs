@@ -197,7 +197,7 @@ pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> 
         check_arguments(text)?;
     }
     let keys = PrincipalKeys::of(&principal);
-    let target = target(args, &served.server, inventory)?;
+    let target = target(args, served.server, inventory)?;
     let unclassified = matches!(target, Target::Tool { risk, .. } if risk.own.is_none());
     let request = Request { principal: &principal, keys: &keys, target, arguments: args.arguments.as_deref() };
     let explanation = explain(served, &request, &Facts { now });
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn a_name_tells_the_highest_class_and_no_lower_one() {
         let fleet = crate::access::tests::example();
-        let mut server = crate::generated::Server::clone(&fleet.by_name("team", "a").unwrap().server);
+        let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
         server.risk = vec![crate::generated::server::RiskRule {
             name: "mine".to_owned(),
             patterns: vec!["x_*".to_owned()],

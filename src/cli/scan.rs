@@ -223,6 +223,7 @@ fn explained(url: &str, shown: &Shown, error: DiscoverError) -> anyhow::Error {
                  value, such as \"Bearer ...\", and is it still good?"
             );
         }
+        DiscoverError::Malformed { .. } => ": is it an MCP server?",
         DiscoverError::Upstream(UpstreamError::ContentType) => ": is this the MCP endpoint? It often ends in /mcp",
         DiscoverError::Upstream(UpstreamError::Http { .. }) => {
             ": is it an MCP server, and is it http that it speaks there?"

@@ -64,7 +64,7 @@ pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> 
     let served = load::server(fleet, &args.server)?;
     let one: Option<Vec<Tool>> = args.tool.as_ref().map(|name| {
         let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
-        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: least_risk(&served.server, name) })]
+        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: least_risk(served.server, name) })]
     });
     let mut answers = who_can(served, one.as_deref().or(inventory), &Facts { now });
     if args.tool.is_some() {

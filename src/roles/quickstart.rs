@@ -39,6 +39,10 @@ const KEPT: &str = "quickstart.json";
 /// How long the first look may take in all its parts.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the governed server may take to come up, and how often it is asked meanwhile.
+const COMING_UP: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What a quickstart folder was made for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Kept {
@@ -291,14 +295,20 @@ impl Quickstart {
 
     /// What a person sees. The governed server may take a moment to come up.
     async fn seen(&self, client: &Client) -> anyhow::Result<Inventory> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + COMING_UP;
         loop {
             match inventory(client, &Bounds { time: PATIENCE, ..Bounds::default() }).await {
                 Ok(found) => return Ok(found),
                 Err(error) if tokio::time::Instant::now() > deadline => {
-                    return Err(error).context("the governed server does not answer through the gateway");
+                    return Err(error).with_context(|| {
+                        format!(
+                            "{} does not answer through the gateway (is it running, and are its credentials still good? \
+                             `portcullis scan` of it says more)",
+                            self.upstream
+                        )
+                    });
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }
     }

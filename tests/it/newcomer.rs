@@ -1,5 +1,6 @@
 //! The command line as its first user meets it: what it prints, what it refuses, and with which exit code.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -206,5 +207,45 @@ fn a_reader_who_leaves_is_no_failure() {
         let output = child.wait_with_output().unwrap();
         let complaint = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), complaint.as_str()), (Some(0), ""), "{words:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_down_at_a_later_start_is_named() {
+    let (mut upstream, folder) = (Upstream::start(Sdk::Rmcp), tempfile::tempdir().unwrap());
+    tour(folder.path(), &["--upstream", upstream.url()]);
+    upstream.stop();
+    let output = quickstart(folder.path(), &["--tour-only"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(error.contains(upstream.url()) && error.contains("is it running"), "{error}");
+    // Told, and not over and over.
+    assert!(said.lines().count() < 40, "{said}");
+}
+
+#[test]
+fn what_is_no_mcp_server_is_told_from_one_that_is_away() {
+    for (answer, says) in [
+        ("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<html>hi!", "It often ends in /mcp"),
+        ("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}", "MCP"),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "is the path right?"),
+        ("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", "status 500"),
+        ("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", "configure the final URL"),
+        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "--header-from-env Authorization=VARIABLE"),
+        ("SSH-2.0-OpenSSH_9.9\r\n", "is it http that it speaks there?"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                drop(stream.read(&mut request));
+                drop(stream.write_all(answer.as_bytes()));
+            }
+        });
+        let (code, said, error) = run(&["scan", &url]);
+        assert_eq!((code, said.as_str()), (2, ""), "{error}");
+        assert!(error.contains(&url) && error.contains(says), "{says:?}: {error}");
     }
 }

@@ -14,11 +14,13 @@ test:  ## every test; installs the MCP clients and servers that it talks to on f
 lint:  ## formatting, clippy, and what may be linked
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --all-targets --quiet --manifest-path bench/Cargo.toml -- -D warnings
 	hack/deny
 
 crds:  ## writes crds/*.yaml from the API types
-	hack/crds
+	cargo run --quiet -- crd --dir crds
 
 docs:  ## writes the generated pages of docs/ from the code
 	BLESS=1 cargo test --test it docs::

@@ -107,7 +107,10 @@ pub fn query(dir: &Path, filter: &Filter, limit: usize) -> Result<Answer, ReadEr
                 }
             }
             Ok(Some(_)) => {}
-            Ok(None) => return Ok(found.answer(unreadable)),
+            Ok(None) => {
+                unreadable.extend(reader.obstacle()?.map(|at| ReadError::Record(at).to_string()));
+                return Ok(found.answer(unreadable));
+            }
             Err(error @ ReadError::Io { .. }) => return Err(error),
             Err(error) => unreadable.push(error.to_string()),
         }
@@ -204,6 +207,11 @@ impl Tail {
             }
         }
         Ok(None)
+    }
+
+    /// What keeps it from reading on, if something does: it waits there.
+    pub fn obstacle(&mut self) -> Result<Option<String>, ReadError> {
+        Ok(self.reader.obstacle()?.map(|at| ReadError::Record(at).to_string()))
     }
 
     fn wants(&mut self, fields: &Fields) -> bool {

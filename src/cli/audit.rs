@@ -1,6 +1,6 @@
 //! `portcullis audit`: what happened, and whether the record of it is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -8,15 +8,16 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use clap::Subcommand;
-use comfy_table::Cell;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{self, Format, Tone, cell, printable, wide_table};
-use super::place::Place;
+use super::output::{self, Format, Said, Tone, counted, filled, printable, progress_of};
 use super::token::duration;
+use super::{boolish, place};
 use crate::audit::query::{Call, Filter, Tail, query};
 use crate::audit::verify::{Completeness, Expectation, Report, verify};
 use crate::audit::{DECISION, Entry};
@@ -25,7 +26,10 @@ use crate::journal::Checkpoint;
 /// How often a followed journal is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Verify, query and follow the audit journal.
+/// How many findings a person is shown; JSON and YAML have all.
+const SHOWN: usize = 20;
+
+/// Verify, query and follow the audit journal
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -34,31 +38,34 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Check the journal's hash chain, checkpoints and completeness
     Verify(Verify),
-    /// Find calls, the newest last
     Query(Query),
-    /// Follow the journal until Ctrl-C
     Tail(Follow),
-    /// Print the latest signed checkpoint, to be kept elsewhere as an anchor
     Checkpoint(Anchor),
 }
 
+/// Check the journal's hash chain, checkpoints and completeness
+///
+/// Names the first record that is damaged, missing, rewritten or there twice. Exit code 0: the journal holds; 1: it does
+/// not; 2: there is none, or it cannot be read.
 #[derive(clap::Args, Debug)]
 struct Verify {
     #[command(flatten)]
     journal: Journal,
     /// A checkpoint that was kept elsewhere: proves that nothing up to it was cut off or rolled back
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_AUDIT_ANCHOR")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_ANCHOR")]
     anchor: Option<PathBuf>,
     /// The journal's public key, base64url, as a checkpoint shows it: proves who signed
-    #[arg(long, value_name = "KEY", env = "PORTCULLIS_AUDIT_KEY")]
+    #[arg(long, value_name = "KEY", env = "PORTCULLIS_PUBLIC_KEY", value_parser = public_key)]
     public_key: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     output: Format,
 }
 
+/// Find calls, the newest last
+///
+/// Exit code 0: some were found; 1: none; 2: the journal cannot be read.
 #[derive(clap::Args, Debug)]
 struct Query {
     #[command(flatten)]
@@ -66,13 +73,14 @@ struct Query {
     #[command(flatten)]
     wanted: Wanted,
     /// At most so many calls, the newest
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, env = "PORTCULLIS_LIMIT")]
     limit: usize,
     /// How to print; JSON and YAML hold the whole records
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     output: Format,
 }
 
+/// Follow the journal until Ctrl-C
 #[derive(clap::Args, Debug)]
 struct Follow {
     #[command(flatten)]
@@ -80,36 +88,77 @@ struct Follow {
     #[command(flatten)]
     wanted: Wanted,
     /// Begin with the oldest record
-    #[arg(long)]
+    #[arg(long, env = "PORTCULLIS_FROM_START", value_parser = boolish())]
     from_start: bool,
-    /// `json` prints whole records, one a line
+    /// How to print: whole records with `json`, one a line, and with `yaml`, one a document
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     output: Format,
 }
 
+/// Print the latest signed checkpoint, to be kept elsewhere as an anchor
+///
+/// It is one line of JSON. Exit code 2: there is none yet.
 #[derive(clap::Args, Debug)]
 struct Anchor {
     #[command(flatten)]
     journal: Journal,
 }
 
-/// Which journal.
+/// Which journal, as typed.
 #[derive(clap::Args, Debug)]
-struct Journal {
-    #[command(flatten)]
-    place: Place,
+#[group(skip)]
+struct Typed {
+    /// The folder of a quickstart: its manifests and its state
+    #[arg(long, value_name = "DIR", env = "PORTCULLIS_DIR")]
+    dir: Option<PathBuf>,
+    /// The gateway's own folder
+    #[arg(long, value_name = "DIR", env = "PORTCULLIS_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     /// The journal's folder, wherever it was copied to [default: the one in the state folder]
     #[arg(long, value_name = "DIR", env = "PORTCULLIS_JOURNAL")]
     journal: Option<PathBuf>,
 }
 
+/// Which journal.
+#[derive(Debug)]
+struct Journal(Typed);
+
+impl FromArgMatches for Journal {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let Typed { dir, state_dir, journal } = Typed::from_arg_matches(matches)?;
+        Ok(Self(match place::chosen(matches, &[&["dir"], &["state_dir"], &["journal"]])? {
+            Some(0) => Typed { dir, state_dir: None, journal: None },
+            Some(1) => Typed { dir: None, state_dir, journal: None },
+            _ => Typed { dir: None, state_dir: None, journal },
+        }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Journal {
+    fn augment_args(command: Command) -> Command {
+        Typed::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Typed::augment_args_for_update(command)
+    }
+}
+
 impl Journal {
     fn dir(&self) -> anyhow::Result<PathBuf> {
-        let dir = match &self.journal {
+        let dir = match &self.0.journal {
             Some(dir) => dir.clone(),
-            None => self.place.state()?.join("journal"),
+            None => place::state(self.0.dir.as_deref(), self.0.state_dir.as_deref())?.join("journal"),
         };
-        fs::metadata(&dir).with_context(|| format!("cannot read the journal {}", dir.display()))?;
+        let found = fs::metadata(&dir).with_context(|| format!("cannot read the journal {}", dir.display()))?;
+        if !found.is_dir() {
+            bail!("{} is no folder: name the folder that holds the journal's files", dir.display());
+        }
         Ok(dir)
     }
 }
@@ -118,31 +167,35 @@ impl Journal {
 #[derive(clap::Args, Debug)]
 struct Wanted {
     /// Of this person, client or service account
-    #[arg(long = "user", value_name = "SUBJECT")]
+    #[arg(long = "user", value_name = "SUBJECT", env = "PORTCULLIS_USER")]
     user: Option<String>,
     /// Through this client
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT")]
     client: Option<String>,
     /// Of this tool
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
     tool: Option<String>,
-    /// To this server
-    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    /// To this server; the namespace may be left out
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVER")]
     server: Option<String>,
     /// With this decision
-    #[arg(long, value_parser = ["allow", "deny", "require_approval"])]
+    #[arg(long, value_parser = ["allow", "deny", "require_approval"], env = "PORTCULLIS_DECISION")]
     decision: Option<String>,
     /// With this outcome
-    #[arg(long, value_parser = ["result", "tool_error", "error", "denied", "disconnected", "unknown"])]
+    #[arg(
+        long,
+        value_parser = ["result", "tool_error", "error", "denied", "disconnected", "unknown", "none"],
+        env = "PORTCULLIS_OUTCOME"
+    )]
     outcome: Option<String>,
     /// Since a time (RFC 3339), or for so long: 30m, 8h, 7d
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, env = "PORTCULLIS_SINCE")]
     since: Option<u64>,
-    /// Until a time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Until a time, in the same forms
+    #[arg(long, value_name = "TIME", value_parser = moment, env = "PORTCULLIS_UNTIL")]
     until: Option<u64>,
     /// Every event: also changes of configuration, failed authentications, starts and stops
-    #[arg(long)]
+    #[arg(long, env = "PORTCULLIS_ALL", value_parser = boolish())]
     all: bool,
 }
 
@@ -179,7 +232,8 @@ fn check(args: &Verify) -> anyhow::Result<ExitCode> {
     });
     let expectation = Expectation { anchor: anchor.transpose()?, public_key: args.public_key.clone() };
     let dir = args.journal.dir()?;
-    let report = verify(&dir, &expectation)?;
+    let work = (dir.clone(), expectation);
+    let report = progress_of(format!("reading {}", dir.display()), move || verify(&work.0, &work.1))??;
     if report.segments == 0 && report.holds() {
         bail!("{} holds no segment of a journal: nothing to verify; is it the right folder?", dir.display());
     }
@@ -240,7 +294,12 @@ fn verdict_text(verdict: &Verdict) -> String {
         None => lines.push("The journal holds.".to_owned()),
         Some((first, rest)) => {
             lines.push(format!("The journal does NOT hold: {} ({})", first.message, first.reason));
-            lines.extend(rest.iter().map(|finding| format!("  also: {} ({})", finding.message, finding.reason)));
+            let also =
+                rest.iter().take(SHOWN).map(|finding| format!("  also: {} ({})", finding.message, finding.reason));
+            lines.extend(also);
+            if let Some(more) = rest.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                lines.push(format!("  and {more} more: -o json has them all"));
+            }
         }
     }
     let mut completeness = verdict.completeness.clone();
@@ -252,23 +311,25 @@ fn verdict_text(verdict: &Verdict) -> String {
         false => " Keep what `audit checkpoint` prints elsewhere, and give it with --anchor.",
     };
     lines.push(format!("{completeness}.{remedy}"));
+    let many = |n: u64, one: &str| counted(usize::try_from(n).unwrap_or(usize::MAX), one);
     lines.push(format!(
-        "{} records in {} segments, {} checkpoints; {} decisions, {} completions, {} decisions without one.",
-        verdict.records,
-        verdict.segments,
-        verdict.checkpoints,
-        verdict.decisions,
-        verdict.completions,
-        verdict.decisions_without_completion
+        "{} in {}, {}; {}, {}, {} without one.",
+        many(verdict.records, "record"),
+        many(verdict.segments, "segment"),
+        many(verdict.checkpoints, "checkpoint"),
+        many(verdict.decisions, "decision"),
+        many(verdict.completions, "completion"),
+        many(verdict.decisions_without_completion, "decision"),
     ));
     lines.extend(verdict.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
 }
 
 fn find(args: &Query) -> anyhow::Result<ExitCode> {
-    let answer = query(&args.journal.dir()?, &args.wanted.filter(), args.limit)?;
+    let (dir, filter, limit) = (args.journal.dir()?, args.wanted.filter(), args.limit);
+    let answer = progress_of(format!("reading {}", dir.display()), move || query(&dir, &filter, limit))??;
     for place in &answer.unreadable {
-        eprintln!("warning: {place}; run portcullis audit verify");
+        eprintln!("warning: {place}");
     }
     if answer.truncated {
         eprintln!("note: older calls match too; ask for more with --limit");
@@ -300,57 +361,80 @@ pub fn calls(calls: &[Call]) -> String {
     if calls.is_empty() {
         return "no records match".to_owned();
     }
-    let mut rows = wide_table(["time", "who", "method", "target", "server", "decision", "by", "outcome", "ms"]);
-    for Call { entry, completion } in calls {
-        let fields = &entry.fields;
-        let end = completion.as_ref().map(|end| &end.fields);
-        let server = [&fields.server_namespace, &fields.server_name].map(|part| part.as_deref().unwrap_or_default());
-        rows.add_row([
-            cell(&fields.time, Tone::Faint),
-            cell(who(entry), Tone::Plain),
-            cell(fields.method.as_deref().unwrap_or_default(), Tone::Plain),
-            cell(target(entry), Tone::Plain),
-            cell(server.join("/").trim_matches('/'), Tone::Plain),
-            decided(entry),
-            cell(by(entry), Tone::Plain),
-            cell(end.and_then(|end| end.outcome.as_deref()).unwrap_or_default(), Tone::Plain),
-            cell(
-                end.and_then(|end| end.duration_us)
-                    .map_or_else(String::new, |us| format!("{}.{}", us / 1000, us % 1000 / 100)),
-                Tone::Faint,
-            ),
-        ]);
-    }
-    rows.to_string()
+    // One server, or one day, for all is no news on every line.
+    let days: BTreeSet<&str> = calls.iter().filter_map(|call| call.entry.fields.time.get(..10)).collect();
+    let day = days.first().copied().filter(|_| days.len() == 1);
+    let servers: BTreeSet<String> = calls.iter().map(|call| server(&call.entry)).collect();
+    let rows: Vec<Vec<Said>> = calls
+        .iter()
+        .map(|Call { entry, completion }| {
+            let end = completion.as_ref().map(|end| &end.fields);
+            let outcome = end.and_then(|end| end.outcome.clone()).unwrap_or_default();
+            let ms = end.and_then(|end| end.duration_us).map(|us| format!("{}.{}", us / 1000, us % 1000 / 100));
+            vec![
+                (to_the_second(&entry.fields.time, day), Tone::Faint),
+                (who(entry).to_owned(), Tone::Plain),
+                (asked(entry), Tone::Plain),
+                (if servers.len() > 1 { server(entry) } else { String::new() }, Tone::Plain),
+                decided(entry),
+                (by(entry), Tone::Plain),
+                (outcome, Tone::Plain),
+                (ms.unwrap_or_default(), Tone::Faint),
+            ]
+        })
+        .collect();
+    let head = [day.unwrap_or("time"), "who", "what", "server", "decision", "by", "outcome", "ms"];
+    filled(&head, &["server", "by"], &rows).to_string()
 }
 
-/// The same in the width of any terminal, for calls of one server and one moment.
+/// The same in fewer columns, for calls of one server and one moment.
 pub fn calls_in_brief(calls: &[Call]) -> String {
-    let mut rows = wide_table(["time", "who", "tool", "decision", "by", "outcome"]);
-    for Call { entry, completion } in calls {
-        let end = completion.as_ref().and_then(|end| end.fields.outcome.as_deref());
-        // RFC 3339: the time of day to the second.
-        let time = entry.fields.time.get(11..19).unwrap_or(&entry.fields.time);
-        rows.add_row([
-            cell(time, Tone::Faint),
-            cell(who(entry), Tone::Plain),
-            cell(target(entry), Tone::Plain),
-            decided(entry),
-            cell(by(entry), Tone::Plain),
-            cell(end.unwrap_or_default(), Tone::Plain),
-        ]);
-    }
-    rows.to_string()
+    let rows: Vec<Vec<Said>> = calls
+        .iter()
+        .map(|Call { entry, completion }| {
+            let outcome = completion.as_ref().and_then(|end| end.fields.outcome.clone()).unwrap_or_default();
+            vec![
+                (to_the_second(&entry.fields.time, entry.fields.time.get(..10)), Tone::Faint),
+                (who(entry).to_owned(), Tone::Plain),
+                (target(entry), Tone::Plain),
+                decided(entry),
+                (by(entry), Tone::Plain),
+                (outcome, Tone::Plain),
+            ]
+        })
+        .collect();
+    filled(&["time", "who", "tool", "decision", "by", "outcome"], &["by"], &rows).to_string()
 }
 
-fn decided(entry: &Entry) -> Cell {
+/// RFC 3339 without fractions, and without the day that all have in common.
+fn to_the_second(time: &str, day: Option<&str>) -> String {
+    let from = day.map_or(0, |day| day.len() + 1);
+    time.get(from..19).map_or_else(|| time.to_owned(), |seconds| format!("{seconds}Z"))
+}
+
+fn decided(entry: &Entry) -> Said {
     let decision = entry.fields.decision.as_deref().unwrap_or(&entry.fields.event);
     let tone = match decision {
         "allow" => Tone::Good,
         "deny" => Tone::Bad,
         _ => Tone::Caution,
     };
-    cell(decision, tone)
+    (decision.to_owned(), tone)
+}
+
+/// The tool of a call; for other requests, the method.
+fn asked(entry: &Entry) -> String {
+    let target = target(entry);
+    match entry.fields.method.as_deref() {
+        Some("tools/call") | None => target,
+        Some(method) => format!("{method} {target}").trim().to_owned(),
+    }
+}
+
+fn server(entry: &Entry) -> String {
+    let fields = &entry.fields;
+    let parts = [&fields.server_namespace, &fields.server_name].map(|part| part.as_deref().unwrap_or_default());
+    parts.join("/").trim_matches('/').to_owned()
 }
 
 fn who(entry: &Entry) -> &str {
@@ -385,17 +469,23 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
     super::standalone::runtime()?.block_on(async {
         // Listened to from the start: one that came between two looks would be lost otherwise.
         let mut interrupted = signal(SignalKind::interrupt())?;
+        let mut told = false;
         loop {
             while let Some(entry) = tail.poll()? {
                 let line = match args.output {
                     Format::Table => line(&entry),
-                    Format::Json | Format::Yaml => entry.json.clone(),
+                    Format::Json => entry.json.clone(),
+                    Format::Yaml => format!("---\n{}", serde_saphyr::to_string(&whole(&entry))?.trim_end()),
                 };
                 let mut out = io::stdout().lock();
                 if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
                     // The reader has gone: nobody is following any more.
                     return Ok(ExitCode::SUCCESS);
                 }
+            }
+            if let Some(obstacle) = tail.obstacle()?.filter(|_| !told) {
+                eprintln!("warning: {obstacle}; nothing behind it is shown");
+                told = true;
             }
             tokio::select! {
                 _ = interrupted.recv() => return Ok(ExitCode::SUCCESS),
@@ -409,9 +499,9 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
 fn line(entry: &Entry) -> String {
     let fields = &entry.fields;
     let what = fields.decision.as_deref().or(fields.outcome.as_deref()).unwrap_or(&fields.event);
-    let words = [&fields.time, what, who(entry), fields.method.as_deref().unwrap_or_default(), &target(entry)];
-    let text: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    printable(&format!("{} {}", text.join("  "), by(entry)))
+    let words = [fields.time.clone(), what.to_owned(), who(entry).to_owned(), asked(entry), by(entry)];
+    let text: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    printable(&text.join("  "))
 }
 
 fn checkpoint(args: &Anchor) -> anyhow::Result<ExitCode> {
@@ -422,9 +512,16 @@ fn checkpoint(args: &Anchor) -> anyhow::Result<ExitCode> {
     if !checkpoint.is_signed() {
         bail!("{} is not signed by the key that it names: it was changed; run portcullis audit verify", path.display());
     }
-    io::stdout().lock().write_all(&checkpoint.to_json())?;
-    println!();
+    output::say(&String::from_utf8_lossy(&checkpoint.to_json()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a public key: Ed25519, base64url without padding.
+fn public_key(text: &str) -> Result<String, String> {
+    let is_key = URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32);
+    is_key
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write the member `key` of what `portcullis audit checkpoint` prints".to_owned())
 }
 
 /// Reads a time, or how long ago, in milliseconds since 1970.

@@ -1,16 +1,13 @@
 //! `portcullis crd`: the CustomResourceDefinitions.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 
+use super::output;
 use crate::api::crd;
 
-/// Prints the CustomResourceDefinitions, or writes one file for each.
+/// Print the CustomResourceDefinitions, or write one file for each
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Write <plural>.yaml files into this folder instead of printing
@@ -20,17 +17,20 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut stdout = io::stdout().lock();
+    let mut printed = String::new();
     for definition in crd::all() {
         let yaml = crd::to_yaml(&definition).context("a CustomResourceDefinition cannot be written as YAML")?;
         match &args.dir {
-            None => write!(stdout, "---\n{yaml}")?,
+            None => printed += &format!("---\n{yaml}"),
             Some(dir) => {
-                std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+                std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
                 let path = dir.join(crd::file_name(&definition));
                 std::fs::write(&path, yaml).with_context(|| format!("cannot write {}", path.display()))?;
             }
         }
+    }
+    if args.dir.is_none() {
+        output::say(&printed)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,26 +1,29 @@
 //! `portcullis explain`: one decision, and why.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
 use super::load;
-use super::output::{Format, Tone, cell, printable, table};
-use super::who_can::find;
+use super::output::{self, Format, Said, Tone, filled, printable};
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
 use crate::fleet::Fleet;
-use crate::generated::Risk;
+use crate::generated::policy::Effect;
+use crate::generated::{Risk, Server};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
-use crate::mcp::scan::{Limits, check};
+use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
+use crate::policy::pattern::NamePattern;
 use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::tools::risk;
 
-/// Says what would happen to one call, and why. Exit code 0: it is allowed; 1: it is not; 2: the arguments or the files
-/// are unusable.
+/// One decision, and why
+///
+/// Says what would happen to one call, from the manifests alone. Exit code 0: it is allowed; 1: it is not; 2: the
+/// arguments or the files are unusable.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub struct Args {
@@ -43,14 +46,21 @@ pub struct Args {
     /// The arguments of the call, a JSON object
     #[arg(long = "args", value_name = "JSON", env = "PORTCULLIS_ARGS")]
     pub arguments: Option<String>,
-    /// The risk class to presume of the tool, where nothing else is known
+    /// The risk class to presume of the tool, as `portcullis scan` shows it, where its name alone does not tell
     #[arg(long, value_enum, env = "PORTCULLIS_RISK")]
     pub risk: Option<RiskClass>,
-    /// The folder of manifests
-    #[arg(short = 'f', long = "filename", value_name = "DIR", default_value = ".", env = "PORTCULLIS_MANIFESTS")]
-    pub folder: PathBuf,
-    /// The namespace whose policies are guardrails of the whole fleet
-    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    /// A folder or file of manifests; may be given several times
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "DIR",
+        default_value = ".",
+        value_delimiter = ',',
+        env = "PORTCULLIS_MANIFESTS"
+    )]
+    pub folders: Vec<PathBuf>,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
@@ -143,9 +153,10 @@ pub fn parse_who(text: &str) -> Result<Who, String> {
 
 impl Who {
     fn principal(&self, fleet: &Fleet) -> anyhow::Result<Principal> {
-        let authority = fleet.authority(&self.authority);
-        let authority = authority
-            .with_context(|| format!("there is no McpAuthorizationServer {:?} among the manifests", self.authority))?;
+        let authority = fleet.authority(&self.authority).with_context(|| {
+            let known = fleet.authorities().map(|authority| authority.id.name.clone()).collect();
+            load::missing(&format!("McpAuthorizationServer {}", self.authority), &self.authority, known)
+        })?;
         Ok(Principal {
             authority: self.authority.as_str().into(),
             issuer: authority.issuer.as_str().into(),
@@ -161,56 +172,58 @@ impl Who {
 
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(std::slice::from_ref(&args.folder), &args.system_namespace)?;
-    run(args, &fleet, None, jiff::Timestamp::now().as_second(), &mut std::io::stdout().lock())
+    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
+    output::say(&text)?;
+    Ok(code)
 }
 
-/// Prints one decision. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
-pub fn run(
-    args: &Args,
-    fleet: &Fleet,
-    inventory: Option<&[Tool]>,
-    now: i64,
-    out: &mut impl Write,
-) -> anyhow::Result<ExitCode> {
-    let served = find(fleet, &args.server)?;
+/// One decision, ready to be printed. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
+///
+/// # Errors
+/// If the server, the principal or the arguments are not there or cannot be read.
+pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> anyhow::Result<(String, ExitCode)> {
+    let served = load::server(fleet, &args.server)?;
     let principal = args.who.principal(fleet)?;
     if !served.server.authorities.contains(&args.who.authority) {
         bail!(
-            "{} does not accept tokens of {:?}: nobody of it gets as far as a decision",
+            "{} does not accept tokens of {:?}: nobody of it gets as far as a decision; it accepts those of {}",
             args.server,
-            args.who.authority
+            args.who.authority,
+            served.server.authorities.join(", ")
         );
     }
     if let Some(text) = &args.arguments {
-        let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
-        object.context("--args is not a JSON object")?;
-        if let Err(fault) = check(text.as_bytes(), &Limits::CLIENT) {
-            bail!("--args: such a call is refused before it is decided: {fault}");
-        }
+        check_arguments(text)?;
     }
     let keys = PrincipalKeys::of(&principal);
-    let request = Request {
-        principal: &principal,
-        keys: &keys,
-        target: target(args, inventory)?,
-        arguments: args.arguments.as_deref(),
-    };
+    let target = target(args, served.server, inventory)?;
+    let unclassified = matches!(target, Target::Tool { risk, .. } if risk.own.is_none());
+    let request = Request { principal: &principal, keys: &keys, target, arguments: args.arguments.as_deref() };
     let explanation = explain(served, &request, &Facts { now });
-    match args.output {
-        Format::Table => print(&explanation, out)?,
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&explanation)?)?,
-    }
-    Ok(ExitCode::from(if explanation.answer == Answer::Allow { 0 } else { 1 }))
+    let text = output::render(args.output, &explanation, |explanation| for_people(explanation, unclassified))?;
+    Ok((text, ExitCode::from(if explanation.answer == Answer::Allow { 0 } else { 1 })))
 }
 
-fn target<'a>(args: &'a Args, inventory: Option<&[Tool]>) -> anyhow::Result<Target<'a>> {
+/// What the gateway would refuse before it decides: it reads arguments once, strictly.
+fn check_arguments(text: &str) -> anyhow::Result<()> {
+    let example = r#"write a JSON object such as '{"repo": "acme/x"}'"#;
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        bail!("--args is no JSON ({error}): {example}");
+    }
+    if !text.trim_start().starts_with('{') {
+        bail!("--args is JSON, but no object: {example}");
+    }
+    scan::check(text.as_bytes(), &scan::Limits::CLIENT)
+        .map_err(|fault| anyhow::anyhow!("--args: a call with such arguments is refused unread: {fault}"))
+}
+
+fn target<'a>(args: &'a Args, server: &Server, inventory: Option<&[Tool]>) -> anyhow::Result<Target<'a>> {
     match (&args.tool, &args.resource, &args.prompt) {
         (Some(name), ..) => {
             let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
             let presumed = args.risk.map(Risk::from);
-            let risk = known.and_then(|tool| tool.risk).unwrap_or_default();
+            let risk = known.and_then(|tool| tool.risk).unwrap_or_else(|| least_risk(server, name));
             let risk = KnownRisk { own: risk.own.or(presumed), guardrail: risk.guardrail.or(presumed) };
             Ok(Target::Tool { name, risk })
         }
@@ -220,28 +233,44 @@ fn target<'a>(args: &'a Args, inventory: Option<&[Tool]>) -> anyhow::Result<Targ
     }
 }
 
-fn print(explanation: &Explanation, out: &mut impl Write) -> anyhow::Result<()> {
+/// What a tool's name and `tools.risk` tell for sure without its definition: that it is in the highest class. Of a lower
+/// one they do not, since the definition may raise it.
+pub fn least_risk(server: &Server, name: &str) -> KnownRisk {
+    let highest = |risk: Risk| (risk == Risk::Destructive).then_some(risk);
+    let by_name = risk::classify(name, None).into_iter().find_map(|reason| highest(reason.risk));
+    let asserted = server
+        .risk
+        .iter()
+        .filter(|rule| rule.patterns.iter().any(|pattern| NamePattern::new(pattern).matches(name, Effect::Deny)));
+    KnownRisk { own: by_name.or_else(|| asserted.filter_map(|rule| highest(rule.class)).next()), guardrail: by_name }
+}
+
+fn for_people(explanation: &Explanation, unclassified: bool) -> String {
     let rule = explanation.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
-    writeln!(out, "{}: {}{rule}", explanation.answer.as_str(), explanation.reason)?;
-    if let Some(message) = &explanation.message {
-        writeln!(out, "The caller is told: {}", printable(message))?;
-    }
+    let mut lines = vec![format!("{}: {}{rule}", explanation.answer.as_str(), explanation.reason)];
+    lines.extend(explanation.message.as_ref().map(|message| format!("The caller is told: {}", printable(message))));
     if !explanation.visible {
-        writeln!(out, "The caller is answered as if the target did not exist.")?;
+        lines.push("The caller is answered as if the target did not exist.".to_owned());
     }
-    if let Some(shadow) = explanation.shadow {
-        writeln!(out, "With the Shadow policies enforced: {}", shadow.as_str())?;
+    lines.extend(explanation.shadow.map(|shadow| format!("With the Shadow policies enforced: {}", shadow.as_str())));
+    if unclassified && explanation.rules.iter().any(|rule| rule.matches == Verdict::Unknown) {
+        lines.push(
+            "Manifests do not tell the tool's risk class: if rules ask for it, say what portcullis scan shows with --risk."
+                .to_owned(),
+        );
     }
-    for doubt in &explanation.doubts {
-        writeln!(out, "{doubt}")?;
+    lines.extend(explanation.doubts.iter().map(|doubt| printable(doubt)));
+    let rows: Vec<Vec<Said>> = explanation
+        .rules
+        .iter()
+        .map(|rule| {
+            [rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()].map(|text| (text, Tone::Plain)).into()
+        })
+        .collect();
+    if !rows.is_empty() {
+        lines.push(filled(&["rule", "effect", "matches", "why"], &["rule", "why"], &rows).to_string());
     }
-    let mut table = table(["rule", "effect", "matches", "why"]);
-    for rule in &explanation.rules {
-        let cells = [rule.rule.clone(), effect(rule), matches(rule), rule.why.clone()];
-        table.add_row(cells.map(|text| cell(text, Tone::Plain)));
-    }
-    writeln!(out, "{table}")?;
-    Ok(())
+    lines.join("\n")
 }
 
 fn effect(rule: &Considered) -> String {
@@ -301,9 +330,7 @@ mod tests {
 
     fn asked(text: &[&str]) -> (String, ExitCode) {
         let line = <Line as clap::Parser>::try_parse_from([&["explain", "--server", "team/a"], text].concat()).unwrap();
-        let mut out = Vec::new();
-        let code = run(&line.args, &crate::access::tests::example(), None, 600, &mut out).unwrap();
-        (String::from_utf8(out).unwrap(), code)
+        run(&line.args, &crate::access::tests::example(), None, 600).unwrap()
     }
 
     #[test]
@@ -321,12 +348,33 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_no_call_can_have_are_refused() {
-        for arguments in [r#"{"a":1,"a":2}"#, "[1]", "{", r#"{"a":"\ud800"}"#] {
-            let text = ["explain", "--server", "team/a", "--tool", "t", "--as", "user:alice@corp", "--args", arguments];
-            let args = <Line as clap::Parser>::try_parse_from(text).unwrap().args;
-            assert!(run(&args, &crate::access::tests::example(), None, 0, &mut Vec::new()).is_err(), "{arguments}");
+    fn arguments_that_the_gateway_would_not_read_are_refused() {
+        assert!(check_arguments(r#"{"repo": "acme/x", "n": [1, {}]}"#).is_ok());
+        for (text, says) in [
+            ("{bad", "is no JSON"),
+            ("[1]", "no object"),
+            ("1", "no object"),
+            (r#"{"a": 1, "a": 2}"#, "twice"),
+            (r#"{"a": "\ud800"}"#, "--args"),
+        ] {
+            let error = check_arguments(text).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains("expected a map"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_name_tells_the_highest_class_and_no_lower_one() {
+        let fleet = crate::access::tests::example();
+        let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+        server.risk = vec![crate::generated::server::RiskRule {
+            name: "mine".to_owned(),
+            patterns: vec!["x_*".to_owned()],
+            class: Risk::Destructive,
+        }];
+        let both = KnownRisk { own: Some(Risk::Destructive), guardrail: Some(Risk::Destructive) };
+        assert_eq!(least_risk(&server, "delete_note"), both);
+        assert_eq!(least_risk(&server, "x_y"), KnownRisk { own: Some(Risk::Destructive), guardrail: None });
+        assert_eq!(least_risk(&server, "get_note"), KnownRisk::default());
     }
 
     #[test]

@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use crate::fleet::Fleet;
+use crate::api::schema::nearest;
+use crate::fleet::{Fleet, Served};
 use crate::generated::codec::{self, Generated};
 use crate::manifests::{self, Limits, Remembered};
 use crate::resolve::{self, Accepted, PublicUrl, Settings, Severity};
@@ -25,7 +26,7 @@ pub struct Loaded {
 /// If a path does not exist.
 pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -> anyhow::Result<Loaded> {
     for path in paths {
-        path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+        path.metadata().with_context(|| format!("cannot read the manifests {}", path.display()))?;
     }
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
@@ -54,11 +55,66 @@ pub fn for_questions(paths: &[PathBuf], system_namespace: &str) -> anyhow::Resul
     let public_url = PublicUrl::parse("https://mcp.invalid")?;
     let loaded = load(paths, &public_url, system_namespace)?;
     if loaded.errors > 0 {
-        let (n, s) = (loaded.errors, if loaded.errors == 1 { "" } else { "s" });
+        let errors = super::output::counted(loaded.errors, "error");
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let paths = paths.join(" ");
         eprintln!(
-            "warning: {n} error{s} in the manifests (see portcullis validate); the answer is that of a gateway which never \
-             accepted what is invalid"
+            "warning: {errors} in the manifests (see portcullis validate {paths}); the answer is that of a gateway which \
+             never accepted what is invalid"
         );
     }
     Ok(loaded.fleet)
+}
+
+/// The server with this `namespace/name`.
+///
+/// # Errors
+/// If there is none; says which ones there are.
+pub fn server<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a>> {
+    let found = name.split_once('/').and_then(|(namespace, name)| fleet.by_name(namespace, name));
+    match found {
+        Some(served) => Ok(served),
+        None => {
+            let known = fleet.servers().map(|served| served.server.id.display_name());
+            let form = if name.contains('/') { "" } else { " (write NAMESPACE/NAME)" };
+            bail!("{}", missing(&format!("McpServer {name}{form}"), name, known.collect()))
+        }
+    }
+}
+
+/// Says that `what` is not among the manifests, and what its `name` may have been meant to be.
+pub fn missing(what: &str, name: &str, mut known: Vec<String>) -> String {
+    known.sort_unstable();
+    known.dedup();
+    // `notes` may be meant to be `default/notes`.
+    let bare = known.iter().find(|known| known.rsplit_once('/').is_some_and(|(_, bare)| bare == name));
+    let meant = bare.map(String::as_str).or_else(|| nearest(name, known.iter().map(String::as_str)));
+    let hint = match (meant, known.as_slice()) {
+        (Some(meant), _) => format!("did you mean {meant}?"),
+        (None, []) => "there is none at all; is this the right folder?".to_owned(),
+        (None, [..]) if known.len() > 10 => format!("there are {}, such as {}", known.len(), known[..10].join(", ")),
+        (None, [..]) => format!("there are: {}", known.join(", ")),
+    };
+    format!("there is no {what} among the manifests: {hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_answered_with_what_may_be_meant() {
+        let known = || vec!["default/notes".to_owned(), "payments/ledger".to_owned()];
+        for (name, hint) in [
+            ("default/nots", "did you mean default/notes?"),
+            ("ledger", "did you mean payments/ledger?"),
+            ("x/y", "there are: default/notes, payments/ledger"),
+        ] {
+            let said = missing(&format!("McpServer {name}"), name, known());
+            assert_eq!(said, format!("there is no McpServer {name} among the manifests: {hint}"));
+        }
+        assert!(missing("McpServer x", "x", Vec::new()).ends_with("is this the right folder?"));
+        let many = (0..30).map(|n| format!("a/s{n}")).collect();
+        assert!(missing("McpServer zzzzzz/zzzz", "zzzzzz/zzzz", many).contains("there are 30, such as a/s0,"));
+    }
 }

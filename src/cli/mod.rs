@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 //!
 //! Invariant: exit code 0 means that what was asked for holds, 1 that it does not, 2 that the question was wrong or
-//! could not be answered.
+//! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
 pub mod audit;
 pub mod crd;
@@ -10,15 +10,17 @@ pub mod load;
 pub mod output;
 pub mod place;
 pub mod quickstart;
+pub mod scaffold;
 pub mod scan;
 pub mod standalone;
 pub mod token;
 pub mod validate;
 pub mod who_can;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Portcullis puts a gate in front of MCP servers: every call is decided per identity before it runs, and recorded.
 #[derive(Parser)]
@@ -36,25 +38,17 @@ struct Cli {
     verb: Verb,
 }
 
+// Without comments of their own: they would hide what the arguments' types say of each verb.
 #[derive(Subcommand)]
 enum Verb {
-    /// A governed MCP server in seconds: try this first
     Quickstart(Box<quickstart::Args>),
-    /// Serve the servers and policies of a folder of manifests, without a cluster
     Standalone(Box<standalone::Args>),
-    /// Ask an MCP server what it offers, with risk classes, and write manifests for it
     Scan(scan::Args),
-    /// Say what admission would say of manifests, with file, line and field
     Validate(validate::Args),
-    /// Who can call what on a server, and by which rules
     WhoCan(who_can::Args),
-    /// One decision, and why
     Explain(explain::Args),
-    /// Issue, list and revoke tokens of the gateway's own issuer
     Token(token::Args),
-    /// Verify, query and follow the audit journal
     Audit(audit::Args),
-    /// Print the CustomResourceDefinitions
     Crd(crd::Args),
 }
 
@@ -72,7 +66,24 @@ pub fn main() -> ExitCode {
         Verb::Crd(args) => crd::run(args),
     };
     run.unwrap_or_else(|error| {
-        eprintln!("error: {}", output::printable(&format!("{error:#}")));
+        eprintln!("error: {}", output::complaint(&error));
         ExitCode::from(2)
+    })
+}
+
+/// Every verb with its options: for the reference pages, and the tests that hold them.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The parser of flags: their variables may say 1, true, yes or on, and 0, false, no or off.
+fn boolish() -> clap::builder::BoolishValueParser {
+    clap::builder::BoolishValueParser::new()
+}
+
+/// Reads an address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, such as 127.0.0.1:8420 or [::1]:8420; port 0 takes a free one".to_owned()
     })
 }

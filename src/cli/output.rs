@@ -1,9 +1,12 @@
 //! How answers are printed: one contract for people (tables), scripts (JSON) and files (YAML).
+//!
+//! Invariant: what a stranger wrote cannot steer a terminal, colours appear on a terminal only and never with `NO_COLOR`,
+//! and lines in a pipe or a file are whole, whatever the width of some terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle, Width};
 use serde::Serialize;
 
 use crate::audit::is_harmful;
@@ -20,7 +23,7 @@ pub enum Format {
     Yaml,
 }
 
-/// Colours that carry meaning; they appear on a terminal only.
+/// Colours that carry meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// Nothing special.
@@ -35,28 +38,60 @@ pub enum Tone {
     Faint,
 }
 
-/// A table in the house's style: columns and no lines.
-pub fn table<const N: usize>(head: [&str; N]) -> Table {
-    columns(&head)
-}
+/// A cell's text and its meaning.
+pub type Said = (String, Tone);
 
-/// [`table`] of rows; a column in which every cell is empty is left out.
-pub fn filled(head: &[&str], rows: &[Vec<(String, Tone)>]) -> Table {
+/// A flowing column is squeezed to no less: narrower, words are cut to pieces.
+const NARROWEST: u16 = 17;
+
+/// A table of rows in the house's style: columns and no lines. A column in which every cell is empty is left out. Where
+/// the terminal is too narrow, the `flowing` columns break their text over several lines, and all columns if none is.
+pub fn filled(head: &[&str], flowing: &[&str], rows: &[Vec<Said>]) -> Table {
     let said = |column: &usize| rows.iter().any(|row| row.get(*column).is_some_and(|(text, _)| !text.is_empty()));
     let kept: Vec<usize> = (0..head.len()).filter(said).collect();
-    let mut table = columns(&kept.iter().filter_map(|column| head.get(*column).copied()).collect::<Vec<_>>());
+    let titles: Vec<&str> = kept.iter().filter_map(|column| head.get(*column).copied()).collect();
+    let mut table = columns(&titles);
     for row in rows {
         table.add_row(kept.iter().filter_map(|column| row.get(*column)).map(|(text, tone)| cell(text, *tone)));
     }
+    let natural = table.column_max_content_widths();
+    for ((column, title), natural) in table.column_iter_mut().zip(&titles).zip(natural) {
+        if flowing.contains(title) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+                natural.saturating_add(2).min(NARROWEST),
+            )));
+        } else if !flowing.is_empty() {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table
+}
+
+/// The width of the terminal that the answer goes to; nothing if it goes elsewhere.
+pub fn terminal_width() -> Option<u16> {
+    Table::new().width()
+}
+
+/// [`filled`] for rows whose lines the terminal may break: squeezed to its width, columns would be a few letters wide,
+/// and an id could not be copied from them.
+pub fn wide(head: &[&str], rows: &[Vec<Said>]) -> Table {
+    let mut table = filled(head, &[], rows);
+    table.set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 
 fn columns(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
-    if !io::stdout().is_terminal() {
-        // A script or a file must get whole lines, whatever the width of some terminal.
-        table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+    // The terminal's; in a pipe there is none.
+    match table.width() {
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
+        }
+        Some(width) if !colours(&io::stdout()) => {
+            table.force_no_tty().set_width(width);
+        }
+        Some(_) => {}
     }
     table.set_header(head.iter().map(|title| Cell::new(title.to_uppercase()).add_attribute(Attribute::Bold)));
     for column in table.column_iter_mut() {
@@ -65,17 +100,13 @@ fn columns(head: &[&str]) -> Table {
     table
 }
 
-/// A table of many columns, whose lines the terminal may break: squeezed to its width, columns would be a few letters
-/// wide, and an id could not be copied from them.
-pub fn wide_table<const N: usize>(head: [&str; N]) -> Table {
-    let mut table = table(head);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table
+/// Whether what goes to `stream` may have colours: on a terminal, unless `NO_COLOR` (https://no-color.org) says no.
+fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A cell with a meaning.
-pub fn cell(text: impl ToString, tone: Tone) -> Cell {
-    let cell = Cell::new(printable(&text.to_string()));
+fn cell(text: &str, tone: Tone) -> Cell {
+    let cell = Cell::new(printable(text));
     match tone {
         Tone::Plain => cell,
         Tone::Good => cell.fg(Color::Green),
@@ -107,9 +138,14 @@ fn json<T: Serialize>(answer: &T) -> Result<String, serde_json::Error> {
     Ok(out)
 }
 
-fn rendered<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
+/// `answer` as JSON or YAML, or what `table` draws of it.
+///
+/// # Errors
+/// If the answer cannot be written in that form.
+pub fn render<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
     Ok(match format {
-        Format::Table => table(answer),
+        // The last column's padding is nothing to read.
+        Format::Table => table(answer).lines().map(str::trim_end).collect::<Vec<_>>().join("\n"),
         Format::Json => json(answer)?,
         Format::Yaml => {
             let text = serde_saphyr::to_string(answer)?;
@@ -119,15 +155,41 @@ fn rendered<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> 
     })
 }
 
-/// Prints `answer` as JSON or YAML, or what `table` draws of it.
+/// Prints what [`render`] makes of `answer`.
+///
+/// # Errors
+/// As [`render`] and [`say`].
 pub fn print<T: Serialize>(format: Format, answer: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-    let text = rendered(format, answer, table)?;
+    Ok(say(&render(format, answer, table)?)?)
+}
+
+/// Prints text on lines of its own. A closed pipe (`| head`) is the reader's choice and no failure.
+///
+/// # Errors
+/// If standard output cannot be written for another reason.
+pub fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    // A closed pipe (`| head`) is the reader's choice and no failure.
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other,
     }
+}
+
+/// An error and its causes on one line. A cause that the text before it tells already is not told again.
+pub fn complaint(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    printable(&text)
+}
+
+/// `1 tool`, `2 tools`.
+pub fn counted(n: usize, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Awaits `work`; if that takes more than a second and somebody is watching, says so on standard error.
@@ -153,8 +215,18 @@ pub async fn progress<T>(what: String, work: impl Future<Output = T>) -> T {
     done
 }
 
+/// [`progress`] of what reads files and does not wait for anybody.
+///
+/// # Errors
+/// If no thread can be had for it.
+pub fn progress_of<T: Send + 'static>(what: String, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    super::standalone::runtime()?.block_on(async { Ok(progress(what, tokio::task::spawn_blocking(work)).await?) })
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
@@ -169,10 +241,26 @@ mod tests {
         let answer =
             std::collections::BTreeMap::from([("k\u{202e}", "\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff} \u{1b} é \n \\")]);
         for format in [Format::Json, Format::Yaml] {
-            let text = rendered(format, &answer, |_| String::new()).unwrap();
+            let text = render(format, &answer, |_| String::new()).unwrap();
             assert_eq!(printable(&text), text, "{format:?}");
             let read: std::collections::BTreeMap<String, String> = serde_saphyr::from_str(&text).unwrap();
             assert_eq!(read["k\u{202e}"], answer["k\u{202e}"], "{format:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Err::<(), _>(anyhow::anyhow!("disk full")).context("cannot write x: disk full").context("no token");
+        assert_eq!(complaint(&error.unwrap_err()), "no token: cannot write x: disk full");
+    }
+
+    #[test]
+    fn a_column_in_which_nothing_stands_is_left_out_and_lines_are_whole() {
+        let row = |a: &str, b: &str| {
+            vec![(a.to_owned(), Tone::Good), (b.to_owned(), Tone::Plain), (String::new(), Tone::Bad)]
+        };
+        let table = filled(&["one", "two", "three"], &["two"], &[row("a", &"x".repeat(300)), row("b", "y")]);
+        let text = render(Format::Table, &(), |()| table.to_string()).unwrap();
+        assert_eq!(text, format!("ONE  TWO\na    {}\nb    y", "x".repeat(300)));
     }
 }

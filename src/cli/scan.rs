@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
+use clap::builder::{EnumValueParser, PossibleValue, StyledStr, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
+use http::HeaderName;
 use serde::Serialize;
 use url::Url;
 
-use super::output::{self, Format, Tone, cell, progress, table};
-use super::standalone::runtime;
-use crate::egress::{self, AllowPrivate, Egress};
+use super::output::{self, Format, Said, Tone, counted, filled, progress};
+use super::scaffold;
+use super::standalone::{pem, runtime};
+use crate::egress::{self, AllowPrivate, Egress, EgressError};
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};
 use crate::generated::{Risk, Sensitive};
 use crate::mcp::list::ToolView;
@@ -18,32 +22,130 @@ use crate::tools::digest::tool_digest;
 use crate::tools::risk::{Assessment, assess};
 use crate::upstream::{Bounds, DiscoverError, Inventory, Upstream, UpstreamError, inventory};
 
-/// Ask an MCP server what it offers, and write the manifests that would govern it: an McpServer, and an McpPolicy that
-/// denies everything until you open it.
+/// Ask an MCP server what it offers, with risk classes, and write manifests for it
 ///
-/// Nothing is called on the server: it is asked for its tools only.
+/// The manifests that would govern it are an McpServer, and an McpPolicy that denies everything until you open it. Nothing
+/// is called on the server: it is asked for its tools only. Exit code 0: it was asked; 2: it cannot be reached, is no MCP
+/// server, or the manifests cannot be written.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The server's MCP endpoint, such as https://mcp.vendor.example/mcp
+    #[arg(env = "PORTCULLIS_UPSTREAM")]
     url: String,
     /// Write the manifests into this folder
     #[arg(long, value_name = "DIR", env = "PORTCULLIS_OUT")]
     out: Option<PathBuf>,
     /// Name of the McpServer [default: made from the host]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = scaffold::label, env = "PORTCULLIS_NAME")]
     name: Option<String>,
     /// Namespace of the McpServer
-    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = "default",
+        value_parser = scaffold::label,
+        env = "PORTCULLIS_NAMESPACE"
+    )]
     namespace: String,
-    /// A header that the server wants, its value in an environment variable: Authorization=TOKEN_VARIABLE
-    #[arg(long = "header-from-env", value_name = "HEADER=VARIABLE")]
-    headers: Vec<String>,
-    /// PEM certificates trusted besides the system's
+    #[command(flatten)]
+    shown: Shown,
+    /// PEM certificates trusted for upstreams and issuers besides the system's
     #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
     extra_ca: Option<PathBuf>,
     /// How to print what was found
-    #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
+    #[arg(short, long, default_value = "table", value_parser = FormOrFolder, env = "PORTCULLIS_OUTPUT")]
     output: Format,
+}
+
+/// What the server is shown: shared by `scan` and `quickstart`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Shown {
+    /// A header that the server wants, with its whole value in an environment variable, so that no list of processes
+    /// shows it: Authorization=MY_VARIABLE
+    #[arg(
+        long = "header-from-env",
+        value_name = "HEADER=VARIABLE",
+        value_delimiter = ',',
+        value_parser = from_env,
+        env = "PORTCULLIS_HEADER_FROM_ENV"
+    )]
+    pub headers: Vec<FromEnv>,
+}
+
+/// A header whose value is in the environment.
+#[derive(Clone, Debug)]
+pub struct FromEnv {
+    /// The header.
+    pub header: String,
+    /// The variable.
+    pub variable: String,
+}
+
+fn from_env(text: &str) -> Result<FromEnv, String> {
+    let parts = text.split_once('=').filter(|(header, variable)| {
+        header.parse::<HeaderName>().is_ok() && !variable.is_empty() && !variable.contains('=')
+    });
+    let (header, variable) = parts.ok_or("write HEADER=VARIABLE, such as Authorization=MY_VARIABLE")?;
+    Ok(FromEnv { header: header.to_owned(), variable: variable.to_owned() })
+}
+
+impl FromEnv {
+    /// The header's value.
+    ///
+    /// # Errors
+    /// If the environment has none.
+    pub fn value(&self) -> anyhow::Result<Sensitive> {
+        match std::env::var(&self.variable) {
+            Ok(value) if !value.is_empty() => Ok(Sensitive::new(value)),
+            _ => bail!(
+                "--header-from-env {}={}: the environment has no variable {} (is it exported?)",
+                self.header,
+                self.variable,
+                self.variable
+            ),
+        }
+    }
+}
+
+impl Shown {
+    /// What a request carries.
+    ///
+    /// # Errors
+    /// If the environment lacks a value.
+    pub fn credentials(&self) -> anyhow::Result<Credentials> {
+        let header = |from: &FromEnv| Ok(CredentialHeader { name: from.header.to_lowercase(), value: from.value()? });
+        match self.headers.as_slice() {
+            [] => Ok(Credentials::None),
+            headers => headers.iter().map(header).collect::<anyhow::Result<_>>().map(Credentials::Headers),
+        }
+    }
+}
+
+/// The parser of `--output`, which knows what is meant when `-o` is given a folder.
+#[derive(Clone)]
+struct FormOrFolder;
+
+impl TypedValueParser for FormOrFolder {
+    type Value = Format;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Format, clap::Error> {
+        EnumValueParser::<Format>::new().parse_ref(command, arg, value).map_err(|mut error| {
+            let tip =
+                format!("-o is the form of the answer; to write manifests into a folder: --out {}", value.display());
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+            error
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values: Vec<PossibleValue> = EnumValueParser::<Format>::new().possible_values()?.collect();
+        Some(Box::new(values.into_iter()))
+    }
 }
 
 /// What was found of one tool.
@@ -57,9 +159,6 @@ pub struct Found {
     pub why: Vec<String>,
     /// Digest of its definition.
     pub digest: Option<String>,
-    /// Whether it can be called without arguments.
-    #[serde(skip)]
-    pub without_arguments: bool,
 }
 
 /// What was found of a server.
@@ -73,17 +172,17 @@ pub struct Scan {
     pub revision: String,
     /// Its tools, riskiest first.
     pub tools: Vec<Found>,
+    /// How many definitions are none that a gateway would list.
+    pub unreadable: usize,
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let extra = args.extra_ca.as_ref().map(fs::read_to_string).transpose().context("--extra-ca")?;
-    let credentials = credentials(&args.headers)?;
-    let scan = runtime()?.block_on(scan(&args.url, credentials, extra))?;
+    let scan = runtime()?.block_on(scan(&args.url, &args.shown, pem(args.extra_ca.as_deref())?))?;
     output::print(args.output, &scan, for_people)?;
     if let Some(out) = &args.out {
-        let name = args.name.clone().map_or_else(|| name_of(&args.url), Ok)?;
-        let written = write_manifests(out, &args.namespace, &name, &scan, !args.headers.is_empty())?;
+        let name = args.name.clone().map_or_else(|| scaffold::name_of(&args.url), Ok)?;
+        let written = write_manifests(out, &args.namespace, &name, &scan, &args.shown.headers)?;
         eprintln!("wrote {}: nobody may call anything until you open it there", written.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -93,187 +192,128 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// If the server cannot be reached or is no MCP server.
-pub async fn scan(url: &str, credentials: Credentials, extra_roots_pem: Option<String>) -> anyhow::Result<Scan> {
-    let parsed = Url::parse(url).with_context(|| format!("{url:?} is no URL such as https://host/mcp"))?;
-    let policy = egress::Policy {
-        allow_private: AllowPrivate::exactly(&parsed).await?,
-        extra_roots_pem,
-        ..egress::Policy::default()
-    };
-    let target = Target { url: url.to_owned(), tls: UpstreamTls::default(), credentials };
+pub async fn scan(url: &str, shown: &Shown, extra_roots_pem: Option<String>) -> anyhow::Result<Scan> {
+    let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let parsed = parsed.with_context(|| format!("{url:?} is no URL such as https://host/mcp"))?;
+    let allow_private = AllowPrivate::exactly(&parsed)
+        .await
+        .map_err(|error| explained(url, shown, UpstreamError::from(error).into()))?;
+    let policy = egress::Policy { allow_private, extra_roots_pem, ..egress::Policy::default() };
+    let target = Target { url: url.to_owned(), tls: UpstreamTls::default(), credentials: shown.credentials()? };
     let upstream = Upstream::new(&target, &Egress::new(policy)?)?;
     let asked = progress(format!("asking {} for its tools", parsed.host_str().unwrap_or(url)), async {
         inventory(&upstream, &Bounds::default()).await
     });
-    let found = asked.await.map_err(|error| {
-        let remedy = match error {
-            DiscoverError::Upstream(UpstreamError::CredentialsRefused { status }) => {
-                return anyhow!(
-                    "{url} wants credentials (status {status}): put them into an environment variable and give \
-                     --header-from-env Authorization=VARIABLE"
-                );
-            }
-            DiscoverError::Upstream(UpstreamError::Redirected { .. }) => ": give the URL that it redirects to",
-            DiscoverError::Upstream(UpstreamError::ContentType) => ": is this the MCP endpoint? It often ends in /mcp",
-            _ => "",
-        };
-        anyhow::Error::new(error).context(format!("cannot scan {url}{remedy}"))
-    })?;
+    let found = asked.await.map_err(|error| explained(url, shown, error))?;
     Ok(assessed(url, &found))
+}
+
+/// Why a scan failed, and what may mend it.
+fn explained(url: &str, shown: &Shown, error: DiscoverError) -> anyhow::Error {
+    let remedy = match &error {
+        DiscoverError::Upstream(UpstreamError::CredentialsRefused { status }) if shown.headers.is_empty() => {
+            return anyhow!(
+                "{url} wants credentials (status {status}): put the header's whole value, such as \"Bearer ...\", into an \
+                 environment variable and give --header-from-env Authorization=VARIABLE"
+            );
+        }
+        DiscoverError::Upstream(UpstreamError::CredentialsRefused { status }) => {
+            return anyhow!(
+                "{url} refuses what --header-from-env shows it (status {status}): does the variable hold the header's whole \
+                 value, such as \"Bearer ...\", and is it still good?"
+            );
+        }
+        DiscoverError::Malformed { .. } => ": is it an MCP server?",
+        DiscoverError::Upstream(UpstreamError::ContentType) => ": is this the MCP endpoint? It often ends in /mcp",
+        DiscoverError::Upstream(UpstreamError::Http { .. }) => {
+            ": is it an MCP server, and is it http that it speaks there?"
+        }
+        DiscoverError::Upstream(UpstreamError::Egress(EgressError::Resolve { .. })) => ": is the host spelled right?",
+        DiscoverError::Upstream(UpstreamError::Egress(EgressError::Connect { .. })) => {
+            ": is the server running, and are host and port right?"
+        }
+        DiscoverError::Upstream(UpstreamError::Egress(EgressError::Tls { .. })) => {
+            ": does it speak https there? If its certificate is of a private authority, give that with --extra-ca FILE"
+        }
+        _ => "",
+    };
+    anyhow!("cannot scan {url}: {error}{remedy}")
 }
 
 /// Judges what a server says that it has.
 pub fn assessed(url: &str, found: &Inventory) -> Scan {
-    let mut tools: Vec<Found> = found
-        .tools
-        .iter()
-        .filter_map(|raw| ToolView::read(raw.get()))
-        .map(|tool| {
-            let Assessment { class, reasons, .. } = assess(&tool, None, []);
-            Found {
-                name: tool.name.to_string(),
-                risk: class,
-                why: reasons.into_iter().map(|reason| reason.why).collect(),
-                digest: tool_digest(&tool),
-                without_arguments: !requires_arguments(tool.input_schema),
-            }
-        })
-        .collect();
+    let mut tools: Vec<Found> =
+        found.tools.iter().filter_map(|raw| ToolView::read(raw.get())).map(|tool| judged(&tool)).collect();
     tools.sort_by(|a, b| b.risk.cmp(&a.risk).then_with(|| a.name.cmp(&b.name)));
     let server = found.server_name.as_ref().map(|name| match &found.server_version {
         Some(version) => format!("{name} {version}"),
         None => name.clone(),
     });
-    Scan { url: url.to_owned(), server, revision: found.revision.to_owned(), tools }
+    let unreadable = found.tools.len() - tools.len();
+    Scan { url: url.to_owned(), server, revision: found.revision.to_owned(), tools, unreadable }
 }
 
-fn requires_arguments(schema: Option<&str>) -> bool {
-    let schema: Option<serde_json::Value> = schema.and_then(|text| serde_json::from_str(text).ok());
-    schema.is_some_and(|schema| schema["required"].as_array().is_some_and(|required| !required.is_empty()))
+fn judged(tool: &ToolView<'_>) -> Found {
+    let Assessment { class, reasons, .. } = assess(tool, None, []);
+    let mut why: Vec<String> = reasons.into_iter().map(|reason| reason.why).collect();
+    match (class, why.as_slice()) {
+        (None, []) => why.push("nothing says what it does".to_owned()),
+        (None, [..]) => why.push("the server's own word alone gives no class".to_owned()),
+        (Some(_), _) => {}
+    }
+    Found { name: tool.name.to_string(), risk: class, why, digest: tool_digest(tool) }
 }
 
 /// The table of a scan.
 pub fn for_people(scan: &Scan) -> String {
-    let mut rows = table(["tool", "risk", "why", "definition"]);
-    for tool in &scan.tools {
+    let row = |tool: &Found| -> Vec<Said> {
         let (risk, tone) = match tool.risk {
             Some(risk @ Risk::ReadOnly) => (risk.as_str(), Tone::Good),
             Some(risk @ Risk::Write) => (risk.as_str(), Tone::Caution),
             Some(risk @ Risk::Destructive) => (risk.as_str(), Tone::Bad),
             None => ("unclassified", Tone::Caution),
         };
-        let why = if tool.why.is_empty() { "nothing says what it does".to_owned() } else { tool.why.join("\n") };
-        let digest: String = tool.digest.iter().flat_map(|digest| digest.chars()).take(19).collect();
-        rows.add_row([
-            cell(&tool.name, Tone::Plain),
-            cell(risk, tone),
-            cell(why, Tone::Plain),
-            cell(digest, Tone::Faint),
-        ]);
-    }
+        vec![(tool.name.clone(), Tone::Plain), (risk.to_owned(), tone), (tool.why.join("\n"), Tone::Plain)]
+    };
     let server = scan.server.as_deref().unwrap_or("a server without a name");
-    let count = scan.tools.len();
-    output::printable(&format!("{server} at {}, revision {}, {count} tools", scan.url, scan.revision))
-        + "\n\n"
-        + &rows.to_string()
-}
-
-fn credentials(headers: &[String]) -> anyhow::Result<Credentials> {
-    if headers.is_empty() {
-        return Ok(Credentials::None);
+    let count = counted(scan.tools.len(), "tool");
+    let mut parts = vec![output::printable(&format!("{server} at {}, revision {}, {count}", scan.url, scan.revision))];
+    if !scan.tools.is_empty() {
+        let rows: Vec<_> = scan.tools.iter().map(row).collect();
+        parts.push(filled(&["tool", "risk", "why"], &["why"], &rows).to_string());
     }
-    let header = |text: &String| {
-        let (name, variable) = text.split_once('=').with_context(|| format!("{text:?}: write HEADER=VARIABLE"))?;
-        let value = std::env::var(variable).with_context(|| format!("the environment has no {variable}"))?;
-        Ok(CredentialHeader { name: name.to_lowercase(), value: Sensitive::new(value) })
-    };
-    headers.iter().map(header).collect::<anyhow::Result<_>>().map(Credentials::Headers)
-}
-
-/// A Kubernetes name made from a URL's host.
-///
-/// # Errors
-/// If the URL has no host.
-pub fn name_of(url: &str) -> anyhow::Result<String> {
-    let parsed = Url::parse(url)?;
-    let host = parsed.host_str().context("the URL has no host")?;
-    let name: String =
-        host.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    let name = name.trim_matches('-');
-    Ok(match name.chars().next() {
-        Some(first) if first.is_ascii_alphabetic() => name.chars().take(50).collect(),
-        _ => format!("server-{name}").chars().take(50).collect(),
-    })
-}
-
-fn write_manifests(out: &Path, namespace: &str, name: &str, scan: &Scan, has_headers: bool) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let path = out.join(format!("{name}.yaml"));
-    if path.exists() {
-        bail!("{} is there already: remove it, or choose another folder with --out", path.display());
+    if scan.tools.iter().any(|tool| tool.risk.is_none()) {
+        parts.push(
+            "No rule by class grants what is unclassified: name it in a rule, or give it a class in spec.tools.risk."
+                .to_owned(),
+        );
     }
-    let text =
-        server_manifest(namespace, name, "local", scan, has_headers) + "---\n" + &closed_policy(namespace, name, scan);
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    if scan.unreadable > 0 {
+        let definitions = counted(scan.unreadable, "definition");
+        parts.push(format!("{definitions} besides cannot be read: the gateway lists no such tool."));
+    }
+    parts.join("\n\n")
 }
 
-/// The McpServer of a scanned server. `authority` names an McpAuthorizationServer.
-pub fn server_manifest(namespace: &str, name: &str, authority: &str, scan: &Scan, has_headers: bool) -> String {
-    let credentials = if has_headers {
-        "      # Put the value into a Secret with the annotation portcullis.dev/allowed-hosts, and name it here.\n      \
-         headers:\n      - name: Authorization\n        secretKeyRef: {name: upstream-credentials, key: authorization}\n"
-    } else {
-        "      none: {} # The caller's token is never passed on. What the upstream needs is said here.\n"
-    };
-    format!(
-        "apiVersion: portcullis.dev/v1alpha1\n\
-         kind: McpServer\n\
-         metadata:\n  name: {name}\n  namespace: {namespace}\n\
-         spec:\n  upstream:\n    url: {url}\n    credentials:\n{credentials}  \
-         authorization:\n    # Whose tokens are accepted: names of McpAuthorizationServers.\n    servers: [{authority}]\n",
-        url = quoted(&scan.url),
-    )
-}
-
-fn closed_policy(namespace: &str, name: &str, scan: &Scan) -> String {
-    format!(
-        "# What no rule allows is denied. This one grants nothing: no such person exists. Replace the principals of the\n\
-         # rules with your own, class by class.\n\
-         apiVersion: portcullis.dev/v1alpha1\n\
-         kind: McpPolicy\n\
-         metadata:\n  name: {name}\n  namespace: {namespace}\n\
-         spec:\n  authority: local\n  targets:\n    servers: [{name}]\n  rules:\n{}",
-        [Risk::ReadOnly, Risk::Write, Risk::Destructive]
-            .map(|class| rule(
-                &format!("nobody-yet-{}", class.as_str().to_lowercase()),
-                "users: [nobody-yet]",
-                class,
-                scan
-            ))
-            .concat()
-    )
-}
-
-/// An Allow for the tools of one class, by class, with the tools that are in it as a comment.
-pub fn rule(name: &str, principal: &str, class: Risk, scan: &Scan) -> String {
-    let tools = named(scan, Some(class));
-    let comment = if tools.is_empty() { "none today".to_owned() } else { tools };
-    format!(
-        "  - name: {name}\n    effect: Allow\n    principals:\n    - {principal}\n    tools:\n    # {comment}\n    \
-         - risk: [{}]\n",
-        class.as_str()
-    )
-}
-
-/// Tools of a class, for a comment: an upstream's words, so on one line and printable.
-pub fn named(scan: &Scan, class: Option<Risk>) -> String {
-    let names: Vec<&str> = scan.tools.iter().filter(|tool| tool.risk == class).map(|tool| tool.name.as_str()).collect();
-    let text: String = output::printable(&names.join(", ")).replace('\n', " ");
-    if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }
-}
-
-/// A YAML string that is a string whatever it holds: JSON strings are YAML.
-pub fn quoted(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
+fn write_manifests(
+    out: &Path,
+    namespace: &str,
+    name: &str,
+    scan: &Scan,
+    headers: &[FromEnv],
+) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    let file = format!("{name}.yaml");
+    if out.join(&file).exists() {
+        bail!("{} is there already: remove it, or choose another folder with --out", out.join(&file).display());
+    }
+    let mut text = scaffold::server(namespace, name, "local", scan, headers) + "---\n";
+    if !headers.is_empty() {
+        let entries: Vec<_> = headers.iter().map(|from| (from.header.as_str(), "replace-me")).collect();
+        text += "# Put the whole value of the header here, or into a file of its own that no repository sees.\n";
+        text += &scaffold::secret(namespace, name, &scan.url, &entries)?;
+        text += "---\n";
+    }
+    text += &scaffold::closed_policy(namespace, name, scan);
+    scaffold::write(out, &file, &text, 0o644)
 }

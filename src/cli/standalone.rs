@@ -1,11 +1,13 @@
 //! `portcullis standalone`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use http::HeaderValue;
 
+use super::{address, boolish};
 use crate::egress::{self, AllowPrivate};
 use crate::process::drain::Finish;
 use crate::process::telemetry::{self, Format};
@@ -13,11 +15,12 @@ use crate::proxy::config::Limits;
 use crate::resolve::PublicUrl;
 use crate::roles::standalone::{Options, Standalone};
 
-/// Serve the servers and policies of a folder of manifests, without a cluster.
+/// Serve the servers and policies of a folder of manifests, without a cluster
 ///
 /// The folder is watched: a changed policy is enforced within a second, also for sessions that are open. A file that
 /// cannot be read, or an object that is refused, is named in the log and on the admin listener's /readyz; meanwhile the
-/// last accepted Deny rules stay in force and Allow rules of what is broken stop.
+/// last accepted Deny rules stay in force and Allow rules of what is broken stop. SIGTERM and Ctrl-C let calls under way
+/// end. Exit code 0: it ended cleanly; 1: calls were cut off at the end; 2: it could not start.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// A folder or file of manifests; may be given several times
@@ -34,13 +37,13 @@ pub struct Args {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Serving {
     /// Where callers connect
-    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8420")]
+    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8420", value_parser = address)]
     pub listen: SocketAddr,
     /// The URL under which callers reach the gateway [default: http:// and the listening address, on loopback]
     #[arg(long, env = "PORTCULLIS_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
-    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR")]
+    /// Where operators look: /livez, /readyz, /metrics [default: nowhere; quickstart: a free port of loopback]
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
     pub admin_listen: Option<SocketAddr>,
     /// A host name, besides loopback ones, under which the admin listener may be called
     #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
@@ -52,7 +55,7 @@ pub struct Serving {
     #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// A proxy in front ends TLS, so the listener speaks clear text although the public URL is https
-    #[arg(long, env = "PORTCULLIS_TLS_TERMINATED_BEFORE_PROXY")]
+    #[arg(long, env = "PORTCULLIS_TLS_TERMINATED_BEFORE_PROXY", value_parser = boolish())]
     pub tls_terminated_before_proxy: bool,
     /// A browser origin whose pages may call, such as https://inspector.example.com
     #[arg(long = "allowed-origin", env = "PORTCULLIS_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
@@ -74,7 +77,7 @@ pub struct Serving {
     #[arg(long, env = "PORTCULLIS_SYSTEM_NAMESPACE", value_name = "NAME", default_value = "portcullis-system")]
     pub system_namespace: String,
     /// Copy every audit record to standard output as a JSON line
-    #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT")]
+    #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT", value_parser = boolish())]
     pub audit_stdout: bool,
     /// Size of one file of the audit journal; less than 4 MiB counts as that
     #[arg(long, env = "PORTCULLIS_AUDIT_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
@@ -90,7 +93,7 @@ impl Serving {
     /// # Errors
     /// If an URL or a file cannot be used.
     pub fn options(self, manifests: Vec<PathBuf>, state_dir: PathBuf) -> anyhow::Result<Options> {
-        let extra_roots_pem = self.extra_ca.map(std::fs::read_to_string).transpose()?;
+        let extra_roots_pem = pem(self.extra_ca.as_deref())?;
         let public_url = self
             .public_url
             .map(|url| PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}")));
@@ -121,12 +124,30 @@ impl Serving {
 /// Serves until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     telemetry::init(Format::Auto, None)?;
+    let missing = |path: &&PathBuf| !path.exists();
+    if let Some(path) = args.manifests.iter().find(missing).filter(|_| !args.state_dir.exists()) {
+        // Later it is a mistake that must not undo what was accepted; at the very first start it is a wrong path.
+        bail!("--manifests {}: there is no such folder or file", path.display());
+    }
     runtime()?.block_on(async {
         let options = args.serving.options(args.manifests, args.state_dir)?;
         let gateway = Standalone::start(options).await?;
         gateway.drain().on_signals()?;
         Ok(ended(gateway.finish().await))
     })
+}
+
+/// The certificates of `--extra-ca`.
+///
+/// # Errors
+/// If the file cannot be read, or holds none.
+pub fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --extra-ca {}", path.display()))?;
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        bail!("--extra-ca {} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
+    }
+    Ok(Some(text))
 }
 
 /// The runtime of everything that serves.

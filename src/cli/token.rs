@@ -10,15 +10,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::load;
-use super::output::{self, Format, Tone, cell, wide_table};
+use super::output::{self, Format, Said, Tone, wide};
 use super::place::Place;
+use crate::api::schema::nearest;
 use crate::fleet::Fleet;
+use crate::generated::Authority;
 use crate::generated::authority::{KeySource, Revocation};
-use crate::generated::{Authority, Server};
 use crate::issuer::{LocalAuthority, TokenRecord, TokenRequest};
 use crate::roles::standalone::StateDir;
 
-/// Issue, list and revoke tokens of the gateway's own issuer.
+/// Issue, list and revoke tokens of the gateway's own issuer
 ///
 /// Works while the gateway runs: a revoked token is refused within a second, also on streams that are open.
 #[derive(clap::Args, Debug)]
@@ -29,44 +30,49 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Issue a token for one person; it is printed once and kept nowhere
     Issue(Issue),
-    /// List the tokens that were issued
     List(List),
-    /// Revoke one token, or all that a person has
     Revoke(Revoke),
 }
 
+/// Issue a token for one person; it is printed once and kept nowhere
 #[derive(clap::Args, Debug)]
 struct Issue {
     #[command(flatten)]
     which: Which,
     /// For whom the token speaks
-    #[arg(long = "for", alias = "subject", value_name = "PERSON")]
+    #[arg(long = "for", alias = "subject", value_name = "PERSON", env = "PORTCULLIS_FOR")]
     subject: String,
     /// A server at which it is accepted; may be given several times
-    #[arg(long = "server", value_name = "NAMESPACE/NAME", required = true)]
+    #[arg(
+        long = "server",
+        value_name = "NAMESPACE/NAME",
+        required = true,
+        value_delimiter = ',',
+        env = "PORTCULLIS_SERVER"
+    )]
     servers: Vec<String>,
     /// A group of the person; may be given several times
-    #[arg(long = "group", value_name = "GROUP")]
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',', env = "PORTCULLIS_GROUPS")]
     groups: Vec<String>,
     /// A scope besides those that the servers ask for in general; may be given several times
-    #[arg(long = "scope", value_name = "SCOPE")]
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', env = "PORTCULLIS_SCOPES")]
     scopes: Vec<String>,
     /// How long it lasts, such as 30m, 8h or 7d; at most 90d
-    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = duration, env = "PORTCULLIS_LIFETIME")]
     lifetime: u32,
     /// The client that it is given to
-    #[arg(long, value_name = "ID", default_value = "portcullis-cli")]
+    #[arg(long, value_name = "ID", default_value = "portcullis-cli", env = "PORTCULLIS_CLIENT")]
     client: String,
     /// A note for the list
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", env = "PORTCULLIS_LABEL")]
     label: Option<String>,
     /// How to print; as a table, only the token itself goes to standard output
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     output: Format,
 }
 
+/// List the tokens that were issued
 #[derive(clap::Args, Debug)]
 struct List {
     #[command(flatten)]
@@ -76,16 +82,21 @@ struct List {
     output: Format,
 }
 
+/// Revoke one token, or all that a person has
+///
+/// Exit code 0: it is refused from now on; 1: so it is, but no token on record is meant, so look at what was typed; 2:
+/// nothing was revoked.
 #[derive(clap::Args, Debug)]
 #[group(skip)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 struct Revoke {
     #[command(flatten)]
     which: Which,
     /// The token with this id, as `token list` shows it
-    #[arg(long, value_name = "ID", required_unless_present = "subject", conflicts_with = "subject")]
+    #[arg(long, value_name = "ID", group = "what", env = "PORTCULLIS_ID")]
     id: Option<String>,
     /// All tokens of this person that were issued until now
-    #[arg(long = "for", alias = "subject", value_name = "PERSON")]
+    #[arg(long = "for", alias = "subject", value_name = "PERSON", group = "what", env = "PORTCULLIS_FOR")]
     subject: Option<String>,
 }
 
@@ -108,11 +119,41 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What is printed of a token.
 #[derive(Serialize)]
-struct Issued<'a> {
-    token: &'a str,
-    #[serde(flatten)]
-    record: &'a TokenRecord,
+#[serde(rename_all = "camelCase")]
+struct Printed<'a> {
+    /// The token itself, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    jti: &'a str,
+    subject: &'a str,
+    audiences: &'a [String],
+    client_id: &'a str,
+    groups: &'a [String],
+    scopes: &'a [String],
+    issued_at: String,
+    expires_at: String,
+    label: Option<&'a str>,
+    state: &'static str,
+}
+
+impl<'a> Printed<'a> {
+    fn of(record: &'a TokenRecord, token: Option<&'a str>, state: &'static str) -> Self {
+        Self {
+            token,
+            jti: &record.jti,
+            subject: &record.subject,
+            audiences: &record.audiences,
+            client_id: &record.client_id,
+            groups: &record.groups,
+            scopes: &record.scopes,
+            issued_at: time(record.issued_at),
+            expires_at: time(record.expires_at),
+            label: record.label.as_deref(),
+            state,
+        }
+    }
 }
 
 fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
@@ -128,7 +169,7 @@ fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
         label: args.label.clone(),
     };
     for name in &args.servers {
-        let server = server(&fleet, name)?;
+        let server = &load::server(&fleet, name)?.server;
         if !server.authorities.contains(&authority.id.name) {
             bail!(
                 "{name} does not trust {}: add it to spec.authorization.servers, or choose with --authority one of {}",
@@ -152,44 +193,42 @@ fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
                 output::printable(&record.subject),
                 time(record.expires_at)
             );
-            println!("{token}");
+            output::say(token)?;
         }
-        format => output::print(format, &Issued { token, record }, |_| String::new())?,
+        format => output::print(format, &Printed::of(record, Some(token), "active"), |_| String::new())?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-#[derive(Serialize)]
-struct Listed {
-    #[serde(flatten)]
-    record: TokenRecord,
-    state: &'static str,
 }
 
 fn list(args: &List) -> anyhow::Result<ExitCode> {
     let (_, authority) = args.which.find()?;
     let issuer = args.which.open(&authority)?;
-    let (now, revoked) = (now(), issuer.revocations()?);
-    let tokens: Vec<Listed> =
-        issuer.list()?.into_iter().map(|record| Listed { state: state(&record, &revoked, now), record }).collect();
+    let (now, revoked, records) = (now(), issuer.revocations()?, issuer.list()?);
+    let tokens: Vec<Printed<'_>> =
+        records.iter().map(|record| Printed::of(record, None, state(record, &revoked, now))).collect();
     output::print(args.output, &tokens, |tokens| {
-        let mut rows = wide_table(["id", "for", "groups", "servers", "issued", "expires", "state", "label"]);
-        for Listed { record, state } in tokens {
-            let tone = if *state == "active" { Tone::Good } else { Tone::Faint };
-            rows.add_row([
-                cell(&record.jti, Tone::Plain),
-                cell(&record.subject, Tone::Plain),
-                cell(record.groups.join(", "), Tone::Plain),
-                cell(record.audiences.join("\n"), Tone::Plain),
-                cell(time(record.issued_at), Tone::Plain),
-                cell(time(record.expires_at), Tone::Plain),
-                cell(state, tone),
-                cell(record.label.as_deref().unwrap_or_default(), Tone::Plain),
-            ]);
+        if tokens.is_empty() {
+            return "no tokens were issued".to_owned();
         }
-        if tokens.is_empty() { "no tokens were issued".to_owned() } else { rows.to_string() }
+        let head = ["id", "for", "state", "expires", "groups", "servers", "issued", "label"];
+        wide(&head, &tokens.iter().map(row).collect::<Vec<_>>()).to_string()
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn row(token: &Printed<'_>) -> Vec<Said> {
+    let tone = if token.state == "active" { Tone::Good } else { Tone::Faint };
+    let plain = |text: String| (text, Tone::Plain);
+    vec![
+        plain(token.jti.to_owned()),
+        plain(token.subject.to_owned()),
+        (token.state.to_owned(), tone),
+        plain(token.expires_at.clone()),
+        plain(token.groups.join(", ")),
+        plain(token.audiences.join(", ")),
+        plain(token.issued_at.clone()),
+        plain(token.label.unwrap_or_default().to_owned()),
+    ]
 }
 
 fn revoke(args: &Revoke) -> anyhow::Result<ExitCode> {
@@ -206,7 +245,15 @@ fn revoke(args: &Revoke) -> anyhow::Result<ExitCode> {
         eprintln!("revoked: a running gateway refuses it within a second");
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("revoked, but no token on record is affected: see portcullis token list");
+    let records = issuer.list()?;
+    let known = || records.iter().map(|record| if args.id.is_some() { &record.jti } else { &record.subject });
+    let typed = args.id.as_ref().or(args.subject.as_ref()).map_or("", String::as_str);
+    let hint = match nearest(typed, known().map(String::as_str)) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "see portcullis token list".to_owned(),
+    };
+    let message = format!("warning: no token on record is meant by {typed:?}, which is refused from now on: {hint}");
+    eprintln!("{}", output::printable(&message));
     Ok(ExitCode::from(1))
 }
 
@@ -214,7 +261,7 @@ impl Which {
     /// The manifests, and the local authority among them.
     fn find(&self) -> anyhow::Result<(Fleet, Arc<Authority>)> {
         let place = &self.place;
-        let fleet = load::load(&place.manifests()?, &place.public_url()?, &place.system_namespace)?.fleet;
+        let fleet = load::load(&place.manifests()?, &place.public_url()?, place.system_namespace())?.fleet;
         let mut locals: Vec<Arc<Authority>> =
             fleet.authorities().filter(|authority| authority.keys == KeySource::Local).cloned().collect();
         let names = locals.iter().map(|authority| authority.id.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -224,8 +271,15 @@ impl Which {
             None => locals.pop(),
         };
         let authority = authority.with_context(|| match &self.authority {
-            Some(name) => format!("{name} is no McpAuthorizationServer with `local: {{}}`; there are: {names}"),
-            None => "no McpAuthorizationServer with `local: {}` is among the manifests".to_owned(),
+            Some(name) => {
+                let known = names.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                load::missing(&format!("McpAuthorizationServer {name} with `local: {{}}`"), name, known)
+            }
+            None => {
+                "no McpAuthorizationServer with `local: {}` is among the manifests, so there is no issuer of tokens: \
+                     add one, or get tokens from the issuer that they name"
+                    .to_owned()
+            }
         })?;
         Ok((fleet, authority))
     }
@@ -234,15 +288,6 @@ impl Which {
         let state = StateDir::open(&self.place.state()?)?;
         Ok(LocalAuthority::open(&state.issuer(&authority.id.name), authority.issuer.clone())?)
     }
-}
-
-fn server(fleet: &Fleet, name: &str) -> anyhow::Result<Arc<Server>> {
-    let found = name.split_once('/').and_then(|(namespace, name)| fleet.by_name(namespace, name));
-    let known = || {
-        let names: Vec<String> = fleet.servers().map(|served| served.server.id.display_name()).collect();
-        format!("there is no McpServer {name} (NAMESPACE/NAME); there are: {}", names.join(", "))
-    };
-    found.map(|served| served.server.clone()).with_context(known)
 }
 
 fn state(record: &TokenRecord, revoked: &[Revocation], now: i64) -> &'static str {

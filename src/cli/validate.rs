@@ -1,39 +1,35 @@
 //! `portcullis validate`: what admission would say of a folder of manifests, offline.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::output::{Format, printable};
+use super::boolish;
+use super::output::{self, Format, counted, printable};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
     resolve::{self, Accepted, Finding, PublicUrl, Settings, Severity},
 };
 
-/// Says what is wrong with manifests: the file, the line and the field. Exit code 0: nothing is; 1: something is; 2: the
-/// arguments or the files are unusable.
+/// Say what admission would say of manifests, with file, line and field
+///
+/// Works offline, as if nothing had been served before. Exit code 0: nothing is wrong; 1: something is; 2: the arguments or
+/// the files are unusable.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files and folders (*.yaml, *.yml, *.json), judged together
     #[arg(required = true, value_name = "PATH", env = "PORTCULLIS_MANIFESTS", value_delimiter = ',')]
     pub paths: Vec<PathBuf>,
     /// Fail on warnings too: on what depends on objects that are not among the manifests
-    #[arg(long, env = "PORTCULLIS_STRICT")]
+    #[arg(long, env = "PORTCULLIS_STRICT", value_parser = boolish())]
     pub strict: bool,
-    /// Where clients will reach the gateway
+    /// The URL under which callers will reach the gateway
     #[arg(long, value_name = "URL", default_value = "https://mcp.invalid", env = "PORTCULLIS_PUBLIC_URL")]
     pub public_url: String,
-    /// The namespace whose policies are guardrails of the whole fleet
-    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
@@ -87,17 +83,12 @@ pub struct Line {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let public_url = PublicUrl::parse(&args.public_url).context("--public-url")?;
+    let public_url = PublicUrl::parse(&args.public_url).with_context(|| format!("--public-url {}", args.public_url))?;
     for path in &args.paths {
         path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
     }
     let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
-    let text = match args.output {
-        Format::Table => for_people(&report),
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Format::Yaml => serde_saphyr::to_string(&report)?,
-    };
-    io::stdout().lock().write_all(text.as_bytes())?;
+    output::print(args.output, &report, for_people)?;
     let fails = report.errors > 0 || (args.strict && report.warnings > 0);
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -172,7 +163,6 @@ fn for_people(report: &Report) -> String {
     for note in &report.notes {
         add(&mut out, format_args!("note: {note}\n"));
     }
-    let counted = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let (objects, errors) = (counted(report.objects, "object"), counted(report.errors, "error"));
     add(&mut out, format_args!("{objects}, {errors}, {}\n", counted(report.warnings, "warning")));
     printable(&out)

@@ -1,22 +1,21 @@
 //! `portcullis who-can`: every principal and every tool of a server, with the rules that decide, as an auditor reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use comfy_table::Table;
-
-use super::load;
-use super::output::{Format, Tone, filled};
+use super::explain::least_risk;
+use super::output::{self, Format, Said, Tone, filled};
+use super::{boolish, load};
 use crate::access::Answer;
-use crate::access::who_can::{Dormant, Row, Table as Answers, Tool, Window, anybody_can, who_can};
-use crate::fleet::{Fleet, Served};
+use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, who_can};
+use crate::fleet::Fleet;
 use crate::policy::request::Facts;
 
-/// Lists every principal and every tool of a server, with the rules that decide. Exit code 0: somebody can; 1: nobody
-/// can; 2: the arguments or the files are unusable.
+/// Who can call what on a server, and by which rules
+///
+/// Lists every principal and every tool that the manifests name. Exit code 0: somebody can; 1: nobody can; 2: the
+/// arguments or the files are unusable.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The server
@@ -25,38 +24,50 @@ pub struct Args {
     /// Only this tool, by its exact name
     #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
     pub tool: Option<String>,
-    /// The folder of manifests
-    #[arg(short = 'f', long = "filename", value_name = "DIR", default_value = ".", env = "PORTCULLIS_MANIFESTS")]
-    pub folder: PathBuf,
-    /// The namespace whose policies are guardrails of the whole fleet
-    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    /// A folder or file of manifests; may be given several times
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "DIR",
+        default_value = ".",
+        value_delimiter = ',',
+        env = "PORTCULLIS_MANIFESTS"
+    )]
+    pub folders: Vec<PathBuf>,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
     /// Leave out those who can do nothing
-    #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED")]
+    #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED", value_parser = boolish())]
     pub only_allowed: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     pub output: Format,
 }
 
+/// The columns; the first three say who.
+const HEAD: [&str; 9] = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
+
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(std::slice::from_ref(&args.folder), &args.system_namespace)?;
-    run(args, &fleet, None, jiff::Timestamp::now().as_second(), &mut std::io::stdout().lock())
+    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
+    output::say(&text)?;
+    Ok(code)
 }
 
-/// Prints the table of one server. `inventory`: the tools that the server is known to have; `now` in Unix seconds.
-pub fn run(
-    args: &Args,
-    fleet: &Fleet,
-    inventory: Option<&[Tool]>,
-    now: i64,
-    out: &mut impl Write,
-) -> anyhow::Result<ExitCode> {
-    let served = find(fleet, &args.server)?;
+/// The table of one server, ready to be printed. `inventory`: the tools that the server is known to have; `now` in Unix
+/// seconds.
+///
+/// # Errors
+/// If the server is not there.
+pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> anyhow::Result<(String, ExitCode)> {
+    let served = load::server(fleet, &args.server)?;
     let one: Option<Vec<Tool>> = args.tool.as_ref().map(|name| {
         let known = inventory.into_iter().flatten().find(|tool| tool.name == *name);
-        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: None })]
+        // The guardrails' class is known only where the own one is: then no other is possible.
+        let least = Some(least_risk(served.server, name)).filter(|risk| risk.guardrail.is_some());
+        vec![known.cloned().unwrap_or_else(|| Tool { name: name.clone(), risk: least })]
     });
     let mut answers = who_can(served, one.as_deref().or(inventory), &Facts { now });
     if args.tool.is_some() {
@@ -66,45 +77,28 @@ pub fn run(
     if args.only_allowed {
         answers.rows.retain(|row| row.answer != Answer::Deny);
     }
-    match args.output {
-        Format::Table => {
-            match &answers.refused {
-                Some(refused) => writeln!(out, "{} refuses every call: {refused}", answers.server)?,
-                None => {
-                    writeln!(out, "{}", introduction(&answers, inventory.is_some() || args.tool.is_some()))?;
-                    writeln!(out, "{}", table(&answers.rows))?;
-                }
-            }
-            for dormant in &answers.dormant {
-                writeln!(out, "{}", describe(dormant))?;
-            }
-            for authority in &answers.strangers {
-                let server = &answers.server;
-                writeln!(
-                    out,
-                    "Tokens of {authority} are not accepted by {server}: rules about its principals are left out"
-                )?;
-            }
-            for doubt in &answers.doubts {
-                writeln!(out, "{doubt}")?;
-            }
-        }
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&answers)?)?,
-    }
-    Ok(ExitCode::from(if somebody { 0 } else { 1 }))
+    let tools_are_known = inventory.is_some() || args.tool.is_some();
+    let text = output::render(args.output, &answers, |answers| for_people(answers, tools_are_known))?;
+    Ok((text, ExitCode::from(if somebody { 0 } else { 1 })))
 }
 
-/// The server with this `namespace/name`.
-pub(super) fn find<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a>> {
-    let Some((namespace, server)) = name.split_once('/') else {
-        bail!("--server {name:?}: write it as NAMESPACE/NAME");
+fn for_people(answers: &Table, tools_are_known: bool) -> String {
+    let server = &answers.server;
+    let mut parts = match &answers.refused {
+        Some(why) => vec![format!("{server} refuses every call: {why}")],
+        None if answers.rows.is_empty() => vec!["nobody can do anything".to_owned()],
+        None => vec![introduction(answers, tools_are_known), table(&answers.rows, output::terminal_width())],
     };
-    fleet.by_name(namespace, server).with_context(|| format!("there is no McpServer {name} among the manifests"))
+    parts.extend(answers.dormant.iter().map(describe));
+    parts.extend(answers.strangers.iter().map(|authority| {
+        format!("Tokens of {authority} are not accepted by {server}: rules about its principals are left out")
+    }));
+    parts.extend(answers.doubts.iter().map(|doubt| output::printable(doubt)));
+    parts.join("\n")
 }
 
 /// What the table is, for somebody who did not ask for it.
-fn introduction(answers: &Answers, tools_are_known: bool) -> String {
+fn introduction(answers: &Table, tools_are_known: bool) -> String {
     let mut text = format!("Who may call what at {}, and by which rules. All else is denied.", answers.server);
     if !tools_are_known {
         text.push_str(
@@ -132,12 +126,26 @@ struct Line {
     notes: String,
 }
 
-fn table(rows: &[Row]) -> Table {
-    let head = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
+/// The lines as one table; where the terminal is too narrow for that, as one for each principal.
+fn table(rows: &[Row], width: Option<u16>) -> String {
     let every: BTreeSet<String> = rows.iter().map(target).collect();
-    let rows: Vec<Vec<(String, Tone)>> =
+    let cells: Vec<Vec<Said>> =
         lines(rows).iter().map(|(line, targets)| cells(line, &in_short(targets, &every))).collect();
-    filled(&head, &rows)
+    let all = filled(&HEAD, &[], &cells);
+    let natural: u16 = all.column_max_content_widths().iter().map(|column| column.saturating_add(2)).sum();
+    if width.is_none_or(|width| natural <= width) {
+        return all.to_string();
+    }
+    let mut parts = Vec::new();
+    for group in cells.chunk_by(|one, next| one[..3] == next[..3]) {
+        let who = group.first().into_iter().flat_map(|row| &row[..3]).zip(["", "via ", "actor "]);
+        let who = who.filter(|((text, _), _)| !text.is_empty()).map(|((text, _), word)| format!("{word}{text}"));
+        let rows: Vec<Vec<Said>> = group.iter().map(|row| row[3..].to_vec()).collect();
+        let table = filled(&HEAD[3..], &["rules", "condition", "notes"], &rows).to_string();
+        let table = table.lines().map(|line| format!("  {}\n", line.trim_end())).collect::<String>();
+        parts.push(format!("{}\n{table}", output::printable(&who.collect::<Vec<_>>().join(", "))));
+    }
+    parts.join("\n")
 }
 
 /// Risk classes that are answered alike together, then targets that are.
@@ -247,9 +255,7 @@ mod tests {
     }
 
     fn printed(text: &[&str], inventory: Option<&[Tool]>) -> (String, ExitCode) {
-        let mut out = Vec::new();
-        let code = run(&args(text), &example(), inventory, 0, &mut out).unwrap();
-        (String::from_utf8(out).unwrap(), code)
+        run(&args(text), &example(), inventory, 0).unwrap()
     }
 
     #[test]
@@ -308,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_terminal_gets_a_table_for_each_principal() {
+        let fleet = example();
+        let rows = who_can(load::server(&fleet, "team/a").unwrap(), None, &Facts { now: 0 }).rows;
+        let (wide, narrow) = (table(&rows, None), table(&rows, Some(60)));
+        assert_eq!((wide.matches("TARGET").count(), wide), (1, table(&rows, Some(1000))));
+        assert!(narrow.starts_with("any@corp\n  TARGET"), "{narrow}");
+        let principals: std::collections::BTreeSet<_> =
+            rows.iter().map(|row| (&row.principal, &row.via, &row.actor)).collect();
+        assert_eq!(narrow.matches("TARGET").count(), principals.len(), "{narrow}");
+    }
+
+    #[test]
     fn one_tool_is_asked_for_by_name() {
         let (text, code) = printed(&["--server", "team/a", "--tool", "get_x", "-o", "json"], None);
         let table: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -323,7 +341,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_a_usage_error() {
         for name in ["team/b", "a"] {
-            assert!(run(&args(&["--server", name]), &example(), None, 0, &mut Vec::new()).is_err());
+            assert!(run(&args(&["--server", name]), &example(), None, 0).is_err());
         }
     }
 }

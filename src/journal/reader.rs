@@ -116,7 +116,7 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// A record is damaged; the rest of its segment is passed over.
-    #[error("the record at {0} is damaged; `audit verify` says how")]
+    #[error("the record at {0} is damaged: `portcullis audit verify` says how")]
     Record(Position),
 }
 
@@ -132,6 +132,8 @@ impl ReadError {
 }
 
 const WINDOW: usize = 256 << 10;
+/// How often a frame that is no record is looked at before it counts as damaged and not as being written.
+const LOOKS: usize = 100;
 /// How much of what no segment owns is looked at.
 const MAX_REMAINS: u64 = 256 << 20;
 
@@ -337,6 +339,23 @@ impl Reader {
                 return Err(error);
             }
         }
+    }
+
+    /// Where reading stands before what is neither a record nor an end: damage, or a write that was cut off. To be asked
+    /// when [`Reader::next`] has answered `None`: whoever follows waits there, whoever asks once must know.
+    ///
+    /// # Errors
+    /// If the segment cannot be read.
+    pub fn obstacle(&mut self) -> Result<Option<Position>, ReadError> {
+        let Some(segment) = &mut self.open else { return Ok(None) };
+        for _ in 0..LOOKS {
+            if matches!(segment.step()?, Step::End | Step::Record(_)) {
+                return Ok(None);
+            }
+            // A frame that is being written is whole a moment later.
+            std::thread::yield_now();
+        }
+        Ok(Some(Position { segment: segment.header.segment, offset: segment.offset }))
     }
 
     /// The open segment has a successor: read up to where that says it ends, then go over.

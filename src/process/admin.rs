@@ -96,7 +96,7 @@ fn respond(
         return text(StatusCode::FORBIDDEN, "requests from web pages are not answered\n");
     }
     if !host_is_ours(headers, local, &admin.hosts) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here; see --admin-hosts\n");
+        return text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here; see --admin-host\n");
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");

@@ -56,6 +56,7 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), TelemetryError> 
     let directives = filter.or(from_environment.as_deref()).unwrap_or("info");
     let filter = EnvFilter::try_new(directives).map_err(|e| TelemetryError::Filter(e.to_string()))?;
     let terminal = io::stderr().is_terminal();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let text = match format {
         Format::Auto => terminal,
@@ -63,7 +64,7 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), TelemetryError> 
         Format::Json => false,
     };
     let installed = if text {
-        builder.with_writer(io::stderr).with_ansi(terminal).fmt_fields(text_fields()).try_init()
+        builder.with_writer(io::stderr).with_ansi(terminal && !no_color).fmt_fields(text_fields()).try_init()
     } else {
         builder.json().flatten_event(true).with_writer(EscapingStderr).try_init()
     };

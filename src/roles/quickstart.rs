@@ -39,6 +39,10 @@ const KEPT: &str = "quickstart.json";
 /// How long the first look may take in all its parts.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the governed server may take to come up, and how often it is asked meanwhile.
+const COMING_UP: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What a quickstart folder was made for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Kept {
@@ -100,8 +104,12 @@ impl Demo {
     async fn listener(&mut self) -> anyhow::Result<TcpListener> {
         match self.listener.take() {
             Some(listener) => Ok(listener),
-            None => TcpListener::bind(self.address).await.with_context(|| {
-                format!("the demo server's address {} is taken: is another quickstart running over this folder? Stop it, or choose another --dir", self.address)
+            None => TcpListener::bind(self.address).await.map_err(|error| {
+                anyhow::anyhow!(
+                    "cannot listen on {}, the demo server's address: {error}: is another quickstart running over this \
+                     folder? Stop it, or choose another --dir",
+                    self.address
+                )
             }),
         }
     }
@@ -115,9 +123,9 @@ impl Kept {
     pub fn load(dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = dir.join(KEPT);
         match fs::read(&path) {
-            Ok(bytes) => {
-                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?))
-            }
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} is damaged: remove the folder, or choose another --dir", path.display())
+            })?)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -164,6 +172,8 @@ pub struct Tour {
     pub records: Vec<Call>,
     /// Whether the governed server answers single requests of 2026-07-28, without a handshake.
     pub modern: bool,
+    /// The tool that was called and allowed, without arguments.
+    pub allowed: Option<String>,
 }
 
 /// One call.
@@ -264,6 +274,7 @@ impl Quickstart {
         let seen = self.seen(&as_second).await?;
         let mut tour = Tour { modern: seen.revision == MODERN, ..Tour::default() };
         let allowed = harmless(&seen);
+        tour.allowed.clone_from(&allowed);
         let refused = names(&all).into_iter().find(|name| !names(&seen).contains(name));
         let refused = refused.unwrap_or_else(|| "a_tool_that_nobody_granted".to_owned());
         let bobs = allowed.into_iter().chain([refused]).map(|tool| (PERSONS[1], &as_second, tool));
@@ -284,14 +295,20 @@ impl Quickstart {
 
     /// What a person sees. The governed server may take a moment to come up.
     async fn seen(&self, client: &Client) -> anyhow::Result<Inventory> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + COMING_UP;
         loop {
             match inventory(client, &Bounds { time: PATIENCE, ..Bounds::default() }).await {
                 Ok(found) => return Ok(found),
                 Err(error) if tokio::time::Instant::now() > deadline => {
-                    return Err(error).context("the governed server does not answer through the gateway");
+                    return Err(error).with_context(|| {
+                        format!(
+                            "{} does not answer through the gateway (is it running, and are its credentials still good? \
+                             `portcullis scan` of it says more)",
+                            self.upstream
+                        )
+                    });
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }
     }

@@ -205,9 +205,9 @@ fn check_folders(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: choose another address with --listen or --admin-listen"))
+    TcpListener::bind(address).await.map_err(|error| {
+        anyhow::anyhow!("cannot listen on {address}: {error}: choose another address with --listen or --admin-listen")
+    })
 }
 
 fn public_url(options: &Options, bound: SocketAddr) -> anyhow::Result<PublicUrl> {
@@ -249,7 +249,8 @@ async fn open_recorder(options: &Options, state: &StateDir) -> anyhow::Result<Re
         }
         Ok::<_, crate::audit::AuditError>(recorder)
     });
-    recorder.await?.with_context(|| format!("cannot open the audit journal in {}", state.path().display()))
+    let folder = state.path().display();
+    recorder.await?.with_context(|| format!("cannot open the audit journal in the state folder {folder}"))
 }
 
 async fn serve_admin(listen: Option<SocketAddr>, admin: Admin, drain: &Drain) -> anyhow::Result<Option<SocketAddr>> {

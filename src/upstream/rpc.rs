@@ -84,7 +84,7 @@ impl<'a> Conversation<'a> {
             Answer::Json => match self.json(body).await? {
                 // An error without id answers a request whose id the server did not get to see.
                 message if message.is_response_to(id) || message.error.is_some() => message.outcome()?,
-                _ => return Err(DiscoverError::Malformed { what: "answers with another request's id" }),
+                _ => return Err(DiscoverError::Malformed { what: "carries another request's id" }),
             },
             Answer::Events => self.event(body, id).await?,
         };

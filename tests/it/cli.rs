@@ -116,32 +116,248 @@ fn scan_writes_manifests_that_are_valid_and_grant_nothing() {
 #[test]
 fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
     let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file.txt");
+    std::fs::write(&file, "no manifest").unwrap();
+    let file = file.to_str().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let inside = folder.path().display().to_string();
-    let mut on_taken = verb(&["quickstart", "--tour-only", "--listen", &address, "--dir"]);
-    let cases: Vec<(Output, &[&str])> = vec![
-        (on_taken.arg(folder.path().join("q")).output().unwrap(), &["cannot listen on", "--listen"]),
-        (verb(&["scan", "http://127.0.0.1:1/mcp"]).output().unwrap(), &["cannot scan http://127.0.0.1:1/mcp"]),
-        (verb(&["scan", "nonsense"]).output().unwrap(), &["no URL such as"]),
-        (verb(&["token", "list"]).output().unwrap(), &["--dir DIR"]),
-        (verb(&["audit", "verify", "--state-dir", "/nonexistent"]).output().unwrap(), &["/nonexistent"]),
-        (verb(&["who-can", "--server", "x/y", "-f", "examples"]).output().unwrap(), &["no McpServer x/y"]),
-        (verb(&["validate", "/nonexistent"]).output().unwrap(), &["cannot read /nonexistent"]),
-        (verb(&["standalone", "--manifests", "examples", "--state-dir", "/proc/x"]).output().unwrap(), &["/proc/x"]),
+    let fresh = folder.path().join("q").display().to_string();
+    let other = folder.path().join("other").display().to_string();
+    let none = folder.path().join("none").display().to_string();
+    let (outer, inner) = (folder.path().display().to_string(), folder.path().join("state").display().to_string());
+    let here = ["-f", "examples/first-server"];
+    let explain = |server: &'static str, more: &[&'static str]| {
+        [&["explain", "--server", server, "--tool", "get_note"], more, &here].concat()
+    };
+    let ana = ["--as", "user:ana@local"];
+    let notes = "default/notes";
+    let cases: Vec<(Vec<&str>, &[&str])> = vec![
+        (vec!["quickstart", "--tour-only", "--listen", &address, "--dir", &fresh], &["cannot listen on", "--listen"]),
+        (vec!["quickstart", "--listen", "localhost:1", "--dir", &fresh], &["127.0.0.1:8420"]),
+        (vec!["quickstart", "--dir", file], &["file.txt", "is a file", "--dir"]),
+        (vec!["quickstart", "--dir", "/proc/x"], &["/proc/x", "cannot make the folder"]),
+        (vec!["quickstart", "--upstream", "http://127.0.0.1:1/mcp", "--dir", &other], &["is the server running"]),
+        (vec!["quickstart", "--header-from-env", "A=PATH", "--dir", &other], &["--upstream"]),
+        (vec!["scan", "http://127.0.0.1:1/mcp"], &["cannot scan http://127.0.0.1:1/mcp", "is the server running"]),
+        (vec!["scan", "http://no-such-host.invalid/mcp"], &["cannot scan", "spelled right?"]),
+        (vec!["scan", "nonsense"], &["no URL such as"]),
+        (vec!["scan", "ftp://127.0.0.1/mcp"], &["no URL such as https://host/mcp"]),
+        (vec!["scan", "http://x.invalid", "-o", "some/dir"], &["--out some/dir", "table, json, yaml"]),
+        (vec!["scan", "http://x.invalid", "--name", "../x"], &["--name", "small letters"]),
+        (vec!["scan", "http://x.invalid", "--header-from-env", "Authorization"], &["HEADER=VARIABLE"]),
+        (vec!["scan", "http://127.0.0.1:1", "--header-from-env", "A=NO_SUCH_VAR"], &["no variable NO_SUCH_VAR"]),
+        (vec!["scan", "http://127.0.0.1:1", "--extra-ca", "/nonexistent"], &["--extra-ca /nonexistent"]),
+        (vec!["scan", "http://127.0.0.1:1", "--extra-ca", file], &["file.txt", "no certificate in PEM"]),
+        (vec!["token", "list"], &["--dir DIR"]),
+        (vec!["token", "revoke", "--dir", "x"], &["--id <ID>|--for <PERSON>"]),
+        (vec!["token", "list", "--dir", "x", "--state-dir", "y"], &["--dir and --state-dir", "one of them"]),
+        (vec!["audit", "verify", "--state-dir", "/nonexistent"], &["/nonexistent"]),
+        (vec!["audit", "verify", "--journal", file], &["file.txt", "is no folder"]),
+        (vec!["audit", "verify", "--journal", ".", "--public-key", "xx"], &["--public-key", "audit checkpoint"]),
+        (vec!["audit", "verify", "--journal", ".", "--anchor", file], &["file.txt", "is no checkpoint"]),
+        (vec!["audit", "query", "--journal", ".", "--since", "yesterday"], &["--since", "30m"]),
+        (vec!["who-can", "--server", "x/y", "-f", "examples"], &["no McpServer x/y", "there are: default/notes"]),
+        (vec!["who-can", "--server", "x/y", "-f", "src"], &["there is none at all", "right folder?"]),
+        (explain("default/nots", &ana), &["did you mean default/notes?"]),
+        (explain("notes", &ana), &["NAMESPACE/NAME", "did you mean default/notes?"]),
+        (explain(notes, &["--as", "user:ana@locl"]), &["McpAuthorizationServer locl", "did you mean local?"]),
+        (explain(notes, &["--as", "ana"]), &["user:SUBJECT@AUTHORITY"]),
+        (explain(notes, &["--as", "user:ana@local", "--args", "{x"]), &["--args is no JSON", "write a JSON object"]),
+        (explain(notes, &["--as", "user:ana@local", "--args", "{\"a\":1,\"a\":2}"]), &["occurs twice"]),
+        (vec!["validate", "/nonexistent"], &["cannot read /nonexistent"]),
+        (vec!["validate", "--public-url", "x", "examples"], &["--public-url x", "https://mcp.example.com"]),
+        (vec!["standalone", "--manifests", "/nonexistent", "--state-dir", &none], &["--manifests /nonexistent"]),
+        (vec!["standalone", "--manifests", "examples", "--state-dir", "/proc/x"], &["/proc/x"]),
+        (vec!["standalone", "--manifests", "examples", "--state-dir", "/usr"], &["/usr", "of the gateway's own"]),
         (
-            verb(&["standalone", "--manifests", &inside, "--state-dir"])
-                .arg(folder.path().join("state"))
-                .output()
-                .unwrap(),
+            vec!["standalone", "--manifests", &outer, "--state-dir", &inner],
             &["lies in the folder of manifests", "--state-dir"],
         ),
     ];
-    for (output, said) in cases {
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{complaint}");
-        assert!(said.iter().all(|part| complaint.contains(part)), "{said:?} in {complaint}");
+    for (words, said) in cases {
+        let (code, answer, complaint) = ran(&mut verb(&words));
+        assert_eq!((code, answer.as_str()), (Some(2), ""), "{words:?}: {complaint}");
+        assert!(said.iter().all(|part| complaint.contains(part)), "{words:?}: {said:?} in {complaint}");
+        // Neither a debugger's view, nor one cause twice.
+        assert!(
+            !complaint.contains("{ ") && !complaint.contains("Some(") && !complaint.contains("Error("),
+            "{complaint}"
+        );
+        let causes: Vec<&str> = complaint.trim().split(": ").collect();
+        let distinct: std::collections::BTreeSet<&&str> = causes.iter().collect();
+        assert_eq!(causes.len(), distinct.len(), "{complaint}");
     }
+    // What could not start leaves nothing behind.
+    assert!(!Path::new(&other).exists() && !Path::new(&none).exists());
+}
+
+#[test]
+fn a_second_gateway_over_one_folder_is_told_so_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    let running = Process::start(quickstart(&dir, &[]));
+    running.wait_stdout("that it serves", 0, |line| line.starts_with("Serving.").then_some(()));
+    let (code, _, complaint) = ran(&mut quickstart(&dir, &[]));
+    assert!(code == Some(2) && complaint.contains("is another quickstart running over this folder?"), "{complaint}");
+    let mut other = verb(&["standalone", "--listen", "127.0.0.1:0", "--manifests"]);
+    other.arg(dir.join("manifests")).arg("--state-dir").arg(dir.join("state"));
+    let (code, _, log) = ran(&mut other);
+    let complaint = log.lines().find(|line| line.starts_with("error:")).unwrap();
+    assert_eq!((code, complaint.matches("has a writer already").count()), (Some(2), 1), "{complaint}");
+}
+
+#[test]
+fn a_flag_is_set_by_its_variable_as_people_write_it() {
+    let examples = "examples/first-server";
+    for (text, code) in [("1", 1), ("true", 1), ("yes", 1), ("0", 0), ("false", 0), ("off", 0)] {
+        // With nothing but the server and the policy, the authority is missing: a warning.
+        let all = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(examples).join("portcullis.yaml"));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.yaml"), all.unwrap().split_once("\n---\n").unwrap().1).unwrap();
+        let (found, said, complaint) = ran(verb(&["validate"]).arg(folder.path()).env("PORTCULLIS_STRICT", text));
+        assert_eq!(found, Some(code), "{text}: {said}{complaint}");
+    }
+}
+
+#[test]
+fn what_is_typed_counts_over_what_the_environment_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    assert_eq!(ran(&mut quickstart(&dir, &["--tour-only"])).0, Some(0));
+    let elsewhere = |words: &[&str]| {
+        let mut command = verb(words);
+        command.env("PORTCULLIS_MANIFESTS", "/elsewhere").env("PORTCULLIS_STATE_DIR", "/elsewhere");
+        command
+    };
+    let (code, _, complaint) = ran(elsewhere(&["token", "list", "--dir"]).arg(&dir));
+    assert_eq!(code, Some(0), "{complaint}");
+    let (code, _, complaint) = ran(elsewhere(&["audit", "query", "--dir"]).arg(&dir));
+    assert_eq!(code, Some(0), "{complaint}");
+    let (code, _, complaint) = ran(elsewhere(&["audit", "query", "--journal"]).arg(dir.join("state/journal")));
+    assert_eq!(code, Some(0), "{complaint}");
+    let (code, _, complaint) = ran(elsewhere(&["token", "list"]).env("PORTCULLIS_DIR", &dir));
+    assert!(code == Some(2) && complaint.contains("both set in the environment"), "{complaint}");
+    // Several folders, as for the gateway itself.
+    let several = "examples/first-server,examples/platform-team";
+    let (code, table, _) =
+        ran(verb(&["who-can", "--server", "payments/ledger", "-o", "json"]).env("PORTCULLIS_MANIFESTS", several));
+    let table: Value = serde_json::from_str(&table).unwrap();
+    assert!(code == Some(0) && table["rows"].as_array().unwrap().len() > 5, "{table}");
+}
+
+#[test]
+fn answers_have_one_shape_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    assert_eq!(ran(&mut quickstart(&dir, &["--tour-only"])).0, Some(0));
+    let (manifests, dir) = (dir.join("manifests").display().to_string(), dir.display().to_string());
+    let server = ["--server", "default/quickstart"];
+    let explained = ["--tool", "delete_note", "--as", "user:alice@local", "-f", &manifests];
+    let verbs: Vec<(Vec<&str>, &[&str])> = vec![
+        (vec!["validate", &manifests], &["findings", "notes", "objects", "errors", "warnings"]),
+        (
+            [&["who-can"], &server[..], &["-f", &manifests]].concat(),
+            &["server", "refused", "rows", "dormant", "doubts", "strangers"],
+        ),
+        (
+            [&["explain"], &server[..], &explained].concat(),
+            &["answer", "reason", "visible", "rule", "message", "shadow", "doubts", "rules"],
+        ),
+        (
+            [&["token", "issue", "--for", "ana", "--dir", &dir], &server[..]].concat(),
+            &[
+                "token",
+                "jti",
+                "subject",
+                "audiences",
+                "clientId",
+                "groups",
+                "scopes",
+                "issuedAt",
+                "expiresAt",
+                "label",
+                "state",
+            ],
+        ),
+        (
+            vec!["token", "list", "--dir", &dir],
+            &["jti", "subject", "audiences", "clientId", "groups", "scopes", "issuedAt", "expiresAt", "label", "state"],
+        ),
+        (
+            vec!["audit", "verify", "--dir", &dir],
+            &[
+                "holds",
+                "completeness",
+                "journal",
+                "segments",
+                "records",
+                "checkpoints",
+                "lastRecord",
+                "decisions",
+                "completions",
+                "decisionsWithoutCompletion",
+                "findings",
+                "notes",
+            ],
+        ),
+        (vec!["audit", "query", "--dir", &dir, "--outcome", "result"], &["record", "completion"]),
+    ];
+    for (words, members) in verbs {
+        let (_, json, complaint) = ran(verb(&words).args(["-o", "json"]));
+        let json: Value = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{words:?}: {e}: {complaint}"));
+        let first = json.as_array().map_or(&json, |list| &list[0]);
+        let mut found: Vec<&str> = first.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = members.to_vec();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{words:?}");
+        // What is asked twice answers alike, but for a new token.
+        if words[1] != "issue" {
+            let (_, yaml, _) = ran(verb(&words).args(["-o", "yaml"]));
+            let yaml: Value = serde_saphyr::from_str(&yaml).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            assert_eq!(yaml, json, "{words:?}");
+        }
+    }
+    // The highest class is known by name; then the decision is the one that the tour was shown.
+    let (code, said, _) = ran(verb(&["explain"]).args(server).args(explained));
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("Deny: DeniedByRule by default/persons/nothing-is-destroyed\n"), "{said}");
+    assert!(!said.contains("as if the target did not exist"), "{said}");
+}
+
+#[test]
+fn a_question_to_a_damaged_journal_says_that_its_answer_is_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("q");
+    assert_eq!(ran(&mut quickstart(&dir, &["--tour-only"])).0, Some(0));
+    let segment = dir.join("state/journal/0000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.windows(10).position(|part| part == b"list_notes").unwrap();
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, said, _) = ran(verb(&["audit", "verify", "--dir"]).arg(&dir));
+    assert!(code == Some(1) && said.contains("RecordDamaged"), "{said}");
+    let (_, found, warning) = ran(verb(&["audit", "query", "--dir"]).arg(&dir));
+    assert!(found.contains("tools/list") && !found.contains("delete_note"), "{found}");
+    assert!(warning.contains("is damaged") && warning.contains("portcullis audit verify"), "{warning}");
+    let mut tail = verb(&["audit", "tail", "--from-start", "--dir"]);
+    tail.arg(&dir);
+    let tail = Process::start(tail);
+    until("tail to warn", || tail.stderr().contains("nothing behind it is shown").then_some(()));
+    tail.signal("INT");
+}
+
+#[test]
+fn every_verb_says_its_purpose_and_its_exit_codes() {
+    let (code, general, _) = ran(&mut verb(&["--help"]));
+    assert!(code == Some(0) && general.contains("Exit codes: 0 it holds, 1 it does not hold, 2"), "{general}");
+    for words in [&["validate"][..], &["who-can"], &["explain"], &["scan"], &["audit", "verify"], &["standalone"]] {
+        let (code, help, _) = ran(verb(words).arg("--help"));
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code == Some(0) && help.contains("Exit code 0: ") && help.contains("2: "), "{words:?}: {help}");
+    }
+    assert_eq!(ran(&mut verb(&["vaildate"])).0, Some(2));
+    assert!(ran(&mut verb(&["vaildate"])).2.contains("'validate'"));
 }
 
 #[test]
@@ -186,7 +402,7 @@ fn the_demo_shows_hidden_and_visible_refusals_and_keeps_no_token() {
     let (code, _, complaint) = ran(&mut quickstart(&dir, &["--upstream", "http://127.0.0.1:9/mcp"]));
     assert!(code == Some(2) && complaint.contains("choose another --dir"), "{complaint}");
     // The tokens were printed on purpose, and are kept nowhere.
-    let tokens: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("eyJ")).collect();
+    let tokens: Vec<&str> = said.split([' ', '=', '\n']).filter(|word| word.starts_with("eyJ")).collect();
     assert_eq!(tokens.len(), 2, "{said}");
     canary::assert_none_below(&tokens, &dir, &|_| false);
 }
@@ -217,7 +433,10 @@ fn tokens_are_issued_listed_and_revoked_while_it_serves() {
     let (_, list, _) = token(&["list"]);
     assert!(list.lines().any(|line| line.contains(id) && line.contains("revoked")), "{list}");
     assert!(!list.contains(issued));
-    assert_eq!(token(&["revoke", "--id", "no-such-id"]).0, Some(1));
+    let (code, _, warning) = token(&["revoke", "--id", "no-such-id"]);
+    assert!(code == Some(1) && warning.contains("no token on record"), "{warning}");
+    let (code, _, warning) = token(&["revoke", "--for", "alise"]);
+    assert!(code == Some(1) && warning.contains("did you mean alice?"), "{warning}");
     let (code, _, complaint) = token(&["issue", "--for", "x", "--server", "default/nothing"]);
     assert!(code == Some(2) && complaint.contains("default/quickstart"), "{complaint}");
 }

@@ -1,13 +1,14 @@
 //! The documentation is held to the code: what it names exists, and what is generated is current.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use portcullis::cli::validate;
 use portcullis::mcp::method::{Form, Method, Sender};
 use portcullis::mcp::revision::SUPPORTED;
-use portcullis::resolve::Reason;
+use portcullis::resolve::{PublicUrl, Reason, Settings};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -95,4 +96,183 @@ fn the_page_of_methods_is_current() {
         }
     }
     generated("docs/reference/methods.md", &page);
+}
+
+/// Every verb that does something, by its words, with its options.
+fn verbs() -> Vec<(String, clap::Command)> {
+    fn walk(words: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        for verb in command.get_subcommands() {
+            let words = format!("{words} {}", verb.get_name());
+            if verb.has_subcommands() {
+                walk(&words, verb, found);
+            } else {
+                found.push((words, verb.clone()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("portcullis", &portcullis::cli::command(), &mut found);
+    found
+}
+
+/// As it is typed: `-o, --output <OUTPUT>`, `--strict`, `<URL>`.
+fn typed(option: &clap::Arg) -> String {
+    let values = option.get_action().takes_values();
+    let names = option.get_value_names().map_or_else(
+        || option.get_id().as_str().to_uppercase(),
+        |names| names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" "),
+    );
+    let value = if values { format!("<{names}>") } else { String::new() };
+    let long = option.get_long().map(|long| format!("--{long} {value}"));
+    let short = option.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+    long.map_or(value, |long| format!("{short}{}", long.trim()))
+}
+
+fn variable(option: &clap::Arg) -> Option<String> {
+    option.get_env().map(|name| name.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn every_option_has_an_environment_variable_that_means_one_thing() {
+    let mut meanings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut options = 0;
+    for (verb, command) in verbs() {
+        let mut here = HashSet::new();
+        for option in command.get_arguments() {
+            let name = variable(option).unwrap_or_else(|| panic!("{verb}: {} has no variable", typed(option)));
+            assert!(here.insert(name.clone()), "{verb}: {name} sets two options");
+            let bare = name.strip_prefix("PORTCULLIS_").unwrap_or_else(|| panic!("{verb}: {name}"));
+            let long = option.get_long().map(|long| long.replace('-', "_").to_uppercase());
+            let meant = match bare {
+                // Where manifests are, for those who serve them and those who ask about them.
+                "MANIFESTS" => "manifests".to_owned(),
+                // The server that is scanned is the one that would be governed.
+                "UPSTREAM" => "upstream".to_owned(),
+                "CRD_DIR" => format!("{verb} {}", typed(option)),
+                _ => {
+                    let long = long.unwrap_or_else(|| panic!("{verb}: {name} sets {}", typed(option)));
+                    assert!(bare == long || bare == format!("{long}S"), "{verb}: {name} sets --{long}");
+                    typed(option)
+                }
+            };
+            meanings.entry(name).or_default().insert(meant);
+            options += 1;
+        }
+    }
+    assert!(options > 80, "{options}");
+    for (name, meant) in meanings {
+        assert_eq!(meant.len(), 1, "{name} means {meant:?}");
+    }
+}
+
+/// Text for a table's cell.
+fn in_cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+fn meaning(option: &clap::Arg) -> String {
+    let mut text = option.get_help().unwrap_or_else(|| panic!("{} says nothing", typed(option))).to_string();
+    let values: Vec<String> =
+        option.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    if option.get_action().takes_values() && !values.is_empty() {
+        text += &format!("; one of {}", values.join(", "));
+    }
+    let defaults: Vec<String> =
+        option.get_default_values().iter().map(|value| format!("`{}`", value.to_str().unwrap())).collect();
+    if option.get_action().takes_values() && !defaults.is_empty() {
+        text += &format!(" [default: {}]", defaults.join(", "));
+    }
+    in_cell(&text)
+}
+
+#[test]
+fn the_page_of_the_command_line_is_current() {
+    let mut page = String::from(
+        "# Command line\n\nEvery verb and every option, generated from the program. What is typed counts over the \
+         environment, and that over the default. Lists are separated by commas in a variable; flags are `1`, `true`, \
+         `yes`, `on`, or `0`, `false`, `no`, `off` there.\n\n\
+         Exit codes, everywhere: **0** what was asked for holds, **1** it does not, **2** wrong usage, or something that \
+         cannot be read, reached or written.\n",
+    );
+    for (verb, command) in verbs() {
+        let about = command.get_long_about().or(command.get_about()).unwrap_or_else(|| panic!("{verb} says nothing"));
+        write!(page, "\n## {verb}\n\n{about}\n\n| option | variable | meaning |\n|---|---|---|\n").unwrap();
+        for option in command.get_arguments() {
+            let (name, required) =
+                (variable(option).unwrap(), if option.is_required_set() { " (required)" } else { "" });
+            writeln!(page, "| `{}`{required} | `{name}` | {} |", in_cell(&typed(option)), meaning(option)).unwrap();
+        }
+    }
+    generated("docs/reference/command-line.md", &page);
+}
+
+#[test]
+fn the_page_of_environment_variables_is_current() {
+    let mut users: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    for (verb, command) in verbs() {
+        for option in command.get_arguments() {
+            let options = users.entry(variable(option).unwrap()).or_default();
+            options.entry(typed(option)).or_default().push(verb.trim_start_matches("portcullis ").to_owned());
+        }
+    }
+    let mut page = String::from(
+        "# Environment variables\n\nGenerated from the program. Each sets the option beside it, unless that is typed; \
+         [command-line.md](command-line.md) says what they mean.\n\n| variable | option | of |\n|---|---|---|\n",
+    );
+    for (name, options) in users {
+        for (option, verbs) in options {
+            writeln!(page, "| `{name}` | `{}` | {} |", in_cell(&option), verbs.join(", ")).unwrap();
+        }
+    }
+    page += "\nBesides these:\n\n| variable | meaning |\n|---|---|\n\
+             | `PORTCULLIS_LOG` | what is logged, such as `debug` or `info,portcullis::proxy=debug`; default `info`, for \
+             `quickstart` `warn` |\n\
+             | `NO_COLOR` | no colours, also on a terminal |\n\
+             | `SSL_CERT_FILE`, `SSL_CERT_DIR` | the certificates to trust instead of the system's |\n";
+    generated("docs/reference/environment.md", &page);
+}
+
+/// Whether each YAML block of the documentation is what a user may paste: a manifest, or rules or a condition of one.
+#[test]
+fn the_manifests_in_the_documentation_are_valid() {
+    let mut pages = vec![root().join("README.md")];
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        pages.extend(Some(entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
+    }
+    let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system" };
+    let mut checked = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("block.yaml");
+            fs::write(&file, whole_manifest(block)).unwrap();
+            let report = validate::report(&[file], &settings);
+            let errors: Vec<_> = report.findings.iter().filter(|line| line.severity == "Error").collect();
+            assert!(
+                errors.is_empty() && report.notes.is_empty() && report.objects > 0,
+                "{page:?}\n{block}\n{errors:#?}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked >= 10, "{checked}");
+}
+
+fn whole_manifest(block: &str) -> String {
+    let policy = "apiVersion: portcullis.dev/v1alpha1\nkind: McpPolicy\nmetadata: {name: p}\nspec:\n  authority: corp\n  \
+                  targets: {servers: [notes]}\n";
+    let indented = |text: &str, by: &str| text.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
+    let rule =
+        "  rules:\n  - name: r\n    effect: Allow\n    principals: [{any: true}]\n    tools: [{patterns: [\"*\"]}]\n";
+    let first = block.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+    match first.split(':').next().unwrap_or_default() {
+        // A Secret or Namespace alone is nothing that is judged.
+        "apiVersion" if block.contains("portcullis.dev/v1alpha1") => block.to_owned(),
+        "apiVersion" => format!("{block}\n---\n{policy}{rule}"),
+        "rules" => format!("{policy}{}", indented(block, "  ")),
+        "when" => format!("{policy}{rule}{}", indented(block, "    ")),
+        other => panic!("a YAML block begins with {other:?}: write a manifest, or rules: or when: of one\n{block}"),
+    }
 }

@@ -8,11 +8,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aws_lc_rs::rand;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::WHERE;
 use crate::seal::{KEY_BYTES, SealKey, Sealer};
 
 /// The folder that is the gateway's own.
@@ -20,7 +21,8 @@ use crate::seal::{KEY_BYTES, SealKey, Sealer};
 pub struct StateDir(PathBuf);
 
 impl StateDir {
-    /// Opens the folder, making it at first use.
+    /// Opens the folder, making it at first use. One that is there and empty, or that a gateway made, is closed to
+    /// others; any other folder that they may enter is not taken over: it could be `/tmp` or somebody's home.
     ///
     /// # Errors
     /// If it cannot be made, or others may enter it.
@@ -32,6 +34,13 @@ impl StateDir {
             .with_context(|| format!("cannot make the state folder {}", path.display()))?;
         let mode = fs::metadata(path)?.permissions().mode();
         if mode & 0o077 != 0 {
+            if !path.join(WHERE).exists() && fs::read_dir(path)?.next().is_some() {
+                bail!(
+                    "others can enter {}, and no gateway made it: name a folder of the gateway's own as its state folder, \
+                     or run chmod 700 on this one",
+                    path.display()
+                );
+            }
             fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(|| {
                 format!("others can enter the state folder {}: run chmod 700 on it", path.display())
             })?;
@@ -100,5 +109,40 @@ impl StateDir {
             fs::File::open(&self.0)?.sync_all()
         };
         written().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn folder(mode: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_not_taken_over() {
+        let theirs = folder(0o755);
+        fs::write(theirs.path().join("notes.txt"), "x").unwrap();
+        let error = StateDir::open(theirs.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod 700") && error.contains(&theirs.path().display().to_string()), "{error}");
+        assert_eq!(mode(theirs.path()), 0o755);
+    }
+
+    #[test]
+    fn an_empty_folder_and_its_own_are_closed_to_others() {
+        let own = folder(0o755);
+        StateDir::open(own.path()).unwrap().save(WHERE, &1).unwrap();
+        assert_eq!(mode(own.path()), 0o700);
+        // systemd's StateDirectory= opens it again at each start.
+        fs::set_permissions(own.path(), Permissions::from_mode(0o755)).unwrap();
+        StateDir::open(own.path()).unwrap();
+        assert_eq!(mode(own.path()), 0o700);
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod gateway;
 pub(crate) mod hanging_disk;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod locked_upstream;
 pub(crate) mod process;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;

@@ -3,6 +3,7 @@
 mod attack_tokens;
 mod body;
 mod canary;
+mod connections;
 mod crash;
 mod disk_full;
 mod front_door;

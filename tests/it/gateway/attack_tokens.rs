@@ -79,3 +79,26 @@ fn attack_no_forged_token_gets_through_the_gate() {
     // The first (failed) one, its retry, and at most one for all unknown keys in the window.
     assert!(hits <= 4, "{hits} fetches of the key set");
 }
+
+#[test]
+fn duty_18_99_keys_that_cannot_be_had_are_no_reason_to_believe() {
+    let (upstream, elsewhere) = (Upstream::start(Sdk::Rmcp), Issuer::start());
+    for (what, fault) in [
+        ("broken", Fault::Status(500)),
+        ("moved", Fault::Redirect(format!("{}/jwks", elsewhere.url()))),
+        ("huge", Fault::Huge(4 << 20)),
+        ("no document", Fault::Body("{".to_owned())),
+    ] {
+        let issuer = Issuer::start();
+        issuer.fail(Document::Jwks, fault);
+        let gateway = start(&issuer, &upstream);
+        let forge = forge(&issuer, &gateway, "http://127.0.0.1:1");
+        elsewhere.publish(serde_json::from_str(&forge.jwks()).unwrap());
+        until("the fetch of the keys", || (issuer.hits(Document::Jwks) > 0).then_some(()));
+        let refused = list(&gateway, &forge.genuine());
+        assert_eq!(refused.status, 503, "{what}: {refused:?}");
+        assert!(refused.header("retry-after").is_some() && refused.header("www-authenticate").is_none(), "{what}");
+    }
+    assert_eq!(elsewhere.hits(Document::Jwks), 0, "a redirect was followed");
+    assert!(upstream.seen().calls().is_empty());
+}

@@ -9,6 +9,8 @@ pub(crate) mod canary;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod http2;
+pub(crate) mod inside;
 pub(crate) mod issuer;
 pub(crate) mod process;
 pub(crate) mod rmcp_client;

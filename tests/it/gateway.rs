@@ -1,6 +1,7 @@
 //! The gateway, end to end.
 
 mod attack_tokens;
+mod bad_upstreams;
 mod body;
 mod canary;
 mod connections;

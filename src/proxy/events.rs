@@ -38,6 +38,9 @@ use crate::mcp::sse::{Event, Item, Parser};
 /// `text/event-stream`.
 pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
+/// What a listening client is told when its grants may have changed (mcp-obligations 58).
+const LIST_CHANGED: &[u8] = b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+
 /// How long the end of a stream is awaited after its answer has passed.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -81,6 +84,8 @@ struct Carries {
     origin: Origin,
     /// An event id was given out: the client can ask for the rest (old era).
     resumable: bool,
+    /// The client was promised to be told of changes.
+    tells_changes: bool,
 }
 
 /// A judged event stream.
@@ -109,6 +114,7 @@ impl EventStream {
             revision: call.revision,
             origin: Origin::of(call.session.as_ref(), Some(&call.envelope)),
             resumable: false,
+            tells_changes: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
         Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
@@ -128,7 +134,8 @@ impl EventStream {
         let watched = Watched::new(&gateway, site, caller);
         let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
         let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
-        let carries = Carries { asked, revision: session.revision, origin, resumable: true };
+        let tells_changes = asked.is_none() && session.tells_changes;
+        let carries = Carries { asked, revision: session.revision, origin, resumable: true, tells_changes };
         Self::new(gateway, incoming, carries, watched, timeout, slot)
     }
 
@@ -175,7 +182,10 @@ impl EventStream {
             }
             if let Poll::Ready(changed) = self.watched.poll(cx) {
                 match changed {
-                    Ok(()) => return Poll::Ready(Some(Ok(self.list_changed()))),
+                    Ok(()) if self.carries.tells_changes => {
+                        return Poll::Ready(Some(Ok(Bytes::from_static(LIST_CHANGED))));
+                    }
+                    Ok(()) => {}
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }
@@ -316,16 +326,6 @@ impl EventStream {
         let sealed = self.carries.origin.seal(&self.gateway, self.watched.site(), self.watched.caller(), id);
         self.carries.resumable |= sealed.is_some();
         sealed
-    }
-
-    /// What a listening client is told when its grants may have changed (mcp-obligations 58).
-    fn list_changed(&self) -> Bytes {
-        match self.carries.asked {
-            None => {
-                Bytes::from_static(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n")
-            }
-            Some(_) => Bytes::from_static(b":\n\n"),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::snapshot::{Site, Snapshot};
 use crate::mcp::envelope::Envelope;
 use crate::mcp::list::{ToolView, filter_tools};
 use crate::mcp::revision::Revision;
-use crate::mcp::rewrite::{self, Hostile, ResultRules};
+use crate::mcp::rewrite::{self, Hostile, Negotiated, ResultRules};
 use crate::policy::list::{Visibility, list};
 use crate::policy::request::{Facts, Target};
 use crate::seal::Purpose;
@@ -46,7 +46,7 @@ pub struct Passed {
     /// The message.
     pub body: Bytes,
     /// What `initialize` negotiated.
-    pub negotiated: Option<Revision>,
+    pub negotiated: Option<Negotiated>,
 }
 
 impl Filter {
@@ -56,7 +56,7 @@ impl Filter {
             Filter::Pass => Err(Hostile::NoResult),
             Filter::Tools(filter) => filter.apply(response).map(|body| (body, None)),
             Filter::Initialize => {
-                rewrite::initialize_result(response, RULES).map(|(body, revision)| (body, Some(revision)))
+                rewrite::initialize_result(response, RULES).map(|(body, negotiated)| (body, Some(negotiated)))
             }
             Filter::Discover => rewrite::discover_result(response, RULES).map(|body| (body, None)),
         };

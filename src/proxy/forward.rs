@@ -164,7 +164,7 @@ fn judged(
         Ok(passed) => passed,
         Err(hostile) => return invalid(call, completion, hostile.reason()),
     };
-    let session = match passed.negotiated.map(|revision| open_session(call, revision, headers)).transpose() {
+    let session = match passed.negotiated.map(|negotiated| open_session(call, negotiated, headers)).transpose() {
         Ok(session) => session,
         Err(reason) => return invalid(call, completion, reason),
     };
@@ -180,10 +180,10 @@ fn judged(
 
 fn open_session(
     call: &Call,
-    revision: crate::mcp::revision::Revision,
+    negotiated: crate::mcp::rewrite::Negotiated,
     headers: &HeaderMap,
 ) -> Result<HeaderValue, &'static str> {
-    let session = Session::opened(revision, headers).map_err(|_| "UpstreamSessionId")?;
+    let session = Session::opened(negotiated, headers).map_err(|_| "UpstreamSessionId")?;
     session.seal(&call.gateway, &call.site, &call.caller).ok_or("UpstreamSessionId")
 }
 
@@ -226,12 +226,17 @@ fn failed(call: &Call, mut completion: Completion, error: &UpstreamError) -> Res
     call.gateway.metrics().upstream_failed.inc();
     let server = call.site.server.id.display_name();
     tracing::warn!(server, reason = error.reason(), %error, "the upstream failed");
-    let own = match error {
-        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
-        UpstreamError::ContentType => Own::UpstreamInvalid,
-        _ => Own::UpstreamUnavailable,
-    };
+    let own = own(error);
     completion.ended(Outcome::Error, Some(error.reason()), Some(i64::from(own.code())));
     let message = format!("the upstream gave no usable answer ({})", error.reason());
     respond::answer(own.answer(call.id(), &message)).map(|body| body.with_completion(completion))
+}
+
+/// How a caller is told of it.
+pub(super) fn own(error: &UpstreamError) -> Own {
+    match error {
+        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
+        UpstreamError::ContentType => Own::UpstreamInvalid,
+        _ => Own::UpstreamUnavailable,
+    }
 }

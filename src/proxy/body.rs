@@ -42,7 +42,9 @@ impl Body {
     }
 
     /// Ties the call's second record to this body.
-    pub fn with_completion(mut self, completion: Completion) -> Self {
+    pub fn with_completion(mut self, mut completion: Completion) -> Self {
+        // Of an empty body nothing is left to be taken, so nobody asks for it.
+        completion.delivered |= matches!(self.inner, Inner::Empty);
         self.completion = Some(completion);
         self
     }
@@ -58,12 +60,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         let this = &mut *self;
         match std::mem::replace(&mut this.inner, Inner::Empty) {
-            Inner::Empty => {
-                if let Some(completion) = &mut this.completion {
-                    completion.delivered = true;
-                }
-                Poll::Ready(None)
-            }
+            Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => {
                 if let Some(completion) = &mut this.completion {
                     completion.bytes += bytes.len() as u64;
@@ -105,7 +102,6 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        // A pending completion wants the last poll, so that "delivered" is known.
         matches!(self.inner, Inner::Empty)
     }
 

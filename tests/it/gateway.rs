@@ -6,6 +6,7 @@ mod body;
 mod canary;
 mod connections;
 mod crash;
+mod declared;
 mod disk_full;
 mod front_door;
 mod house;

@@ -85,7 +85,7 @@ impl Stage {
     }
 
     /// Asks for the session's stream, behind an event if one is named.
-    fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
+    pub(super) fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
         let bearer = format!("Bearer {}", session.token);
         let mut headers = vec![
             ("Authorization", bearer.as_str()),
@@ -109,7 +109,7 @@ impl Stage {
     }
 
     /// Lists tools over a stream that breaks behind one event without data, and gives that event's id.
-    fn broken_list(&self, session: &Session) -> String {
+    pub(super) fn broken_list(&self, session: &Session) -> String {
         let message = json!({"jsonrpc": "2.0", "id": "five", "method": "tools/list"});
         let (mut caller, server, _) = self.exchange(session, &message);
         say_all(server, &format!("{EVENTS}id: up-1\nretry: 10\ndata:\n\n"));
@@ -352,10 +352,8 @@ fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
 #[test]
 fn duty_69_a_token_that_expires_ends_its_streams() {
     let issuer = Issuer::start();
-    let trust = TRUST.replace(
-        "{local: {}}",
-        &format!("{{issuer: {:?}, validation: {{skew: 0s, maxLifetime: 1h}}}}", issuer.url()),
-    );
+    let trust = TRUST
+        .replace("{local: {}}", &format!("{{issuer: {:?}, validation: {{skew: 0s, maxLifetime: 1h}}}}", issuer.url()));
     let scripted = ByHand::start();
     let gateway = Gateway::start(&[
         ("trust.yaml", &trust),

@@ -15,6 +15,5 @@ mod parser_corpus;
 mod records;
 mod reload;
 mod sessions;
-mod smoke;
 mod stock_clients;
 mod streams;

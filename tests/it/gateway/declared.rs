@@ -1,5 +1,6 @@
 //! What both sides declare of themselves, and the lists that follow: nothing that is not policed, nobody else's pages.
 
+use portcullis::audit::query::{Filter, query};
 use serde_json::{Value, json};
 
 use super::listening::Stage;
@@ -176,6 +177,54 @@ fn duty_55_a_cursor_is_its_persons_and_servers_alone() {
 }
 
 #[test]
+fn duty_36_mirrored_arguments_are_held_to_the_arguments() {
+    let stage = Stage::set();
+    let mirrored = json!({"type": "object", "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"}, "n": {"type": "integer", "x-mcp-header": "N"}}});
+    let call = |tool: &str, arguments: Value, more: &[(&str, &str)]| {
+        let params = json!({"name": tool, "arguments": arguments, "_meta": {"marker": "mirroring",
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}});
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", tool)];
+        stage.caller(&stage.ben, &[&headers[..], more].concat(), &message)
+    };
+    // The gateway knows a schema from the lists that it passes on, annotations and all (37).
+    let mut caller = declare(&stage, "tools/list", &json!({}));
+    let (server, _) = stage.scripted.take("declaring");
+    let tools = json!([{"name": "t", "inputSchema": mirrored}, {"name": "u", "inputSchema": mirrored}]);
+    let result = json!({"resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private"});
+    say_all(server, &json_answer("", &json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string()));
+    assert_eq!(caller.read().json()["result"]["tools"], tools);
+
+    let both = json!({"region": "eu \u{e9}", "n": 7});
+    let (region, n) = (("Mcp-Param-Region", "=?base64?ZXUgw6k=?="), ("Mcp-Param-N", "7"));
+    for (what, arguments, headers) in [
+        ("another value", both.clone(), vec![("Mcp-Param-Region", "us"), n]),
+        ("another number", both.clone(), vec![region, ("Mcp-Param-N", "8")]),
+        ("a missing header", both.clone(), vec![region]),
+        ("a missing argument", json!({"n": 7}), vec![region, n]),
+        ("bad Base64", both.clone(), vec![("Mcp-Param-Region", "=?base64?!?="), n]),
+    ] {
+        let refused = call("t", arguments.clone(), &headers).read();
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!(-32020)), "{what}: {refused:?}");
+        // Whoever may not see a tool does not learn what its headers are.
+        let hidden = call("u", arguments, &headers).read();
+        assert_eq!((hidden.status, &hidden.json()["error"]["message"]), (200, &json!("Unknown tool: u")), "{what}");
+    }
+    assert!(!stage.scripted.has_seen("mirroring"), "a refused call reached the server");
+    let _caller = call("t", both, &[region, n, ("Mcp-Param-Other", "x")]);
+    let request = stage.scripted.take("mirroring").1.to_lowercase();
+    for line in ["mcp-param-region: =?base64?zxugw6k=?=\r\n", "mcp-param-n: 7\r\n", "mcp-param-other: x\r\n"] {
+        assert!(request.contains(line), "{line} in {request}");
+    }
+    let record = until("the record of a refusal", || {
+        let filter = Filter { target: Some("t".to_owned()), decision: Some("deny".to_owned()), ..Filter::default() };
+        query(&stage.gateway.journal(), &filter, 10).unwrap().calls.pop()
+    });
+    assert!(record.entry.fields.reason.is_some_and(|reason| reason.starts_with("Header")), "{}", record.entry.json);
+}
+
+#[test]
 fn a_server_without_sessions_is_governed_as_one_with_them() {
     let stage = Stage::set();
     let (ana, ben) = (stage.session(&stage.ana, None), stage.session(&stage.ben, None));
@@ -235,8 +284,7 @@ fn duty_70_95_notifications_are_202_and_on_record_as_delivered() {
         [("notifications/initialized", None), ("notifications/cancelled", Some("NoUpstreamSession"))]
     {
         let end = until("the end of a notification", || {
-            let calls =
-                portcullis::audit::query::query(&stage.gateway.journal(), &Default::default(), 100).unwrap().calls;
+            let calls = query(&stage.gateway.journal(), &Default::default(), 100).unwrap().calls;
             let found = calls.into_iter().find(|call| call.entry.fields.method.as_deref() == Some(method))?;
             Some(found.completion?.fields)
         });

@@ -11,6 +11,7 @@ mod disk_full;
 mod front_door;
 mod house;
 mod listening;
+mod messages;
 mod parser_corpus;
 mod records;
 mod reload;

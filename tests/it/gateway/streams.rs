@@ -50,6 +50,21 @@ impl Stage {
         caller.write(&http::mcp_request(&url, Some(&self.token), &headers, body.as_bytes()));
         caller
     }
+
+    /// Sends this very body, a call of `t`, and gives the caller's and the server's ends and what arrived.
+    pub(super) fn send_raw(&self, body: &str) -> (http::Connection, TcpStream, String) {
+        let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+        let mut caller = http::Connection::open(&self.gateway.address().to_string());
+        caller.write(&http::mcp_request(&self.gateway.url("s"), Some(&self.token), &headers, body.as_bytes()));
+        let (server, request) = self.scripted.take("1.50e+1");
+        (caller, server, request)
+    }
+
+    /// Posts this very body, a call of `name` that is refused.
+    pub(super) fn post_raw(&self, body: &str, name: &str) -> http::Response {
+        let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", name)];
+        http::post(&self.gateway.url("s"), Some(&self.token), &headers, body.as_bytes())
+    }
 }
 
 #[test]
@@ -64,7 +79,9 @@ fn duty_61_to_66_events_are_judged_one_by_one_and_never_held_back() {
     for message in [sampling, foreign, log, progress] {
         server.write_all(format!("id: up-1\ndata: {message}\n\n").as_bytes()).unwrap();
     }
-    assert_eq!(caller.read_head().header("content-type"), Some("text/event-stream"));
+    let head = caller.read_head();
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    assert_eq!((head.header("x-accel-buffering"), head.header("content-encoding")), (Some("no"), None));
     let mut buffer = String::new();
     // It is here before the server has said anything more: nothing is held back.
     let first = caller.read_event(&mut buffer).unwrap();

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crate::generated::Risk;
 use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
-use crate::mcp::list::ToolView;
+use crate::mcp::list::{ToolView, look_alikes};
 use crate::mcp::param_header::{ParamHeader, param_headers};
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
@@ -84,11 +84,11 @@ impl Catalogue {
         Tool { digest: digest.into(), risk, mirrored: mirrored(tool.input_schema) }
     }
 
-    /// Remembers definitions; the newest one of a name counts. Writes only if something changed.
-    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
+    /// Remembers definitions; the newest one of a name counts. Writes only if something changed, and says whether.
+    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) -> bool {
         let known = self.tools.load();
         if seen.iter().all(|(name, tool)| known.get(name) == Some(tool)) {
-            return;
+            return false;
         }
         self.tools.rcu(|known| {
             let mut tools = HashMap::clone(known);
@@ -99,6 +99,14 @@ impl Catalogue {
             }
             tools
         });
+        true
+    }
+
+    /// Groups of names that a reader could take for one another.
+    pub fn look_alikes(&self) -> Vec<Vec<String>> {
+        let tools = self.tools.load();
+        let groups = look_alikes(tools.keys().map(|name| &**name));
+        groups.into_iter().map(|names| names.into_iter().map(str::to_owned).collect()).collect()
     }
 }
 

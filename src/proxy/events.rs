@@ -107,7 +107,7 @@ pub struct EventStream {
 
 impl EventStream {
     /// The answer to a call.
-    pub fn answering(call: Call, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
+    pub fn answering(call: Call, filter: Filter, incoming: Incoming) -> Self {
         let watched = Watched::new(&call.gateway, &call.site, &call.caller);
         let (gateway, timeout) = (call.gateway.clone(), call.gateway.config().limits.answer_timeout);
         let carries = Carries {
@@ -117,7 +117,7 @@ impl EventStream {
             tells_changes: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
-        Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
+        Self::new(gateway, incoming, carries, watched, Some(timeout), call.slot)
     }
 
     /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.

@@ -104,7 +104,7 @@ impl ListFilter {
             visible
         };
         let filtered = filter_tools(response, self.revision, MAX_TTL_MS, keep, |cursor| self.seal_cursor(cursor))?;
-        self.site.catalogue.learn(seen);
+        self.site.learn(seen);
         if !filtered.duplicates.is_empty() || filtered.unreadable > 0 {
             let (duplicates, unreadable) = (filtered.duplicates.len(), filtered.unreadable);
             let server = self.site.server.id.display_name();

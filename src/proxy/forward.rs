@@ -195,11 +195,10 @@ fn stream(
     upstream_headers: &HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    let slot = call.gateway.answers.answer(call.caller.verified.binding());
     let mut response = Response::new(Body::empty());
     pass_headers(upstream_headers, &mut response);
     response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
-    let stream = EventStream::answering(call, filter, body, slot);
+    let stream = EventStream::answering(call, filter, body);
     response.map(|_| Body::events(stream, Some(completion)))
 }
 

@@ -36,9 +36,7 @@ pub(super) async fn open(
     let Ok(behind) = event_id::open(headers, gateway, site, &caller, &session) else {
         return respond::answer(Own::BadRequest.answer(None, "unknown Last-Event-ID: open the stream without it"));
     };
-    let Some(slot) = gateway.listeners.open(caller.verified.binding()) else {
-        return respond::too_many(None);
-    };
+    let Some(slot) = caller.listeners.take() else { return respond::too_many("open streams") };
     let mut extra = HeaderMap::new();
     let asked = behind.and_then(|behind| {
         extra.insert(event_id::LAST_EVENT_ID, behind.id);

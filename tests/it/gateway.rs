@@ -16,5 +16,6 @@ mod parser_corpus;
 mod records;
 mod reload;
 mod sessions;
+mod shares;
 mod stock_clients;
 mod streams;

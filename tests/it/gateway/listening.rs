@@ -310,28 +310,6 @@ fn duty_65_a_cancellation_goes_where_only_its_sender_is() {
 }
 
 #[test]
-fn duty_71_one_identity_has_so_many_streams_and_others_have_theirs() {
-    let stage = Stage::set();
-    let (ana, ben) = (stage.session(&stage.ana, Some("a")), stage.session(&stage.ben, Some("b")));
-    let mut open: Vec<_> = (0..64).map(|_| stage.listen(&ana)).collect();
-    let refused = stage.get(&ana, None).read();
-    assert_eq!((refused.status, refused.json()["error"]["code"].as_i64()), (429, Some(-31006)), "{refused:?}");
-    drop(stage.listen(&ben));
-    open.pop();
-    until("the place of a stream that ended", || {
-        let mut caller = stage.get(&ana, None);
-        // Both ends are asked: the server sees the request only if the gateway let it through.
-        let through = until("an answer either way", || {
-            if stage.scripted.has_seen("GET ") {
-                return Some(true);
-            }
-            caller.has_bytes().then_some(false)
-        });
-        through.then_some(())
-    });
-}
-
-#[test]
 fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
     let stage = Stage::set();
     let (token, id) = stage.gateway.issue("ana", "s", &[]);

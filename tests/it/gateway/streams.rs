@@ -145,31 +145,6 @@ fn duty_44_an_upstreams_own_errors_pass_and_its_other_headers_do_not() {
 }
 
 #[test]
-fn duty_71_a_call_over_the_limit_is_refused_before_it_is_made() {
-    let stage = Stage::set();
-    let mut open: Vec<_> = (0..64)
-        .map(|_| {
-            let (mut caller, mut server) = stage.call();
-            say(&mut server, EVENTS);
-            assert_eq!(caller.read_head().status, 200);
-            (caller, server)
-        })
-        .collect();
-    let mut one_more = stage.send();
-    let refused = one_more.read();
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!(-31006)), "{refused:?}");
-    assert!(refused.header("retry-after").is_some());
-    assert!(!stage.scripted.has_seen("tools/call"), "the refused call was made");
-    open.pop();
-    crate::support::wait::until("the place of a call that ended", || {
-        let mut caller = stage.send();
-        crate::support::wait::until("an answer either way", || {
-            if stage.scripted.has_seen("tools/call") { Some(Some(())) } else { caller.has_bytes().then_some(None) }
-        })
-    });
-}
-
-#[test]
 fn nothing_passes_after_the_answer() {
     let stage = Stage::set();
     let (mut caller, mut server) = stage.call();

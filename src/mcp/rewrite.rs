@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::answer::push_string;
+use super::answer::{UNSUPPORTED_VERSION, push_string};
 use super::envelope::{Envelope, Parts};
 use super::malformed::{Fault, Malformed, Slip};
 use super::method::{Capability, Method};
@@ -140,7 +140,11 @@ pub fn discover_result(response: &Envelope, rules: ResultRules) -> Result<Bytes,
         Ok(match name {
             "supportedVersions" => {
                 seen.0 = true;
-                Edit::Replace(versions(value)?)
+                let kept = versions(value)?;
+                if kept.is_empty() {
+                    return Err(Hostile::Version);
+                }
+                Edit::Replace(list(&kept))
             }
             "capabilities" => {
                 seen.1 = true;
@@ -160,6 +164,23 @@ pub fn discover_result(response: &Envelope, rules: ResultRules) -> Result<Bytes,
     }
     body.push_caching(ttl);
     Ok(body.finish())
+}
+
+/// An error response as the client may see it, or `None` if that is what came: of the versions that an upstream offers
+/// instead of one that it does not know, those that can be policed (duty 47).
+pub fn error(response: &Envelope) -> Result<Option<Bytes>, Hostile> {
+    let unsupported = response.error_code() == Some(i64::from(UNSUPPORTED_VERSION));
+    let Some(range) = response.span_of(Parts::error).filter(|_| unsupported) else { return Ok(None) };
+    let supported = |name: &str, value: &str| {
+        Ok(if name == "supported" { Edit::Replace(list(&versions(value)?)) } else { Edit::Keep })
+    };
+    let error = rebuild::<Hostile>(raw(response, &range), &["code", "message", "data"], |name, value| {
+        Ok(match name {
+            "data" => Edit::Replace(rebuild::<Hostile>(value.as_bytes(), &["supported", "requested"], supported)?),
+            _ => Edit::Keep,
+        })
+    })?;
+    Ok(Some(splice(response.body(), vec![(range, error)])))
 }
 
 /// Refuses results of the new era that ask for input, stand for a task, or are of a type that is not known. Absent is
@@ -308,13 +329,14 @@ fn declares_list_changed(declared: &str) -> Result<bool, Slip> {
 }
 
 /// Those of the upstream's versions that can be policed, in its order.
-fn versions(offered: &str) -> Result<Vec<u8>, Hostile> {
+fn versions(offered: &str) -> Result<Vec<Revision>, Hostile> {
     let offered: Vec<String> = serde_json::from_str(offered).map_err(|_| Hostile::BadResult)?;
-    let kept: Vec<&str> = offered.iter().filter_map(|text| Revision::parse(text)).map(Revision::as_str).collect();
-    if kept.is_empty() {
-        return Err(Hostile::Version);
-    }
-    serde_json::to_vec(&kept).map_err(|_| Hostile::BadResult)
+    Ok(offered.iter().filter_map(|text| Revision::parse(text)).collect())
+}
+
+fn list(versions: &[Revision]) -> Vec<u8> {
+    let quoted: Vec<String> = versions.iter().map(|revision| format!("\"{}\"", revision.as_str())).collect();
+    format!("[{}]", quoted.join(",")).into_bytes()
 }
 
 /// The bytes that must go for a member to be gone, with one comma.

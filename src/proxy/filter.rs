@@ -50,7 +50,7 @@ pub struct Passed {
 }
 
 impl Filter {
-    /// Filters a response; one without a result (an error) passes as it came.
+    /// Filters a response; an error passes as it came, but for versions that cannot be policed.
     pub fn apply(&self, response: &Envelope) -> Result<Passed, Hostile> {
         let written = match self {
             Filter::Pass => Err(Hostile::NoResult),
@@ -62,7 +62,10 @@ impl Filter {
         };
         match written {
             Ok((body, negotiated)) => Ok(Passed { body, negotiated }),
-            Err(Hostile::NoResult) => Ok(Passed { body: response.body().clone(), negotiated: None }),
+            Err(Hostile::NoResult) => {
+                let body = rewrite::error(response)?.unwrap_or_else(|| response.body().clone());
+                Ok(Passed { body, negotiated: None })
+            }
             Err(hostile) => Err(hostile),
         }
     }

@@ -206,6 +206,30 @@ fn duty_47_51_52_discovery_offers_policed_versions_privately() {
 }
 
 #[test]
+fn duty_47_errors_offer_policed_versions_only() {
+    let error = |error: &str| {
+        let text = format!(r#"{{"id":1, "error":{error},"jsonrpc":"2.0"}}"#);
+        super::error(&Envelope::parse_server(Bytes::from(text), &Limits::SERVER).unwrap())
+    };
+    let offered = r#"{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2030-01-01","2025-06-18"],"x":1}}"#;
+    assert_eq!(
+        text(&error(offered).unwrap().unwrap()),
+        concat!(
+            r#"{"id":1, "error":{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2025-06-18"],"x":1}},"#,
+            r#""jsonrpc":"2.0"}"#
+        )
+    );
+    assert!(
+        error(&offered.replace(r#","2025-06-18""#, ""))
+            .unwrap()
+            .is_some_and(|body| text(&body).contains(r#""supported":[]"#))
+    );
+    assert!(error(r#"{"code":-32022,"message":"no"}"#).unwrap().is_some_and(|body| text(&body).contains("-32022")));
+    assert_eq!(error(&offered.replace("-32022", "-32020")).unwrap(), None, "others pass as they came");
+    assert_eq!(error(&offered.replace("[\"2030-01-01\",\"2025-06-18\"]", "1")).unwrap_err(), Hostile::BadResult);
+}
+
+#[test]
 fn duty_52_ttl_is_an_integer_within_the_promise() {
     for (ttl, capped) in [("0", 0), ("4999", 4999), ("5001", 5000), ("-1", 0), ("1.5", 0), ("null", 0), ("\"9\"", 0)] {
         assert_eq!(cap_ttl(ttl, 5000), capped, "{ttl}");

@@ -135,6 +135,16 @@ fn duty_46_a_session_speaks_the_version_that_it_was_opened_with() {
 }
 
 #[test]
+fn duty_47_an_upstreams_offer_of_versions_is_held_to_what_can_be_policed() {
+    let stage = streams::Stage::set();
+    let (mut caller, server) = stage.call();
+    let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"no","data":{"supported":["2030-01-01","2025-11-25"],"requested":"2026-07-28"}}}"#;
+    say_all(server, &json_answer("", error).replace("200 OK", "400 Bad Request"));
+    let told = caller.read();
+    assert_eq!((told.status, &told.json()["error"]["data"]["supported"]), (400, &json!(["2025-11-25"])), "{told:?}");
+}
+
+#[test]
 fn duty_47_a_version_that_cannot_be_policed_opens_no_session() {
     let stage = listening::Stage::set();
     let hello = |version: &str| {

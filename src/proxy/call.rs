@@ -11,7 +11,6 @@ use super::catalogue::Tool;
 use super::gateway::Gateway;
 use super::session::{SESSION_ID, Session};
 use super::snapshot::{Site, Snapshot};
-use super::streams::Slot;
 use crate::audit::{DecisionEvent, Level, PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::envelope::Envelope;
@@ -43,8 +42,6 @@ pub struct Call {
     pub peer: IpAddr,
     /// When the request came.
     pub started: Instant,
-    /// Its place among the calls of its principal that are under way.
-    pub slot: Slot,
 }
 
 /// A ruling, as it is recorded.

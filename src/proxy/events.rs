@@ -25,7 +25,6 @@ use super::filter::Filter;
 use super::gateway::{self, Gateway};
 use super::session::Session;
 use super::snapshot::Site;
-use super::streams::Slot;
 use super::watch::Watched;
 use crate::audit::Outcome;
 use crate::mcp::answer::{self, Own};
@@ -102,7 +101,6 @@ pub struct EventStream {
     answered: Option<Ended>,
     broken: Option<&'static str>,
     finished: bool,
-    _slot: Slot,
 }
 
 impl EventStream {
@@ -117,7 +115,7 @@ impl EventStream {
             tells_changes: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
-        Self::new(gateway, incoming, carries, watched, Some(timeout), call.slot)
+        Self::new(gateway, incoming, carries, watched, Some(timeout))
     }
 
     /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.
@@ -129,14 +127,13 @@ impl EventStream {
         session: &Session,
         asked: Option<Asked>,
         incoming: Incoming,
-        slot: Slot,
     ) -> Self {
         let watched = Watched::new(&gateway, site, caller);
         let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
         let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
         let tells_changes = asked.is_none() && session.tells_changes;
         let carries = Carries { asked, revision: session.revision, origin, resumable: true, tells_changes };
-        Self::new(gateway, incoming, carries, watched, timeout, slot)
+        Self::new(gateway, incoming, carries, watched, timeout)
     }
 
     fn new(
@@ -145,7 +142,6 @@ impl EventStream {
         carries: Carries,
         watched: Watched,
         idle: Option<Duration>,
-        slot: Slot,
     ) -> Self {
         gateway.metrics().open_streams.inc();
         Self {
@@ -160,7 +156,6 @@ impl EventStream {
             broken: None,
             finished: false,
             gateway,
-            _slot: slot,
         }
     }
 

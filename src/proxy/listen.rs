@@ -45,9 +45,8 @@ pub(super) async fn open(
     });
     match send(site, Method::GET, headers, &session, extra).await {
         Ok((Answer::Events, response)) => {
-            let stream =
-                EventStream::listening(gateway.clone(), site, &caller, &session, asked, response.into_body(), slot);
-            let mut response = Response::new(Body::events(stream, None));
+            let stream = EventStream::listening(gateway.clone(), site, &caller, &session, asked, response.into_body());
+            let mut response = Response::new(Body::events(stream, None).holding(slot));
             response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
             response.headers_mut().insert(http::header::CACHE_CONTROL, respond::NO_STORE);
             response.headers_mut().insert("x-accel-buffering", http::HeaderValue::from_static("no"));

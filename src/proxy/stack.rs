@@ -126,25 +126,19 @@ impl Exchange {
             Err(Unreceived::Gone) => return respond::status(StatusCode::BAD_REQUEST),
         };
         let gateway = self.gateway.clone();
-        match self.understand(head.headers, envelope, caller, slot) {
+        match self.understand(head.headers, envelope, caller) {
             // 5 to 8: decide, record, forward, answer.
             Ok(call) => {
                 let response = method::dispatch(call).await;
                 drop(in_flight);
-                response
+                response.map(|body| body.holding(slot))
             }
             Err(answer) => malformed(&gateway, answer),
         }
     }
 
     /// 4. Method: the revision, the session, the mirrored headers, and the row of the table.
-    fn understand(
-        self,
-        headers: HeaderMap,
-        envelope: Envelope,
-        caller: Arc<Caller>,
-        slot: Slot,
-    ) -> Result<Call, Answer> {
+    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Call, Answer> {
         let id = envelope.id_raw();
         let initialize = envelope.method() == Some("initialize");
         let new_era = envelope.meta().protocol_version().is_some() || mirror::claims_new_era(&headers);
@@ -176,7 +170,6 @@ impl Exchange {
             session,
             peer: self.peer.ip(),
             started: self.started,
-            slot,
         })
     }
 }

@@ -6,7 +6,7 @@ use portcullis::proxy::config::Limits;
 use serde_json::{Value, json};
 
 use super::house::{House, RULES, names};
-use crate::support::by_hand::{ByHand, EVENTS, say};
+use crate::support::by_hand::{ByHand, EVENTS, json_answer, say, say_all};
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http::{self, Connection};
 use crate::support::http2::{Answer, Http2};
@@ -82,6 +82,31 @@ fn duty_6_a_connection_is_kept_while_something_is_under_way() {
     new.wait_closed();
     while old.read_some().is_some() {}
     assert!(old.read_to_close().is_empty());
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_comes_to_its_end() {
+    let scripted = ByHand::start();
+    let gateway = hasty(&scripted);
+    let token = gateway.token("ana", "s");
+    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call_2026("t").as_bytes()));
+    let mut http2 = Http2::clear(&gateway.address());
+    // More than what lies between two sockets holds.
+    let text = "x".repeat(15 << 20);
+    let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":[],\"more\":\"{text}\"}}}}");
+    say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+    let also = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| http2.post(&token, "/default/s", "tools/call", &call_2026("t")));
+        say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+        sent.join().unwrap()
+    });
+    for _ in 0..3 {
+        assert!(Connection::open(&gateway.address()).read_to_close().is_empty());
+    }
+    assert_eq!(caller.read().body.len(), answer.len());
+    assert_eq!(also.json()["result"]["more"].as_str().map(str::len), Some(text.len()));
 }
 
 #[test]

@@ -9,4 +9,4 @@ mod snapshot;
 pub(crate) mod tests;
 
 pub use selector::{matches, matches_namespace};
-pub use snapshot::{Fleet, Served};
+pub use snapshot::{Basis, Fleet, Served};

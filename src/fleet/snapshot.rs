@@ -66,6 +66,23 @@ impl<'a> Served<'a> {
     }
 }
 
+/// What decisions about one server rest on: two of them are equal if nothing that could change a grant lies between.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    server: Arc<Server>,
+    layers: [Arc<Layer>; 3],
+    denied: Option<Arc<str>>,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        // A layer or a server that changed is another object.
+        Arc::ptr_eq(&self.server, &other.server)
+            && self.layers.iter().zip(&other.layers).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.denied == other.denied
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     server: Arc<Server>,
@@ -270,6 +287,18 @@ impl Fleet {
         self.the_one(self.paths.get(path)?)
     }
 
+    /// What decisions about the server at an exact path rest on, to keep and compare with a later one.
+    pub fn basis(&self, path: &str) -> Option<Basis> {
+        let [uid] = &**self.paths.get(path)? else { return None };
+        let entry = self.servers.get(uid)?;
+        let group = self.groups.get(&entry.group)?;
+        Some(Basis {
+            server: Arc::clone(&entry.server),
+            layers: [&self.fleet, &group.layer, &entry.own].map(Arc::clone),
+            denied: self.denied(group).map(Arc::clone),
+        })
+    }
+
     /// The server with this name.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Served<'_>> {
         self.the_one(self.namespaces.get(namespace)?.names.get(name)?)
@@ -310,9 +339,13 @@ impl Fleet {
 
     fn served<'a>(&'a self, entry: &'a Entry) -> Option<Served<'a>> {
         let group = self.groups.get(&entry.group)?;
-        let denied = self.denials.values().next().or(group.denied.as_ref());
-        let layers = Layers { layers: [&self.fleet, &group.layer, &entry.own], denied: denied.map(|reason| &**reason) };
+        let denied = self.denied(group).map(|reason| &**reason);
+        let layers = Layers { layers: [&self.fleet, &group.layer, &entry.own], denied };
         Some(Served { server: &entry.server, layers, fleet: self })
+    }
+
+    fn denied<'a>(&'a self, group: &'a Group) -> Option<&'a Arc<str>> {
+        self.denials.values().next().or(group.denied.as_ref())
     }
 
     fn change_namespace(&mut self, name: &str, change: impl FnOnce(&mut Namespace)) {

@@ -249,6 +249,10 @@ impl Parts {
         self.result
     }
 
+    pub(super) fn error(&self) -> Option<Span> {
+        self.error
+    }
+
     pub(super) fn capabilities(&self) -> Option<Span> {
         self.capabilities
     }

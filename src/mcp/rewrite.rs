@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::answer::push_string;
+use super::answer::{UNSUPPORTED_VERSION, push_string};
 use super::envelope::{Envelope, Parts};
 use super::malformed::{Fault, Malformed, Slip};
-use super::method::Capability;
+use super::method::{Capability, Method};
 use super::revision::{Era, Revision};
 use super::scan::{Limits, Scanner, member_of};
 
@@ -96,10 +96,19 @@ pub fn request(envelope: &Envelope, revision: Revision, cursor: Option<&str>) ->
     Ok((!edits.is_empty()).then(|| splice(envelope.body(), edits)))
 }
 
-/// The answer to `initialize` as the client may see it, and the revision that was negotiated.
-pub fn initialize_result(response: &Envelope, rules: ResultRules) -> Result<(Bytes, Revision), Hostile> {
+/// What an answer to `initialize` settles for its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The revision.
+    pub revision: Revision,
+    /// `tools.listChanged`: the client is promised to be told of changes (duty 58).
+    pub tells_changes: bool,
+}
+
+/// The answer to `initialize` as the client may see it, and what was negotiated.
+pub fn initialize_result(response: &Envelope, rules: ResultRules) -> Result<(Bytes, Negotiated), Hostile> {
     let mut revision = None;
-    let mut capable = false;
+    let mut tells_changes = None;
     let body = result(response, &["protocolVersion", "capabilities", "serverInfo", "instructions"], |name, value| {
         Ok(match name {
             "protocolVersion" => {
@@ -109,17 +118,15 @@ pub fn initialize_result(response: &Envelope, rules: ResultRules) -> Result<(Byt
                 Edit::Keep
             }
             "capabilities" => {
-                capable = true;
+                tells_changes = Some(declares_list_changed(value)?);
                 server_capabilities(value, Revision::NEWEST_OLD)?
             }
             "instructions" if !rules.keep_instructions => Edit::Remove,
             _ => Edit::Keep,
         })
     })?;
-    if !capable {
-        return Err(Hostile::BadResult);
-    }
-    Ok((body.finish(), revision.ok_or(Hostile::BadResult)?))
+    let (Some(revision), Some(tells_changes)) = (revision, tells_changes) else { return Err(Hostile::BadResult) };
+    Ok((body.finish(), Negotiated { revision, tells_changes }))
 }
 
 /// The answer to `server/discover` as the client may see it: versions and capabilities that are policed, and private
@@ -133,7 +140,11 @@ pub fn discover_result(response: &Envelope, rules: ResultRules) -> Result<Bytes,
         Ok(match name {
             "supportedVersions" => {
                 seen.0 = true;
-                Edit::Replace(versions(value)?)
+                let kept = versions(value)?;
+                if kept.is_empty() {
+                    return Err(Hostile::Version);
+                }
+                Edit::Replace(list(&kept))
             }
             "capabilities" => {
                 seen.1 = true;
@@ -153,6 +164,23 @@ pub fn discover_result(response: &Envelope, rules: ResultRules) -> Result<Bytes,
     }
     body.push_caching(ttl);
     Ok(body.finish())
+}
+
+/// An error response as the client may see it, or `None` if that is what came: of the versions that an upstream offers
+/// instead of one that it does not know, those that can be policed (duty 47).
+pub fn error(response: &Envelope) -> Result<Option<Bytes>, Hostile> {
+    let unsupported = response.error_code() == Some(i64::from(UNSUPPORTED_VERSION));
+    let Some(range) = response.span_of(Parts::error).filter(|_| unsupported) else { return Ok(None) };
+    let supported = |name: &str, value: &str| {
+        Ok(if name == "supported" { Edit::Replace(list(&versions(value)?)) } else { Edit::Keep })
+    };
+    let error = rebuild::<Hostile>(raw(response, &range), &["code", "message", "data"], |name, value| {
+        Ok(match name {
+            "data" => Edit::Replace(rebuild::<Hostile>(value.as_bytes(), &["supported", "requested"], supported)?),
+            _ => Edit::Keep,
+        })
+    })?;
+    Ok(Some(splice(response.body(), vec![(range, error)])))
 }
 
 /// Refuses results of the new era that ask for input, stand for a task, or are of a type that is not known. Absent is
@@ -272,20 +300,43 @@ fn client_capabilities(declared: &[u8], revision: Revision) -> Result<Option<Vec
 fn server_capabilities(declared: &str, revision: Revision) -> Result<Edit, Hostile> {
     let known = ["tools", "resources", "prompts", "completions", "logging", "tasks", "experimental", "extensions"];
     let policed = |name: &str| Capability::of_server(name).is_some_and(|capability| capability.is_policed(revision));
-    let kept = rebuild::<Slip>(declared.as_bytes(), &known, |name, _| {
-        Ok(if policed(name) { Edit::Keep } else { Edit::Remove })
+    let kept = rebuild::<Slip>(declared.as_bytes(), &known, |name, value| {
+        Ok(match name {
+            "tools" if !carries_changes(revision) => Edit::Replace(without_list_changed(value)?),
+            name if policed(name) => Edit::Keep,
+            _ => Edit::Remove,
+        })
     })?;
     Ok(Edit::Replace(kept))
 }
 
+/// Whether notifications of changes can reach a client: the new era sends them on `subscriptions/listen` only.
+fn carries_changes(revision: Revision) -> bool {
+    Method::find(revision, "subscriptions/listen").is_none_or(|row| row.policed.is_some())
+}
+
+fn without_list_changed(tools: &str) -> Result<Vec<u8>, Slip> {
+    let edit = |name: &str, _: &str| Ok(if name == "listChanged" { Edit::Remove } else { Edit::Keep });
+    rebuild(tools.as_bytes(), &["listChanged"], edit)
+}
+
+fn declares_list_changed(declared: &str) -> Result<bool, Slip> {
+    let Some(tools) = members(declared.as_bytes(), &[])?.into_iter().find(|member| member.name == "tools") else {
+        return Ok(false);
+    };
+    let tools = members(tools.value.as_bytes(), &["listChanged"])?;
+    Ok(tools.iter().any(|member| member.name == "listChanged" && member.value == "true"))
+}
+
 /// Those of the upstream's versions that can be policed, in its order.
-fn versions(offered: &str) -> Result<Vec<u8>, Hostile> {
+fn versions(offered: &str) -> Result<Vec<Revision>, Hostile> {
     let offered: Vec<String> = serde_json::from_str(offered).map_err(|_| Hostile::BadResult)?;
-    let kept: Vec<&str> = offered.iter().filter_map(|text| Revision::parse(text)).map(Revision::as_str).collect();
-    if kept.is_empty() {
-        return Err(Hostile::Version);
-    }
-    serde_json::to_vec(&kept).map_err(|_| Hostile::BadResult)
+    Ok(offered.iter().filter_map(|text| Revision::parse(text)).collect())
+}
+
+fn list(versions: &[Revision]) -> Vec<u8> {
+    let quoted: Vec<String> = versions.iter().map(|revision| format!("\"{}\"", revision.as_str())).collect();
+    format!("[{}]", quoted.join(",")).into_bytes()
 }
 
 /// The bytes that must go for a member to be gone, with one comma.

@@ -12,6 +12,7 @@ use super::body::Body;
 use super::gateway::{self, Gateway};
 use super::respond;
 use super::snapshot::{Site, Snapshot};
+use super::streams::Share;
 use crate::identity::bearer;
 use crate::identity::cache::{TokenDigest, VerifiedCache};
 use crate::identity::token::{self, TokenError, Verified};
@@ -29,6 +30,10 @@ pub struct Caller {
     pub verified: Verified,
     /// The keys under which policies may know its principal.
     pub keys: PrincipalKeys,
+    /// How many calls its principal may have under way.
+    pub calls: Arc<Share>,
+    /// How many streams its principal may listen on.
+    pub listeners: Arc<Share>,
 }
 
 impl AsRef<Verified> for Caller {
@@ -94,7 +99,8 @@ async fn identify(
     };
     let verified = verified.map_err(|error| refused(site, &error))?;
     let keys = PrincipalKeys::of(verified.principal());
-    let caller = Arc::new(Caller { verified, keys });
+    let (calls, listeners) = (gateway.calls.of(verified.binding()), gateway.listeners.of(verified.binding()));
+    let caller = Arc::new(Caller { verified, keys, calls, listeners });
     gateway.callers.insert(digest, caller.clone());
     // What a refresh brought is in a newer snapshot than `site`.
     let snapshot = gateway.snapshot();

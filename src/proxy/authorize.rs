@@ -7,10 +7,14 @@ use http::Response;
 
 use super::body::{Body, Completion};
 use super::call::{Call, Ruling, verdict};
+use super::catalogue::Tool;
 use super::{gateway, respond};
 use crate::audit::{AuditError, Delivery, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::answer::{self, Own};
+use crate::mcp::mirror::Mismatch;
+use crate::mcp::param_header::check_params;
+use crate::mcp::revision::Era;
 use crate::policy::decision::Decision;
 use crate::policy::evaluate::evaluate;
 use crate::policy::request::{Facts, Request, Target};
@@ -46,6 +50,11 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
     let metrics = call.gateway.metrics();
     if decision.effect == Effect::Allow {
         let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
+            if let Err(mismatch) = mirrors(call, tool.as_ref()) {
+                metrics.malformed.inc();
+                (ruling.verdict, ruling.reason) = (Verdict::Deny, mismatch.reason());
+                return Err(refuse(call, &ruling, delivery, respond::answer(mismatch.answer(call.id()))).await);
+            }
             metrics.allowed.inc();
             return allow(call, &ruling, delivery).await;
         };
@@ -62,6 +71,17 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
         _ => metrics.denied.inc(),
     };
     Err(refuse(call, &ruling, delivery, denial(call, name, &decision)).await)
+}
+
+/// Whether the headers that mirror arguments say what the arguments say, as far as the tool's schema is known
+/// (mcp-obligations 36). In the old era they are not forwarded.
+fn mirrors(call: &Call, tool: Option<&Tool>) -> Result<(), Mismatch> {
+    match tool {
+        Some(tool) if call.revision.era() == Era::New => {
+            check_params(&call.headers, call.envelope.arguments_raw(), &tool.mirrored)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Asks policy about a tool call.

@@ -1,7 +1,8 @@
 //! Response bodies: what the gateway sends to a caller.
 //!
 //! Invariant: every body that answers a recorded call carries that call's [`Completion`], so the second record is
-//! written exactly once, however the answer ends.
+//! written exactly once, however the answer ends. A body lasts until its end is about to be sent: what waits for a caller
+//! who does not read is still under way.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,13 +12,18 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::events::EventStream;
+use super::streams::Slot;
 use crate::audit::{AuditId, CompletionEvent, Delivery, Outcome, Recorder};
 
 /// A response body.
 pub struct Body {
     inner: Inner,
     completion: Option<Completion>,
+    _slot: Option<Slot>,
 }
+
+/// The most that is handed over at once: what was handed over is not known to be sent.
+const PIECE: usize = 64 * 1024;
 
 enum Inner {
     Empty,
@@ -28,21 +34,29 @@ enum Inner {
 impl Body {
     /// No content.
     pub fn empty() -> Self {
-        Self { inner: Inner::Empty, completion: None }
+        Self { inner: Inner::Empty, completion: None, _slot: None }
     }
 
     /// All of the content.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { inner: Inner::Full(bytes.into()), completion: None }
+        Self { inner: Inner::Full(bytes.into()), completion: None, _slot: None }
     }
 
     /// A judged event stream; it says itself how the call ended.
     pub fn events(stream: EventStream, completion: Option<Completion>) -> Self {
-        Self { inner: Inner::Events(Box::new(stream)), completion }
+        Self { inner: Inner::Events(Box::new(stream)), completion, _slot: None }
+    }
+
+    /// Holds a place until the body ends.
+    pub fn holding(mut self, slot: Slot) -> Self {
+        self._slot = Some(slot);
+        self
     }
 
     /// Ties the call's second record to this body.
-    pub fn with_completion(mut self, completion: Completion) -> Self {
+    pub fn with_completion(mut self, mut completion: Completion) -> Self {
+        // Of an empty body nothing is left to be taken, so nobody asks for it.
+        completion.delivered |= matches!(self.inner, Inner::Empty);
         self.completion = Some(completion);
         self
     }
@@ -58,18 +72,17 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         let this = &mut *self;
         match std::mem::replace(&mut this.inner, Inner::Empty) {
-            Inner::Empty => {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Full(mut bytes) => {
+                let piece = bytes.split_to(bytes.len().min(PIECE));
                 if let Some(completion) = &mut this.completion {
-                    completion.delivered = true;
+                    completion.bytes += piece.len() as u64;
+                    completion.delivered = bytes.is_empty();
                 }
-                Poll::Ready(None)
-            }
-            Inner::Full(bytes) => {
-                if let Some(completion) = &mut this.completion {
-                    completion.bytes += bytes.len() as u64;
-                    completion.delivered = true;
+                if !bytes.is_empty() {
+                    this.inner = Inner::Full(bytes);
                 }
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Inner::Events(mut stream) => {
                 let polled = stream.poll_next(cx);
@@ -105,7 +118,6 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        // A pending completion wants the last poll, so that "delivered" is known.
         matches!(self.inner, Inner::Empty)
     }
 

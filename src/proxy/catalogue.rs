@@ -11,7 +11,8 @@ use arc_swap::ArcSwap;
 use crate::generated::Risk;
 use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
-use crate::mcp::list::ToolView;
+use crate::mcp::list::{ToolView, look_alikes};
+use crate::mcp::param_header::{ParamHeader, param_headers};
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
 use crate::tools::digest::tool_digest;
@@ -40,6 +41,8 @@ pub struct Tool {
     pub digest: Arc<str>,
     /// Its risk.
     pub risk: KnownRisk,
+    /// The arguments that a call mirrors into headers.
+    pub mirrored: Arc<[ParamHeader]>,
 }
 
 impl Catalogue {
@@ -74,16 +77,18 @@ impl Catalogue {
             self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
         let assessment = risk::assess(tool, None, asserted.map(|rule| (rule.name.as_str(), rule.class)));
         // A definition that has no digest cannot be pinned, so nothing is known about it.
-        let Some(digest) = tool_digest(tool) else { return Tool { digest: "".into(), risk: KnownRisk::default() } };
+        let Some(digest) = tool_digest(tool) else {
+            return Tool { digest: "".into(), risk: KnownRisk::default(), mirrored: Arc::default() };
+        };
         let risk = KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails };
-        Tool { digest: digest.into(), risk }
+        Tool { digest: digest.into(), risk, mirrored: mirrored(tool.input_schema) }
     }
 
-    /// Remembers definitions; the newest one of a name counts. Writes only if something changed.
-    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
+    /// Remembers definitions; the newest one of a name counts. Writes only if something changed, and says whether.
+    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) -> bool {
         let known = self.tools.load();
         if seen.iter().all(|(name, tool)| known.get(name) == Some(tool)) {
-            return;
+            return false;
         }
         self.tools.rcu(|known| {
             let mut tools = HashMap::clone(known);
@@ -94,5 +99,20 @@ impl Catalogue {
             }
             tools
         });
+        true
     }
+
+    /// Groups of names that a reader could take for one another.
+    pub fn look_alikes(&self) -> Vec<Vec<String>> {
+        let tools = self.tools.load();
+        let groups = look_alikes(tools.keys().map(|name| &**name));
+        groups.into_iter().map(|names| names.into_iter().map(str::to_owned).collect()).collect()
+    }
+}
+
+/// What a schema mirrors into headers: nothing, where clients must drop the tool for what it asks (mcp-obligations 37).
+fn mirrored(schema: Option<&str>) -> Arc<[ParamHeader]> {
+    // Few schemas mirror anything; one that does names it in clear, or with an escape.
+    let schema = schema.filter(|schema| schema.contains("x-mcp-header") || schema.contains("\\u"));
+    schema.and_then(|schema| param_headers(schema).ok()).unwrap_or_default().into()
 }

@@ -38,8 +38,10 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// How long an upstream may take to answer, and a stream that carries an answer to go on after its last event.
     pub answer_timeout: Duration,
-    /// Streams that answer calls, and besides streams that only listen, that one identity may have open at once.
-    pub open_per_identity: u32,
+    /// Calls, answered by a stream or not, that one identity may have under way at once.
+    pub calls_per_identity: u32,
+    /// Streams that only listen that one identity may have open at once.
+    pub listeners_per_identity: u32,
     /// How long a session id is honoured after it was made.
     pub session_lifetime: Duration,
 }
@@ -55,7 +57,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             answer_bytes: 16 * 1024 * 1024,
             answer_timeout: Duration::from_secs(300),
-            open_per_identity: 64,
+            calls_per_identity: 256,
+            listeners_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),
         }
     }

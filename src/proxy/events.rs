@@ -25,7 +25,6 @@ use super::filter::Filter;
 use super::gateway::{self, Gateway};
 use super::session::Session;
 use super::snapshot::Site;
-use super::streams::Slot;
 use super::watch::Watched;
 use crate::audit::Outcome;
 use crate::mcp::answer::{self, Own};
@@ -37,6 +36,9 @@ use crate::mcp::sse::{Event, Item, Parser};
 
 /// `text/event-stream`.
 pub const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// What a listening client is told when its grants may have changed (mcp-obligations 58).
+const LIST_CHANGED: &[u8] = b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 
 /// How long the end of a stream is awaited after its answer has passed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -81,6 +83,8 @@ struct Carries {
     origin: Origin,
     /// An event id was given out: the client can ask for the rest (old era).
     resumable: bool,
+    /// The client was promised to be told of changes.
+    tells_changes: bool,
 }
 
 /// A judged event stream.
@@ -97,21 +101,21 @@ pub struct EventStream {
     answered: Option<Ended>,
     broken: Option<&'static str>,
     finished: bool,
-    _slot: Slot,
 }
 
 impl EventStream {
     /// The answer to a call.
-    pub fn answering(call: Box<Call>, filter: Filter, incoming: Incoming, slot: Slot) -> Self {
+    pub fn answering(call: Box<Call>, filter: Filter, incoming: Incoming) -> Self {
         let watched = Watched::new(&call.gateway, &call.site, &call.caller);
         let (gateway, timeout) = (call.gateway.clone(), call.gateway.config().limits.answer_timeout);
         let carries = Carries {
             revision: call.revision,
             origin: Origin::of(call.session.as_ref(), Some(&call.envelope)),
             resumable: false,
+            tells_changes: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
-        Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
+        Self::new(gateway, incoming, carries, watched, Some(timeout))
     }
 
     /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.
@@ -123,13 +127,13 @@ impl EventStream {
         session: &Session,
         asked: Option<Asked>,
         incoming: Incoming,
-        slot: Slot,
     ) -> Self {
         let watched = Watched::new(&gateway, site, caller);
         let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
         let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
-        let carries = Carries { asked, revision: session.revision, origin, resumable: true };
-        Self::new(gateway, incoming, carries, watched, timeout, slot)
+        let tells_changes = asked.is_none() && session.tells_changes;
+        let carries = Carries { asked, revision: session.revision, origin, resumable: true, tells_changes };
+        Self::new(gateway, incoming, carries, watched, timeout)
     }
 
     fn new(
@@ -138,7 +142,6 @@ impl EventStream {
         carries: Carries,
         watched: Watched,
         idle: Option<Duration>,
-        slot: Slot,
     ) -> Self {
         gateway.metrics().open_streams.inc();
         Self {
@@ -153,7 +156,6 @@ impl EventStream {
             broken: None,
             finished: false,
             gateway,
-            _slot: slot,
         }
     }
 
@@ -175,7 +177,10 @@ impl EventStream {
             }
             if let Poll::Ready(changed) = self.watched.poll(cx) {
                 match changed {
-                    Ok(()) => return Poll::Ready(Some(Ok(self.list_changed()))),
+                    Ok(()) if self.carries.tells_changes => {
+                        return Poll::Ready(Some(Ok(Bytes::from_static(LIST_CHANGED))));
+                    }
+                    Ok(()) => {}
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }
@@ -316,16 +321,6 @@ impl EventStream {
         let sealed = self.carries.origin.seal(&self.gateway, self.watched.site(), self.watched.caller(), id);
         self.carries.resumable |= sealed.is_some();
         sealed
-    }
-
-    /// What a listening client is told when its grants may have changed (mcp-obligations 58).
-    fn list_changed(&self) -> Bytes {
-        match self.carries.asked {
-            None => {
-                Bytes::from_static(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n")
-            }
-            Some(_) => Bytes::from_static(b":\n\n"),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::snapshot::{Site, Snapshot};
 use crate::mcp::envelope::Envelope;
 use crate::mcp::list::{ToolView, filter_tools};
 use crate::mcp::revision::Revision;
-use crate::mcp::rewrite::{self, Hostile, ResultRules};
+use crate::mcp::rewrite::{self, Hostile, Negotiated, ResultRules};
 use crate::policy::list::{Visibility, list};
 use crate::policy::request::{Facts, Target};
 use crate::seal::Purpose;
@@ -46,23 +46,26 @@ pub struct Passed {
     /// The message.
     pub body: Bytes,
     /// What `initialize` negotiated.
-    pub negotiated: Option<Revision>,
+    pub negotiated: Option<Negotiated>,
 }
 
 impl Filter {
-    /// Filters a response; one without a result (an error) passes as it came.
+    /// Filters a response; an error passes as it came, but for versions that cannot be policed.
     pub fn apply(&self, response: &Envelope) -> Result<Passed, Hostile> {
         let written = match self {
             Filter::Pass => Err(Hostile::NoResult),
             Filter::Tools(filter) => filter.apply(response).map(|body| (body, None)),
             Filter::Initialize => {
-                rewrite::initialize_result(response, RULES).map(|(body, revision)| (body, Some(revision)))
+                rewrite::initialize_result(response, RULES).map(|(body, negotiated)| (body, Some(negotiated)))
             }
             Filter::Discover => rewrite::discover_result(response, RULES).map(|body| (body, None)),
         };
         match written {
             Ok((body, negotiated)) => Ok(Passed { body, negotiated }),
-            Err(Hostile::NoResult) => Ok(Passed { body: response.body().clone(), negotiated: None }),
+            Err(Hostile::NoResult) => {
+                let body = rewrite::error(response)?.unwrap_or_else(|| response.body().clone());
+                Ok(Passed { body, negotiated: None })
+            }
             Err(hostile) => Err(hostile),
         }
     }
@@ -104,7 +107,7 @@ impl ListFilter {
             visible
         };
         let filtered = filter_tools(response, self.revision, MAX_TTL_MS, keep, |cursor| self.seal_cursor(cursor))?;
-        self.site.catalogue.learn(seen);
+        self.site.learn(seen);
         if !filtered.duplicates.is_empty() || filtered.unreadable > 0 {
             let (duplicates, unreadable) = (filtered.duplicates.len(), filtered.unreadable);
             let server = self.site.server.id.display_name();

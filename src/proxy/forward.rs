@@ -62,7 +62,8 @@ async fn answer(
     response: Response<Incoming>,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
-    if call.session.is_some() && head.status == StatusCode::NOT_FOUND {
+    let in_session = call.session.as_ref().is_some_and(|session| session.upstream.is_some());
+    if in_session && head.status == StatusCode::NOT_FOUND {
         // The upstream ended the session (Streamable HTTP, "Session Management").
         completion.ended(Outcome::Error, Some("UpstreamSessionEnded"), None);
         let answer = Own::UnknownSession.answer(call.id(), "the session is over: send initialize again");
@@ -70,8 +71,10 @@ async fn answer(
     }
     match Answer::judge(head.status, &head.headers) {
         Err(error) => failed(&call, completion, &error),
-        Ok(Answer::Bare) => bare(&call, completion, head.status),
-        Ok(Answer::Json) if call.envelope.kind() == Kind::Notification => bare(&call, completion, head.status),
+        Ok(Answer::Bare) => bare(&call, completion, head.status, &head.headers),
+        Ok(Answer::Json) if call.envelope.kind() == Kind::Notification => {
+            bare(&call, completion, head.status, &head.headers)
+        }
         Ok(Answer::Json) => json(&call, completion, &filter, head.status, &head.headers, body).await,
         Ok(Answer::Events) if matches!(filter, Filter::Initialize) => {
             // Its answer decides the session, whose id is a header: so the head waits for it.
@@ -87,20 +90,38 @@ async fn answer(
 }
 
 /// A status without a body that means anything: what an accepted notification gets, or a refusal in no known form.
-fn bare(call: &Call, mut completion: Completion, status: StatusCode) -> Response<Body> {
+fn bare(call: &Call, mut completion: Completion, status: StatusCode, headers: &HeaderMap) -> Response<Body> {
     let notification = call.envelope.kind() == Kind::Notification;
     if notification && status.is_success() {
         completion.ended(Outcome::Result, None, None);
         return respond::status(StatusCode::ACCEPTED).map(|body| body.with_completion(completion));
     }
-    if status.is_success() {
-        return invalid(call, completion, "NoAnswer");
-    }
-    // A 4xx in no known form keeps its status, with a body that triggers no fallback (mcp-obligations 43, 44).
+    if status.is_success() { invalid(call, completion, "NoAnswer") } else { refused(call, completion, status, headers) }
+}
+
+/// A 4xx in no known form keeps its status, with a body that triggers no fallback (mcp-obligations 43, 44).
+fn refused(call: &Call, mut completion: Completion, status: StatusCode, headers: &HeaderMap) -> Response<Body> {
     completion.ended(Outcome::Error, Some("UpstreamRefusedRequest"), Some(i64::from(Own::UpstreamInvalid.code())));
     let mut answer = Own::UpstreamInvalid.answer(call.id(), "the upstream refused the request without saying why");
     answer.status = status;
-    respond::answer(answer).map(|body| body.with_completion(completion))
+    let mut response = respond::answer(answer).map(|body| body.with_completion(completion));
+    pass_headers(headers, &mut response);
+    response
+}
+
+/// A JSON body that is no answer to the call.
+fn no_answer(
+    call: &Call,
+    completion: Completion,
+    status: StatusCode,
+    headers: &HeaderMap,
+    reason: &'static str,
+) -> Response<Body> {
+    if status.is_client_error() {
+        refused(call, completion, status, headers)
+    } else {
+        invalid(call, completion, reason)
+    }
 }
 
 async fn json(
@@ -121,7 +142,7 @@ async fn json(
     let scan = scan::Limits { body: limits.answer_bytes, ..scan::Limits::SERVER };
     match Envelope::parse_server(bytes, &scan) {
         Ok(message) => judged(call, completion, filter, status, headers, message),
-        Err(malformed) => invalid(call, completion, malformed.reason()),
+        Err(malformed) => no_answer(call, completion, status, headers, malformed.reason()),
     }
 }
 
@@ -137,13 +158,13 @@ fn judged(
     match server::classify(&message, Stream::Request(&call.envelope), call.revision) {
         Verdict::Answer => {}
         Verdict::Refuse(hostile) => return invalid(call, completion, hostile.reason()),
-        Verdict::Forward | Verdict::Drop(_) => return invalid(call, completion, "NotTheAnswer"),
+        Verdict::Forward | Verdict::Drop(_) => return no_answer(call, completion, status, headers, "NotTheAnswer"),
     }
     let passed = match filter.apply(&message) {
         Ok(passed) => passed,
         Err(hostile) => return invalid(call, completion, hostile.reason()),
     };
-    let session = match passed.negotiated.map(|revision| open_session(call, revision, headers)).transpose() {
+    let session = match passed.negotiated.map(|negotiated| open_session(call, negotiated, headers)).transpose() {
         Ok(session) => session,
         Err(reason) => return invalid(call, completion, reason),
     };
@@ -159,10 +180,10 @@ fn judged(
 
 fn open_session(
     call: &Call,
-    revision: crate::mcp::revision::Revision,
+    negotiated: crate::mcp::rewrite::Negotiated,
     headers: &HeaderMap,
 ) -> Result<HeaderValue, &'static str> {
-    let session = Session::opened(revision, headers).map_err(|_| "UpstreamSessionId")?;
+    let session = Session::opened(negotiated, headers).map_err(|_| "UpstreamSessionId")?;
     session.seal(&call.gateway, &call.site, &call.caller).ok_or("UpstreamSessionId")
 }
 
@@ -174,11 +195,10 @@ fn stream(
     upstream_headers: &HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    let slot = call.gateway.answers.answer(call.caller.verified.binding());
     let mut response = Response::new(Body::empty());
     pass_headers(upstream_headers, &mut response);
     response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
-    let stream = EventStream::answering(call, filter, body, slot);
+    let stream = EventStream::answering(call, filter, body);
     response.map(|_| Body::events(stream, Some(completion)))
 }
 
@@ -205,12 +225,17 @@ fn failed(call: &Call, mut completion: Completion, error: &UpstreamError) -> Res
     call.gateway.metrics().upstream_failed.inc();
     let server = call.site.server.id.display_name();
     tracing::warn!(server, reason = error.reason(), %error, "the upstream failed");
-    let own = match error {
-        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
-        UpstreamError::ContentType => Own::UpstreamInvalid,
-        _ => Own::UpstreamUnavailable,
-    };
+    let own = own(error);
     completion.ended(Outcome::Error, Some(error.reason()), Some(i64::from(own.code())));
     let message = format!("the upstream gave no usable answer ({})", error.reason());
     respond::answer(own.answer(call.id(), &message)).map(|body| body.with_completion(completion))
+}
+
+/// How a caller is told of it.
+pub(super) fn own(error: &UpstreamError) -> Own {
+    match error {
+        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
+        UpstreamError::ContentType => Own::UpstreamInvalid,
+        _ => Own::UpstreamUnavailable,
+    }
 }

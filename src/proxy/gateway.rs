@@ -18,7 +18,7 @@ use super::config::Config;
 use super::failures::Failures;
 use super::metrics::Metrics;
 use super::snapshot::Snapshot;
-use super::streams::Streams;
+use super::streams::Shares;
 use crate::audit::{ConfigChangeEvent, Recorder};
 use crate::egress::Egress;
 use crate::generated::ObjectId;
@@ -59,9 +59,9 @@ pub struct Gateway {
     /// Tokens that were verified.
     pub callers: Callers,
     /// Streams that only listen, by identity.
-    pub listeners: Arc<Streams>,
-    /// Streams that answer calls, by identity.
-    pub answers: Arc<Streams>,
+    pub listeners: Shares,
+    /// Calls under way, by identity.
+    pub calls: Shares,
     /// Refused authentications, summed.
     pub failures: Failures,
 }
@@ -115,7 +115,8 @@ pub enum Change {
 impl Gateway {
     /// A gateway that serves nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let most = parts.config.limits.open_per_identity;
+        let limits = &parts.config.limits;
+        let (calls, listeners) = (limits.calls_per_identity, limits.listeners_per_identity);
         Arc::new(Self {
             parts,
             snapshot: ArcSwap::default(),
@@ -123,8 +124,8 @@ impl Gateway {
             changes: watch::Sender::new(0),
             listening: CancellationToken::new(),
             callers: Callers::new(TOKENS),
-            listeners: Streams::new(most),
-            answers: Streams::new(most),
+            listeners: Shares::new(listeners),
+            calls: Shares::new(calls),
             failures: Failures::default(),
         })
     }

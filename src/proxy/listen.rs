@@ -15,7 +15,7 @@ use super::gateway::Gateway;
 use super::session::{SESSION_ID, Session};
 use super::snapshot::Site;
 use super::stack::unknown_session;
-use super::{event_id, respond};
+use super::{event_id, forward, respond};
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::Envelope;
 use crate::mcp::mirror;
@@ -36,9 +36,7 @@ pub(super) async fn open(
     let Ok(behind) = event_id::open(headers, gateway, site, &caller, &session) else {
         return respond::answer(Own::BadRequest.answer(None, "unknown Last-Event-ID: open the stream without it"));
     };
-    let Some(slot) = gateway.listeners.open(caller.verified.binding()) else {
-        return respond::too_many(None);
-    };
+    let Some(slot) = caller.listeners.take() else { return respond::too_many("open streams") };
     let mut extra = HeaderMap::new();
     let asked = behind.and_then(|behind| {
         extra.insert(event_id::LAST_EVENT_ID, behind.id);
@@ -47,13 +45,17 @@ pub(super) async fn open(
     });
     match send(site, Method::GET, headers, &session, extra).await {
         Ok((Answer::Events, response)) => {
-            let stream =
-                EventStream::listening(gateway.clone(), site, &caller, &session, asked, response.into_body(), slot);
-            let mut response = Response::new(Body::events(stream, None));
+            let stream = EventStream::listening(gateway.clone(), site, &caller, &session, asked, response.into_body());
+            let mut response = Response::new(Body::events(stream, None).holding(slot));
             response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
             response.headers_mut().insert(http::header::CACHE_CONTROL, respond::NO_STORE);
             response.headers_mut().insert("x-accel-buffering", http::HeaderValue::from_static("no"));
             response
+        }
+        // No stream at all: a 2xx, or a server without sessions that does not know the method.
+        Ok((_, response)) if response.status().is_success() => failed(gateway, site, &UpstreamError::ContentType),
+        Ok((_, response)) if response.status() == StatusCode::NOT_FOUND && session.upstream.is_none() => {
+            respond::method_not_allowed("POST")
         }
         Ok((_, response)) => passed_on(response.status()),
         Err(error) => failed(gateway, site, &error),
@@ -161,5 +163,5 @@ fn failed(gateway: &Gateway, site: &Site, error: &UpstreamError) -> Response<Bod
     gateway.metrics().upstream_failed.inc();
     tracing::warn!(server = site.server.id.display_name(), reason = error.reason(), %error, "the upstream failed");
     let message = format!("the upstream gave no usable answer ({})", error.reason());
-    respond::answer(Own::UpstreamUnavailable.answer(None, &message))
+    respond::answer(forward::own(error).answer(None, &message))
 }

@@ -63,9 +63,10 @@ pub(super) fn retry(mut response: Response<Body>, seconds: u32) -> Response<Body
     response
 }
 
-/// The caller has as many open streams as it may.
-pub(super) fn too_many(id: Option<&[u8]>) -> Response<Body> {
-    retry(answer(Own::TooMany.answer(id, "too many open streams: end some, or try again when one has ended")), 1)
+/// The caller has as many of these as it may.
+pub(super) fn too_many(what: &str) -> Response<Body> {
+    let message = format!("you have too many {what}: end some, or try again when one has ended");
+    retry(answer(Own::TooMany.answer(None, &message)), 1)
 }
 
 /// A public document: readable by every page (mcp-obligations 10), and cached shortly.

@@ -9,6 +9,7 @@ use super::authenticate::{Caller, owner};
 use super::gateway::{self, Gateway};
 use super::snapshot::Site;
 use crate::mcp::revision::{Revision, SUPPORTED};
+use crate::mcp::rewrite::Negotiated;
 use crate::seal::Purpose;
 
 /// `Mcp-Session-Id`.
@@ -22,6 +23,8 @@ const LONGEST: usize = 1024;
 pub struct Session {
     /// What `initialize` negotiated.
     pub revision: Revision,
+    /// The client was promised to be told when the list of tools changes.
+    pub tells_changes: bool,
     /// The upstream's own session id, if it has sessions.
     pub upstream: Option<HeaderValue>,
 }
@@ -37,7 +40,7 @@ pub enum SessionError {
 
 impl Session {
     /// A session that the upstream opened with these response headers.
-    pub fn opened(revision: Revision, upstream: &HeaderMap) -> Result<Session, SessionError> {
+    pub fn opened(negotiated: Negotiated, upstream: &HeaderMap) -> Result<Session, SessionError> {
         let mut ids = upstream.get_all(SESSION_ID).iter();
         let id = ids.next().cloned();
         // Ids are visible ASCII (Streamable HTTP, "Session Management").
@@ -45,7 +48,8 @@ impl Session {
         if ids.next().is_some() || id.as_ref().is_some_and(|id| !proper(id)) {
             return Err(SessionError::Ambiguous);
         }
-        Ok(Session { revision, upstream: id })
+        let Negotiated { revision, tells_changes } = negotiated;
+        Ok(Session { revision, tells_changes, upstream: id })
     }
 
     /// The id that the client gets.
@@ -80,19 +84,19 @@ impl Session {
         let upstream = self.upstream.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
         let mut bytes = Vec::with_capacity(11 + upstream.len());
         bytes.extend_from_slice(self.revision.as_str().as_bytes());
-        bytes.push(u8::from(self.upstream.is_some()));
+        bytes.push(u8::from(self.upstream.is_some()) | u8::from(self.tells_changes) << 1);
         bytes.extend_from_slice(upstream);
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Session> {
         let revision = SUPPORTED.into_iter().find(|revision| bytes.starts_with(revision.as_str().as_bytes()))?;
-        let (has_upstream, upstream) = bytes.get(revision.as_str().len()..)?.split_first()?;
-        let upstream = match has_upstream {
+        let (flags, upstream) = bytes.get(revision.as_str().len()..)?.split_first()?;
+        let upstream = match flags & 1 {
             0 => None,
             _ => Some(HeaderValue::from_bytes(upstream).ok()?),
         };
-        Some(Session { revision, upstream })
+        Some(Session { revision, tells_changes: flags & 2 != 0, upstream })
     }
 }
 
@@ -103,8 +107,8 @@ mod tests {
     #[test]
     fn what_is_sealed_reads_back() {
         for upstream in [None, Some(HeaderValue::from_static("")), Some(HeaderValue::from_static("abc-123"))] {
-            for revision in SUPPORTED {
-                let session = Session { revision, upstream: upstream.clone() };
+            for (revision, tells_changes) in SUPPORTED.into_iter().flat_map(|r| [(r, false), (r, true)]) {
+                let session = Session { revision, tells_changes, upstream: upstream.clone() };
                 assert_eq!(Session::decode(&session.encode()), Some(session));
             }
         }
@@ -115,10 +119,11 @@ mod tests {
     #[test]
     fn an_upstream_with_an_improper_session_id_is_refused() {
         let mut headers = HeaderMap::new();
+        let negotiated = Negotiated { revision: Revision::NEWEST_OLD, tells_changes: false };
         headers.insert(SESSION_ID, HeaderValue::from_static("with space"));
-        assert_eq!(Session::opened(Revision::NEWEST_OLD, &headers), Err(SessionError::Ambiguous));
+        assert_eq!(Session::opened(negotiated, &headers), Err(SessionError::Ambiguous));
         headers.insert(SESSION_ID, HeaderValue::from_static("a"));
         headers.append(SESSION_ID, HeaderValue::from_static("b"));
-        assert_eq!(Session::opened(Revision::NEWEST_OLD, &headers), Err(SessionError::Ambiguous));
+        assert_eq!(Session::opened(negotiated, &headers), Err(SessionError::Ambiguous));
     }
 }

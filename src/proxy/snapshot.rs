@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Tool};
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
 use crate::fleet::Fleet;
@@ -123,6 +123,16 @@ impl Site {
         match self.server.upstream.credentials {
             Credentials::None => "none",
             Credentials::Headers(_) => "headers",
+        }
+    }
+
+    /// Remembers definitions of its tools, and warns of names that could be taken for one another (mcp-obligations 30).
+    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
+        if self.catalogue.learn(seen) {
+            for names in self.catalogue.look_alikes() {
+                let server = self.server.id.display_name();
+                tracing::warn!(server, ?names, "tools whose names look alike: grant them by exact name only");
+            }
         }
     }
 

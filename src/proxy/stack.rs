@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::receive::{self, Unreceived};
 use super::session::{Session, SessionError};
 use super::snapshot::{Site, Snapshot};
+use super::streams::Slot;
 use super::{listen, method, place, respond};
 use crate::mcp::answer::{Answer, Own};
 use crate::mcp::envelope::Envelope;
@@ -104,15 +105,19 @@ impl Exchange {
             let message = format!("this server is not served now ({reason}); its owner finds the remedy in its status");
             return respond::answer(Own::NotServed.answer(None, &message));
         }
+        if head.method == Method::GET {
+            return listen::open(&self.gateway, &self.site, caller, &head.headers).await;
+        }
+        // Before the body is read: what waits for one, or for an upstream, is under way.
+        let Some(slot) = caller.calls.take() else { return respond::too_many("calls under way") };
         match head.method {
-            Method::POST => self.post(head, body, caller).await,
-            Method::GET => listen::open(&self.gateway, &self.site, caller, &head.headers).await,
+            Method::POST => self.post(head, body, caller, slot).await,
             Method::DELETE => listen::end_session(&self.gateway, &self.site, &caller, &head.headers).await,
             _ => respond::method_not_allowed(METHODS),
         }
     }
 
-    async fn post(self, head: Parts, body: Incoming, caller: Arc<Caller>) -> Response<Body> {
+    async fn post(self, head: Parts, body: Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
         let envelope = match receive::message(&head.headers, body, &self.gateway.config().limits).await {
@@ -126,7 +131,7 @@ impl Exchange {
             Ok(call) => {
                 let response = method::dispatch(call).await;
                 drop(in_flight);
-                response
+                response.map(|body| body.holding(slot))
             }
             Err(answer) => malformed(&gateway, answer),
         }

@@ -1,7 +1,7 @@
 //! Asks again, for as long as a stream is open, whether its caller may stay.
 //!
 //! Invariant: a revoked or expired token, a removed server or a narrowed trust ends the stream at the change, not at
-//! the next request (identity-audit 7, row 24).
+//! the next request (identity-audit 7, row 24). What changed elsewhere is nobody's news.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use super::authenticate::Caller;
 use super::events::may_stay;
 use super::gateway::{self, Gateway};
 use super::snapshot::Site;
+use crate::fleet::Basis;
 
 /// Longest time between two looks: a stepped clock is noticed at the latest then.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -24,6 +25,7 @@ pub(super) struct Watched {
     gateway: Arc<Gateway>,
     site: Arc<Site>,
     caller: Arc<Caller>,
+    basis: Option<Basis>,
     changed: Pin<Box<dyn Future<Output = bool> + Send + Sync>>,
     expiry: Pin<Box<Sleep>>,
 }
@@ -35,7 +37,9 @@ impl Watched {
             gateway: gateway.clone(),
             site: site.clone(),
             caller: caller.clone(),
+            // Changes are awaited from before this look on.
             changed: next_change(gateway),
+            basis: gateway.snapshot().fleet.basis(&site.server.path),
             // Due at once: what changed since the caller was admitted, while the upstream was asked, is seen now.
             expiry: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
@@ -51,7 +55,7 @@ impl Watched {
         &self.caller
     }
 
-    /// Ready when something changed: `Ok` if the caller may stay, else why not.
+    /// Ready when the caller's grants may have changed: `Ok`; or why it may not stay.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
         if self.expiry.as_mut().poll(cx).is_ready() {
             if let Err(reason) = may_stay(&self.gateway, &self.site, &self.caller) {
@@ -63,16 +67,20 @@ impl Watched {
                 cx.waker().wake_by_ref();
             }
         }
-        match self.changed.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(gone) => {
-                self.changed = next_change(&self.gateway);
-                if gone {
-                    return Poll::Ready(Err("GatewayStopping"));
-                }
-                Poll::Ready(may_stay(&self.gateway, &self.site, &self.caller))
+        while let Poll::Ready(gone) = self.changed.as_mut().poll(cx) {
+            if gone {
+                return Poll::Ready(Err("GatewayStopping"));
+            }
+            self.changed = next_change(&self.gateway);
+            let basis = self.gateway.snapshot().fleet.basis(&self.site.server.path);
+            let same = basis == self.basis;
+            self.basis = basis;
+            match may_stay(&self.gateway, &self.site, &self.caller) {
+                Ok(()) if same => {}
+                outcome => return Poll::Ready(outcome),
             }
         }
+        Poll::Pending
     }
 }
 

@@ -14,27 +14,63 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources(folder: &Path, found: &mut Vec<String>) {
+fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
             sources(&entry, found);
         } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            found.push(fs::read_to_string(entry).unwrap());
+            let text = fs::read_to_string(&entry).unwrap();
+            found.push((entry, text));
         }
+    }
+}
+
+/// Every source file of the crate and of this binary.
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    sources(&root().join("src"), &mut found);
+    sources(&root().join("tests/it"), &mut found);
+    found
+}
+
+/// The names of the functions in a file that are tests.
+fn tests(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_test = false;
+    text.lines().map(str::trim_start).filter_map(move |line| {
+        if line.starts_with("#[") || line.starts_with("//") {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            return None;
+        }
+        let name = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+        name.filter(|_| std::mem::take(&mut is_test))
+    })
+}
+
+/// A file that no module names would hold tests that never run.
+#[test]
+fn every_source_file_is_built() {
+    let files = all_sources();
+    let text = |path: PathBuf| files.iter().find(|(known, _)| *known == path).map_or("", |(_, text)| text.as_str());
+    for (path, _) in &files {
+        let (folder, stem) = (path.parent().unwrap(), path.file_stem().unwrap().to_str().unwrap());
+        let (folder, stem) = match stem {
+            "main" | "lib" => continue,
+            "mod" => (folder.parent().unwrap(), folder.file_name().unwrap().to_str().unwrap()),
+            stem => (folder, stem),
+        };
+        let parents =
+            [folder.join("mod.rs"), folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")];
+        let declared = format!("mod {stem};");
+        let named = parents.into_iter().any(|parent| text(parent).lines().any(|line| line.ends_with(&declared)));
+        assert!(named, "{} is part of nothing", path.display());
     }
 }
 
 #[test]
 fn every_test_that_the_obligations_name_exists() {
     let page = fs::read_to_string(root().join("docs/obligations.md")).unwrap();
-    let mut texts = Vec::new();
-    sources(&root().join("src"), &mut texts);
-    sources(&root().join("tests/it"), &mut texts);
-    let defined: HashSet<&str> = texts
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn ")?.split('(').next())
-        .collect();
+    let files = all_sources();
+    let defined: HashSet<&str> = files.iter().flat_map(|(_, text)| tests(text)).collect();
     let rows: Vec<Vec<&str>> =
         page.lines().filter(|line| line.starts_with("| ")).map(|line| line.split(" | ").collect()).collect();
     let mut numbers = Vec::new();

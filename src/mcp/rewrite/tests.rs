@@ -135,8 +135,8 @@ fn duty_48_unpoliced_server_capabilities_are_removed() {
         "resources":{"subscribe":true},"completions":{},"tasks":{},"experimental":{"x":{}},"extensions":{}},
         "serverInfo":{"name":"s","version":"1"},"instructions":"use it","x":[1, 2]}"#,
     );
-    let (body, revision) = initialize_result(&answer, RULES).unwrap();
-    assert_eq!(revision, Revision::V2025_06_18);
+    let (body, negotiated) = initialize_result(&answer, RULES).unwrap();
+    assert_eq!(negotiated, Negotiated { revision: Revision::V2025_06_18, tells_changes: true });
     assert_eq!(
         text(&body),
         concat!(
@@ -175,13 +175,13 @@ fn duty_47_an_upstream_version_that_cannot_be_policed_is_refused() {
 fn duty_47_51_52_discovery_offers_policed_versions_privately() {
     let answer = response(
         r#"{"resultType":"complete","supportedVersions":["2027-01-01","2026-07-28","2025-11-25"],
-        "capabilities":{"tools":{},"resources":{}},"ttlMs":3600000,"cacheScope":"public","_meta":{"a":1}}"#,
+        "capabilities":{"tools":{"listChanged":true,"x":1},"resources":{}},"ttlMs":3600000,"cacheScope":"public","_meta":{"a":1}}"#,
     );
     let value: Value = serde_json::from_slice(&discover_result(&answer, RULES).unwrap()).unwrap();
     assert_eq!(
         value["result"],
         json!({"resultType": "complete", "supportedVersions": ["2026-07-28", "2025-11-25"],
-            "capabilities": {"tools": {}}, "ttlMs": 5000, "cacheScope": "private", "_meta": {"a": 1}})
+            "capabilities": {"tools": {"x": 1}}, "ttlMs": 5000, "cacheScope": "private", "_meta": {"a": 1}})
     );
     for (result, hostile) in [
         (r#"{"supportedVersions":["2027-01-01"],"capabilities":{}}"#, Hostile::Version),
@@ -203,6 +203,30 @@ fn duty_47_51_52_discovery_offers_policed_versions_privately() {
     ] {
         assert_eq!(discover_result(&response(result), RULES).unwrap_err(), hostile, "{result}");
     }
+}
+
+#[test]
+fn duty_47_errors_offer_policed_versions_only() {
+    let error = |error: &str| {
+        let text = format!(r#"{{"id":1, "error":{error},"jsonrpc":"2.0"}}"#);
+        super::error(&Envelope::parse_server(Bytes::from(text), &Limits::SERVER).unwrap())
+    };
+    let offered = r#"{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2030-01-01","2025-06-18"],"x":1}}"#;
+    assert_eq!(
+        text(&error(offered).unwrap().unwrap()),
+        concat!(
+            r#"{"id":1, "error":{"code":-32022,"message":"no","data":{"requested":"2026-07-28","supported":["2025-06-18"],"x":1}},"#,
+            r#""jsonrpc":"2.0"}"#
+        )
+    );
+    assert!(
+        error(&offered.replace(r#","2025-06-18""#, ""))
+            .unwrap()
+            .is_some_and(|body| text(&body).contains(r#""supported":[]"#))
+    );
+    assert!(error(r#"{"code":-32022,"message":"no"}"#).unwrap().is_some_and(|body| text(&body).contains("-32022")));
+    assert_eq!(error(&offered.replace("-32022", "-32020")).unwrap(), None, "others pass as they came");
+    assert_eq!(error(&offered.replace("[\"2030-01-01\",\"2025-06-18\"]", "1")).unwrap_err(), Hostile::BadResult);
 }
 
 #[test]

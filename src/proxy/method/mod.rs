@@ -16,10 +16,6 @@ use crate::mcp::method::Form;
 
 /// Sends a call to its family. The table has let through only what is policed; a method without a family is denied.
 pub(super) async fn dispatch(call: Box<Call>) -> Response<Body> {
-    // Asked before anything is decided: behind a call that was made, its answer can only be let through.
-    if call.method.form == Form::Request && call.gateway.answers.is_full(call.caller.verified.binding()) {
-        return respond::too_many(call.id());
-    }
     match (call.method.form, call.method.name) {
         (Form::Request, "tools/call") => tools::call(call).await,
         (Form::Request, "tools/list") => tools::list(call).await,

@@ -121,8 +121,7 @@ async fn learn(gateway: &Gateway, site: &Site) {
         match discover(upstream, &Bounds::default()).await {
             Ok(found) => {
                 let views = found.tools.iter().filter_map(|raw| ToolView::read(raw.get()));
-                site.catalogue
-                    .learn(views.map(|tool| (tool.name.as_ref().into(), site.catalogue.assess(&tool))).collect());
+                site.learn(views.map(|tool| (tool.name.as_ref().into(), site.catalogue.assess(&tool))).collect());
                 return;
             }
             Err(error) => {

@@ -185,7 +185,7 @@ fn attack_groups_that_are_not_all_known_grant_nothing() {
 }
 
 #[test]
-fn keys_that_cannot_be_had_are_no_reason_to_believe() {
+fn duty_18_99_keys_that_cannot_be_had_are_no_reason_to_believe() {
     let upstream = Upstream::start(Sdk::Rmcp);
     let elsewhere = Issuer::start();
     let faults = [
@@ -193,6 +193,7 @@ fn keys_that_cannot_be_had_are_no_reason_to_believe() {
         ("moved", Fault::Redirect(format!("{}/jwks", elsewhere.url()))),
         ("slow", Fault::Slow(Duration::from_secs(60))),
         ("huge", Fault::Huge(1 << 20)),
+        ("cut", Fault::Body("{".to_owned())),
     ];
     let issuers: Vec<_> = faults
         .into_iter()
@@ -217,6 +218,7 @@ fn keys_that_cannot_be_had_are_no_reason_to_believe() {
         forge.resource = gateway.url(name);
         let response = call(&forge.resource, &forge.genuine());
         assert_eq!(response.status, 503, "{name}: no keys, no verdict: {response:?}");
+        assert!(response.header("retry-after").is_some() && response.header("www-authenticate").is_none(), "{name}");
     }
     assert_eq!(elsewhere.hits(Document::Jwks), 0, "a redirect was followed");
     assert!(upstream.seen().calls().is_empty());

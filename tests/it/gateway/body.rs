@@ -1,5 +1,7 @@
 //! What is read, and what is refused before it reaches the server.
 
+use portcullis::mcp::method::{Form, Method, Sender};
+use portcullis::mcp::revision::Revision;
 use serde_json::json;
 
 use super::house::{House, house, names};
@@ -86,16 +88,33 @@ fn duty_22_to_29_what_is_ambiguous_never_reaches_the_server() {
 
 #[test]
 fn duty_28_unknown_and_unpoliced_methods_are_denied() {
-    let house = house();
+    let house = House::build();
     let session = house.session(&house.ana);
-    for method in
-        ["resources/list", "prompts/get", "completion/complete", "logging/setLevel", "tasks/list", "x/y", "Tools/call"]
-    {
-        let old = session.request(&house.ana, method, json!({"name": "a", "uri": "b"}));
-        assert_eq!((old.status, old.json()["error"]["code"].as_i64()), (200, Some(-32601)), "{method}");
-        let new = http::post_2026(&house.url(), Some(&house.ana), method, &json!({}));
-        assert_eq!((new.status, new.json()["error"]["code"].as_i64()), (404, Some(-32601)), "{method}");
+    house.upstream.seen().clear();
+    // All of each revision that the table does not police, and what no revision has.
+    let methods = |revision, form: Form| {
+        let rows = Method::all(revision).filter(move |row| row.form == form && !row.is_policed_from(Sender::Client));
+        rows.map(|row| row.name).collect::<Vec<_>>()
+    };
+    let requests = |revision| [methods(revision, Form::Request), vec!["x/y", "Tools/call", "tools/call "]].concat();
+    let (old, new) = (requests(Revision::V2025_11_25), requests(Revision::V2026_07_28));
+    assert!(
+        ["tasks/result", "resources/read", "prompts/get", "completion/complete"].iter().all(|name| old.contains(name))
+    );
+    assert!(["tasks/update", "subscriptions/listen"].iter().all(|name| new.contains(name)));
+    for method in old {
+        let denied = session.request(&house.ana, method, json!({"name": "a", "uri": "b"}));
+        assert_eq!((denied.status, denied.json()["error"]["code"].as_i64()), (200, Some(-32601)), "{method}");
     }
+    for method in new {
+        let denied = http::post_2026(&house.url(), Some(&house.ana), method, &json!({}));
+        assert_eq!((denied.status, denied.json()["error"]["code"].as_i64()), (404, Some(-32601)), "{method}");
+    }
+    for method in [methods(Revision::V2025_11_25, Form::Notification), vec!["notifications/x"]].concat() {
+        let dropped = session.post(&house.ana, &json!({"jsonrpc": "2.0", "method": method, "params": {}}));
+        assert_eq!((dropped.status, dropped.body.len()), (202, 0), "{method}");
+    }
+    assert!(house.upstream.seen().requests().is_empty(), "{:?}", house.upstream.seen().requests());
 }
 
 #[test]

@@ -9,14 +9,31 @@ use crate::support::http::{self, request, send, split};
 const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 #[test]
-fn duty_1_every_request_needs_a_token_whatever_the_session() {
+fn duty_1_20_every_request_needs_a_token_whatever_the_session_and_connection() {
     let house = house();
     let session = house.session(&house.ana);
-    for method in ["POST", "GET", "DELETE"] {
-        let headers = [("Mcp-Session-Id", session.id.as_str()), ("Content-Type", "application/json")];
-        let body: &[u8] = if method == "POST" { PING } else { b"" };
-        let refused = send(split(&house.url()).0, &request(method, &house.url(), &headers, body));
-        assert_eq!(refused.status, 401, "{method}");
+    let mut connection = http::Connection::open(&house.gateway.address().to_string());
+    let within = [("Mcp-Session-Id", session.id.as_str()), ("MCP-Protocol-Version", "2025-11-25")];
+    let json = ("Content-Type", "application/json");
+    let notification = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    let response = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    for (what, method, more, body) in [
+        ("a request", "POST", json, PING),
+        ("a notification", "POST", json, notification),
+        ("a response", "POST", json, response),
+        ("no message", "POST", json, b"{]"),
+        ("another type", "POST", ("Content-Type", "text/plain"), PING),
+        ("the stream", "GET", ("Accept", "text/event-stream"), b""),
+        ("the end", "DELETE", json, b""),
+        ("another method", "PUT", json, PING),
+    ] {
+        // An owner was here a moment ago, on this very connection.
+        connection.write(&http::mcp_request(&house.url(), Some(&house.ana), &within, PING));
+        assert_eq!(connection.read().status, 200, "{what}");
+        connection.write(&request(method, &house.url(), &[&within[..], &[more]].concat(), body));
+        let refused = connection.read();
+        assert_eq!(refused.status, 401, "{what}: {refused:?}");
+        assert!(refused.header("www-authenticate").is_some_and(|challenge| challenge.starts_with("Bearer ")), "{what}");
     }
 }
 

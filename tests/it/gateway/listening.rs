@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::support::by_hand::{ByHand, EVENTS, json_answer, say, say_all};
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http::{self, Connection};
+use crate::support::issuer::Issuer;
+use crate::support::now;
 use crate::support::wait::until;
 
 const RULES: &str = "
@@ -17,21 +19,22 @@ const RULES: &str = "
 const TOOLS: &str =
     r#""result":{"tools":[{"name":"t","inputSchema":{"type":"object"}},{"name":"u","inputSchema":{"type":"object"}}]}"#;
 
-struct Stage {
-    scripted: ByHand,
-    gateway: Gateway,
-    ana: String,
-    ben: String,
+/// A scripted server behind the gate, and two callers of the 2025 line.
+pub(super) struct Stage {
+    pub(super) scripted: ByHand,
+    pub(super) gateway: Gateway,
+    pub(super) ana: String,
+    pub(super) ben: String,
 }
 
 /// A session's id and the token that it belongs to.
-struct Session {
-    id: String,
+pub(super) struct Session {
+    pub(super) id: String,
     token: String,
 }
 
 impl Stage {
-    fn set() -> Self {
+    pub(super) fn set() -> Self {
         let scripted = ByHand::start();
         let gateway = Gateway::start(&[
             ("trust.yaml", TRUST),
@@ -43,13 +46,18 @@ impl Stage {
     }
 
     /// Opens a session with which the server's own id `upstream` goes, if it has sessions.
-    fn session(&self, token: &str, upstream: Option<&str>) -> Session {
+    pub(super) fn session(&self, token: &str, upstream: Option<&str>) -> Session {
+        self.session_with(token, upstream, &json!({"tools": {"listChanged": true}}))
+    }
+
+    /// [`Stage::session`] at a server that declares these capabilities.
+    fn session_with(&self, token: &str, upstream: Option<&str>, capabilities: &Value) -> Session {
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "on-stage", "version": "1"}});
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string();
         let mut caller = self.caller(token, &[], &hello);
         let (server, _) = self.scripted.take("on-stage");
         let header = upstream.map_or_else(String::new, |id| format!("Mcp-Session-Id: {id}\r\n"));
-        let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": true}},
+        let result = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities,
             "serverInfo": {"name": "scripted", "version": "1"}});
         say_all(server, &json_answer(&header, &json!({"jsonrpc": "2.0", "id": 0, "result": result}).to_string()));
         let opened = caller.read();
@@ -57,27 +65,27 @@ impl Stage {
         Session { id, token: token.to_owned() }
     }
 
-    fn caller(&self, token: &str, headers: &[(&str, &str)], body: &str) -> Connection {
+    pub(super) fn caller(&self, token: &str, headers: &[(&str, &str)], body: &str) -> Connection {
         let mut caller = Connection::open(&self.gateway.address().to_string());
         caller.write(&http::mcp_request(&self.gateway.url("s"), Some(token), headers, body.as_bytes()));
         caller
     }
 
     /// Sends a message within a session.
-    fn send(&self, session: &Session, message: &Value) -> Connection {
+    pub(super) fn send(&self, session: &Session, message: &Value) -> Connection {
         let headers = [("Mcp-Session-Id", session.id.as_str()), ("MCP-Protocol-Version", "2025-11-25")];
         self.caller(&session.token, &headers, &message.to_string())
     }
 
     /// Sends a message within a session, and gives the server's end too.
-    fn exchange(&self, session: &Session, message: &Value) -> (Connection, TcpStream, String) {
+    pub(super) fn exchange(&self, session: &Session, message: &Value) -> (Connection, TcpStream, String) {
         let caller = self.send(session, message);
         let (server, request) = self.scripted.take(message["method"].as_str().unwrap());
         (caller, server, request)
     }
 
     /// Asks for the session's stream, behind an event if one is named.
-    fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
+    pub(super) fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
         let bearer = format!("Bearer {}", session.token);
         let mut headers = vec![
             ("Authorization", bearer.as_str()),
@@ -101,7 +109,7 @@ impl Stage {
     }
 
     /// Lists tools over a stream that breaks behind one event without data, and gives that event's id.
-    fn broken_list(&self, session: &Session) -> String {
+    pub(super) fn broken_list(&self, session: &Session) -> String {
         let message = json!({"jsonrpc": "2.0", "id": "five", "method": "tools/list"});
         let (mut caller, server, _) = self.exchange(session, &message);
         say_all(server, &format!("{EVENTS}id: up-1\nretry: 10\ndata:\n\n"));
@@ -160,7 +168,7 @@ fn duty_66_an_event_id_is_good_for_its_own_identity_and_session_only() {
 }
 
 #[test]
-fn duty_29_58_63_68_a_sessions_stream_carries_notifications_only() {
+fn duty_29_63_68_a_sessions_stream_carries_notifications_only() {
     let stage = Stage::set();
     let session = stage.session(&stage.ana, Some("up-session"));
     let (mut caller, mut server) = stage.listen(&session);
@@ -181,12 +189,87 @@ fn duty_29_58_63_68_a_sessions_stream_carries_notifications_only() {
     let event = caller.read_event(&mut buffer).unwrap();
     assert_eq!(event.data, changed);
     assert!(event.id.is_some_and(|id| !id.contains("up-7")));
-    // A grant that changed is told to those who listen.
-    stage.gateway.write("policy.yaml", &policy("p", "s", &RULES.replace("[t, u]", "[u]")));
-    assert_eq!(caller.read_event(&mut buffer).unwrap().data, changed);
     // A server that is gone ends the stream.
     stage.gateway.remove("server.yaml");
     while caller.read_some().is_some() {}
+}
+
+/// Changes what two servers' policy says on a refusal, and waits until the change is enforced at the second one.
+fn change(stage: &Stage, servers: &str, word: &str, other: &str) {
+    let rules = format!(
+        "  - {{name: a, effect: Allow, principals: [{{any: true}}], tools: [{{names: [x]}}]}}\n  \
+           - {{name: d, effect: Deny, principals: [{{any: true}}], tools: [{{names: [x]}}], message: {word}}}\n"
+    );
+    stage.gateway.write("change.yaml", &policy("change", servers, &rules));
+    until("the change", || {
+        let params = json!({"name": "x", "arguments": {}});
+        let told = http::post_2026(&stage.gateway.url("other"), Some(other), "tools/call", &params).json();
+        (told["result"]["content"][0]["text"] == word).then_some(())
+    });
+}
+
+/// The data of what reaches the caller next, if the server primes the stream now: nothing if that is all.
+fn next_behind(caller: &mut Connection, server: &mut TcpStream) -> String {
+    say(server, "id: mark\ndata:\n\n");
+    caller.read_event(&mut String::new()).unwrap().data
+}
+
+#[test]
+fn duty_58_listeners_are_told_when_their_servers_grants_change() {
+    let stage = Stage::set();
+    stage.gateway.write("other.yaml", &server("other", stage.scripted.url()));
+    let other = until("the other server", || {
+        let url = stage.gateway.url("other");
+        (http::post(&url, None, &[], b"{}").status == 401).then(|| stage.gateway.token("ana", "other"))
+    });
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    let promised = stage.session(&stage.ana, Some("up-session"));
+    let silent = stage.session_with(&stage.ben, Some("up-silent"), &json!({"tools": {}}));
+    let (mut told, mut server) = stage.listen(&promised);
+    let (mut untold, mut silent_server) = stage.listen(&silent);
+    // Another server's policy, twice: the second change is enforced after the first one has been made known.
+    change(&stage, "other", "one", &other);
+    change(&stage, "other", "two", &other);
+    assert_eq!(next_behind(&mut told, &mut server), "");
+    // A token that ends is the news of nobody else.
+    let (_, id) = stage.gateway.issue("ana", "s", &[]);
+    stage.gateway.revoke(&id);
+    change(&stage, "other", "three", &other);
+    assert_eq!(next_behind(&mut told, &mut server), "");
+    // One that is this server's too.
+    change(&stage, "other, s", "four", &other);
+    change(&stage, "other, s", "five", &other);
+    assert_eq!(next_behind(&mut told, &mut server), changed);
+    // Whose server never promised to tell is not told.
+    assert_eq!(next_behind(&mut untold, &mut silent_server), "");
+}
+
+#[test]
+fn what_is_no_stream_is_told_from_one() {
+    let stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let sessionless = stage.session(&stage.ben, None);
+    let empty = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    for (what, session, answer, status, code) in [
+        ("none offered", &session, empty("405 No"), 405, -31009),
+        ("none offered by a server without sessions", &sessionless, empty("404 No"), 405, -31009),
+        ("the session is over", &session, empty("404 No"), 404, -31007),
+        ("another refusal", &session, empty("400 No"), 400, -31002),
+        ("JSON", &session, json_answer("", "{}"), 502, -31002),
+        ("nothing", &session, empty("200 OK"), 502, -31002),
+        ("html", &session, json_answer("", "<p/>").replace("application/json", "text/html"), 502, -31002),
+        ("compressed", &session, EVENTS.replace("Connection", "Content-Encoding: gzip\r\nConnection"), 502, -31002),
+        ("credentials wanted", &session, empty("401 No"), 502, -31003),
+        ("a redirect", &session, empty("307 Elsewhere"), 502, -31003),
+        ("failed", &session, empty("500 Oops"), 502, -31001),
+        ("no HTTP", &session, "?".to_owned(), 502, -31001),
+    ] {
+        let mut caller = stage.get(session, None);
+        let (server, _) = stage.scripted.take("GET ");
+        say_all(server, &answer);
+        let refused = caller.read();
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (status, &json!(code)), "{what}: {refused:?}");
+    }
 }
 
 #[test]
@@ -227,28 +310,6 @@ fn duty_65_a_cancellation_goes_where_only_its_sender_is() {
 }
 
 #[test]
-fn duty_71_one_identity_has_so_many_streams_and_others_have_theirs() {
-    let stage = Stage::set();
-    let (ana, ben) = (stage.session(&stage.ana, Some("a")), stage.session(&stage.ben, Some("b")));
-    let mut open: Vec<_> = (0..64).map(|_| stage.listen(&ana)).collect();
-    let refused = stage.get(&ana, None).read();
-    assert_eq!((refused.status, refused.json()["error"]["code"].as_i64()), (429, Some(-31006)), "{refused:?}");
-    drop(stage.listen(&ben));
-    open.pop();
-    until("the place of a stream that ended", || {
-        let mut caller = stage.get(&ana, None);
-        // Both ends are asked: the server sees the request only if the gateway let it through.
-        let through = until("an answer either way", || {
-            if stage.scripted.has_seen("GET ") {
-                return Some(true);
-            }
-            caller.has_bytes().then_some(false)
-        });
-        through.then_some(())
-    });
-}
-
-#[test]
 fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
     let stage = Stage::set();
     let (token, id) = stage.gateway.issue("ana", "s", &[]);
@@ -264,6 +325,44 @@ fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
     assert_eq!(caller.read_event(&mut buffer), None);
     // The server's end is closed as well.
     std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+}
+
+#[test]
+fn duty_69_a_token_that_expires_ends_its_streams() {
+    let issuer = Issuer::start();
+    let trust = TRUST
+        .replace("{local: {}}", &format!("{{issuer: {:?}, validation: {{skew: 0s, maxLifetime: 1h}}}}", issuer.url()));
+    let scripted = ByHand::start();
+    let gateway = Gateway::start(&[
+        ("trust.yaml", &trust),
+        ("server.yaml", &server("s", scripted.url())),
+        ("policy.yaml", &policy("p", "s", RULES)),
+    ]);
+    let token = |seconds: u64| {
+        let (mut claims, key) = (issuer.claims("ana", &gateway.url("s")), issuer.key());
+        claims["exp"] = (now() + seconds).into();
+        key.sign(&key.header(), &claims)
+    };
+    let (lasting, short) = (token(300), token(8));
+    let stage = Stage { scripted, gateway, ana: lasting, ben: String::new() };
+    let session = stage.session(&stage.ana, Some("up-session"));
+    // Another token of the same person.
+    let ending = Session { id: session.id.clone(), token: short };
+    let (mut listener, mut behind) = stage.listen(&ending);
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t", "arguments": {}}});
+    let (mut caller, mut server, _) = stage.exchange(&ending, &call);
+    say(&mut server, &format!("{EVENTS}: here\n\n"));
+    assert_eq!(caller.read_head().status, 200);
+    let mut buffer = String::new();
+    let told: Value = serde_json::from_str(&caller.read_event(&mut buffer).unwrap().data).unwrap();
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(-31002)), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("TokenExpired"), "{told}");
+    while listener.read_some().is_some() {}
+    for server in [&mut server, &mut behind] {
+        std::io::copy(server, &mut std::io::sink()).unwrap();
+    }
+    assert_eq!(stage.get(&ending, None).read().status, 401);
+    drop(stage.listen(&session));
 }
 
 #[test]

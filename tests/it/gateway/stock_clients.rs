@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Line, Stock, echoed};
 use crate::support::gateway::{Gateway, TRUST, policy, server};
+use crate::support::http;
 use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
 
@@ -18,7 +19,6 @@ const TOOLS: [&str; 7] = ["echo", "get_item", "create_item", "delete_item", "fai
 struct Gated {
     upstream: Upstream,
     gateway: Gateway,
-    ana: String,
     ben: String,
 }
 
@@ -29,21 +29,24 @@ impl Gated {
             ("server.yaml", &server("s", upstream.url())),
             ("policy.yaml", &policy("p", "s", RULES)),
         ]);
-        let (ana, ben) = (gateway.token("ana", "s"), gateway.token("ben", "s"));
-        Self { upstream, gateway, ana, ben }
+        let ben = gateway.token("ben", "s");
+        Self { upstream, gateway, ben }
     }
 
     fn connect(&self, stock: Stock, token: &str) -> Client {
         Client::connect(stock, &self.gateway.url("s"), Some(token)).unwrap_or_else(|e| panic!("{stock:?}: {e:?}"))
     }
 
-    /// The revocation of a token reaches a client that is connected.
-    fn revoke_under(&self, stock: Stock, arguments: &Value) {
-        let (token, id) = self.gateway.issue("ana", "s", &[]);
-        let mut client = self.connect(stock, &token);
-        client.call("echo", arguments).unwrap_or_else(|e| panic!("{stock:?}: {e:?}"));
-        self.gateway.revoke(&id);
-        until("the token to be refused", || client.call("echo", arguments).err());
+    /// Revokes the token of a client that is connected: its next call fails, and does not reach the server.
+    fn revoke_under(&self, mut client: Client, (token, id): &(String, String), arguments: &Value, pair: &str) {
+        client.call("echo", arguments).unwrap_or_else(|e| panic!("{pair}: {e:?}"));
+        self.gateway.revoke(id);
+        let ask = || http::post(&self.gateway.url("s"), Some(token), &[], b"{}").status;
+        until("the revocation", || (ask() == 401).then_some(()));
+        self.upstream.seen().clear();
+        let told = client.call("echo", arguments).expect_err(pair);
+        assert!(!told.message.is_empty(), "{pair}: {told:?}");
+        assert!(self.upstream.seen().calls().is_empty(), "{pair}");
     }
 }
 
@@ -54,7 +57,8 @@ fn talk(sdk: Sdk, options: &Value) {
             continue;
         }
         let pair = format!("{stock:?} at {sdk:?}");
-        let mut ana = gated.connect(stock, &gated.ana);
+        let issued = gated.gateway.issue("ana", "s", &[]);
+        let mut ana = gated.connect(stock, &issued.0);
         assert_eq!(ana.tool_names().unwrap(), TOOLS, "{pair}");
         gated.upstream.seen().clear();
         let arguments = json!({"message": "h\u{e9}llo \u{1f512}", "deep": {"n": [1, 2.5, null, true]}, "a": 7});
@@ -74,7 +78,7 @@ fn talk(sdk: Sdk, options: &Value) {
         if stock.line() == Line::Y2025 {
             ana.ping().unwrap_or_else(|e| panic!("{pair}: {e:?}"));
         }
-        ana.close();
+        gated.revoke_under(ana, &issued, &arguments, &pair);
 
         let mut ben = gated.connect(stock, &gated.ben);
         assert_eq!(ben.tool_names().unwrap(), ["echo"], "{pair}");
@@ -87,7 +91,6 @@ fn talk(sdk: Sdk, options: &Value) {
     for request in gated.upstream.seen().requests() {
         assert!(request.header("authorization").is_empty(), "{sdk:?}: {request:?}");
     }
-    gated.revoke_under(if sdk.speaks_2026() { Stock::Npm2(Line::Y2026) } else { Stock::NpmSdk1 }, &json!({}));
 }
 
 #[test]
@@ -119,22 +122,25 @@ fn rmcp_is_governed() {
 fn server_everything_is_governed() {
     let gated = Gated::before(Upstream::everything());
     for stock in Stock::ALL.into_iter().filter(|stock| stock.line() == Line::Y2025) {
-        let mut ana = gated.connect(stock, &gated.ana);
+        let pair = format!("{stock:?} at server-everything");
+        let issued = gated.gateway.issue("ana", "s", &[]);
+        let mut ana = gated.connect(stock, &issued.0);
         let names = ana.tool_names().unwrap();
-        assert!(names.iter().any(|name| name == "get-sum"), "{stock:?}: {names:?}");
-        assert_eq!(ana.call("echo", &json!({"message": "hi"})).unwrap()["content"][0]["text"], "Echo: hi", "{stock:?}");
+        assert!(names.iter().any(|name| name == "get-sum"), "{pair}: {names:?}");
+        assert_eq!(ana.call("echo", &json!({"message": "hi"})).unwrap()["content"][0]["text"], "Echo: hi", "{pair}");
         let sum = ana.call("get-sum", &json!({"a": 2, "b": 3})).unwrap();
-        assert!(sum["content"][0]["text"].as_str().unwrap().contains('5'), "{stock:?}: {sum}");
+        assert!(sum["content"][0]["text"].as_str().unwrap().contains('5'), "{pair}: {sum}");
         let refused = ana.call("get-sum", &json!({"a": 101, "b": 3})).unwrap();
-        assert_eq!(refused["content"][0]["text"], "that is too much", "{stock:?}");
-        ana.close();
+        assert_eq!(
+            (&refused["isError"], &refused["content"][0]["text"]),
+            (&json!(true), &json!("that is too much")),
+            "{pair}"
+        );
+        gated.revoke_under(ana, &issued, &json!({"message": "hi"}), &pair);
         let mut ben = gated.connect(stock, &gated.ben);
-        assert_eq!(ben.tool_names().unwrap(), ["echo"], "{stock:?}");
-        assert!(ben.call("get-sum", &json!({"a": 2, "b": 3})).is_err(), "{stock:?}");
+        assert_eq!(ben.tool_names().unwrap(), ["echo"], "{pair}");
+        assert!(ben.call("get-sum", &json!({"a": 2, "b": 3})).is_err(), "{pair}");
         ben.close();
-    }
-    for stock in [Stock::NpmSdk1, Stock::Pypi1, Stock::Rmcp(Line::Y2025)] {
-        gated.revoke_under(stock, &json!({"message": "hi"}));
     }
 }
 
@@ -142,11 +148,12 @@ fn server_everything_is_governed() {
 fn duty_64_progress_reaches_stock_clients_before_the_result() {
     for sdk in [Sdk::NpmSdk1, Sdk::Npm2, Sdk::Pypi2, Sdk::Rmcp] {
         let gated = Gated::before(Upstream::start(sdk));
+        let ana = gated.gateway.token("ana", "s");
         for stock in [Stock::NpmSdk1, Stock::Pypi1, Stock::Npm2(Line::Y2026)] {
             if stock.line() == Line::Y2026 && !sdk.speaks_2026() {
                 continue;
             }
-            let mut client = gated.connect(stock, &gated.ana);
+            let mut client = gated.connect(stock, &ana);
             let (result, progress) = client.call_with_progress("progress", &json!({"steps": 3})).unwrap();
             assert_eq!(progress, [1.0, 2.0, 3.0], "{stock:?} at {sdk:?}");
             assert_eq!(echoed(&result)["tool"], "progress");

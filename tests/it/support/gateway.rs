@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -48,6 +48,16 @@ pub(crate) fn policy(name: &str, server: &str, rules: &str) -> String {
         "apiVersion: portcullis.dev/v1alpha1\nkind: McpPolicy\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
          authority: local\n  targets: {{servers: [{server}]}}\n  rules:\n{rules}"
     )
+}
+
+/// A token of the local issuer of the gateway over these folders, and its id.
+pub(crate) fn issue(manifests: &Path, state: &Path, person: &str, server: &str, more: &[&str]) -> (String, String) {
+    let mut issue = portcullis();
+    issue.args(["token", "issue", "--for", person, "--server", &format!("default/{server}"), "-o", "json"]);
+    let issued = issue.arg("--manifests").arg(manifests).arg("--state-dir").arg(state).args(more).output().unwrap();
+    assert!(issued.status.success(), "{}", String::from_utf8_lossy(&issued.stderr));
+    let issued: Value = serde_json::from_slice(&issued.stdout).unwrap();
+    (issued["token"].as_str().unwrap().to_owned(), issued["jti"].as_str().unwrap().to_owned())
 }
 
 impl Gateway {
@@ -230,12 +240,7 @@ impl Gateway {
 
     /// A token of the local issuer, and its id.
     pub(crate) fn issue(&self, person: &str, server: &str, more: &[&str]) -> (String, String) {
-        let name = format!("default/{server}");
-        let mut issue = self.verb(&["token", "issue", "--for", person, "--server", &name, "-o", "json"]);
-        let issued = issue.args(more).output().unwrap();
-        assert!(issued.status.success(), "{}", String::from_utf8_lossy(&issued.stderr));
-        let issued: Value = serde_json::from_slice(&issued.stdout).unwrap();
-        (issued["token"].as_str().unwrap().to_owned(), issued["jti"].as_str().unwrap().to_owned())
+        issue(&self.manifests(), &self.state(), person, server, more)
     }
 
     /// A token of the local issuer.

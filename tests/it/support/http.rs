@@ -25,6 +25,20 @@ pub(crate) struct Event {
     pub(crate) data: String,
 }
 
+impl Event {
+    /// Takes the first whole event from what was read of a stream; comments are skipped.
+    pub(crate) fn take(buffer: &mut String) -> Option<Self> {
+        loop {
+            let (block, rest) = buffer.split_once("\n\n")?;
+            let event = parse_event(block);
+            *buffer = rest.to_owned();
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+}
+
 impl Response {
     /// The first value of the header `name` (lower case).
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -105,6 +119,12 @@ impl Connection {
     /// Whether the other side closed the connection without sending anything more.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.unread.is_empty() && !self.fill()
+    }
+
+    /// Everything that comes until the other side closes the connection.
+    pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.unread)
     }
 
     /// Whether something has come that is not read yet. Does not wait.
@@ -189,13 +209,8 @@ impl Connection {
     /// Reads the next event of a stream whose head was read; nothing at its end. Comments are skipped.
     pub(crate) fn read_event(&mut self, buffer: &mut String) -> Option<Event> {
         loop {
-            if let Some((block, rest)) = buffer.split_once("\n\n") {
-                let event = parse_event(block);
-                *buffer = rest.to_owned();
-                if event.is_some() {
-                    return event;
-                }
-                continue;
+            if let Some(event) = Event::take(buffer) {
+                return Some(event);
             }
             let piece = self.read_some()?;
             buffer.push_str(&String::from_utf8_lossy(&piece).replace("\r\n", "\n"));

@@ -10,6 +10,8 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod hanging_disk;
 pub(crate) mod http;
+pub(crate) mod http2;
+pub(crate) mod inside;
 pub(crate) mod issuer;
 pub(crate) mod locked_upstream;
 pub(crate) mod process;

@@ -1,0 +1,234 @@
+//! Connections: HTTP/2 like HTTP/1.1, and nothing slow that holds one.
+
+use std::time::Duration;
+
+use portcullis::proxy::config::Limits;
+use serde_json::{Value, json};
+
+use super::house::{House, RULES, names};
+use crate::support::by_hand::{ByHand, EVENTS, json_answer, say, say_all};
+use crate::support::gateway::{Gateway, TRUST, policy, server};
+use crate::support::http::{self, Connection};
+use crate::support::http2::{Answer, Http2};
+use crate::support::inside::Inside;
+use crate::support::upstream::{Sdk, Upstream};
+
+const ALLOW: &str = "  - {name: a, effect: Allow, principals: [{any: true}], tools: [{names: [t]}]}\n";
+
+/// A gateway that waits for nobody longer than a moment.
+fn hasty(scripted: &ByHand) -> Inside {
+    let moment = Duration::from_millis(300);
+    let limits = Limits { head_timeout: moment, body_timeout: moment, ..Limits::default() };
+    let files =
+        [("trust.yaml", TRUST), ("server.yaml", &server("s", scripted.url())), ("p.yaml", &policy("p", "s", ALLOW))];
+    Inside::start(&files, limits)
+}
+
+#[test]
+fn duty_6_what_never_becomes_a_request_is_not_waited_for() {
+    let scripted = ByHand::start();
+    let gateway = hasty(&scripted);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    // A head that ends in a CONTINUATION frame which never comes (RFC 9113 section 6.10).
+    let headers = b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82";
+    for (what, bytes) in [
+        ("nothing", Vec::new()),
+        ("a byte of either protocol", b"P".to_vec()),
+        ("half a head", b"POST /default/s HTTP/1.1\r\nHost: a".to_vec()),
+        ("half a preface", preface[..10].to_vec()),
+        ("a preface", preface.to_vec()),
+        ("a preface and settings", [&preface[..], settings].concat()),
+        ("half a head of HTTP/2", [&preface[..], settings, headers].concat()),
+    ] {
+        let mut caller = Connection::open(&gateway.address());
+        caller.write(&bytes);
+        // Comes to the end only if the gateway ends it: this side never does.
+        assert!(caller.read_to_close().len() < 200, "{what}");
+    }
+}
+
+#[test]
+fn duty_6_a_connection_is_kept_while_something_is_under_way() {
+    let scripted = ByHand::start();
+    let gateway = hasty(&scripted);
+    let token = gateway.token("ana", "s");
+    let call = call_2026("t");
+    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+    let mut old = Connection::open(&gateway.address());
+    old.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call.as_bytes()));
+    let (mut behind_old, _) = scripted.take("tools/call");
+    let mut new = Http2::clear(&gateway.address());
+    say(&mut behind_old, EVENTS);
+    assert_eq!(old.read_head().status, 200);
+    let (sent, mut behind_new) = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| new.post(&token, "/default/s", "tools/call", &call));
+        let mut behind_new = scripted.take("tools/call").0;
+        say(&mut behind_new, EVENTS);
+        (sent.join().unwrap(), behind_new)
+    });
+    let mut sent: Answer = sent;
+    // Two idle connections come and go meanwhile, one after the other.
+    for _ in 0..2 {
+        assert!(Connection::open(&gateway.address()).read_to_close().is_empty());
+    }
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete"}}"#;
+    for server in [&mut behind_old, &mut behind_new] {
+        say(server, &format!("data: {answer}\n\n"));
+    }
+    assert_eq!(old.read_event(&mut String::new()).unwrap().data, answer);
+    assert_eq!(sent.read_event(&mut String::new()).unwrap().data, answer);
+    // With nothing under way they go too.
+    new.wait_closed();
+    while old.read_some().is_some() {}
+    assert!(old.read_to_close().is_empty());
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_comes_to_its_end() {
+    let scripted = ByHand::start();
+    let gateway = hasty(&scripted);
+    let token = gateway.token("ana", "s");
+    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call_2026("t").as_bytes()));
+    let mut http2 = Http2::clear(&gateway.address());
+    // More than what lies between two sockets holds.
+    let text = "x".repeat(15 << 20);
+    let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":[],\"more\":\"{text}\"}}}}");
+    say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+    let also = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| http2.post(&token, "/default/s", "tools/call", &call_2026("t")));
+        say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+        sent.join().unwrap()
+    });
+    for _ in 0..3 {
+        assert!(Connection::open(&gateway.address()).read_to_close().is_empty());
+    }
+    assert_eq!(caller.read().body.len(), answer.len());
+    assert_eq!(also.json()["result"]["more"].as_str().map(str::len), Some(text.len()));
+}
+
+#[test]
+fn duty_6_a_slow_body_is_408() {
+    let scripted = ByHand::start();
+    let gateway = hasty(&scripted);
+    let token = gateway.token("ana", "s");
+    let whole = http::mcp_request(&gateway.url("s"), Some(&token), &[], br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(&whole[..whole.len() - 5]);
+    let refused = caller.read();
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (408, &json!(-31008)), "{refused:?}");
+    // A stranger's body is not even waited for.
+    let whole = http::mcp_request(&gateway.url("s"), None, &[], br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(&whole[..whole.len() - 5]);
+    assert_eq!(caller.read().status, 401);
+}
+
+fn call_2026(tool: &str) -> String {
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {"steps": 3}, "_meta": meta}})
+        .to_string()
+}
+
+/// Everything that HTTP/1.1 shows of a governed server, once more.
+fn governed(http2: &mut Http2, path: &str, ana: &str, ben: &str) {
+    let challenge = http2.send("POST", path, &[("content-type", "application/json")], "{}");
+    assert_eq!(challenge.status, 401);
+    let challenge = challenge.headers["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains("/.well-known/oauth-protected-resource/default/items"), "{challenge}");
+    let metadata = http2.send("GET", "/.well-known/oauth-protected-resource/default/items", &[], "");
+    assert_eq!(metadata.status, 200);
+    assert!(metadata.json()["resource"].as_str().unwrap().ends_with("/default/items"));
+
+    let allowed = http2.post(ana, path, "tools/call", &call_2026("echo")).answer();
+    assert!(allowed["result"]["content"].is_array(), "{allowed}");
+    let denied = http2.post(ana, path, "tools/call", &call_2026("delete_item")).answer();
+    assert_eq!(
+        (&denied["result"]["isError"], &denied["result"]["content"][0]["text"]),
+        (&json!(true), &json!("nothing is deleted"))
+    );
+    let hidden = http2.post(ben, path, "tools/call", &call_2026("get_item")).answer();
+    assert_eq!(hidden["error"], json!({"code": -32602, "message": "Unknown tool: get_item"}));
+    let listed = http2.post(ben, path, "tools/list", &call_2026("echo").replace("tools/call", "tools/list")).answer();
+    assert_eq!(names(&listed), ["echo", "create_item"]);
+
+    for (what, status, method, path, headers) in [
+        ("another path", 404, "POST", "/default//items", vec![]),
+        ("an origin", 403, "POST", path, vec![("origin", "https://evil.example")]),
+        ("a second host", 421, "POST", path, vec![("host", "evil.example")]),
+        ("another type", 415, "POST", path, vec![("content-type", "text/plain")]),
+        ("a coding", 415, "POST", path, vec![("content-type", "application/json"), ("content-encoding", "gzip")]),
+        ("two tokens", 400, "POST", path, vec![("authorization", "Bearer x")]),
+        ("another method", 405, "PUT", path, vec![]),
+    ] {
+        let bearer = format!("Bearer {ana}");
+        let headers = [vec![("authorization", bearer.as_str())], headers].concat();
+        assert_eq!(http2.send(method, path, &headers, "{}").status, status, "{what}");
+    }
+    let large = "x".repeat(5 << 20);
+    let bearer = format!("Bearer {ana}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    assert_eq!(http2.send("POST", path, &headers, &large).status, 413);
+}
+
+#[test]
+fn http2_is_governed_in_clear_text() {
+    let house = House::build();
+    let mut http2 = Http2::clear(&house.gateway.address().to_string());
+    governed(&mut http2, "/default/items", &house.ana, &house.ben);
+}
+
+#[test]
+fn http2_is_governed_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let upstream = Upstream::start(Sdk::Rmcp);
+    let files = [
+        ("trust.yaml", TRUST),
+        ("server.yaml", &server("items", upstream.url())),
+        ("policy.yaml", &policy("persons", "items", RULES)),
+    ];
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let flags = ["--public-url", "https://gate.test", "--tls-cert", certificate, "--tls-key", key];
+    let gateway = Gateway::start_with(&files, &flags);
+    let (ana, ben) = (gateway.token("ana", "items"), gateway.token("ben", "items"));
+    let mut http2 = Http2::tls(&gateway.address().to_string(), "gate.test", &made.cert.pem());
+    governed(&mut http2, "/default/items", &ana, &ben);
+    // What is no TLS gets no HTTP.
+    let mut clear = Connection::open(&gateway.address().to_string());
+    clear.write(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+    assert!(!clear.read_to_close().starts_with(b"HTTP"));
+}
+
+#[test]
+fn http2_streams_events_as_they_come() {
+    let scripted = ByHand::start();
+    let files =
+        [("trust.yaml", TRUST), ("server.yaml", &server("s", scripted.url())), ("p.yaml", &policy("p", "s", ALLOW))];
+    let gateway = Gateway::start(&files);
+    let token = gateway.token("ana", "s");
+    let mut http2 = Http2::clear(&gateway.address().to_string());
+    let call = call_2026("t").replace("\"_meta\":{", "\"_meta\":{\"progressToken\":7,");
+    let (mut answer, mut server) = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| http2.post(&token, "/default/s", "tools/call", &call));
+        let mut server = scripted.take("tools/call").0;
+        say(&mut server, EVENTS);
+        (sent.join().unwrap(), server)
+    });
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    let mut buffer = String::new();
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;
+    say(&mut server, &format!("data: {progress}\n\n"));
+    // It is here before the server has said anything more.
+    assert_eq!(answer.read_event(&mut buffer).unwrap().data, progress);
+    // A caller who resets the stream, and keeps the connection, has cancelled.
+    drop(answer);
+    std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+    let refused: Value = http2.post(&token, "/default/s", "tools/call", &call_2026("u")).answer();
+    assert_eq!(refused["error"]["code"], -32602);
+}

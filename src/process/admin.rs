@@ -96,7 +96,7 @@ fn respond(
         return text(StatusCode::FORBIDDEN, "requests from web pages are not answered\n");
     }
     if !host_is_ours(headers, local, &admin.hosts) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here; see --admin-hosts\n");
+        return text(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here; see --admin-host\n");
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -118,7 +118,12 @@ fn respond(
 fn readyz(admin: &Admin, draining: bool) -> Response<Full<Bytes>> {
     let mut report = admin.readiness.report();
     if draining {
-        let status = super::readiness::Status { ok: false, reason: "Draining", message: "shutting down".to_owned() };
+        let status = super::readiness::Status {
+            ok: false,
+            required: true,
+            reason: "Draining",
+            message: "shutting down".to_owned(),
+        };
         report.ready = false;
         report.checks.insert("drain", status);
     }

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::events::EventStream;
+use super::idle::Underway;
 use crate::audit::{AuditId, CompletionEvent, Delivery, Outcome, Recorder};
 
 /// A response body.
 pub struct Body {
     inner: Inner,
     completion: Option<Completion>,
+    underway: Option<Underway>,
 }
 
 enum Inner {
@@ -28,17 +30,27 @@ enum Inner {
 impl Body {
     /// No content.
     pub fn empty() -> Self {
-        Self { inner: Inner::Empty, completion: None }
+        Self::new(Inner::Empty, None)
     }
 
     /// All of the content.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { inner: Inner::Full(bytes.into()), completion: None }
+        Self::new(Inner::Full(bytes.into()), None)
     }
 
     /// A judged event stream; it says itself how the call ended.
     pub fn events(stream: EventStream, completion: Option<Completion>) -> Self {
-        Self { inner: Inner::Events(Box::new(stream)), completion }
+        Self::new(Inner::Events(Box::new(stream)), completion)
+    }
+
+    fn new(inner: Inner, completion: Option<Completion>) -> Self {
+        Self { inner, completion, underway: None }
+    }
+
+    /// Keeps the request under way until this body has been handed over.
+    pub(super) fn with_underway(mut self, underway: Underway) -> Self {
+        self.underway = Some(underway);
+        self
     }
 
     /// Ties the call's second record to this body.
@@ -93,7 +105,10 @@ impl http_body::Body for Body {
                     }
                     Poll::Ready(None) => {
                         if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
-                            completion.ended(Outcome::Disconnected, stream.broken(), None);
+                            // Nobody waits for anything on a stream that only listens: its end is no failure.
+                            let heard = stream.only_listens() && stream.broken().is_none();
+                            let outcome = if heard { Outcome::Result } else { Outcome::Disconnected };
+                            completion.ended(outcome, stream.broken(), None);
                             completion.delivered = true;
                         }
                     }
@@ -130,6 +145,8 @@ pub struct Completion {
     upstream_status: Option<u16>,
     bytes: u64,
     delivered: bool,
+    /// There is no record that this would complete.
+    void: bool,
 }
 
 impl Completion {
@@ -146,6 +163,7 @@ impl Completion {
             upstream_status: None,
             bytes: 0,
             delivered: false,
+            void: false,
         }
     }
 
@@ -156,6 +174,17 @@ impl Completion {
         self.rpc_status = rpc_status;
     }
 
+    /// The call was refused after its decision, before anything was sent.
+    pub fn denied(mut self, reason: &'static str) {
+        self.ended(Outcome::Denied, Some(reason), None);
+        self.delivered = true;
+    }
+
+    /// The decision could not be recorded, so neither is an end.
+    pub fn void(mut self) {
+        self.void = true;
+    }
+
     /// Notes the upstream's HTTP status.
     pub fn upstream_status(&mut self, status: u16) {
         self.upstream_status = Some(status);
@@ -164,6 +193,9 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
+        if self.void {
+            return;
+        }
         let (outcome, reason) =
             if self.delivered { (self.outcome, self.reason) } else { (Outcome::Disconnected, None) };
         let duration = self.started.elapsed().as_micros();

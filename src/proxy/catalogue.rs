@@ -12,6 +12,7 @@ use crate::generated::Risk;
 use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
 use crate::mcp::list::ToolView;
+use crate::mcp::param_header::{ParamHeader, param_headers};
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
 use crate::tools::digest::tool_digest;
@@ -40,6 +41,8 @@ pub struct Tool {
     pub digest: Arc<str>,
     /// Its risk.
     pub risk: KnownRisk,
+    /// Its parameters that callers mirror into headers.
+    pub mirrored: Arc<[ParamHeader]>,
 }
 
 impl Catalogue {
@@ -74,9 +77,13 @@ impl Catalogue {
             self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
         let assessment = risk::assess(tool, None, asserted.map(|rule| (rule.name.as_str(), rule.class)));
         // A definition that has no digest cannot be pinned, so nothing is known about it.
-        let Some(digest) = tool_digest(tool) else { return Tool { digest: "".into(), risk: KnownRisk::default() } };
-        let risk = KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails };
-        Tool { digest: digest.into(), risk }
+        let (digest, risk) = match tool_digest(tool) {
+            Some(digest) => (digest, KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails }),
+            None => (String::new(), KnownRisk::default()),
+        };
+        // Clients drop a tool whose annotations are improper (mcp-obligations 37): nothing is mirrored then.
+        let mirrored = tool.input_schema.and_then(|schema| param_headers(schema).ok()).unwrap_or_default();
+        Tool { digest: digest.into(), risk, mirrored: mirrored.into() }
     }
 
     /// Remembers definitions; the newest one of a name counts. Writes only if something changed.

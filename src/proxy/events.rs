@@ -162,6 +162,11 @@ impl EventStream {
         self.answered
     }
 
+    /// Whether it answers no request.
+    pub fn only_listens(&self) -> bool {
+        self.carries.asked.is_none()
+    }
+
     /// Why the stream ended early, if it did.
     pub fn broken(&self) -> Option<&'static str> {
         self.broken
@@ -222,7 +227,7 @@ impl EventStream {
             return self.end(reason);
         }
         self.finished = true;
-        self.broken = self.answered.is_none().then_some("AnswerToBeResumed");
+        self.broken = (self.carries.asked.is_some() && self.answered.is_none()).then_some("AnswerToBeResumed");
         None
     }
 

@@ -71,7 +71,8 @@ async fn answer(
     match Answer::judge(head.status, &head.headers) {
         Err(error) => failed(&call, completion, &error),
         Ok(Answer::Bare) => bare(&call, completion, head.status),
-        Ok(Answer::Json) if call.envelope.kind() == Kind::Notification => bare(&call, completion, head.status),
+        // Nobody waits for an answer to a notification, in whatever form one comes.
+        Ok(_) if call.envelope.kind() == Kind::Notification => bare(&call, completion, head.status),
         Ok(Answer::Json) => json(&call, completion, &filter, head.status, &head.headers, body).await,
         Ok(Answer::Events) if matches!(filter, Filter::Initialize) => {
             // Its answer decides the session, whose id is a header: so the head waits for it.
@@ -138,6 +139,12 @@ fn judged(
         Verdict::Answer => {}
         Verdict::Refuse(hostile) => return invalid(call, completion, hostile.reason()),
         Verdict::Forward | Verdict::Drop(_) => return invalid(call, completion, "NotTheAnswer"),
+    }
+    // As on a stream: who may not use the server any more gets nothing of it.
+    if !call.gateway.is_current(&call.snapshot)
+        && let Err(reason) = events::may_stay(&call.gateway, &call.site, &call.caller)
+    {
+        return invalid(call, completion, reason);
     }
     let passed = match filter.apply(&message) {
         Ok(passed) => passed,

@@ -1,7 +1,7 @@
 //! Accepts connections and speaks HTTP on them.
 //!
-//! Invariant: no connection is served past the limit on open ones, no head is awaited for ever, and after a drain
-//! begins no new request is taken while those under way may end.
+//! Invariant: no connection is served past the limit on open ones, none keeps its place without a request, no head is
+//! awaited for ever, and after a drain begins no new request is taken while those under way may end.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,11 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::gateway::Gateway;
+use super::idle::{Activity, Noticed};
 use super::stack;
 use crate::process::Drain;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a connection may have nothing under way.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How connections are served.
 pub struct Listener {
@@ -103,19 +107,49 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let gateway = gateway.clone();
-        async move { Ok::<Response<Body>, Infallible>(stack::handle(gateway, peer, request).await) }
-    });
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let activity = Arc::new(Activity::default());
+    let stream = TokioIo::new(Noticed::new(stream, activity.clone()));
+    // The time for a head also bounds what comes before the first: hyper waits for ever for the version of HTTP.
+    let first = gateway.config().limits.head_timeout;
+    let service = service_fn({
+        let activity = activity.clone();
+        move |request: Request<Incoming>| {
+            let (gateway, underway) = (gateway.clone(), activity.request());
+            async move {
+                let response = stack::handle(gateway, peer, request).await;
+                Ok::<Response<Body>, Infallible>(response.map(|body| body.with_underway(underway)))
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
+    });
+    let mut connection = pin!(server.serve_connection(stream, service));
+    let mut look = pin!(tokio::time::sleep(first));
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "connection ended early");
+                }
+                return;
+            }
+            () = drain.cancelled(), if !ending => {
+                connection.as_mut().graceful_shutdown();
+                ending = true;
+            }
+            () = look.as_mut() => {
+                look.as_mut().reset(tokio::time::Instant::now() + IDLE);
+                if !activity.was_asked() {
+                    return tracing::debug!(%peer, "nothing was asked: connection closed");
+                }
+                match (activity.was_idle(), ending) {
+                    (true, true) => return tracing::debug!(%peer, "nothing moves: connection closed"),
+                    (true, false) => {
+                        connection.as_mut().graceful_shutdown();
+                        ending = true;
+                    }
+                    (false, _) => {}
+                }
+            }
+        }
     }
 }

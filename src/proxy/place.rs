@@ -24,6 +24,15 @@ pub(super) enum PlaceError {
 }
 
 impl PlaceError {
+    /// A stable word.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            PlaceError::NoHost => "HostMissing",
+            PlaceError::Host => "HostRefused",
+            PlaceError::Origin => "OriginRefused",
+        }
+    }
+
     /// The HTTP status of the refusal.
     pub(super) fn status(self) -> StatusCode {
         match self {

@@ -11,7 +11,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::config::Limits;
-use crate::mcp::answer::{Answer, Own};
+use super::respond::Refused;
+use crate::mcp::answer::Own;
 use crate::mcp::envelope::Envelope;
 use crate::mcp::malformed::{Fault, Malformed};
 use crate::mcp::scan;
@@ -19,7 +20,7 @@ use crate::mcp::scan;
 /// Why no message was received.
 pub(super) enum Unreceived {
     /// It is not acceptable.
-    Refused(Answer),
+    Refused(Refused),
     /// The client went away.
     Gone,
 }
@@ -31,32 +32,36 @@ pub(super) async fn message(headers: &HeaderMap, body: Incoming, limits: &Limits
         Ok(Ok(bytes)) => bytes,
         Ok(Err(ReadError::TooLarge)) => {
             let malformed = Malformed { fault: Fault::TooLarge, offset: limits.body_bytes, id: None };
-            return Err(Unreceived::Refused(malformed.answer()));
+            return Err(refused(&malformed));
         }
         Ok(Err(ReadError::Broken)) => return Err(Unreceived::Gone),
         Err(_) => {
             let mut answer = Own::BadRequest.answer(None, "the request body did not arrive in time");
             answer.status = StatusCode::REQUEST_TIMEOUT;
-            return Err(Unreceived::Refused(answer));
+            return Err(Unreceived::Refused(Refused::new("BodyTimeout", answer)));
         }
     };
     let scan = scan::Limits { body: limits.body_bytes, ..scan::Limits::CLIENT };
-    Envelope::parse(bytes, &scan).map_err(|malformed| Unreceived::Refused(malformed.answer()))
+    Envelope::parse(bytes, &scan).map_err(|malformed| refused(&malformed))
+}
+
+fn refused(malformed: &Malformed) -> Unreceived {
+    Unreceived::Refused(Refused::new(malformed.reason(), malformed.answer()))
 }
 
 /// `application/json`, UTF-8, without content coding: an upstream could decode anything else differently.
-fn check_type(headers: &HeaderMap) -> Result<(), Answer> {
-    let refuse = |message| Err(Own::UnsupportedMediaType.answer(None, message));
+fn check_type(headers: &HeaderMap) -> Result<(), Refused> {
+    let refuse = |reason, message| Err(Refused::new(reason, Own::UnsupportedMediaType.answer(None, message)));
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     match (types.next(), types.next()) {
         (Some(value), None) if is_json(value) => {}
-        _ => return refuse("Content-Type must be application/json, in UTF-8"),
+        _ => return refuse("MediaType", "Content-Type must be application/json, in UTF-8"),
     }
     let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
         Ok(())
     } else {
-        refuse("Content-Encoding is not accepted: send the message as it is")
+        refuse("ContentCoding", "Content-Encoding is not accepted: send the message as it is")
     }
 }
 

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalogue::Catalogue;
+use super::gateway::Kind;
+use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
-use crate::generated::{Authority, Server};
+use crate::generated::{Authority, ObjectId, Server};
 use crate::identity::anchor::Anchor;
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
 use crate::oauth::protected_resource;
 use crate::oauth::server_metadata::local_document;
+use crate::policy::rule::CompileError;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
 /// Everything that is served.
@@ -29,6 +32,36 @@ pub struct Snapshot {
     sites: HashMap<String, Arc<Site>>,
     documents: HashMap<String, Bytes>,
     anchors: BTreeMap<String, Trusted>,
+    /// What servers and authorities cannot be served.
+    troubles: Vec<Trouble>,
+    /// Policies that cannot be enforced as they are, by UID.
+    policies: BTreeMap<String, Trouble>,
+}
+
+/// An object that is not served, or not as it is written, though its author did not switch it off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What it is.
+    pub kind: Kind,
+    /// Which one.
+    pub id: ObjectId,
+    /// A stable word.
+    pub reason: String,
+    /// What is wrong, for operators: names, and no values of Secrets.
+    pub message: String,
+    /// It could not be built here, although it had been accepted; else what it needs is missing or ambiguous.
+    pub refused: bool,
+}
+
+impl Trouble {
+    fn unserved(server: &Server, reason: &str, message: &str) -> Self {
+        let (id, reason, message) = (server.id.clone(), reason.to_owned(), message.to_owned());
+        Self { kind: Kind::Server, id, reason, message, refused: false }
+    }
+
+    fn refused(kind: Kind, id: &ObjectId, reason: &str, error: &dyn std::error::Error) -> Self {
+        Self { kind, id: id.clone(), reason: reason.to_owned(), message: error.to_string(), refused: true }
+    }
 }
 
 /// An authority, and what was compiled from it.
@@ -118,6 +151,12 @@ impl Site {
         }
     }
 
+    /// The server in records.
+    pub fn fields(&self) -> ServerFields<'_> {
+        let id = &self.server.id;
+        ServerFields { uid: &id.uid, namespace: &id.namespace, name: &id.name }
+    }
+
     /// The kind of credential that goes upstream, for records.
     pub fn credential_mode(&self) -> &'static str {
         match self.server.upstream.credentials {
@@ -187,16 +226,38 @@ impl Snapshot {
         self.sites.values()
     }
 
-    /// Makes everything that is served follow the fleet again, reusing what did not change. Returns what cannot be
-    /// served, by server.
-    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) -> Vec<(Arc<Server>, SiteError)> {
-        self.refresh_anchors();
+    /// What is not served as it is written, and why. The rest goes on.
+    pub fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        self.troubles.iter().chain(self.policies.values())
+    }
+
+    /// Notes how compiling a policy went: one that cannot be enforced denies what it governs.
+    pub fn policy_put(&mut self, id: &ObjectId, errors: &[CompileError]) {
+        self.policy_gone(&id.uid);
+        if let Some(error) = errors.first() {
+            self.policies.insert(id.uid.clone(), Trouble::refused(Kind::Policy, id, error.reason(), error));
+        }
+    }
+
+    /// Forgets a policy.
+    pub fn policy_gone(&mut self, uid: &str) {
+        self.policies.remove(uid);
+    }
+
+    /// Makes everything that is served follow the fleet again, reusing what did not change.
+    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
+        let mut troubles = self.refresh_anchors();
         let mut sites = HashMap::with_capacity(self.sites.len());
-        let mut refused = Vec::new();
         for served in self.fleet.servers() {
             // Servers that claim one path are all unserved: `lookup` finds neither.
             let path = &served.server.path;
+            if let State::Unserved { reason, message } = &served.server.state {
+                troubles.push(Trouble::unserved(served.server, reason, message));
+            }
             if self.fleet.lookup(path).is_none() {
+                if served.server.state == State::Enabled {
+                    troubles.push(Trouble::unserved(served.server, "PathConflict", "another server claims its path"));
+                }
                 continue;
             }
             let previous = self.sites.get(path).filter(|site| site.server.id.uid == served.server.id.uid);
@@ -207,12 +268,15 @@ impl Snapshot {
             let previous = previous.map(Arc::as_ref);
             match Site::compile(served.server.clone(), &self.anchors, previous, egress, timeouts) {
                 Ok(site) => drop(sites.insert(path.clone(), Arc::new(site))),
-                Err(error) => refused.push((served.server.clone(), error)),
+                Err(error) => {
+                    troubles.push(Trouble::refused(Kind::Server, &served.server.id, error.reason(), &error));
+                }
             }
         }
         self.sites = sites;
         self.documents = self.documents(public_url);
-        refused
+        troubles.sort_by(|a, b| (a.kind, a.id.display_name()).cmp(&(b.kind, b.id.display_name())));
+        self.troubles = troubles;
     }
 
     fn is_current(&self, site: &Site, server: &Arc<Server>) -> bool {
@@ -222,8 +286,9 @@ impl Snapshot {
             && site.anchors.iter().zip(&anchors).all(|(old, new)| Arc::ptr_eq(old, new))
     }
 
-    fn refresh_anchors(&mut self) {
+    fn refresh_anchors(&mut self) -> Vec<Trouble> {
         let mut anchors = BTreeMap::new();
+        let mut troubles = Vec::new();
         for authority in self.fleet.authorities() {
             let name = &authority.id.name;
             if let Some(kept) = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, authority)) {
@@ -236,11 +301,12 @@ impl Snapshot {
                 }
                 // Without its anchor every token of the authority is refused.
                 Err(error) => {
-                    tracing::error!(authority = authority.id.name, reason = error.reason(), %error, "authority refused");
+                    troubles.push(Trouble::refused(Kind::Authority, &authority.id, error.reason(), &error));
                 }
             }
         }
         self.anchors = anchors;
+        troubles
     }
 
     /// Protected-resource metadata at path-inserted URLs (RFC 9728 section 3.1), the root document only if there is

@@ -18,7 +18,7 @@ use crate::mcp::method::Form;
 pub(super) async fn dispatch(call: Call) -> Response<Body> {
     // Asked before anything is decided: behind a call that was made, its answer can only be let through.
     if call.method.form == Form::Request && call.gateway.answers.is_full(call.caller.verified.binding()) {
-        return respond::too_many(call.id());
+        return call.refuse("TooManyStreams", respond::too_many(call.id()));
     }
     match (call.method.form, call.method.name) {
         (Form::Request, "tools/call") => tools::call(call).await,
@@ -27,7 +27,9 @@ pub(super) async fn dispatch(call: Call) -> Response<Body> {
         (Form::Request, "server/discover") => lifecycle::discover(call).await,
         (Form::Request, "ping") | (Form::Notification, "notifications/initialized") => plain(call).await,
         (Form::Notification, "notifications/cancelled") => cancelled(call).await,
-        (_, name) => respond::answer(unknown_method(call.id(), call.revision.era(), name)),
+        (_, name) => {
+            call.refuse("UnknownMethod", respond::answer(unknown_method(call.id(), call.revision.era(), name)))
+        }
     }
 }
 

@@ -17,21 +17,21 @@ const RULES: &str = "
 const TOOLS: &str =
     r#""result":{"tools":[{"name":"t","inputSchema":{"type":"object"}},{"name":"u","inputSchema":{"type":"object"}}]}"#;
 
-struct Stage {
-    scripted: ByHand,
-    gateway: Gateway,
-    ana: String,
-    ben: String,
+pub(super) struct Stage {
+    pub(super) scripted: ByHand,
+    pub(super) gateway: Gateway,
+    pub(super) ana: String,
+    pub(super) ben: String,
 }
 
 /// A session's id and the token that it belongs to.
-struct Session {
-    id: String,
-    token: String,
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) token: String,
 }
 
 impl Stage {
-    fn set() -> Self {
+    pub(super) fn set() -> Self {
         let scripted = ByHand::start();
         let gateway = Gateway::start(&[
             ("trust.yaml", TRUST),
@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Opens a session with which the server's own id `upstream` goes, if it has sessions.
-    fn session(&self, token: &str, upstream: Option<&str>) -> Session {
+    pub(super) fn session(&self, token: &str, upstream: Option<&str>) -> Session {
         let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "on-stage", "version": "1"}});
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string();
         let mut caller = self.caller(token, &[], &hello);
@@ -57,27 +57,27 @@ impl Stage {
         Session { id, token: token.to_owned() }
     }
 
-    fn caller(&self, token: &str, headers: &[(&str, &str)], body: &str) -> Connection {
+    pub(super) fn caller(&self, token: &str, headers: &[(&str, &str)], body: &str) -> Connection {
         let mut caller = Connection::open(&self.gateway.address().to_string());
         caller.write(&http::mcp_request(&self.gateway.url("s"), Some(token), headers, body.as_bytes()));
         caller
     }
 
     /// Sends a message within a session.
-    fn send(&self, session: &Session, message: &Value) -> Connection {
+    pub(super) fn send(&self, session: &Session, message: &Value) -> Connection {
         let headers = [("Mcp-Session-Id", session.id.as_str()), ("MCP-Protocol-Version", "2025-11-25")];
         self.caller(&session.token, &headers, &message.to_string())
     }
 
     /// Sends a message within a session, and gives the server's end too.
-    fn exchange(&self, session: &Session, message: &Value) -> (Connection, TcpStream, String) {
+    pub(super) fn exchange(&self, session: &Session, message: &Value) -> (Connection, TcpStream, String) {
         let caller = self.send(session, message);
         let (server, request) = self.scripted.take(message["method"].as_str().unwrap());
         (caller, server, request)
     }
 
     /// Asks for the session's stream, behind an event if one is named.
-    fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
+    pub(super) fn get(&self, session: &Session, behind: Option<&str>) -> Connection {
         let bearer = format!("Bearer {}", session.token);
         let mut headers = vec![
             ("Authorization", bearer.as_str()),
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     /// The session's stream, open, and the server's end of it.
-    fn listen(&self, session: &Session) -> (Connection, TcpStream) {
+    pub(super) fn listen(&self, session: &Session) -> (Connection, TcpStream) {
         let mut caller = self.get(session, None);
         let (mut server, _) = self.scripted.take("GET ");
         say(&mut server, EVENTS);

@@ -107,6 +107,14 @@ impl Connection {
         self.unread.is_empty() && !self.fill()
     }
 
+    /// Reads whatever comes until the other side closes.
+    pub(crate) fn read_to_end(&mut self) {
+        while self.fill() {
+            self.unread.clear();
+        }
+        self.unread.clear();
+    }
+
     /// Whether something has come that is not read yet. Does not wait.
     pub(crate) fn has_bytes(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
@@ -134,6 +142,12 @@ impl Connection {
                 return response;
             }
         }
+    }
+
+    /// Reads the `100 Continue` that asks for the body, and nothing behind it.
+    pub(crate) fn read_continue(&mut self) {
+        let head = self.take_through(b"\r\n\r\n");
+        assert!(head.starts_with(b"HTTP/1.1 100"), "{:?}", String::from_utf8_lossy(&head));
     }
 
     /// Reads a whole response.

@@ -77,6 +77,11 @@ impl Parser {
         Parser { limit, line: Vec::new(), event: Event::default(), open: false, held: 0, after_cr: false, first: true }
     }
 
+    /// Bytes that are held of what has not ended yet.
+    pub fn held(&self) -> usize {
+        self.held + self.line.len()
+    }
+
     /// Reads the next bytes and appends what they complete. After an error the stream is not to be read further;
     /// items before it are good.
     pub fn feed(&mut self, mut chunk: &[u8], items: &mut Vec<Item>) -> Result<(), StreamFault> {
@@ -87,7 +92,7 @@ impl Parser {
             }
             let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let (line, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
-            if self.held + self.line.len() + line.len() > self.limit {
+            if self.held() + line.len() > self.limit {
                 return Err(StreamFault::TooLarge);
             }
             self.line.extend_from_slice(line);

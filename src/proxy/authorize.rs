@@ -14,7 +14,7 @@ use super::gateway::{self, Gateway};
 use super::respond::Refused;
 use super::snapshot::Snapshot;
 use super::{authenticate, respond};
-use crate::audit::{AuditError, DecisionEvent, Delivery, Verdict};
+use crate::audit::{AuditError, DecisionEvent, Delivery, Receipt, Recorder, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::answer::{self, Own};
 use crate::mcp::mirror::Mismatch;
@@ -152,12 +152,7 @@ async fn allow(
 ) -> Result<Permit, Response<Body>> {
     let recorder = call.gateway.recorder();
     let receipt = recorder.decision(delivery, &call.event(ruling));
-    // Made before the wait: a caller who goes away meanwhile leaves a decision, which has an end like any other.
-    let completion = Completion::new(recorder.clone(), receipt.id(), delivery, call.started);
-    if let Err(error) = receipt.durable().await {
-        completion.void();
-        return Err(unrecorded(call, &error));
-    }
+    let completion = kept(recorder, receipt, delivery, call.started).await.map_err(|error| unrecorded(call, &error))?;
     if !call.gateway.is_current(&call.snapshot)
         && let Err(refused) = still_allowed(call, tool)
     {
@@ -165,6 +160,24 @@ async fn allow(
         return Err(*refused.response);
     }
     Ok(Permit(completion))
+}
+
+/// Waits until a decision is as sure as is asked for. A caller who goes away meanwhile leaves a decision that has an end
+/// like any other; one that could not be recorded has none.
+async fn kept(
+    recorder: &Recorder,
+    receipt: Receipt,
+    delivery: Delivery,
+    started: Instant,
+) -> Result<Completion, AuditError> {
+    let completion = Completion::new(recorder.clone(), receipt.id(), delivery, started);
+    match receipt.durable().await {
+        Ok(()) => Ok(completion),
+        Err(error) => {
+            completion.void();
+            Err(error)
+        }
+    }
 }
 
 /// Asks again what was decided before the record was kept, by what holds now: the disk may have taken long.
@@ -187,4 +200,38 @@ fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {
     tracing::warn!(server = call.site.server.id.display_name(), reason = error.reason(), %error, "call not recorded");
     let answer = Own::NotRecorded.answer(call.id(), "the call could not be recorded, so it was not made");
     respond::retry(respond::answer(answer), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::audit::AuditConfig;
+    use crate::audit::query::{Filter, query};
+    use crate::journal::SystemClock;
+
+    #[tokio::test]
+    async fn duty_95_a_call_whose_caller_left_before_its_record_was_kept_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = AuditConfig::in_state_dir(dir.path());
+        let (journal, clock) = (config.journal.dir.clone(), Arc::new(SystemClock));
+        let opened = tokio::task::spawn_blocking(move || Recorder::open(config, clock));
+        let (recorder, _) = opened.await.unwrap().unwrap();
+        let event = DecisionEvent { verdict: Some(Verdict::Allow), ..DecisionEvent::default() };
+        let receipt = recorder.decision(Delivery::Durable, &event);
+        {
+            let mut waiting = std::pin::pin!(kept(&recorder, receipt, Delivery::Durable, Instant::now()));
+            let asked = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+            assert!(!matches!(asked, Poll::Ready(Err(_))));
+        }
+        let closing = recorder.clone();
+        tokio::task::spawn_blocking(move || closing.close()).await.unwrap();
+        let filter = Filter { event: Some(crate::audit::DECISION.to_owned()), ..Filter::default() };
+        let calls = query(&journal, &filter, 10).unwrap().calls;
+        let [call] = calls.as_slice() else { panic!("{calls:?}") };
+        let end = call.completion.as_ref().expect("an end");
+        assert_eq!(end.fields.outcome.as_deref(), Some("disconnected"));
+    }
 }

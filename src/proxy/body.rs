@@ -54,7 +54,9 @@ impl Body {
     }
 
     /// Ties the call's second record to this body.
-    pub fn with_completion(mut self, completion: Completion) -> Self {
+    pub fn with_completion(mut self, mut completion: Completion) -> Self {
+        // Nobody asks for a body that is not there: the head is the answer, and all of it.
+        completion.delivered |= matches!(self.inner, Inner::Empty);
         self.completion = Some(completion);
         self
     }

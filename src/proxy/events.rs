@@ -23,6 +23,7 @@ use super::config::Limits;
 use super::event_id::Origin;
 use super::filter::Filter;
 use super::gateway::{self, Gateway};
+use super::room::{SMALL, Taken};
 use super::session::Session;
 use super::snapshot::Site;
 use super::streams::Slot;
@@ -87,6 +88,8 @@ struct Carries {
 pub struct EventStream {
     incoming: Incoming,
     parser: Parser,
+    /// For an event that is not small.
+    room: Option<Taken>,
     items: Vec<Item>,
     carries: Carries,
     gateway: Arc<Gateway>,
@@ -144,6 +147,7 @@ impl EventStream {
         Self {
             incoming,
             parser: Parser::new(gateway.config().limits.answer_bytes),
+            room: None,
             items: Vec::new(),
             watched,
             stopping: carries.asked.is_none().then(|| Box::pin(gateway.listening().child_token().cancelled_owned())),
@@ -248,7 +252,7 @@ impl EventStream {
 
     fn judge_chunk(&mut self, chunk: &[u8]) -> Result<Vec<u8>, &'static str> {
         let mut items = std::mem::take(&mut self.items);
-        let fed = self.parser.feed(chunk, &mut items);
+        let fed = self.parser.feed(chunk, &mut items).map_err(|fault| fault.reason()).and_then(|()| self.make_room());
         let mut out = Vec::with_capacity(chunk.len() + 64);
         for item in items.drain(..) {
             match item {
@@ -259,9 +263,21 @@ impl EventStream {
         self.items = items;
         match fed {
             // What has been answered passes, whatever is wrong with the rest.
-            Err(fault) if self.answered.is_none() => Err(fault.reason()),
+            Err(reason) if self.answered.is_none() => Err(reason),
             _ => Ok(out),
         }
+    }
+
+    /// An event that is not small needs room until it has ended. Nobody waits for it: who does not read on holds what
+    /// others need.
+    fn make_room(&mut self) -> Result<(), &'static str> {
+        if self.parser.held() <= SMALL {
+            self.room = None;
+        } else if self.room.is_none() {
+            let limit = self.gateway.config().limits.answer_bytes;
+            self.room = Some(self.gateway.large_answers.try_take(limit).ok_or("NoRoom")?);
+        }
+        Ok(())
     }
 
     fn judge_event(&mut self, mut event: Event, out: &mut Vec<u8>) -> Result<(), &'static str> {

@@ -113,8 +113,11 @@ async fn json(
     body: Incoming,
 ) -> Response<Body> {
     let limits = &call.gateway.config().limits;
-    let bytes = match tokio::time::timeout(limits.answer_timeout, receive::read(body, limits.answer_bytes)).await {
+    // The call was made: its answer waits for its turn.
+    let read = receive::read(body, limits.answer_bytes, |bytes| call.gateway.large_answers.take(bytes));
+    let bytes = match tokio::time::timeout(limits.answer_timeout, read).await {
         Ok(Ok(bytes)) => bytes,
+        Ok(Err(ReadError::NoRoom)) => return invalid(call, completion, "NoRoom"),
         Ok(Err(ReadError::TooLarge)) => return invalid(call, completion, "AnswerTooLarge"),
         Ok(Err(ReadError::Broken)) => return invalid(call, completion, "AnswerCutOff"),
         Err(_) => return invalid(call, completion, "AnswerTimeout"),

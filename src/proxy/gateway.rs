@@ -22,6 +22,7 @@ use super::failures::Failures;
 use super::metrics::Metrics;
 use super::refusals::Refusals;
 use super::respond::Refused;
+use super::room::Room;
 use super::snapshot::{Site, Snapshot, Trouble};
 use super::streams::Streams;
 use crate::audit::{ConfigChangeEvent, Recorder};
@@ -73,6 +74,10 @@ pub struct Gateway {
     pub refusals: Refusals,
     /// Sessions that were ended before their time.
     pub ended: Ended,
+    /// Room for the large bodies of requests.
+    pub bodies: Room,
+    /// Room for large answers.
+    pub large_answers: Room,
 }
 
 /// The objects that are served, by kind and UID, as they were encoded: an unchanged object changes nothing.
@@ -125,8 +130,11 @@ pub enum Change {
 impl Gateway {
     /// A gateway that serves nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let most = parts.config.limits.open_per_identity;
+        let limits = &parts.config.limits;
+        let most = limits.open_per_identity;
         Arc::new(Self {
+            bodies: Room::new(limits.body_room, limits.body_bytes),
+            large_answers: Room::new(limits.answer_room, limits.answer_bytes),
             parts,
             snapshot: ArcSwap::default(),
             writing: std::sync::Mutex::default(),

@@ -25,6 +25,7 @@ mod place;
 mod receive;
 pub mod refusals;
 mod respond;
+pub mod room;
 pub mod session;
 pub mod snapshot;
 mod stack;

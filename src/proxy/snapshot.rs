@@ -275,7 +275,7 @@ impl Snapshot {
         }
         self.sites = sites;
         self.documents = self.documents(public_url);
-        troubles.sort_by(|a, b| (a.kind, a.id.display_name()).cmp(&(b.kind, b.id.display_name())));
+        troubles.sort_by_key(|trouble| (trouble.kind, trouble.id.display_name()));
         self.troubles = troubles;
     }
 
@@ -336,4 +336,61 @@ fn local_documents(authority: &Authority, public_url: &str) -> Vec<(String, Byte
         (format!("/.well-known/oauth-authorization-server{path}"), Bytes::from(metadata)),
         (format!("{path}/jwks.json"), Bytes::from(jwks)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::tests::server;
+    use crate::generated::Labels;
+
+    fn refreshed(change: impl FnOnce(&mut Fleet)) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        change(&mut snapshot.fleet);
+        let egress = Egress::new(crate::egress::Policy::default()).unwrap();
+        snapshot.refresh(&egress, Timeouts::default(), "https://mcp.example");
+        snapshot
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_built_is_named_and_the_others_are_served() {
+        let good = server("team", "good", Labels::new(), Labels::new());
+        let broken = |name: &str, edit: fn(&mut Server)| {
+            let mut server = server("team", name, Labels::new(), Labels::new());
+            edit(&mut server);
+            server
+        };
+        let snapshot = refreshed(|fleet| {
+            fleet.put_server(good.clone());
+            fleet.put_server(broken("resource", |server| server.resource = "not a URL".into()));
+            fleet.put_server(broken("upstream", |server| server.upstream.url = "ftp://a:b@c.example".into()));
+            fleet.put_server(broken("disabled", |server| server.state = State::Disabled));
+            fleet.put_server(broken("keyless", |server| {
+                server.state = State::Unserved { reason: "SecretNotFound".into(), message: "no Secret a/b".into() };
+            }));
+        });
+        let troubles: Vec<_> =
+            snapshot.troubles().map(|found| (&*found.id.name, &*found.reason, found.refused)).collect();
+        assert_eq!(
+            troubles,
+            [
+                ("keyless", "SecretNotFound", false),
+                ("resource", "ResourceInvalid", true),
+                ("upstream", "UpstreamUrlInvalid", true)
+            ]
+        );
+        assert!(snapshot.troubles().all(|found| !found.message.contains("a:b@c")), "no credentials of URLs");
+        assert!(snapshot.site("/team/good").is_some_and(|site| site.closed.is_none()));
+        assert!(snapshot.site("/team/resource").is_none());
+    }
+
+    #[test]
+    fn servers_that_claim_one_path_are_named() {
+        let one = server("team", "one", Labels::new(), Labels::new());
+        let mut two = server("team", "two", Labels::new(), Labels::new());
+        two.path.clone_from(&one.path);
+        let snapshot = refreshed(|fleet| [one, two].into_iter().for_each(|server| fleet.put_server(server)));
+        let troubles: Vec<_> = snapshot.troubles().map(|found| (&*found.id.name, &*found.reason)).collect();
+        assert_eq!(troubles, [("one", "PathConflict"), ("two", "PathConflict")]);
+    }
 }

@@ -142,7 +142,8 @@ impl Exchange {
     async fn post(mut self, head: Parts, body: Incoming, caller: Arc<Caller>) -> Response<Body> {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
-        let envelope = match receive::message(&head.headers, body, &self.gateway.config().limits).await {
+        let (limits, room) = (&self.gateway.config().limits, &self.gateway.bodies);
+        let envelope = match receive::message(&head.headers, body, limits, room).await {
             Ok(envelope) => envelope,
             Err(Unreceived::Refused(refused)) => return self.gateway.refuse(&self.site, &caller, refused),
             Err(Unreceived::Gone) => return respond::status(StatusCode::BAD_REQUEST),

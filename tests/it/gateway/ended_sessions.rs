@@ -1,10 +1,12 @@
 //! Sessions that their owner ended are over, whatever the server behind them does about it.
 
+use portcullis::audit::query::{Filter, query};
 use serde_json::json;
 
 use super::listening::{Session, Stage};
 use crate::support::by_hand::{json_answer, say_all};
 use crate::support::http::{self, Connection, Response};
+use crate::support::wait::until;
 
 fn delete(stage: &Stage, session: &Session) -> Connection {
     let bearer = format!("Bearer {}", session.token);
@@ -45,6 +47,12 @@ fn duty_74_an_ended_session_is_over_where_the_server_has_none() {
     assert_eq!(delete(&stage, &ended).read().status, 204);
     assert_over(&stage, &ended);
     assert_eq!(pong(&stage, &other).status, 200, "her other session goes on");
+    let filter = Filter { principal: Some("ana".to_owned()), outcome: Some("result".to_owned()), ..Filter::default() };
+    let ended = until("the end to be on record", || {
+        let calls = query(&stage.gateway.journal(), &filter, 100).unwrap().calls;
+        calls.into_iter().find(|call| call.entry.fields.method.as_deref() == Some("DELETE"))
+    });
+    assert_eq!(ended.entry.fields.decision.as_deref(), Some("allow"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use portcullis::audit::query::{Filter, query};
 use serde_json::{Value, json};
 
 use super::house::House;
+use super::listening::Stage;
 use crate::support::gateway::{Gateway, server};
 use crate::support::http;
 
@@ -91,4 +92,65 @@ fn duty_96_scopes_that_a_caller_lacks_at_the_door_are_on_record() {
     });
     let (found, _) = refusals(&mut house.gateway);
     assert!(found.contains_key(&("ana".to_owned(), "InsufficientScope".to_owned())), "{found:?}");
+}
+
+#[test]
+fn duty_96_one_caller_cannot_flood_the_record_of_refusals_or_hide_anothers() {
+    let mut house = House::build();
+    let url = house.url();
+    let bodies: [&[u8]; 20] = [
+        b"",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b"{}{}",
+        br#"{"a":1,"a":2}"#,
+        br#"{"Method":1}"#,
+        br#"{"a":"\ud800"}"#,
+        b"[]",
+        b"1",
+        b"{}",
+        br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":""}"#,
+        br#"{"jsonrpc":"2.0"}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+        br#"{"jsonrpc":"2.0","id":1,"result":1}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"name":1}}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":1}}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":"a\nb"}"#,
+        br#"{"a":1e400}"#,
+        br#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+    ];
+    for body in bodies {
+        assert_eq!(http::post(&url, Some(&house.ben), &[], body).status, 400, "{}", String::from_utf8_lossy(body));
+    }
+    assert_eq!(http::post(&url, Some(&house.ana), &[], b"{").status, 400);
+    let (found, texts) = refusals(&mut house.gateway);
+    let of = |who: &str| found.iter().filter(|((subject, _), _)| subject == who).collect::<Vec<_>>();
+    assert_eq!(of("ben").iter().map(|(_, count)| **count).sum::<u64>(), 20, "{found:?}");
+    // A window may end between two of them; in none does one caller have more kinds than so many.
+    assert!(texts.len() <= 2 * 17 + 1, "{texts:?}");
+    assert!(of("ben").iter().any(|((_, reason), _)| reason == "Various") || texts.len() > 18, "{found:?}");
+    assert_eq!(of("ana").len(), 1, "{found:?}");
+}
+
+#[test]
+fn duty_71_and_96_what_is_over_the_limit_is_on_record() {
+    let mut stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let open: Vec<_> = (0..64).map(|_| stage.listen(&session)).collect();
+    let refused = stage.get(&session, None).read();
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!(-31006)));
+    drop(open);
+    let (found, _) = refusals(&mut stage.gateway);
+    assert_eq!(found.get(&("ana".to_owned(), "TooManyStreams".to_owned())), Some(&1), "{found:?}");
+    // Each stream that was opened is on record too, with its end.
+    let filter = Filter {
+        principal: Some("ana".to_owned()),
+        event: Some(portcullis::audit::DECISION.to_owned()),
+        ..Filter::default()
+    };
+    let calls = query(&stage.gateway.journal(), &filter, 1000).unwrap().calls;
+    let gets: Vec<_> = calls.iter().filter(|call| call.entry.fields.method.as_deref() == Some("GET")).collect();
+    assert_eq!(gets.len(), 64);
+    assert!(gets.iter().all(|call| call.completion.is_some()), "{gets:?}");
 }

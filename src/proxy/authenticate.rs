@@ -131,8 +131,7 @@ pub fn admit(caller: &Caller, site: &Site, now: i64) -> Result<(), TokenError> {
 /// What holds now, for a caller who was let in a while ago: a revocation or a change counts for what is under way too.
 pub(super) fn again(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(Arc<Snapshot>, Arc<Site>), Refused> {
     let snapshot = gateway.snapshot();
-    let current = snapshot.site(&site.server.path).filter(|current| current.server.id.uid == site.server.id.uid);
-    let Some(current) = current.cloned() else {
+    let Some(current) = snapshot.same(site).cloned() else {
         return Err(Refused::with("ServerGone", respond::status(StatusCode::NOT_FOUND)));
     };
     admit(caller, &current, gateway::now()).map_err(|error| refused(&current, &error))?;

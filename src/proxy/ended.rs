@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::digest;
+use tokio::sync::watch;
 
 /// How many are remembered: some megabytes.
 const MOST: usize = 64 * 1024;
@@ -22,6 +23,8 @@ pub struct Ended {
     /// While none was ended, nobody takes the lock.
     any: AtomicBool,
     known: RwLock<Known>,
+    /// Tells open streams when to look.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +42,7 @@ impl Default for Ended {
 
 impl Ended {
     fn new(most: usize) -> Self {
-        Self { most, any: AtomicBool::new(false), known: RwLock::default() }
+        Self { most, any: AtomicBool::new(false), known: RwLock::default(), changes: watch::Sender::new(()) }
     }
 
     /// Remembers that the session with this id was ended at `now`; the id opens until `expires` at the latest (Unix
@@ -56,13 +59,25 @@ impl Ended {
         }
         known.digests.insert(digest);
         known.order.push_back((digest, expires));
+        drop(known);
         self.any.store(true, Ordering::Release);
+        self.changes.send_replace(());
     }
 
     /// Whether the session with this id was ended.
     pub fn contains(&self, id: &str) -> bool {
-        self.any.load(Ordering::Acquire)
-            && self.known.read().unwrap_or_else(PoisonError::into_inner).digests.contains(&digest_of(id))
+        self.any.load(Ordering::Acquire) && self.has(&digest_of(id))
+    }
+
+    /// Waits until the session with this id is ended.
+    pub async fn wait(&self, id: &str) {
+        let digest = digest_of(id);
+        let mut changes = self.changes.subscribe();
+        while !self.has(&digest) && changes.changed().await.is_ok() {}
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).digests.contains(digest)
     }
 }
 
@@ -75,6 +90,19 @@ fn digest_of(id: &str) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_is_told_of_his_own_session() {
+        let ended = std::sync::Arc::new(Ended::new(9));
+        let waiting = tokio::spawn({
+            let ended = ended.clone();
+            async move { ended.wait("a").await }
+        });
+        ended.note("b", 0, 10);
+        ended.note("a", 0, 10);
+        waiting.await.unwrap();
+        ended.wait("b").await;
+    }
 
     #[test]
     fn duty_74_ended_sessions_are_remembered_until_they_expire_and_only_so_many() {

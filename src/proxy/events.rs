@@ -4,6 +4,7 @@
 //! nothing is held back; no event follows the answer. A stream ends when its caller's token does, is revoked,
 //! or may not use the server any more (mcp-obligations 61-69).
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +16,6 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::authenticate::{self, Caller};
 use super::call::Call;
@@ -23,6 +23,7 @@ use super::config::Limits;
 use super::event_id::Origin;
 use super::filter::Filter;
 use super::gateway::{self, Gateway};
+use super::listen::Asking;
 use super::room::{SMALL, Taken};
 use super::session::Session;
 use super::snapshot::Site;
@@ -84,6 +85,21 @@ struct Carries {
     resumable: bool,
 }
 
+/// What a stream ends with besides itself.
+type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Ends when the session with this id does, or where it `only_listens` when the gateway stops.
+fn over(gateway: &Arc<Gateway>, id: Option<&str>, only_listens: bool) -> Over {
+    let (gateway, id) = (gateway.clone(), id.unwrap_or_default().to_owned());
+    let stopping = gateway.listening().child_token();
+    Box::pin(async move {
+        tokio::select! {
+            () = gateway.ended.wait(&id) => {}
+            () = stopping.cancelled(), if only_listens => {}
+        }
+    })
+}
+
 /// A judged event stream.
 pub struct EventStream {
     incoming: Incoming,
@@ -94,8 +110,8 @@ pub struct EventStream {
     carries: Carries,
     gateway: Arc<Gateway>,
     watched: Watched,
-    /// Ends streams that only listen when the gateway stops.
-    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ready when the session is over, or, for streams that only listen, when the gateway stops.
+    over: Option<Over>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     answered: Option<Ended>,
     broken: Option<&'static str>,
@@ -114,25 +130,25 @@ impl EventStream {
             resumable: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
-        Self::new(gateway, incoming, carries, watched, Some(timeout), slot)
+        Self::new(gateway, incoming, carries, watched, (Some(timeout), None), slot)
     }
 
     /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.
     /// Listening has no time limit of its own.
-    pub fn listening(
-        gateway: Arc<Gateway>,
-        site: &Arc<Site>,
-        caller: &Arc<Caller>,
+    pub(super) fn listening(
+        asking: &Asking<'_>,
         session: &Session,
         asked: Option<Asked>,
         incoming: Incoming,
         slot: Slot,
     ) -> Self {
-        let watched = Watched::new(&gateway, site, caller);
+        let gateway = asking.gateway.clone();
+        let watched = Watched::new(&gateway, asking.site, asking.caller);
         let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
         let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
+        let over = over(&gateway, asking.session_id(), asked.is_none());
         let carries = Carries { asked, revision: session.revision, origin, resumable: true };
-        Self::new(gateway, incoming, carries, watched, timeout, slot)
+        Self::new(gateway, incoming, carries, watched, (timeout, Some(over)), slot)
     }
 
     fn new(
@@ -140,7 +156,7 @@ impl EventStream {
         incoming: Incoming,
         carries: Carries,
         watched: Watched,
-        idle: Option<Duration>,
+        (idle, over): (Option<Duration>, Option<Over>),
         slot: Slot,
     ) -> Self {
         gateway.metrics().open_streams.inc();
@@ -150,7 +166,7 @@ impl EventStream {
             room: None,
             items: Vec::new(),
             watched,
-            stopping: carries.asked.is_none().then(|| Box::pin(gateway.listening().child_token().cancelled_owned())),
+            over,
             idle: idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle)))),
             carries,
             answered: None,
@@ -188,7 +204,7 @@ impl EventStream {
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }
-            if self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+            if self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
                 self.finished = true;
                 return Poll::Ready(None);
             }
@@ -395,8 +411,7 @@ pub async fn first_answer(
 /// Whether the caller of an open stream may still use the server.
 pub fn may_stay(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(), &'static str> {
     let snapshot = gateway.snapshot();
-    let current = snapshot.site(&site.server.path).filter(|current| current.server.id.uid == site.server.id.uid);
-    let current = current.ok_or("ServerGone")?;
+    let current = snapshot.same(site).ok_or("ServerGone")?;
     if current.closed.is_some() {
         return Err("ServerClosed");
     }

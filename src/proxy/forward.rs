@@ -16,8 +16,8 @@ use super::call::Call;
 use super::events::{self, EventStream};
 use super::filter::Filter;
 use super::receive::{self, ReadError};
-use super::respond;
 use super::session::{SESSION_ID, Session};
+use super::{event_id, respond};
 use crate::audit::Outcome;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::{Envelope, Kind};
@@ -28,8 +28,11 @@ use crate::mcp::server::{self, Stream, Verdict};
 use crate::upstream::{Answer, UpstreamError, headers};
 
 /// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
-pub(super) async fn forward(call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
+pub(super) async fn forward(mut call: Call, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
     let mut completion = permit.into_completion();
+    let body = body.unwrap_or_else(|| call.envelope.body().clone());
+    // Once sent, a large body is nobody's to hold: an upstream may take minutes to answer.
+    call.envelope = event_id::reduced(call.envelope);
     match exchange(&call, body).await {
         Ok(response) => {
             completion.upstream_status(response.status().as_u16());
@@ -39,9 +42,8 @@ pub(super) async fn forward(call: Call, permit: Permit, body: Option<Bytes>, fil
     }
 }
 
-async fn exchange(call: &Call, body: Option<Bytes>) -> Result<Response<Incoming>, UpstreamError> {
+async fn exchange(call: &Call, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
     let Some(upstream) = &call.site.upstream else { return Err(UpstreamError::Url) };
-    let body = body.unwrap_or_else(|| call.envelope.body().clone());
     let mut request = upstream.request(Method::POST, &call.headers, body);
     if call.revision.era() == Era::Old {
         // Nothing held these to the body, so nobody behind the gateway may act on them (mcp-obligations 38).

@@ -62,8 +62,7 @@ pub(super) async fn open(asking: &Asking<'_>) -> Response<Body> {
     let mut completion = asking.permit(&Method::GET, session.revision).into_completion();
     match asking.send(Method::GET, &session, extra, &mut completion).await {
         Ok((Answer::Events, response)) => {
-            let stream =
-                EventStream::listening((*gateway).clone(), site, caller, &session, asked, response.into_body(), slot);
+            let stream = EventStream::listening(asking, &session, asked, response.into_body(), slot);
             let mut response = Response::new(Body::events(stream, Some(completion)));
             response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
             response.headers_mut().insert(http::header::CACHE_CONTROL, respond::NO_STORE);
@@ -97,13 +96,13 @@ pub(super) async fn end_session(asking: &Asking<'_>) -> Response<Body> {
     };
     match status {
         status if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED => {
-            Session::end(asking.headers, asking.gateway);
+            asking.end();
             completion.ended(Outcome::Result, None, None);
             respond::status(StatusCode::NO_CONTENT).map(|body| body.with_completion(completion))
         }
         status => {
             if status == StatusCode::NOT_FOUND {
-                Session::end(asking.headers, asking.gateway);
+                asking.end();
             }
             passed_on(status, completion)
         }
@@ -134,6 +133,11 @@ impl Asking<'_> {
         self.gateway.refuse(self.site, self.caller, refused)
     }
 
+    /// The id of the session, as the client sent it.
+    pub(super) fn session_id(&self) -> Option<&str> {
+        self.headers.get(SESSION_ID)?.to_str().ok()
+    }
+
     fn session(&self) -> Result<Session, Refused> {
         if mirror::claims_new_era(self.headers) {
             return Err(Refused::with("MethodNotAllowed", respond::method_not_allowed("POST")));
@@ -150,7 +154,7 @@ impl Asking<'_> {
         let event = DecisionEvent {
             method: method.as_str(),
             protocol_version: Some(revision.as_str()),
-            session: self.headers.get(SESSION_ID).and_then(|id| id.to_str().ok()),
+            session: self.session_id(),
             principal: Some(self.caller.fields(self.caller.verified.token_id())),
             server: self.site.fields(),
             verdict: Some(Verdict::Allow),
@@ -161,6 +165,12 @@ impl Asking<'_> {
             ..DecisionEvent::default()
         };
         authorize::permit_session(self.gateway, &event, self.started)
+    }
+
+    fn end(&self) {
+        if let Some(id) = self.session_id() {
+            Session::end(id, self.gateway);
+        }
     }
 
     async fn send(

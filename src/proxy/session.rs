@@ -65,12 +65,10 @@ impl Session {
         HeaderValue::try_from(sealed.ok()?).ok()
     }
 
-    /// Ends the session that a request with these headers belongs to: its id opens no more.
-    pub fn end(headers: &HeaderMap, gateway: &Gateway) {
+    /// Ends the session with this id: it opens no more.
+    pub fn end(id: &str, gateway: &Gateway) {
         let now = gateway::now();
-        if let Some(id) = headers.get(SESSION_ID).and_then(|id| id.to_str().ok()) {
-            gateway.ended.note(id, now, expiry(gateway, now));
-        }
+        gateway.ended.note(id, now, expiry(gateway, now));
     }
 
     /// The session that a request belongs to; `None` if it names none.

@@ -54,9 +54,8 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    fn unserved(server: &Server, reason: &str, message: &str) -> Self {
-        let (id, reason, message) = (server.id.clone(), reason.to_owned(), message.to_owned());
-        Self { kind: Kind::Server, id, reason, message, refused: false }
+    fn unserved(kind: Kind, id: &ObjectId, reason: &str, message: &str) -> Self {
+        Self { kind, id: id.clone(), reason: reason.to_owned(), message: message.to_owned(), refused: false }
     }
 
     fn refused(kind: Kind, id: &ObjectId, reason: &str, error: &dyn std::error::Error) -> Self {
@@ -216,6 +215,11 @@ impl Snapshot {
         self.sites.get(path)
     }
 
+    /// What a server is by now, if it is still served at its path.
+    pub fn same(&self, site: &Site) -> Option<&Arc<Site>> {
+        self.site(&site.server.path).filter(|now| now.server.id.uid == site.server.id.uid)
+    }
+
     /// A public document at an exact path.
     pub fn document(&self, path: &str) -> Option<&Bytes> {
         self.documents.get(path)
@@ -250,13 +254,14 @@ impl Snapshot {
         let mut sites = HashMap::with_capacity(self.sites.len());
         for served in self.fleet.servers() {
             // Servers that claim one path are all unserved: `lookup` finds neither.
-            let path = &served.server.path;
+            let (path, id) = (&served.server.path, &served.server.id);
             if let State::Unserved { reason, message } = &served.server.state {
-                troubles.push(Trouble::unserved(served.server, reason, message));
+                troubles.push(Trouble::unserved(Kind::Server, id, reason, message));
             }
             if self.fleet.lookup(path).is_none() {
                 if served.server.state == State::Enabled {
-                    troubles.push(Trouble::unserved(served.server, "PathConflict", "another server claims its path"));
+                    let message = "another server claims its path";
+                    troubles.push(Trouble::unserved(Kind::Server, id, "PathConflict", message));
                 }
                 continue;
             }
@@ -269,7 +274,7 @@ impl Snapshot {
             match Site::compile(served.server.clone(), &self.anchors, previous, egress, timeouts) {
                 Ok(site) => drop(sites.insert(path.clone(), Arc::new(site))),
                 Err(error) => {
-                    troubles.push(Trouble::refused(Kind::Server, &served.server.id, error.reason(), &error));
+                    troubles.push(Trouble::refused(Kind::Server, id, error.reason(), &error));
                 }
             }
         }
@@ -291,6 +296,10 @@ impl Snapshot {
         let mut troubles = Vec::new();
         for authority in self.fleet.authorities() {
             let name = &authority.id.name;
+            if authority.key_set.is_none() {
+                let message = "its keys have not been fetched yet, so every token of it is refused";
+                troubles.push(Trouble::unserved(Kind::Authority, &authority.id, "KeysUnavailable", message));
+            }
             if let Some(kept) = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, authority)) {
                 anchors.insert(name.clone(), kept.clone());
                 continue;

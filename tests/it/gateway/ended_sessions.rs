@@ -64,11 +64,14 @@ fn duty_74_an_ended_session_is_over_where_the_server_does_not_end_its_own() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 204),
     ] {
         let session = stage.session(&stage.ana, Some("up-session"));
+        // The server keeps this stream open all the while.
+        let (mut listener, _open) = stage.listen(&session);
         let mut caller = delete(&stage, &session);
         let (server, request) = stage.scripted.take("DELETE ");
         assert!(request.contains("up-session"), "{request}");
         say_all(server, answer);
         assert_eq!(caller.read().status, told, "{answer}");
+        assert_eq!(listener.read_event(&mut String::new()), None, "its stream ends with it");
         assert_over(&stage, &session);
     }
     // A server that could not be asked may still hold the session: it is not said to be over.

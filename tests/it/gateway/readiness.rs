@@ -43,3 +43,21 @@ fn a_server_that_is_switched_off_is_no_trouble() {
     let (ready, report) = house.gateway.readyz();
     assert!(ready && report["degraded"] == false, "{report}");
 }
+
+#[test]
+fn an_authority_whose_keys_cannot_be_had_is_named() {
+    let house = House::build();
+    let nowhere = format!("http://127.0.0.1:{}", crate::support::free_port());
+    house.gateway.write(
+        "corp.yaml",
+        &format!(
+            "apiVersion: portcullis.dev/v1alpha1\nkind: McpAuthorizationServer\nmetadata: {{name: corp}}\nspec: {{issuer: {nowhere:?}}}\n"
+        ),
+    );
+    until("the authority to be named", || {
+        let (ready, report) = house.gateway.readyz();
+        assert!(ready, "{report}");
+        report["checks"]["servers"]["message"].as_str()?.contains("corp: KeysUnavailable").then_some(())
+    });
+    assert!(house.call(&house.ana, "echo", json!({})).json().get("result").is_some(), "the others go on");
+}

@@ -109,6 +109,24 @@ mod tests {
     }
 
     #[test]
+    fn duty_2_the_authority_of_http_2_and_a_host_beside_it_must_both_be_ours() {
+        let config = config("https://mcp.example.com");
+        let check = |target: &str, hosts: &[&str]| {
+            let mut head = head(target, hosts);
+            head.version = Version::HTTP_2;
+            check_host(&head, &config)
+        };
+        let ours = "https://mcp.example.com/a";
+        assert_eq!(check(ours, &[]), Ok(()));
+        assert_eq!(check(ours, &["mcp.example.com"]), Ok(()));
+        assert_eq!(check(ours, &["evil.example"]), Err(PlaceError::Host));
+        assert_eq!(check(ours, &["mcp.example.com", "evil.example"]), Err(PlaceError::NoHost));
+        assert_eq!(check("https://evil.example/a", &["mcp.example.com"]), Err(PlaceError::Host));
+        assert_eq!(check("https://user@mcp.example.com/a", &[]), Err(PlaceError::Host));
+        assert_eq!(check("/a", &[]), Err(PlaceError::NoHost));
+    }
+
+    #[test]
     fn duty_2_a_present_origin_must_be_listed() {
         let config = config("https://mcp.example.com");
         let with = |origins: &[&str]| {

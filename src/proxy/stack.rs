@@ -26,6 +26,7 @@ use crate::mcp::envelope::Envelope;
 use crate::mcp::mirror::Mismatch;
 use crate::mcp::revision::Era;
 use crate::mcp::{judge, mirror};
+use crate::upstream::headers;
 
 /// What an MCP endpoint takes.
 const METHODS: &str = "POST, GET, DELETE";
@@ -114,6 +115,10 @@ impl Exchange {
         if head.uri.query().is_some() {
             let answer = Own::BadRequest.answer(None, "an MCP endpoint takes no query");
             return Err(Refused::new("QueryPresent", answer));
+        }
+        if headers::holds_back_what_passes(&head.headers) {
+            let answer = Own::BadRequest.answer(None, "Connection names a header of the protocol");
+            return Err(Refused::new("HeaderHeldBack", answer));
         }
         match head.method {
             Method::POST | Method::GET | Method::DELETE => Ok(()),

@@ -7,6 +7,7 @@ mod crash;
 mod disk_full;
 mod ended_sessions;
 mod front_door;
+mod hostile_http;
 mod house;
 mod late;
 mod listening;

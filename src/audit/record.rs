@@ -351,7 +351,7 @@ mod tests {
             upstream_status: Some(200),
             duration_us: 5,
             response_bytes: 6,
-            result: Some(br#"{"token":"abc","ok":1}"#),
+            result: Some(br#"{"token":"hunter3","ok":1}"#),
             redact: Some(&redaction),
         };
         let mut out = Vec::new();
@@ -359,7 +359,7 @@ mod tests {
         let record: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(record["gen_ai.tool.call.result"]["ok"], 1);
         assert_eq!(record["error.type"], "tool_error");
-        assert!(!record.to_string().contains("abc"));
+        assert!(!record.to_string().contains("hunter3"));
     }
 
     #[test]

@@ -48,6 +48,9 @@ impl StreamFault {
 /// some for its fields.
 pub const EVENT_LIMIT: usize = 33 << 20;
 
+/// The largest line buffer that is kept for the next line.
+const KEPT: usize = 64 << 10;
+
 /// Reads a stream in pieces.
 #[derive(Debug)]
 pub struct Parser {
@@ -122,8 +125,11 @@ impl Parser {
                 self.field(&line)?;
             }
         }
+        // The buffer is used again, unless it has grown: one large line is no reason to hold its space for good.
         line.clear();
-        self.line = line;
+        if line.capacity() <= KEPT {
+            self.line = line;
+        }
         Ok(())
     }
 

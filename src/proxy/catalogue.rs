@@ -12,7 +12,7 @@ use crate::generated::Risk;
 use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
 use crate::mcp::list::ToolView;
-use crate::mcp::param_header::{ParamHeader, param_headers};
+use crate::mcp::param_header::{ANNOTATION, ParamHeader, param_headers};
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
 use crate::tools::digest::tool_digest;
@@ -81,8 +81,10 @@ impl Catalogue {
             Some(digest) => (digest, KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails }),
             None => (String::new(), KnownRisk::default()),
         };
-        // Clients drop a tool whose annotations are improper (mcp-obligations 37): nothing is mirrored then.
-        let mirrored = tool.input_schema.and_then(|schema| param_headers(schema).ok()).unwrap_or_default();
+        // Clients drop a tool whose annotations are improper (mcp-obligations 37): nothing is mirrored then. Most schemas
+        // have none, and are not read for that.
+        let annotated = tool.input_schema.filter(|schema| schema.contains(ANNOTATION) || schema.contains('\\'));
+        let mirrored = annotated.and_then(|schema| param_headers(schema).ok()).unwrap_or_default();
         Tool { digest: digest.into(), risk, mirrored: mirrored.into() }
     }
 

@@ -228,8 +228,9 @@ impl EventStream {
             if self.answered.is_some() {
                 self.idle = Some((LINGER, Box::pin(tokio::time::sleep(LINGER))));
             }
+            let out = self.settle(Bytes::from(out));
             if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Bytes::from(out))));
+                return Poll::Ready(Some(Ok(out)));
             }
         }
     }
@@ -287,13 +288,19 @@ impl EventStream {
     /// An event that is not small needs room until it has ended. Nobody waits for it: who does not read on holds what
     /// others need.
     fn make_room(&mut self) -> Result<(), &'static str> {
-        if self.parser.held() <= SMALL {
-            self.room = None;
-        } else if self.room.is_none() {
+        if self.parser.held() > SMALL && self.room.is_none() {
             let limit = self.gateway.config().limits.answer_bytes;
             self.room = Some(self.gateway.large_answers.try_take(limit).ok_or("NoRoom")?);
         }
         Ok(())
+    }
+
+    /// Gives room back once the large event has ended: with its last byte, where it passes.
+    fn settle(&mut self, out: Bytes) -> Bytes {
+        match self.room.take_if(|_| self.parser.held() <= SMALL) {
+            Some(taken) if out.len() > SMALL => taken.hold(out),
+            _ => out,
+        }
     }
 
     fn judge_event(&mut self, mut event: Event, out: &mut Vec<u8>) -> Result<(), &'static str> {

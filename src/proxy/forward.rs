@@ -17,7 +17,7 @@ use super::events::{self, EventStream};
 use super::filter::Filter;
 use super::receive::{self, ReadError};
 use super::session::{SESSION_ID, Session};
-use super::{event_id, respond};
+use super::{event_id, respond, room};
 use crate::audit::Outcome;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::{Envelope, Kind};
@@ -161,7 +161,8 @@ fn judged(
     };
     let ended = events::Ended::of(&message);
     completion.ended(ended.outcome, ended.reason, ended.rpc_status);
-    let mut response = respond::json(status, passed.body).map(|body| body.with_completion(completion));
+    let body = room::tied(passed.body, message.body());
+    let mut response = respond::json(status, body).map(|body| body.with_completion(completion));
     pass_headers(headers, &mut response);
     if let Some(session) = session {
         response.headers_mut().insert(SESSION_ID, session);

@@ -72,7 +72,7 @@ impl Refused {
 /// 405 with the methods that are offered.
 pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response =
-        answer(Own::MethodNotAllowed.answer(None, "this endpoint takes POST; sessions also GET and DELETE"));
+        answer(Own::MethodNotAllowed.answer(None, &format!("this takes {allowed}, and no other method")));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }

@@ -50,6 +50,25 @@ impl Taken {
     }
 }
 
+/// What was written anew from a body, large or not: while it is held, so is the room of what it was written from.
+pub(super) fn tied(written: Bytes, from: &Bytes) -> Bytes {
+    if written.len() <= SMALL {
+        return written;
+    }
+    Bytes::from_owner(Tied { written, _from: from.clone() })
+}
+
+struct Tied {
+    written: Bytes,
+    _from: Bytes,
+}
+
+impl AsRef<[u8]> for Tied {
+    fn as_ref(&self) -> &[u8] {
+        &self.written
+    }
+}
+
 struct Held {
     bytes: Bytes,
     _taken: Taken,
@@ -84,6 +103,12 @@ mod tests {
         });
         drop(slice);
         assert!(waiting.await.unwrap());
+        let listed = room.try_take(10 * PIECE).unwrap().hold(Bytes::from_static(b"from"));
+        let written = tied(Bytes::from(vec![b'x'; SMALL + 1]), &listed);
+        drop(listed);
+        assert!(written.len() == SMALL + 1 && room.try_take(PIECE).is_none(), "what was made of it is still held");
+        drop(written);
+        assert!(room.try_take(10 * PIECE).is_some());
         assert!(Room::new(1, 4 * PIECE).try_take(4 * PIECE).is_some(), "one body always finds room");
     }
 }

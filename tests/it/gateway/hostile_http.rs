@@ -164,3 +164,81 @@ fn pages_of_listed_origins_may_call_and_no_others() {
     assert_eq!(ask("OPTIONS", &document, "https://evil.example").status, 204);
     assert_eq!(ask("POST", &document, "https://evil.example").status, 405);
 }
+
+/// Requests on one HTTP/2 connection, as clients with prior knowledge open it.
+mod http2 {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::client::conn::http2::{SendRequest, handshake};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use serde_json::json;
+
+    use super::super::house::House;
+    use crate::support::runtime;
+
+    async fn connect(house: &House) -> SendRequest<Full<Bytes>> {
+        let stream = std::net::TcpStream::connect(house.gateway.address()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    fn call(authority: &str, token: &str, tool: &str) -> http::Request<Full<Bytes>> {
+        let params = json!({"name": tool, "arguments": {"ms": 60_000}, "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {}}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        http::Request::post(format!("http://{authority}/default/items"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", tool)
+            .body(Full::from(body))
+            .unwrap()
+    }
+
+    #[test]
+    fn duty_1_every_stream_of_a_connection_stands_for_itself() {
+        let house = House::build();
+        let ours = house.gateway.address().to_string();
+        runtime().block_on(async {
+            let sender = connect(&house).await;
+            let ask = |request| {
+                let mut sender = sender.clone();
+                async move { sender.send_request(request).await.unwrap() }
+            };
+            let (allowed, nobody, elsewhere) = tokio::join!(
+                ask(call(&ours, &house.ana, "echo")),
+                ask(call(&ours, "not.a.token", "echo")),
+                ask(call("evil.example", &house.ana, "echo"))
+            );
+            assert_eq!(allowed.status(), 200);
+            let body = allowed.into_body().collect().await.unwrap().to_bytes();
+            assert!(String::from_utf8_lossy(&body).contains("echo"), "{body:?}");
+            assert_eq!((nobody.status().as_u16(), elsewhere.status().as_u16()), (401, 421));
+            let mut twice = call(&ours, &house.ana, "echo");
+            twice.headers_mut().append("authorization", format!("Bearer {}", house.ben).parse().unwrap());
+            assert_eq!(ask(twice).await.status(), 400);
+            let mut host = call(&ours, &house.ana, "echo");
+            host.headers_mut().insert("host", "evil.example".parse().unwrap());
+            assert_eq!(ask(host).await.status(), 421);
+        });
+    }
+
+    #[test]
+    fn duty_65_a_stream_that_its_caller_resets_aborts_the_call_and_no_other() {
+        let house = House::build();
+        let ours = house.gateway.address().to_string();
+        let mut sender = runtime().block_on(connect(&house));
+        let waiting = runtime().spawn(sender.send_request(call(&ours, &house.ana, "wait")));
+        house.upstream.seen().wait_calls(1);
+        waiting.abort();
+        house.upstream.seen().wait_cancelled("wait", 1);
+        let answer = runtime().block_on(sender.send_request(call(&ours, &house.ana, "echo"))).unwrap();
+        assert_eq!(answer.status(), 200, "the connection goes on");
+    }
+}

@@ -1,8 +1,8 @@
-//! Identifiers that leave the gateway, sealed with AEAD: purpose, server, principal and expiry are bound in.
+//! Identifiers that leave the gateway, sealed with AEAD: purpose, server, upstream, principal and expiry are bound in.
 //!
-//! Invariant: [`Sealer::open`] yields a payload only to the purpose, server and principal that it was sealed for, before
-//! its expiry, and whatever else was presented is one indistinguishable *unknown*. Every replica with the same keys
-//! opens it.
+//! Invariant: [`Sealer::open`] yields a payload only to the purpose, server, upstream and principal that it was sealed
+//! for, before its expiry, and whatever else was presented is one indistinguishable *unknown*. Every replica with the
+//! same keys opens it.
 //!
 //! Wire form, base64url without padding: version (1) ‖ key id (4) ‖ nonce (12) ‖ ciphertext of expiry (8) and payload ‖
 //! tag (16). The cipher is AES-256-GCM-SIV (RFC 8452): nonces are drawn at random by replicas that cannot coordinate, and
@@ -61,6 +61,8 @@ pub struct Owner<'a> {
     pub purpose: Purpose,
     /// UID of the McpServer.
     pub server_uid: &'a str,
+    /// The upstream's URL: what one upstream gave out is nobody else's to see, should the server move to another.
+    pub upstream: &'a str,
     /// The caller, as `identity::principal::Principal::binding` says it.
     pub principal: &'a [u8],
 }
@@ -77,7 +79,7 @@ pub enum SealError {
     /// The cipher or the random source failed.
     #[error("sealing failed")]
     Cipher,
-    /// Not sealed by us, or for another purpose, server or principal: treat it as if it had never existed.
+    /// Not sealed by us, or for another purpose, server, upstream or principal: treat it as if it had never existed.
     #[error("unknown identifier")]
     Unknown,
     /// It was this owner's, and its time is over.
@@ -180,7 +182,7 @@ impl Sealer {
 fn associated_data(key_id: [u8; KEY_ID_BYTES], owner: &Owner<'_>) -> Vec<u8> {
     let mut data = vec![VERSION, owner.purpose.code()];
     data.extend_from_slice(&key_id);
-    for part in [owner.server_uid.as_bytes(), owner.principal] {
+    for part in [owner.server_uid.as_bytes(), owner.upstream.as_bytes(), owner.principal] {
         data.extend_from_slice(&(part.len() as u64).to_be_bytes());
         data.extend_from_slice(part);
     }
@@ -201,7 +203,7 @@ mod tests {
     }
 
     fn owner<'a>(purpose: Purpose, server_uid: &'a str, principal: &'a [u8]) -> Owner<'a> {
-        Owner { purpose, server_uid, principal }
+        Owner { purpose, server_uid, upstream: "https://a.example/mcp", principal }
     }
 
     #[test]
@@ -219,6 +221,8 @@ mod tests {
             owner(Purpose::Session, "uid", b""),
             owner(Purpose::Session, "uida", b"lice"),
             owner(Purpose::Session, "", b"uidalice"),
+            Owner { upstream: "https://b.example/mcp", ..owner(Purpose::Session, "uid", b"alice") },
+            Owner { upstream: "", ..owner(Purpose::Session, "uidhttps://a.example/mcp", b"alice") },
         ];
         for other in others {
             assert_eq!(sealer.open(&other, &sealed, NOW), Err(SealError::Unknown), "{other:?}");

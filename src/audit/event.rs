@@ -255,6 +255,19 @@ pub struct AuthFailureEvent {
     pub last_unix_ms: u64,
 }
 
+/// Requests of a known caller that were refused before any decision, summed. Recorded as `mcp.gateway.refusal`.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusalEvent<'a> {
+    /// Which server; none for the sum of all that exceeded the bound.
+    pub server: Option<ServerFields<'a>>,
+    /// Who was refused; likewise.
+    pub principal: Option<PrincipalFields<'a>>,
+    /// Stable CamelCase reason.
+    pub reason: &'a str,
+    /// How often, and when.
+    pub sum: super::quota::Sum,
+}
+
 /// The configuration that the proxy enforces changed.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigChangeEvent<'a> {

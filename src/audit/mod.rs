@@ -19,11 +19,11 @@ pub mod verify;
 pub use entry::{Entry, Fields};
 pub use event::{
     AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Level, Outcome,
-    PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict,
+    PolicyFields, PrincipalFields, RefusalEvent, ServerFields, ShadowFields, Target, Verdict,
 };
 pub use json::is_harmful;
-pub use quota::AuthFailureAggregator;
-pub use record::{AUTH_FAILURE, COMPLETION, CONFIG_CHANGE, DECISION, SHUTDOWN, STARTUP};
+pub use quota::{AuthFailureAggregator, Sum, Sums};
+pub use record::{AUTH_FAILURE, COMPLETION, CONFIG_CHANGE, DECISION, REFUSAL, SHUTDOWN, STARTUP};
 pub use recorder::{AuditConfig, AuditError, Counters, Receipt, Recorder};
 
 #[cfg(test)]

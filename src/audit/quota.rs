@@ -1,86 +1,116 @@
-//! Failed authentications, summed: a stranger who sends a hundred thousand bad tokens a second gets a bounded number of
-//! records and a bounded amount of memory.
+//! Refusals, summed: whoever sends a hundred thousand bad requests a second gets a bounded number of records and a
+//! bounded amount of memory.
 //!
 //! Pure: time comes in, records come out.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::event::AuthFailureEvent;
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// How often something happened, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// How often.
+    pub count: u64,
+    /// The first time, in milliseconds since 1970.
+    pub first_unix_ms: u64,
+    /// The last time.
+    pub last_unix_ms: u64,
+}
+
+/// What happened in a window, by kind, of which there is a bounded number.
+#[derive(Debug)]
+pub struct Sums<K, V> {
+    window_ms: u64,
+    max_kinds: usize,
+    kinds: HashMap<K, (V, Sum)>,
+    overflow: Option<Sum>,
+    begun: Option<u64>,
+}
+
+impl<K: Eq + Hash, V> Sums<K, V> {
+    /// What is beyond `max_kinds` kinds in a window has one sum together.
+    pub fn new(window_ms: u64, max_kinds: usize) -> Self {
+        Self { window_ms, max_kinds, kinds: HashMap::new(), overflow: None, begun: None }
+    }
+
+    /// Counts one. `about` is asked once for each kind.
+    pub fn observe(&mut self, now_unix_ms: u64, kind: K, about: impl FnOnce() -> V) {
+        self.begun.get_or_insert(now_unix_ms);
+        let fresh = Sum { count: 0, first_unix_ms: now_unix_ms, last_unix_ms: now_unix_ms };
+        let room = self.kinds.len() < self.max_kinds;
+        let sum = match self.kinds.get_mut(&kind) {
+            Some((_, sum)) => sum,
+            None if room => &mut self.kinds.entry(kind).or_insert((about(), fresh)).1,
+            None => self.overflow.get_or_insert(fresh),
+        };
+        sum.count += 1;
+        sum.last_unix_ms = now_unix_ms;
+    }
+
+    /// The kinds of this window.
+    pub fn kinds(&self) -> impl Iterator<Item = &K> {
+        self.kinds.keys()
+    }
+
+    /// Whether the window is over, or the clock stepped back behind its start.
+    pub fn is_due(&self, now_unix_ms: u64) -> bool {
+        self.begun.is_some_and(|begun| now_unix_ms < begun || now_unix_ms - begun >= self.window_ms)
+    }
+
+    /// The window's sums, in no particular order, and that of everything beyond the bound. A new window begins with
+    /// the next event.
+    pub fn take(&mut self) -> (Vec<(K, V, Sum)>, Option<Sum>) {
+        self.begun = None;
+        (self.kinds.drain().map(|(kind, (about, sum))| (kind, about, sum)).collect(), self.overflow.take())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     server: String,
     reason: &'static str,
     prefix: String,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sum {
-    count: u64,
-    first: u64,
-    last: u64,
-}
-
-impl Sum {
-    fn add(&mut self, now: u64) {
-        self.count += 1;
-        self.last = now;
-    }
-}
-
 /// Sums failures per server, reason and address block over a window.
 #[derive(Debug)]
-pub struct AuthFailureAggregator {
-    window_ms: u64,
-    max_keys: usize,
-    sums: HashMap<Key, Sum>,
-    overflow: Option<Sum>,
-    begun: Option<u64>,
-}
+pub struct AuthFailureAggregator(Sums<Key, ()>);
 
 impl AuthFailureAggregator {
     /// One record per key and window; failures beyond `max_keys` keys in a window share one record.
     pub fn new(window_ms: u64, max_keys: usize) -> Self {
-        Self { window_ms, max_keys, sums: HashMap::new(), overflow: None, begun: None }
+        Self(Sums::new(window_ms, max_keys))
     }
 
     /// Counts one failure. `server` is `namespace/name` of a server that exists, or empty: never a path that the
     /// stranger chose.
     pub fn observe(&mut self, now_unix_ms: u64, server: &str, reason: &'static str, client: Option<IpAddr>) {
-        self.begun.get_or_insert(now_unix_ms);
-        let fresh = Sum { count: 0, first: now_unix_ms, last: now_unix_ms };
         let key = Key { server: server.to_owned(), reason, prefix: client.map(prefix).unwrap_or_default() };
-        let room = self.sums.len() < self.max_keys;
-        match self.sums.get_mut(&key) {
-            Some(sum) => sum.add(now_unix_ms),
-            None if room => self.sums.entry(key).or_insert(fresh).add(now_unix_ms),
-            None => self.overflow.get_or_insert(fresh).add(now_unix_ms),
-        }
+        self.0.observe(now_unix_ms, key, || ());
     }
 
     /// The window's records if it is over, or if the clock stepped back behind its start; else nothing.
     pub fn flush_if_over(&mut self, now_unix_ms: u64) -> Vec<AuthFailureEvent> {
-        let over = |begun: u64| now_unix_ms < begun || now_unix_ms - begun >= self.window_ms;
-        if self.begun.is_some_and(over) { self.flush() } else { Vec::new() }
+        if self.0.is_due(now_unix_ms) { self.flush() } else { Vec::new() }
     }
 
     /// The window's records, whether it is over or not; a new window begins with the next failure.
     pub fn flush(&mut self) -> Vec<AuthFailureEvent> {
-        self.begun = None;
         let event = |server, reason: &str, client_prefix, sum: Sum| AuthFailureEvent {
             server,
             reason: reason.to_owned(),
             client_prefix,
             count: sum.count,
-            first_unix_ms: sum.first,
-            last_unix_ms: sum.last,
+            first_unix_ms: sum.first_unix_ms,
+            last_unix_ms: sum.last_unix_ms,
         };
-        let sums = self.sums.drain().map(|(key, sum)| event(key.server, key.reason, key.prefix, sum));
-        let mut events: Vec<_> = sums.collect();
-        events.sort_by(|a, b| (&a.server, &a.reason, &a.client_prefix).cmp(&(&b.server, &b.reason, &b.client_prefix)));
-        events.extend(self.overflow.take().map(|sum| event(String::new(), "Various", String::new(), sum)));
-        events
+        let (mut sums, overflow) = self.0.take();
+        sums.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let sums = sums.into_iter().map(|(key, (), sum)| event(key.server, key.reason, key.prefix, sum));
+        sums.chain(overflow.map(|sum| event(String::new(), "Various", String::new(), sum))).collect()
     }
 }
 

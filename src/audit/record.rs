@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::event::{
     AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Level, Outcome, PolicyFields,
-    PrincipalFields, Target, Verdict,
+    PrincipalFields, RefusalEvent, ServerFields, Target, Verdict,
 };
 use super::json::{self, Digits, Object, URI_CAP};
 use super::redact::{self, DigestKey, Part};
@@ -17,6 +17,8 @@ pub const DECISION: &str = "mcp.gateway.decision";
 pub const COMPLETION: &str = "mcp.gateway.completion";
 /// Failed authentications, summed.
 pub const AUTH_FAILURE: &str = "mcp.gateway.authentication_failure";
+/// Requests of a known caller that were refused before any decision, summed.
+pub const REFUSAL: &str = "mcp.gateway.refusal";
 /// A change of what is enforced.
 pub const CONFIG_CHANGE: &str = "mcp.gateway.config_change";
 /// The recorder opened, and every call that an earlier run left open has its completion.
@@ -74,9 +76,7 @@ impl Context {
                 shadow_policy(&mut object, policy);
             }
         }
-        object.text("portcullis.server.uid", event.server.uid);
-        object.text("portcullis.server.namespace", event.server.namespace);
-        object.text("portcullis.server.name", event.server.name);
+        server_fields(&mut object, &event.server);
         if let Some(principal) = &event.principal {
             principal_fields(&mut object, principal);
         }
@@ -162,6 +162,22 @@ impl Context {
         object.end();
     }
 
+    pub(super) fn refusal(&self, out: &mut Vec<u8>, unix_ms: u64, event: &RefusalEvent<'_>) {
+        let mut object = self.begin(out, REFUSAL, unix_ms);
+        object.word("portcullis.decision", Verdict::Deny.as_str());
+        object.text("portcullis.decision.reason", event.reason);
+        if let Some(server) = &event.server {
+            server_fields(&mut object, server);
+        }
+        if let Some(principal) = &event.principal {
+            principal_fields(&mut object, principal);
+        }
+        object.count("portcullis.count", event.sum.count);
+        object.word("portcullis.first", json::time(event.sum.first_unix_ms).as_str());
+        object.word("portcullis.last", json::time(event.sum.last_unix_ms).as_str());
+        object.end();
+    }
+
     pub(super) fn config_change(&self, out: &mut Vec<u8>, unix_ms: u64, event: &ConfigChangeEvent<'_>) {
         let mut object = self.begin(out, CONFIG_CHANGE, unix_ms);
         object.text("portcullis.object.kind", event.kind);
@@ -183,6 +199,12 @@ impl Context {
         }
         object.end();
     }
+}
+
+fn server_fields(object: &mut Object<'_>, server: &ServerFields<'_>) {
+    object.text("portcullis.server.uid", server.uid);
+    object.text("portcullis.server.namespace", server.namespace);
+    object.text("portcullis.server.name", server.name);
 }
 
 fn policy_fields(object: &mut Object<'_>, policy: &PolicyFields<'_>) {
@@ -232,7 +254,7 @@ fn is_traceparent(text: &str) -> bool {
 mod tests {
     use serde_json::Value;
 
-    use super::super::event::{Delivery, ServerFields, ShadowFields};
+    use super::super::event::{Delivery, ShadowFields};
     use super::super::redact::Redaction;
     use super::*;
 
@@ -329,7 +351,7 @@ mod tests {
             upstream_status: Some(200),
             duration_us: 5,
             response_bytes: 6,
-            result: Some(br#"{"token":"abc","ok":1}"#),
+            result: Some(br#"{"token":"hunter3","ok":1}"#),
             redact: Some(&redaction),
         };
         let mut out = Vec::new();
@@ -337,7 +359,7 @@ mod tests {
         let record: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(record["gen_ai.tool.call.result"]["ok"], 1);
         assert_eq!(record["error.type"], "tool_error");
-        assert!(!record.to_string().contains("abc"));
+        assert!(!record.to_string().contains("hunter3"));
     }
 
     #[test]
@@ -377,15 +399,22 @@ mod tests {
             change: "refused",
             reason: Some("Bad"),
         };
-        let mut records = vec![Vec::new(); 4];
+        let refusal = RefusalEvent {
+            server: None,
+            principal: None,
+            reason: "Various",
+            sum: super::super::quota::Sum { count: 2, first_unix_ms: 0, last_unix_ms: 1 },
+        };
+        let mut records = vec![Vec::new(); 5];
         context.auth_failure(&mut records[0], 1, &failure);
         context.config_change(&mut records[1], 1, &change);
         context.lifecycle(&mut records[2], STARTUP, 1, &[("portcullis.epoch", 2)]);
         context.ended(&mut records[3], id(), 1, Outcome::Unknown, "ProxyEnded");
+        context.refusal(&mut records[4], 1, &refusal);
         let names: Vec<_> = records
             .iter()
             .map(|record| serde_json::from_slice::<Value>(record).unwrap()["event.name"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, [AUTH_FAILURE, CONFIG_CHANGE, STARTUP, COMPLETION]);
+        assert_eq!(names, [AUTH_FAILURE, CONFIG_CHANGE, STARTUP, COMPLETION, REFUSAL]);
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::event::{
-    AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Outcome, Verdict,
+    AuditId, AuthFailureEvent, CompletionEvent, ConfigChangeEvent, DecisionEvent, Delivery, Outcome, RefusalEvent,
+    Verdict,
 };
 use super::record::{Context, SHUTDOWN, STARTUP};
 use super::redact::DigestKey;
@@ -310,6 +311,13 @@ impl Recorder {
         let inner = &*self.inner;
         let now = inner.clock.unix_ms();
         rendered(|out| inner.context.auth_failure(out, now, event), |record| inner.offer(record, Room::Half));
+    }
+
+    /// Records refusals of a known caller's requests, already summed.
+    pub fn refusal(&self, event: &RefusalEvent<'_>) {
+        let inner = &*self.inner;
+        let now = inner.clock.unix_ms();
+        rendered(|out| inner.context.refusal(out, now, event), |record| inner.offer(record, Room::Half));
     }
 
     /// Records a change of what is enforced.

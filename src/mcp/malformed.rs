@@ -32,6 +32,9 @@ pub enum Fault {
     /// A number is written with more characters than [`super::scan::Limits::number`].
     #[error("a number is too long")]
     NumberTooLong,
+    /// A number is beyond the largest double (RFC 8259 section 6): some readers take it for infinity, some for null.
+    #[error("a number is beyond what a double can hold")]
+    NumberTooLarge,
     /// One object names a member twice, after unescaping.
     #[error("a member name occurs twice in one object")]
     DuplicateMember,
@@ -91,6 +94,7 @@ impl Fault {
             Fault::TooDeep => "TooDeep",
             Fault::TooManyMembers => "TooManyMembers",
             Fault::NumberTooLong => "NumberTooLong",
+            Fault::NumberTooLarge => "NumberTooLarge",
             Fault::DuplicateMember => "DuplicateMember",
             Fault::CaseVariant => "CaseVariant",
             Fault::LoneSurrogate => "LoneSurrogate",

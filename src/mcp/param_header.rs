@@ -36,7 +36,8 @@ pub enum BadAnnotation {
     Schema,
 }
 
-const ANNOTATION: &str = "x-mcp-header";
+/// The member of a parameter's schema that says so.
+pub const ANNOTATION: &str = "x-mcp-header";
 
 /// The mirrored parameters of an input schema, in the order of the schema.
 pub fn param_headers(input_schema: &str) -> Result<Vec<ParamHeader>, BadAnnotation> {

@@ -53,6 +53,9 @@ impl Default for Limits {
     }
 }
 
+/// Integers with fewer digits are below the largest double, about 1.8e308.
+const FEWEST_DIGITS_BEYOND_A_DOUBLE: usize = 309;
+
 /// The deepest nesting that [`Limits::depth`] can ask for: each level is one stack frame.
 const DEEPEST: usize = 128;
 
@@ -382,18 +385,30 @@ impl<'a> Scanner<'a> {
         } else {
             self.digits()?
         }
+        let mut large = self.at - start >= FEWEST_DIGITS_BEYOND_A_DOUBLE;
         if self.byte() == Some(b'.') {
             self.at += 1;
             self.digits()?;
         }
         if let Some(b'e' | b'E') = self.byte() {
+            large = true;
             self.at += 1;
             if let Some(b'+' | b'-') = self.byte() {
                 self.at += 1;
             }
             self.digits()?;
         }
-        if self.at - start > self.limits.number { Err(self.slip(Fault::NumberTooLong)) } else { Ok(()) }
+        if self.at - start > self.limits.number {
+            return Err(self.slip(Fault::NumberTooLong));
+        }
+        if large && !self.is_finite(start) { Err(Slip { fault: Fault::NumberTooLarge, at: start }) } else { Ok(()) }
+    }
+
+    /// Whether the number that began at `start` has a double near it. Readers take others for infinity, for null, for
+    /// an error or for what is written.
+    fn is_finite(&self, start: usize) -> bool {
+        let number = self.text.get(start..self.at).and_then(|number| number.parse::<f64>().ok());
+        number.is_some_and(f64::is_finite)
     }
 
     fn escape(&mut self) -> Result<(), Slip> {

@@ -48,6 +48,9 @@ impl StreamFault {
 /// some for its fields.
 pub const EVENT_LIMIT: usize = 33 << 20;
 
+/// The largest line buffer that is kept for the next line.
+const KEPT: usize = 64 << 10;
+
 /// Reads a stream in pieces.
 #[derive(Debug)]
 pub struct Parser {
@@ -77,6 +80,11 @@ impl Parser {
         Parser { limit, line: Vec::new(), event: Event::default(), open: false, held: 0, after_cr: false, first: true }
     }
 
+    /// Bytes that are held of what has not ended yet.
+    pub fn held(&self) -> usize {
+        self.held + self.line.len()
+    }
+
     /// Reads the next bytes and appends what they complete. After an error the stream is not to be read further;
     /// items before it are good.
     pub fn feed(&mut self, mut chunk: &[u8], items: &mut Vec<Item>) -> Result<(), StreamFault> {
@@ -87,7 +95,7 @@ impl Parser {
             }
             let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let (line, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
-            if self.held + self.line.len() + line.len() > self.limit {
+            if self.held() + line.len() > self.limit {
                 return Err(StreamFault::TooLarge);
             }
             self.line.extend_from_slice(line);
@@ -117,8 +125,11 @@ impl Parser {
                 self.field(&line)?;
             }
         }
+        // The buffer is used again, unless it has grown: one large line is no reason to hold its space for good.
         line.clear();
-        self.line = line;
+        if line.capacity() <= KEPT {
+            self.line = line;
+        }
         Ok(())
     }
 

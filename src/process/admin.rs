@@ -118,7 +118,12 @@ fn respond(
 fn readyz(admin: &Admin, draining: bool) -> Response<Full<Bytes>> {
     let mut report = admin.readiness.report();
     if draining {
-        let status = super::readiness::Status { ok: false, reason: "Draining", message: "shutting down".to_owned() };
+        let status = super::readiness::Status {
+            ok: false,
+            required: true,
+            reason: "Draining",
+            message: "shutting down".to_owned(),
+        };
         report.ready = false;
         report.checks.insert("drain", status);
     }

@@ -1,6 +1,8 @@
 //! Whether this process can do its work, as named checks.
 //!
-//! Invariant: a check that was named but never reported is not ready, and readiness is the conjunction of all checks.
+//! Invariant: a check that was named but never reported is not ready, and readiness is the conjunction of all checks that
+//! are required. The others are shown: what is wrong with a part takes the whole out of rotation only where the whole
+//! cannot be trusted to serve.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +20,8 @@ pub struct Readiness {
 pub struct Status {
     /// Whether it holds.
     pub ok: bool,
+    /// Whether the process is not ready while it does not; else it is degraded.
+    pub required: bool,
     /// A stable word.
     pub reason: &'static str,
     /// What is wrong and how to mend it; empty if nothing is.
@@ -27,8 +31,10 @@ pub struct Status {
 /// All checks, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether all hold.
+    /// Whether all that are required hold.
     pub ready: bool,
+    /// Whether some other does not hold.
+    pub degraded: bool,
     /// Each by its name.
     pub checks: BTreeMap<&'static str, Status>,
 }
@@ -37,13 +43,23 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Check {
     name: &'static str,
+    required: bool,
     checks: Readiness,
 }
 
 impl Readiness {
     /// Names a check. Until it reports it is not ready, for the reason `Starting`.
     pub fn check(&self, name: &'static str) -> Check {
-        let check = Check { name, checks: self.clone() };
+        self.named(name, true)
+    }
+
+    /// Names a check that is only shown: a part of the work cannot be done, the rest goes on.
+    pub fn advisory(&self, name: &'static str) -> Check {
+        self.named(name, false)
+    }
+
+    fn named(&self, name: &'static str, required: bool) -> Check {
+        let check = Check { name, required, checks: self.clone() };
         check.not_ready("Starting", "has not reported yet");
         check
     }
@@ -51,19 +67,23 @@ impl Readiness {
     /// All checks as they are now.
     pub fn report(&self) -> Report {
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Report { ready: checks.values().all(|status| status.ok), checks }
+        Report {
+            ready: checks.values().all(|status| status.ok || !status.required),
+            degraded: checks.values().any(|status| !status.ok && !status.required),
+            checks,
+        }
     }
 }
 
 impl Check {
     /// The check holds.
     pub fn ready(&self) {
-        self.set(Status { ok: true, reason: "Ready", message: String::new() });
+        self.set(Status { ok: true, required: self.required, reason: "Ready", message: String::new() });
     }
 
     /// The check does not hold.
     pub fn not_ready(&self, reason: &'static str, message: impl Into<String>) {
-        self.set(Status { ok: false, reason, message: message.into() });
+        self.set(Status { ok: false, required: self.required, reason, message: message.into() });
     }
 
     fn set(&self, status: Status) {
@@ -87,5 +107,17 @@ mod tests {
         assert!(readiness.report().ready);
         a.not_ready("JournalFull", "free space below /var/lib/portcullis");
         assert!(!readiness.report().ready);
+    }
+
+    #[test]
+    fn an_advisory_check_degrades_and_takes_nothing_out_of_rotation() {
+        let readiness = Readiness::default();
+        readiness.check("a").ready();
+        let servers = readiness.advisory("servers");
+        servers.not_ready("ServersUnserved", "default/a: SecretNotFound");
+        let report = readiness.report();
+        assert!(report.ready && report.degraded && !report.checks["servers"].ok);
+        servers.ready();
+        assert!(!readiness.report().degraded);
     }
 }

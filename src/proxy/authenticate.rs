@@ -6,13 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, StatusCode};
 
-use super::body::Body;
 use super::gateway::{self, Gateway};
-use super::respond;
+use super::respond::{self, Refused};
 use super::snapshot::{Site, Snapshot};
 use super::streams::Share;
+use crate::audit::PrincipalFields;
 use crate::identity::bearer;
 use crate::identity::cache::{TokenDigest, VerifiedCache};
 use crate::identity::token::{self, TokenError, Verified};
@@ -36,6 +36,23 @@ pub struct Caller {
     pub listeners: Arc<Share>,
 }
 
+impl Caller {
+    /// The caller in records, by this token's id if one is meant.
+    pub fn fields<'a>(&'a self, token_jti: Option<&'a str>) -> PrincipalFields<'a> {
+        let principal = self.verified.principal();
+        PrincipalFields {
+            authority: &principal.authority,
+            issuer: &principal.issuer,
+            tenant: principal.tenant.as_deref(),
+            subject: &principal.subject,
+            kind: principal.kind.as_str(),
+            client: principal.client.as_deref(),
+            actor: principal.actor.as_ref().map(|actor| &*actor.subject),
+            token_jti,
+        }
+    }
+}
+
 impl AsRef<Verified> for Caller {
     fn as_ref(&self) -> &Verified {
         &self.verified
@@ -47,42 +64,30 @@ pub type Callers = VerifiedCache<Caller>;
 
 /// Whom an id that leaves the gateway belongs to.
 pub fn owner<'a>(purpose: Purpose, site: &'a Site, caller: &'a Caller) -> Owner<'a> {
-    Owner { purpose, server_uid: &site.server.id.uid, principal: caller.verified.binding() }
-}
-
-/// Why a request is not authenticated, for records.
-struct Refused {
-    reason: &'static str,
-    response: Response<Body>,
-}
-
-/// Authenticates a request to `site`, or says what the caller is told.
-pub async fn authenticate(
-    gateway: &Gateway,
-    site: &Site,
-    headers: &HeaderMap,
-    query: Option<&str>,
-    peer: IpAddr,
-) -> Result<Arc<Caller>, Response<Body>> {
-    match identify(gateway, site, headers, query).await {
-        Ok(caller) => Ok(caller),
-        Err(refused) => {
-            gateway.metrics().unauthenticated.inc();
-            gateway.failures.note(&site.server.id, refused.reason, peer);
-            Err(refused.response)
-        }
+    Owner {
+        purpose,
+        server_uid: &site.server.id.uid,
+        upstream: &site.server.upstream.url,
+        principal: caller.verified.binding(),
     }
 }
 
-async fn identify(
+/// Notes that a request to `site` is not authenticated: among the failures of strangers, for it may be anybody's.
+pub(super) fn note(gateway: &Gateway, site: &Site, refused: &Refused, peer: IpAddr) {
+    gateway.metrics().unauthenticated.inc();
+    gateway.failures.note(&site.server.id.display_name(), refused.reason, peer);
+}
+
+/// Authenticates a request to `site`, or says what the caller is told.
+pub(super) async fn authenticate(
     gateway: &Gateway,
     site: &Site,
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Arc<Caller>, Refused> {
-    let text = bearer::extract(headers, query).map_err(|error| Refused {
-        reason: error.reason(),
-        response: respond::challenge(site.challenges.bearer(error), None, &error.to_string()),
+    let text = bearer::extract(headers, query).map_err(|error| {
+        let response = respond::challenge(site.challenges.bearer(error), None, &error.to_string());
+        Refused::with(error.reason(), response)
     })?;
     let now = gateway::now();
     let digest = TokenDigest::of(text);
@@ -129,6 +134,16 @@ pub fn admit(caller: &Caller, site: &Site, now: i64) -> Result<(), TokenError> {
     token::admit(&caller.verified, &site.trust(), now).map(drop)
 }
 
+/// What holds now, for a caller who was let in a while ago: a revocation or a change counts for what is under way too.
+pub(super) fn again(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(Arc<Snapshot>, Arc<Site>), Refused> {
+    let snapshot = gateway.snapshot();
+    let Some(current) = snapshot.same(site).cloned() else {
+        return Err(Refused::with("ServerGone", respond::status(StatusCode::NOT_FOUND)));
+    };
+    admit(caller, &current, gateway::now()).map_err(|error| refused(&current, &error))?;
+    Ok((snapshot, current))
+}
+
 fn refused(site: &Site, error: &TokenError) -> Refused {
     let server = site.server.id.display_name();
     tracing::debug!(server, reason = error.reason(), %error, "token refused");
@@ -139,5 +154,5 @@ fn refused(site: &Site, error: &TokenError) -> Refused {
             respond::retry(respond::answer(Own::NotServed.answer(None, message)), 5)
         }
     };
-    Refused { reason: error.reason(), response }
+    Refused::with(error.reason(), response)
 }

@@ -3,13 +3,17 @@
 //! Invariant: a [`Permit`] exists only for a message that was allowed and whose decision is recorded as surely as the
 //! server asks; nothing is forwarded without one. Both outcomes are recorded before they take effect.
 
+use std::time::Instant;
+
 use http::Response;
 
 use super::body::{Body, Completion};
 use super::call::{Call, Ruling, verdict};
 use super::catalogue::Tool;
-use super::{gateway, respond};
-use crate::audit::{AuditError, Delivery, Verdict};
+use super::respond::Refused;
+use super::snapshot::Snapshot;
+use super::{authenticate, gateway, respond};
+use crate::audit::{AuditError, DecisionEvent, Delivery, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::answer::{self, Own};
 use crate::mcp::mirror::Mismatch;
@@ -17,7 +21,7 @@ use crate::mcp::param_header::check_params;
 use crate::mcp::revision::Era;
 use crate::policy::decision::Decision;
 use crate::policy::evaluate::evaluate;
-use crate::policy::request::{Facts, Request, Target};
+use crate::policy::request::{Facts, KnownRisk, Request, Target};
 
 /// Proof that a message may be forwarded. Made here only.
 #[must_use = "a permit that is not used is a call that was recorded and not made"]
@@ -33,13 +37,20 @@ impl Permit {
 /// Permits a message that needs no grant but a valid token: lifecycle, lists, their notifications (design 3.6).
 pub async fn permit(call: &Call) -> Result<Permit, Response<Body>> {
     let ruling = Ruling { verdict: Verdict::Allow, reason: "Authenticated", decision: None, tool: None };
-    allow(call, &ruling, Delivery::BestEffort).await
+    allow(call, &ruling, Delivery::BestEffort, None).await
+}
+
+/// Permits what a session's owner asks of it without a message. Recorded in best effort, so nobody waits.
+pub(super) fn permit_session(gateway: &gateway::Gateway, event: &DecisionEvent<'_>, started: Instant) -> Permit {
+    let (recorder, delivery) = (gateway.recorder(), Delivery::BestEffort);
+    let id = recorder.decision(delivery, event).id();
+    Permit(Completion::new(recorder.clone(), id, delivery, started))
 }
 
 /// Decides a tool call.
 pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Body>> {
     let tool = call.site.catalogue.get(name);
-    let decision = decide(call, name, tool.as_ref().map(|tool| tool.risk).unwrap_or_default());
+    let decision = decide(call, &call.snapshot, name, risk(tool.as_ref()));
     let mut ruling = Ruling {
         verdict: verdict(decision.effect),
         reason: decision.reason.as_str(),
@@ -50,13 +61,13 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
     let metrics = call.gateway.metrics();
     if decision.effect == Effect::Allow {
         let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
-            if let Err(mismatch) = mirrors(call, tool.as_ref()) {
+            if let Err(mismatch) = mirrored(call, tool.as_ref()) {
                 metrics.malformed.inc();
                 (ruling.verdict, ruling.reason) = (Verdict::Deny, mismatch.reason());
                 return Err(refuse(call, &ruling, delivery, respond::answer(mismatch.answer(call.id()))).await);
             }
             metrics.allowed.inc();
-            return allow(call, &ruling, delivery).await;
+            return allow(call, &ruling, delivery, Some(name)).await;
         };
         // Another scope would help, and the tool is visible: the one case for this challenge (design 5).
         metrics.insufficient_scope.inc();
@@ -73,20 +84,22 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
     Err(refuse(call, &ruling, delivery, denial(call, name, &decision)).await)
 }
 
-/// Whether the headers that mirror arguments say what the arguments say, as far as the tool's schema is known
-/// (mcp-obligations 36). In the old era they are not forwarded.
-fn mirrors(call: &Call, tool: Option<&Tool>) -> Result<(), Mismatch> {
-    match tool {
-        Some(tool) if call.revision.era() == Era::New => {
-            check_params(&call.headers, call.envelope.arguments_raw(), &tool.mirrored)
-        }
+fn risk(tool: Option<&Tool>) -> KnownRisk {
+    tool.map(|tool| tool.risk).unwrap_or_default()
+}
+
+/// Holds the headers that mirror a known tool's parameters to its arguments (mcp-obligations 36). Asked of allowed calls
+/// only, so that nothing is learnt of a tool that the caller may not see.
+fn mirrored(call: &Call, tool: Option<&Tool>) -> Result<(), Mismatch> {
+    match (tool, call.revision.era()) {
+        (Some(tool), Era::New) => check_params(&call.headers, call.envelope.arguments_raw(), &tool.mirrored),
         _ => Ok(()),
     }
 }
 
 /// Asks policy about a tool call.
-fn decide(call: &Call, name: &str, risk: crate::policy::request::KnownRisk) -> Decision {
-    let Some(served) = call.snapshot.fleet.lookup(&call.site.server.path) else {
+fn decide(call: &Call, snapshot: &Snapshot, name: &str, risk: KnownRisk) -> Decision {
+    let Some(served) = snapshot.fleet.lookup(&call.site.server.path) else {
         // A site without its server cannot be: deny.
         return Decision {
             effect: Effect::Deny,
@@ -130,13 +143,38 @@ async fn refuse(call: &Call, ruling: &Ruling<'_>, delivery: Delivery, response: 
 }
 
 /// Records an allowed message as surely as is asked for; the second record follows when the permit's completion ends.
-async fn allow(call: &Call, ruling: &Ruling<'_>, delivery: Delivery) -> Result<Permit, Response<Body>> {
+async fn allow(
+    call: &Call,
+    ruling: &Ruling<'_>,
+    delivery: Delivery,
+    tool: Option<&str>,
+) -> Result<Permit, Response<Body>> {
     let recorder = call.gateway.recorder();
     let receipt = recorder.decision(delivery, &call.event(ruling));
     let id = receipt.id();
-    match receipt.durable().await {
-        Ok(()) => Ok(Permit(Completion::new(recorder.clone(), id, delivery, call.started))),
-        Err(error) => Err(unrecorded(call, &error)),
+    receipt.durable().await.map_err(|error| unrecorded(call, &error))?;
+    let completion = Completion::new(recorder.clone(), id, delivery, call.started);
+    if !call.gateway.is_current(&call.snapshot)
+        && let Err(refused) = still_allowed(call, tool)
+    {
+        completion.denied(refused.reason);
+        return Err(*refused.response);
+    }
+    Ok(Permit(completion))
+}
+
+/// Asks again what was decided before the record was kept, by what holds now: the disk may have taken long.
+fn still_allowed(call: &Call, tool: Option<&str>) -> Result<(), Refused> {
+    let (snapshot, site) = authenticate::again(&call.gateway, &call.site, &call.caller)?;
+    if site.closed.is_some() {
+        let answer = Own::NotServed.answer(call.id(), "this server was closed before the call could be made");
+        return Err(Refused::new("ServerClosed", answer));
+    }
+    let Some(name) = tool else { return Ok(()) };
+    let decision = decide(call, &snapshot, name, risk(call.site.catalogue.get(name).as_ref()));
+    match decision.effect {
+        Effect::Allow => Ok(()),
+        _ => Err(Refused::with(decision.reason.as_str(), denial(call, name, &decision))),
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::events::EventStream;
+use super::idle::Underway;
 use super::streams::Slot;
 use crate::audit::{AuditId, CompletionEvent, Delivery, Outcome, Recorder};
 
@@ -20,6 +21,7 @@ pub struct Body {
     inner: Inner,
     completion: Option<Completion>,
     _slot: Option<Slot>,
+    _underway: Option<Underway>,
 }
 
 /// The most that is handed over at once: what was handed over is not known to be sent.
@@ -34,28 +36,38 @@ enum Inner {
 impl Body {
     /// No content.
     pub fn empty() -> Self {
-        Self { inner: Inner::Empty, completion: None, _slot: None }
+        Self::new(Inner::Empty, None)
     }
 
     /// All of the content.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { inner: Inner::Full(bytes.into()), completion: None, _slot: None }
+        Self::new(Inner::Full(bytes.into()), None)
     }
 
     /// A judged event stream; it says itself how the call ended.
     pub fn events(stream: EventStream, completion: Option<Completion>) -> Self {
-        Self { inner: Inner::Events(Box::new(stream)), completion, _slot: None }
+        Self::new(Inner::Events(Box::new(stream)), completion)
+    }
+
+    fn new(inner: Inner, completion: Option<Completion>) -> Self {
+        Self { inner, completion, _slot: None, _underway: None }
     }
 
     /// Holds a place until the body ends.
-    pub fn holding(mut self, slot: Slot) -> Self {
+    pub(super) fn holding(mut self, slot: Slot) -> Self {
         self._slot = Some(slot);
+        self
+    }
+
+    /// Keeps the request under way until this body has been handed over.
+    pub(super) fn with_underway(mut self, underway: Underway) -> Self {
+        self._underway = Some(underway);
         self
     }
 
     /// Ties the call's second record to this body.
     pub fn with_completion(mut self, mut completion: Completion) -> Self {
-        // Of an empty body nothing is left to be taken, so nobody asks for it.
+        // Nobody asks for a body that is not there: the head is the answer, and all of it.
         completion.delivered |= matches!(self.inner, Inner::Empty);
         self.completion = Some(completion);
         self
@@ -106,7 +118,10 @@ impl http_body::Body for Body {
                     }
                     Poll::Ready(None) => {
                         if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
-                            completion.ended(Outcome::Disconnected, stream.broken(), None);
+                            // Nobody waits for anything on a stream that only listens: its end is no failure.
+                            let heard = stream.only_listens() && stream.broken().is_none();
+                            let outcome = if heard { Outcome::Result } else { Outcome::Disconnected };
+                            completion.ended(outcome, stream.broken(), None);
                             completion.delivered = true;
                         }
                     }
@@ -166,6 +181,12 @@ impl Completion {
         self.outcome = outcome;
         self.reason = reason;
         self.rpc_status = rpc_status;
+    }
+
+    /// The call was refused after its decision, before anything was sent.
+    pub fn denied(mut self, reason: &'static str) {
+        self.ended(Outcome::Denied, Some(reason), None);
+        self.delivered = true;
     }
 
     /// Notes the upstream's HTTP status.

@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
 use super::authenticate::Caller;
+use super::body::Body;
 use super::catalogue::Tool;
 use super::gateway::Gateway;
+use super::respond::Refused;
 use super::session::{SESSION_ID, Session};
 use super::snapshot::{Site, Snapshot};
-use crate::audit::{DecisionEvent, Level, PolicyFields, PrincipalFields, ServerFields, ShadowFields, Target, Verdict};
+use crate::audit::{DecisionEvent, Level, PolicyFields, ShadowFields, Target, Verdict};
 use crate::generated::policy::Effect;
 use crate::mcp::envelope::Envelope;
 use crate::mcp::method::{Method, Subject};
@@ -63,27 +65,21 @@ impl Call {
         self.envelope.id_raw()
     }
 
+    /// Refuses the message before any decision about it.
+    pub(super) fn refuse(&self, reason: &'static str, response: Response<Body>) -> Response<Body> {
+        self.gateway.refuse(&self.site, &self.caller, Refused::with(reason, response))
+    }
+
     /// The first record of this message.
     pub fn event<'a>(&'a self, ruling: &Ruling<'a>) -> DecisionEvent<'a> {
-        let principal = self.caller.verified.principal();
-        let id = &self.site.server.id;
         DecisionEvent {
             method: self.method.name,
             protocol_version: Some(self.revision.as_str()),
             session: self.session.as_ref().and_then(|_| self.headers.get(SESSION_ID)?.to_str().ok()),
             request_id: self.id().and_then(|id| std::str::from_utf8(id).ok()),
             target: self.target(),
-            principal: Some(PrincipalFields {
-                authority: &principal.authority,
-                issuer: &principal.issuer,
-                tenant: principal.tenant.as_deref(),
-                subject: &principal.subject,
-                kind: principal.kind.as_str(),
-                client: principal.client.as_deref(),
-                actor: principal.actor.as_ref().map(|actor| &*actor.subject),
-                token_jti: self.caller.verified.token_id(),
-            }),
-            server: ServerFields { uid: &id.uid, namespace: &id.namespace, name: &id.name },
+            principal: Some(self.caller.fields(self.caller.verified.token_id())),
+            server: self.site.fields(),
             verdict: Some(ruling.verdict),
             reason: ruling.reason,
             policy: ruling.decision.and_then(|decision| decision.rule.as_deref()).map(policy),

@@ -12,7 +12,7 @@ use crate::generated::Risk;
 use crate::generated::policy::Effect;
 use crate::generated::server::RiskRule;
 use crate::mcp::list::{ToolView, look_alikes};
-use crate::mcp::param_header::{ParamHeader, param_headers};
+use crate::mcp::param_header::{ANNOTATION, ParamHeader, param_headers};
 use crate::policy::pattern::NamePattern;
 use crate::policy::request::KnownRisk;
 use crate::tools::digest::tool_digest;
@@ -77,10 +77,10 @@ impl Catalogue {
             self.asserted.iter().filter(|rule| rule.patterns.iter().any(|p| p.matches(&tool.name, Effect::Deny)));
         let assessment = risk::assess(tool, None, asserted.map(|rule| (rule.name.as_str(), rule.class)));
         // A definition that has no digest cannot be pinned, so nothing is known about it.
-        let Some(digest) = tool_digest(tool) else {
-            return Tool { digest: "".into(), risk: KnownRisk::default(), mirrored: Arc::default() };
+        let (digest, risk) = match tool_digest(tool) {
+            Some(digest) => (digest, KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails }),
+            None => (String::new(), KnownRisk::default()),
         };
-        let risk = KnownRisk { own: assessment.class, guardrail: assessment.class_for_guardrails };
         Tool { digest: digest.into(), risk, mirrored: mirrored(tool.input_schema) }
     }
 
@@ -113,6 +113,6 @@ impl Catalogue {
 /// What a schema mirrors into headers: nothing, where clients must drop the tool for what it asks (mcp-obligations 37).
 fn mirrored(schema: Option<&str>) -> Arc<[ParamHeader]> {
     // Few schemas mirror anything; one that does names it in clear, or with an escape.
-    let schema = schema.filter(|schema| schema.contains("x-mcp-header") || schema.contains("\\u"));
+    let schema = schema.filter(|schema| schema.contains(ANNOTATION) || schema.contains('\\'));
     schema.and_then(|schema| param_headers(schema).ok()).unwrap_or_default().into()
 }

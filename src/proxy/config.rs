@@ -32,10 +32,14 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Bytes of a request body.
     pub body_bytes: usize,
+    /// Bytes of all large request bodies that are held at once.
+    pub body_room: usize,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
     /// Bytes of an upstream's JSON answer, and of one event of a stream.
     pub answer_bytes: usize,
+    /// Bytes of all large answers that are held at once.
+    pub answer_room: usize,
     /// How long an upstream may take to answer, and a stream that carries an answer to go on after its last event.
     pub answer_timeout: Duration,
     /// Calls, answered by a stream or not, that one identity may have under way at once.
@@ -54,8 +58,10 @@ impl Default for Limits {
             headers: 100,
             head_timeout: Duration::from_secs(10),
             body_bytes: 4 * 1024 * 1024,
+            body_room: 256 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             answer_bytes: 16 * 1024 * 1024,
+            answer_room: 256 * 1024 * 1024,
             answer_timeout: Duration::from_secs(300),
             calls_per_identity: 256,
             listeners_per_identity: 64,

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::authenticate::{Caller, owner};
 use super::gateway::{self, Gateway};
+use super::room::SMALL;
 use super::session::Session;
 use super::snapshot::Site;
 use crate::mcp::envelope::Envelope;
@@ -53,6 +54,15 @@ impl Origin {
         let expires = gateway::now().saturating_add(SECONDS);
         gateway.sealer().seal(&owner(Purpose::Event, site, caller), expires, &payload).ok()
     }
+}
+
+/// A request to be held until its answer comes: a large one reduced to what that is judged by.
+pub(super) fn reduced(request: Envelope) -> Envelope {
+    if request.body().len() <= SMALL {
+        return request;
+    }
+    let reduced = essence(&request).and_then(|text| Envelope::parse(text, &Limits::CLIENT).ok());
+    reduced.unwrap_or(request)
 }
 
 /// A request, reduced to what its answer is judged by: id, method and progress token.
@@ -126,6 +136,12 @@ mod tests {
         assert_eq!(kept.id_raw(), request.id_raw());
         assert_eq!(kept.meta().progress_token_raw(), Some(&b"7"[..]));
         assert_eq!(kept.name(), None, "nothing else is kept");
+        assert_eq!(reduced(request).name(), Some("t"), "a small one is kept whole");
+        let large =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{}"}}}}"#, "t".repeat(9));
+        let large = large.replacen("{", &format!("{{{}", " ".repeat(SMALL)), 1);
+        let large = reduced(Envelope::parse(large.into(), &Limits::CLIENT).unwrap());
+        assert!(large.body().len() < 100 && large.id_raw() == Some(b"1") && large.method() == Some("tools/call"));
     }
 
     #[test]

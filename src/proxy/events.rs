@@ -4,6 +4,7 @@
 //! nothing is held back; no event follows the answer. A stream ends when its caller's token does, is revoked,
 //! or may not use the server any more (mcp-obligations 61-69).
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +16,6 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::authenticate::{self, Caller};
 use super::call::Call;
@@ -23,6 +23,8 @@ use super::config::Limits;
 use super::event_id::Origin;
 use super::filter::Filter;
 use super::gateway::{self, Gateway};
+use super::listen::Asking;
+use super::room::{SMALL, Taken};
 use super::session::Session;
 use super::snapshot::Site;
 use super::watch::Watched;
@@ -87,16 +89,33 @@ struct Carries {
     tells_changes: bool,
 }
 
+/// What a stream ends with besides itself.
+type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Ends when the session with this id does, or where it `only_listens` when the gateway stops.
+fn over(gateway: &Arc<Gateway>, id: Option<&str>, only_listens: bool) -> Over {
+    let (gateway, id) = (gateway.clone(), id.unwrap_or_default().to_owned());
+    let stopping = gateway.listening().child_token();
+    Box::pin(async move {
+        tokio::select! {
+            () = gateway.ended.wait(&id) => {}
+            () = stopping.cancelled(), if only_listens => {}
+        }
+    })
+}
+
 /// A judged event stream.
 pub struct EventStream {
     incoming: Incoming,
     parser: Parser,
+    /// For an event that is not small.
+    room: Option<Taken>,
     items: Vec<Item>,
     carries: Carries,
     gateway: Arc<Gateway>,
     watched: Watched,
-    /// Ends streams that only listen when the gateway stops.
-    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ready when the session is over, or, for streams that only listen, when the gateway stops.
+    over: Option<Over>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     answered: Option<Ended>,
     broken: Option<&'static str>,
@@ -115,25 +134,20 @@ impl EventStream {
             tells_changes: false,
             asked: Some(Asked { request: call.envelope, filter }),
         };
-        Self::new(gateway, incoming, carries, watched, Some(timeout))
+        Self::new(gateway, incoming, carries, watched, (Some(timeout), None))
     }
 
     /// The stream of a session's GET: what its server says by itself, or the rest of an answer that broke off.
     /// Listening has no time limit of its own.
-    pub fn listening(
-        gateway: Arc<Gateway>,
-        site: &Arc<Site>,
-        caller: &Arc<Caller>,
-        session: &Session,
-        asked: Option<Asked>,
-        incoming: Incoming,
-    ) -> Self {
-        let watched = Watched::new(&gateway, site, caller);
+    pub(super) fn listening(asking: &Asking<'_>, session: &Session, asked: Option<Asked>, incoming: Incoming) -> Self {
+        let gateway = asking.gateway.clone();
+        let watched = Watched::new(&gateway, asking.site, asking.caller);
         let origin = Origin::of(Some(session), asked.as_ref().map(|asked| &asked.request));
         let timeout = asked.is_some().then_some(gateway.config().limits.answer_timeout);
+        let over = over(&gateway, asking.session_id(), asked.is_none());
         let tells_changes = asked.is_none() && session.tells_changes;
         let carries = Carries { asked, revision: session.revision, origin, resumable: true, tells_changes };
-        Self::new(gateway, incoming, carries, watched, timeout)
+        Self::new(gateway, incoming, carries, watched, (timeout, Some(over)))
     }
 
     fn new(
@@ -141,15 +155,16 @@ impl EventStream {
         incoming: Incoming,
         carries: Carries,
         watched: Watched,
-        idle: Option<Duration>,
+        (idle, over): (Option<Duration>, Option<Over>),
     ) -> Self {
         gateway.metrics().open_streams.inc();
         Self {
             incoming,
             parser: Parser::new(gateway.config().limits.answer_bytes),
+            room: None,
             items: Vec::new(),
             watched,
-            stopping: carries.asked.is_none().then(|| Box::pin(gateway.listening().child_token().cancelled_owned())),
+            over,
             idle: idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle)))),
             carries,
             answered: None,
@@ -162,6 +177,11 @@ impl EventStream {
     /// How the request was answered, once it was.
     pub fn answered(&self) -> Option<Ended> {
         self.answered
+    }
+
+    /// Whether it answers no request.
+    pub fn only_listens(&self) -> bool {
+        self.carries.asked.is_none()
     }
 
     /// Why the stream ended early, if it did.
@@ -184,7 +204,7 @@ impl EventStream {
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }
-            if self.stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
+            if self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
                 self.finished = true;
                 return Poll::Ready(None);
             }
@@ -208,8 +228,9 @@ impl EventStream {
             if self.answered.is_some() {
                 self.idle = Some((LINGER, Box::pin(tokio::time::sleep(LINGER))));
             }
+            let out = self.settle(Bytes::from(out));
             if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Bytes::from(out))));
+                return Poll::Ready(Some(Ok(out)));
             }
         }
     }
@@ -227,7 +248,7 @@ impl EventStream {
             return self.end(reason);
         }
         self.finished = true;
-        self.broken = self.answered.is_none().then_some("AnswerToBeResumed");
+        self.broken = (self.carries.asked.is_some() && self.answered.is_none()).then_some("AnswerToBeResumed");
         None
     }
 
@@ -248,7 +269,7 @@ impl EventStream {
 
     fn judge_chunk(&mut self, chunk: &[u8]) -> Result<Vec<u8>, &'static str> {
         let mut items = std::mem::take(&mut self.items);
-        let fed = self.parser.feed(chunk, &mut items);
+        let fed = self.parser.feed(chunk, &mut items).map_err(|fault| fault.reason()).and_then(|()| self.make_room());
         let mut out = Vec::with_capacity(chunk.len() + 64);
         for item in items.drain(..) {
             match item {
@@ -259,8 +280,26 @@ impl EventStream {
         self.items = items;
         match fed {
             // What has been answered passes, whatever is wrong with the rest.
-            Err(fault) if self.answered.is_none() => Err(fault.reason()),
+            Err(reason) if self.answered.is_none() => Err(reason),
             _ => Ok(out),
+        }
+    }
+
+    /// An event that is not small needs room until it has ended. Nobody waits for it: who does not read on holds what
+    /// others need.
+    fn make_room(&mut self) -> Result<(), &'static str> {
+        if self.parser.held() > SMALL && self.room.is_none() {
+            let limit = self.gateway.config().limits.answer_bytes;
+            self.room = Some(self.gateway.large_answers.try_take(limit).ok_or("NoRoom")?);
+        }
+        Ok(())
+    }
+
+    /// Gives room back once the large event has ended: with its last byte, where it passes.
+    fn settle(&mut self, out: Bytes) -> Bytes {
+        match self.room.take_if(|_| self.parser.held() <= SMALL) {
+            Some(taken) if out.len() > SMALL => taken.hold(out),
+            _ => out,
         }
     }
 
@@ -369,8 +408,7 @@ pub async fn first_answer(
 /// Whether the caller of an open stream may still use the server.
 pub fn may_stay(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(), &'static str> {
     let snapshot = gateway.snapshot();
-    let current = snapshot.site(&site.server.path).filter(|current| current.server.id.uid == site.server.id.uid);
-    let current = current.ok_or("ServerGone")?;
+    let current = snapshot.same(site).ok_or("ServerGone")?;
     if current.closed.is_some() {
         return Err("ServerClosed");
     }

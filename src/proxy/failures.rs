@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::audit::{AuthFailureAggregator, Recorder};
-use crate::generated::ObjectId;
 
 /// How long failures of one kind are summed.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -25,10 +24,10 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// Counts one failure.
-    pub fn note(&self, server: &ObjectId, reason: &'static str, peer: IpAddr) {
+    /// Counts one failure. `server` is `namespace/name`, or empty where the request came to none.
+    pub fn note(&self, server: &str, reason: &'static str, peer: IpAddr) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.observe(now_ms(), &server.display_name(), reason, Some(peer));
+        sums.observe(now_ms(), server, reason, Some(peer));
     }
 
     /// Records what a window summed; `all` also what is not due yet, before the process ends.
@@ -41,7 +40,8 @@ impl Failures {
     }
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,7 +17,7 @@ use crate::mcp::list::{ToolView, filter_tools};
 use crate::mcp::revision::Revision;
 use crate::mcp::rewrite::{self, Hostile, Negotiated, ResultRules};
 use crate::policy::list::{Visibility, list};
-use crate::policy::request::{Facts, Target};
+use crate::policy::request::{Facts, KnownRisk, Target};
 use crate::seal::Purpose;
 
 /// How long a client may keep a filtered list without asking again, in milliseconds: the promised revocation delay.
@@ -75,8 +75,6 @@ impl Filter {
 pub struct ListFilter {
     /// Holds the keys that cursors are sealed with.
     pub gateway: Arc<Gateway>,
-    /// The policies that decide.
-    pub snapshot: Arc<Snapshot>,
     /// The server that answers.
     pub site: Arc<Site>,
     /// Who sees the answer.
@@ -86,23 +84,24 @@ pub struct ListFilter {
 }
 
 impl ListFilter {
-    /// For the caller of this call, with the policies of the moment that it came.
+    /// For the caller of this call.
     pub fn of(call: &Call) -> Self {
         Self {
             gateway: call.gateway.clone(),
-            snapshot: call.snapshot.clone(),
             site: call.site.clone(),
             caller: call.caller.clone(),
             revision: call.revision,
         }
     }
 
-    /// The response as the caller may see it. An error response is [`Hostile::NoResult`].
+    /// The response as the caller may see it, by the policies of now: the upstream may have taken long. An error
+    /// response is [`Hostile::NoResult`].
     pub fn apply(&self, response: &Envelope) -> Result<Bytes, Hostile> {
+        let snapshot = self.gateway.snapshot();
         let mut seen = Vec::new();
         let keep = |tool: &ToolView<'_>| {
             let known = self.site.catalogue.assess(tool);
-            let visible = self.is_visible(&tool.name, known.risk);
+            let visible = self.is_visible(&snapshot, &tool.name, known.risk);
             seen.push((tool.name.as_ref().into(), known));
             visible
         };
@@ -121,8 +120,8 @@ impl ListFilter {
         Ok(filtered.body)
     }
 
-    fn is_visible(&self, name: &str, risk: crate::policy::request::KnownRisk) -> bool {
-        let Some(served) = self.snapshot.fleet.lookup(&self.site.server.path) else { return false };
+    fn is_visible(&self, snapshot: &Snapshot, name: &str, risk: KnownRisk) -> bool {
+        let Some(served) = snapshot.fleet.lookup(&self.site.server.path) else { return false };
         let facts = Facts { now: gateway::now() };
         let principal = self.caller.verified.principal();
         let target = Target::Tool { name, risk };

@@ -16,8 +16,8 @@ use super::call::Call;
 use super::events::{self, EventStream};
 use super::filter::Filter;
 use super::receive::{self, ReadError};
-use super::respond;
 use super::session::{SESSION_ID, Session};
+use super::{event_id, respond, room};
 use crate::audit::Outcome;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::{Envelope, Kind};
@@ -28,8 +28,16 @@ use crate::mcp::server::{self, Stream, Verdict};
 use crate::upstream::{Answer, UpstreamError, headers};
 
 /// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
-pub(super) async fn forward(call: Box<Call>, permit: Permit, body: Option<Bytes>, filter: Filter) -> Response<Body> {
+pub(super) async fn forward(
+    mut call: Box<Call>,
+    permit: Permit,
+    body: Option<Bytes>,
+    filter: Filter,
+) -> Response<Body> {
     let mut completion = permit.into_completion();
+    let body = body.unwrap_or_else(|| call.envelope.body().clone());
+    // Once sent, a large body is nobody's to hold: an upstream may take minutes to answer.
+    call.envelope = event_id::reduced(call.envelope);
     match exchange(&call, body).await {
         Ok(response) => {
             completion.upstream_status(response.status().as_u16());
@@ -39,9 +47,8 @@ pub(super) async fn forward(call: Box<Call>, permit: Permit, body: Option<Bytes>
     }
 }
 
-async fn exchange(call: &Call, body: Option<Bytes>) -> Result<Response<Incoming>, UpstreamError> {
+async fn exchange(call: &Call, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
     let Some(upstream) = &call.site.upstream else { return Err(UpstreamError::Url) };
-    let body = body.unwrap_or_else(|| call.envelope.body().clone());
     let mut request = upstream.request(Method::POST, &call.headers, body);
     if call.revision.era() == Era::Old {
         // Nothing held these to the body, so nobody behind the gateway may act on them (mcp-obligations 38).
@@ -72,9 +79,8 @@ async fn answer(
     match Answer::judge(head.status, &head.headers) {
         Err(error) => failed(&call, completion, &error),
         Ok(Answer::Bare) => bare(&call, completion, head.status, &head.headers),
-        Ok(Answer::Json) if call.envelope.kind() == Kind::Notification => {
-            bare(&call, completion, head.status, &head.headers)
-        }
+        // Nobody waits for an answer to a notification, in whatever form one comes.
+        Ok(_) if call.envelope.kind() == Kind::Notification => bare(&call, completion, head.status, &head.headers),
         Ok(Answer::Json) => json(&call, completion, &filter, head.status, &head.headers, body).await,
         Ok(Answer::Events) if matches!(filter, Filter::Initialize) => {
             // Its answer decides the session, whose id is a header: so the head waits for it.
@@ -133,8 +139,11 @@ async fn json(
     body: Incoming,
 ) -> Response<Body> {
     let limits = &call.gateway.config().limits;
-    let bytes = match tokio::time::timeout(limits.answer_timeout, receive::read(body, limits.answer_bytes)).await {
+    // The call was made: its answer waits for its turn.
+    let read = receive::read(body, limits.answer_bytes, |bytes| call.gateway.large_answers.take(bytes));
+    let bytes = match tokio::time::timeout(limits.answer_timeout, read).await {
         Ok(Ok(bytes)) => bytes,
+        Ok(Err(ReadError::NoRoom)) => return invalid(call, completion, "NoRoom"),
         Ok(Err(ReadError::TooLarge)) => return invalid(call, completion, "AnswerTooLarge"),
         Ok(Err(ReadError::Broken)) => return invalid(call, completion, "AnswerCutOff"),
         Err(_) => return invalid(call, completion, "AnswerTimeout"),
@@ -160,6 +169,12 @@ fn judged(
         Verdict::Refuse(hostile) => return invalid(call, completion, hostile.reason()),
         Verdict::Forward | Verdict::Drop(_) => return no_answer(call, completion, status, headers, "NotTheAnswer"),
     }
+    // As on a stream: who may not use the server any more gets nothing of it.
+    if !call.gateway.is_current(&call.snapshot)
+        && let Err(reason) = events::may_stay(&call.gateway, &call.site, &call.caller)
+    {
+        return invalid(call, completion, reason);
+    }
     let passed = match filter.apply(&message) {
         Ok(passed) => passed,
         Err(hostile) => return invalid(call, completion, hostile.reason()),
@@ -170,7 +185,8 @@ fn judged(
     };
     let ended = events::Ended::of(&message);
     completion.ended(ended.outcome, ended.reason, ended.rpc_status);
-    let mut response = respond::json(status, passed.body).map(|body| body.with_completion(completion));
+    let body = room::tied(passed.body, message.body());
+    let mut response = respond::json(status, body).map(|body| body.with_completion(completion));
     pass_headers(headers, &mut response);
     if let Some(session) = session {
         response.headers_mut().insert(SESSION_ID, session);

@@ -10,14 +10,20 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::Response;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::authenticate::{Callers, TOKENS};
+use super::authenticate::{Caller, Callers, TOKENS};
+use super::body::Body;
 use super::config::Config;
+use super::ended::Ended;
 use super::failures::Failures;
 use super::metrics::Metrics;
-use super::snapshot::Snapshot;
+use super::refusals::Refusals;
+use super::respond::Refused;
+use super::room::Room;
+use super::snapshot::{Site, Snapshot, Trouble};
 use super::streams::Shares;
 use crate::audit::{ConfigChangeEvent, Recorder};
 use crate::egress::Egress;
@@ -64,6 +70,14 @@ pub struct Gateway {
     pub calls: Shares,
     /// Refused authentications, summed.
     pub failures: Failures,
+    /// Refused requests of known callers, summed.
+    pub refusals: Refusals,
+    /// Sessions that were ended before their time.
+    pub ended: Ended,
+    /// Room for the large bodies of requests.
+    pub bodies: Room,
+    /// Room for large answers.
+    pub large_answers: Room,
 }
 
 /// The objects that are served, by kind and UID, as they were encoded: an unchanged object changes nothing.
@@ -82,7 +96,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn api_kind(self) -> &'static str {
+    /// As manifests write it.
+    pub fn api_kind(self) -> &'static str {
         match self {
             Kind::Server => "McpServer",
             Kind::Policy => "McpPolicy",
@@ -118,6 +133,8 @@ impl Gateway {
         let limits = &parts.config.limits;
         let (calls, listeners) = (limits.calls_per_identity, limits.listeners_per_identity);
         Arc::new(Self {
+            bodies: Room::new(limits.body_room, limits.body_bytes),
+            large_answers: Room::new(limits.answer_room, limits.answer_bytes),
             parts,
             snapshot: ArcSwap::default(),
             writing: std::sync::Mutex::default(),
@@ -127,6 +144,8 @@ impl Gateway {
             listeners: Shares::new(listeners),
             calls: Shares::new(calls),
             failures: Failures::default(),
+            refusals: Refusals::default(),
+            ended: Ended::default(),
         })
     }
 
@@ -160,6 +179,24 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
+    /// Whether this is what is served now. Costs less than [`Gateway::snapshot`].
+    pub fn is_current(&self, snapshot: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.snapshot.load(), snapshot)
+    }
+
+    /// Counts and notes a refusal before any decision, and hands out what the caller is told.
+    pub(super) fn refuse(&self, site: &Arc<Site>, caller: &Arc<Caller>, refused: Refused) -> Response<Body> {
+        self.metrics().refused(refused.response.status()).inc();
+        self.refusals.note(site, caller, refused.reason);
+        *refused.response
+    }
+
+    /// Records what was summed of refusals; `all` also what is not due yet, before the process ends.
+    pub fn flush_sums(&self, all: bool) {
+        self.failures.flush(self.recorder(), all);
+        self.refusals.flush(self.recorder(), all);
+    }
+
     /// Tells open streams when to look again.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -190,14 +227,12 @@ impl Gateway {
             return;
         }
         if sites {
+            let before: Vec<Trouble> = next.troubles().cloned().collect();
             let timeouts = Timeouts { headers: self.config().limits.answer_timeout, ..Timeouts::default() };
-            let public_url = self.config().public_url.as_str();
-            for (server, error) in next.refresh(&self.parts.egress, timeouts, public_url) {
-                let (namespace, name) = (&server.id.namespace, &server.id.name);
-                tracing::error!(namespace, name, reason = error.reason(), %error, "server cannot be served");
-                self.record(Kind::Server, &server.id, "refused", Some(error.reason()));
-            }
+            next.refresh(&self.parts.egress, timeouts, self.config().public_url.as_str());
+            next.troubles().filter(|trouble| !before.contains(trouble)).for_each(|trouble| self.report(trouble));
         }
+        self.metrics().unserved_objects.set(i64::try_from(next.troubles().count()).unwrap_or(i64::MAX));
         self.snapshot.store(Arc::new(next));
         self.changes.send_modify(|version| *version += 1);
     }
@@ -243,11 +278,11 @@ impl Gateway {
                 Applied::Sites
             }
             Generated::Policy(policy) => {
-                if let Err(errors) = next.fleet.put_policy(policy) {
-                    refused = errors.first().map(|error| error.reason());
-                    for error in errors {
-                        tracing::error!(policy = id.display_name(), %error, "policy refused: what it governs denies");
-                    }
+                let errors = next.fleet.put_policy(policy).err().unwrap_or_default();
+                refused = errors.first().map(|error| error.reason());
+                next.policy_put(&id, &errors);
+                for error in errors {
+                    tracing::error!(policy = id.display_name(), %error, "policy refused: what it governs denies");
                 }
                 Applied::Fleet
             }
@@ -270,11 +305,21 @@ impl Gateway {
             Kind::Server => next.fleet.remove_server(uid),
             Kind::Policy => {
                 next.fleet.remove_policy(uid);
+                next.policy_gone(uid);
                 return Applied::Fleet;
             }
             Kind::Authority => next.fleet.remove_authority(uid),
         }
         Applied::Sites
+    }
+
+    /// Says once that an object cannot be served.
+    fn report(&self, trouble: &Trouble) {
+        let (object, reason) = (trouble.id.display_name(), &*trouble.reason);
+        tracing::error!(kind = trouble.kind.api_kind(), object, reason, "{}", trouble.message);
+        if trouble.refused {
+            self.record(trouble.kind, &trouble.id, "refused", Some(reason));
+        }
     }
 
     fn record(&self, kind: Kind, id: &ObjectId, change: &str, reason: Option<&str>) {

@@ -1,20 +1,16 @@
 //! Accepts connections and speaks HTTP on them.
 //!
-//! Invariant: no connection is served past the limit on open ones, none is kept on which nothing is under way, and after
-//! a drain begins no new request is taken while those under way may end.
+//! Invariant: no connection is served past the limit on open ones, none is kept on which nothing is under way, no head is
+//! awaited for ever, and after a drain begins no new request is taken while those under way may end.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::gateway::Gateway;
+use super::idle::{Activity, Noticed};
 use super::stack;
 use crate::process::{Drain, Workers};
 
@@ -117,96 +114,51 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let activity = Arc::new(Activity::default());
+    let stream = TokioIo::new(Noticed::new(stream, activity.clone()));
+    // The time for a head also bounds what comes before the first, since hyper waits for ever for the version of HTTP, and
+    // what comes between two requests, since HTTP/2 has no timer for that.
     let patience = gateway.config().limits.head_timeout;
-    let requests = Arc::new(Requests::default());
-    let counted = requests.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (gateway, under_way) = (gateway.clone(), UnderWay::new(&counted));
-        async move {
-            let response = stack::handle(gateway, peer, request).await;
-            Ok::<Response<Held>, Infallible>(response.map(|body| Held { body, _under_way: under_way }))
+    let service = service_fn({
+        let activity = activity.clone();
+        move |request: Request<Incoming>| {
+            let (gateway, underway) = (gateway.clone(), activity.request());
+            async move {
+                let response = stack::handle(gateway, peer, request).await;
+                Ok::<Response<Body>, Infallible>(response.map(|body| body.with_underway(underway)))
+            }
         }
     });
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + patience, patience);
-    let (mut seen, mut ending) = (0, false);
-    let ended = loop {
+    let mut connection = pin!(server.serve_connection(stream, service));
+    let mut look = pin!(tokio::time::sleep(patience));
+    let mut ending = false;
+    loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => break ended,
-            () = drain.cancelled(), if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            // The timer of HTTP/1 begins after the first bytes have told it from HTTP/2, which has none at all.
-            _ = look.tick() => match (requests.is_quiet(&mut seen), ending) {
-                (false, _) => {}
-                (true, false) => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "connection ended early");
                 }
-                (true, true) => return tracing::debug!(%peer, "an idle connection was cut"),
-            },
+                return;
+            }
+            () = drain.cancelled(), if !ending => {
+                connection.as_mut().graceful_shutdown();
+                ending = true;
+            }
+            () = look.as_mut() => {
+                look.as_mut().reset(tokio::time::Instant::now() + patience);
+                if !activity.was_asked() {
+                    return tracing::debug!(%peer, "nothing was asked: connection closed");
+                }
+                match (activity.was_idle(), ending) {
+                    (true, true) => return tracing::debug!(%peer, "nothing moves: connection closed"),
+                    (true, false) => {
+                        connection.as_mut().graceful_shutdown();
+                        ending = true;
+                    }
+                    (false, _) => {}
+                }
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
-    }
-}
-
-/// The requests of one connection.
-#[derive(Default)]
-struct Requests {
-    under_way: AtomicUsize,
-    /// How often one came or ended.
-    changes: AtomicU64,
-}
-
-impl Requests {
-    /// Whether none is under way and none was since the last look.
-    fn is_quiet(&self, seen: &mut u64) -> bool {
-        let before = std::mem::replace(seen, self.changes.load(Ordering::Acquire));
-        *seen == before && self.under_way.load(Ordering::Acquire) == 0
-    }
-}
-
-/// One request, until its answer has been sent or given up.
-struct UnderWay(Arc<Requests>);
-
-impl UnderWay {
-    fn new(requests: &Arc<Requests>) -> Self {
-        requests.under_way.fetch_add(1, Ordering::Release);
-        requests.changes.fetch_add(1, Ordering::Release);
-        Self(requests.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.changes.fetch_add(1, Ordering::Release);
-        self.0.under_way.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// The body of an answer that is under way.
-struct Held {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

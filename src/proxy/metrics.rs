@@ -1,5 +1,6 @@
 //! What is counted. No label is ever chosen by a stranger: names of tools, principals and clients are in the records.
 
+use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,6 +22,10 @@ pub struct Metrics {
     pub insufficient_scope: Counter,
     /// Requests that were refused before any decision: form, protocol, size.
     pub malformed: Counter,
+    /// Requests over a limit that will pass.
+    pub too_many: Counter,
+    /// Requests to servers that are not served now.
+    pub not_served: Counter,
     /// Calls refused because they could not be recorded.
     pub unrecorded: Counter,
     /// Calls to which the upstream gave no usable answer.
@@ -29,6 +34,8 @@ pub struct Metrics {
     pub dropped_messages: Counter,
     /// Streams that are open.
     pub open_streams: Gauge,
+    /// Servers, policies and authorities that cannot be served as they are.
+    pub unserved_objects: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +64,8 @@ impl Metrics {
             unauthenticated: refusal("unauthenticated"),
             insufficient_scope: refusal("insufficient_scope"),
             malformed: refusal("malformed"),
+            too_many: refusal("too_many"),
+            not_served: refusal("not_served"),
             unrecorded: refusal("unrecorded"),
             ..Self::default()
         };
@@ -71,6 +80,22 @@ impl Metrics {
             metrics.dropped_messages.clone(),
         );
         registry.register("open_streams", "Event streams that are open", metrics.open_streams.clone());
+        registry.register(
+            "unserved_objects",
+            "Servers and authorities that cannot be served as they are, and policies that cannot be enforced",
+            metrics.unserved_objects.clone(),
+        );
         metrics
+    }
+
+    /// The counter of refusals with this status, before any decision.
+    pub fn refused(&self, status: StatusCode) -> &Counter {
+        match status {
+            StatusCode::UNAUTHORIZED => &self.unauthenticated,
+            StatusCode::FORBIDDEN => &self.insufficient_scope,
+            StatusCode::TOO_MANY_REQUESTS => &self.too_many,
+            StatusCode::SERVICE_UNAVAILABLE => &self.not_served,
+            _ => &self.malformed,
+        }
     }
 }

@@ -24,6 +24,15 @@ pub(super) enum PlaceError {
 }
 
 impl PlaceError {
+    /// A stable word.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            PlaceError::NoHost => "HostMissing",
+            PlaceError::Host => "HostRefused",
+            PlaceError::Origin => "OriginRefused",
+        }
+    }
+
     /// The HTTP status of the refusal.
     pub(super) fn status(self) -> StatusCode {
         match self {
@@ -97,6 +106,24 @@ mod tests {
         assert_eq!(check_host(&head("/a", &["mcp.example.com", "mcp.example.com"]), &config), Err(PlaceError::NoHost));
         let elsewhere = head("https://evil.example/a", &["mcp.example.com"]);
         assert_eq!(check_host(&elsewhere, &config), Err(PlaceError::Host));
+    }
+
+    #[test]
+    fn duty_2_the_authority_of_http_2_and_a_host_beside_it_must_both_be_ours() {
+        let config = config("https://mcp.example.com");
+        let check = |target: &str, hosts: &[&str]| {
+            let mut head = head(target, hosts);
+            head.version = Version::HTTP_2;
+            check_host(&head, &config)
+        };
+        let ours = "https://mcp.example.com/a";
+        assert_eq!(check(ours, &[]), Ok(()));
+        assert_eq!(check(ours, &["mcp.example.com"]), Ok(()));
+        assert_eq!(check(ours, &["evil.example"]), Err(PlaceError::Host));
+        assert_eq!(check(ours, &["mcp.example.com", "evil.example"]), Err(PlaceError::NoHost));
+        assert_eq!(check("https://evil.example/a", &["mcp.example.com"]), Err(PlaceError::Host));
+        assert_eq!(check("https://user@mcp.example.com/a", &[]), Err(PlaceError::Host));
+        assert_eq!(check("/a", &[]), Err(PlaceError::NoHost));
     }
 
     #[test]

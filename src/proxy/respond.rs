@@ -49,10 +49,30 @@ pub(super) fn challenge(refusal: Refusal, id: Option<&[u8]>, message: &str) -> R
     response
 }
 
+/// A request that is refused before any decision about it.
+pub(super) struct Refused {
+    /// A stable word, for the record.
+    pub(super) reason: &'static str,
+    /// What the caller is told.
+    pub(super) response: Box<Response<Body>>,
+}
+
+impl Refused {
+    /// With an answer of the protocol.
+    pub(super) fn new(reason: &'static str, answered: Answer) -> Self {
+        Self::with(reason, answer(answered))
+    }
+
+    /// With any response.
+    pub(super) fn with(reason: &'static str, response: Response<Body>) -> Self {
+        Self { reason, response: Box::new(response) }
+    }
+}
+
 /// 405 with the methods that are offered.
 pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response =
-        answer(Own::MethodNotAllowed.answer(None, "this endpoint takes POST; sessions also GET and DELETE"));
+        answer(Own::MethodNotAllowed.answer(None, &format!("this takes {allowed}, and no other method")));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -95,13 +115,17 @@ pub(super) fn preflight(origin: HeaderValue, methods: &'static str) -> Response<
 pub(super) fn readable_by(response: &mut Response<Body>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, www-authenticate"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("mcp-session-id, retry-after, www-authenticate"),
+    );
     headers.insert(VARY, HeaderValue::from_static("Origin"));
 }
 
-/// What MCP clients in browsers send.
-const REQUEST_HEADERS: &str =
-    "authorization, content-type, accept, last-event-id, mcp-session-id, mcp-protocol-version, mcp-method, mcp-name";
+/// What MCP clients in browsers send: these, and headers that a tool's own parameters name. The star stands for any but
+/// `authorization` (Fetch standard, "CORS-unsafe request-header names").
+const REQUEST_HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-session-id, \
+                               mcp-protocol-version, mcp-method, mcp-name, *";
 
 /// Whether the method reads a public document.
 pub(super) fn is_read(method: &Method) -> bool {

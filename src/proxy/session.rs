@@ -38,6 +38,16 @@ pub enum SessionError {
     Unknown,
 }
 
+impl SessionError {
+    /// A stable word.
+    pub fn reason(self) -> &'static str {
+        match self {
+            SessionError::Ambiguous => "SessionAmbiguous",
+            SessionError::Unknown => "UnknownSession",
+        }
+    }
+}
+
 impl Session {
     /// A session that the upstream opened with these response headers.
     pub fn opened(negotiated: Negotiated, upstream: &HeaderMap) -> Result<Session, SessionError> {
@@ -54,10 +64,15 @@ impl Session {
 
     /// The id that the client gets.
     pub fn seal(&self, gateway: &Gateway, site: &Site, caller: &Caller) -> Option<HeaderValue> {
-        let lifetime = i64::try_from(gateway.config().limits.session_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let expires = gateway::now().saturating_add(lifetime);
-        let sealed = gateway.sealer().seal(&owner(Purpose::Session, site, caller), expires, &self.encode());
+        let owner = owner(Purpose::Session, site, caller);
+        let sealed = gateway.sealer().seal(&owner, expiry(gateway, gateway::now()), &self.encode());
         HeaderValue::try_from(sealed.ok()?).ok()
+    }
+
+    /// Ends the session with this id: it opens no more.
+    pub fn end(id: &str, gateway: &Gateway) {
+        let now = gateway::now();
+        gateway.ended.note(id, now, expiry(gateway, now));
     }
 
     /// The session that a request belongs to; `None` if it names none.
@@ -77,6 +92,9 @@ impl Session {
             .sealer()
             .open(&owner(Purpose::Session, site, caller), text, gateway::now())
             .map_err(|_| SessionError::Unknown)?;
+        if gateway.ended.contains(text) {
+            return Err(SessionError::Unknown);
+        }
         Session::decode(&opened).map(Some).ok_or(SessionError::Unknown)
     }
 
@@ -98,6 +116,12 @@ impl Session {
         };
         Some(Session { revision, tells_changes: flags & 2 != 0, upstream })
     }
+}
+
+/// When an id that is made now expires; one that was made before expires sooner.
+fn expiry(gateway: &Gateway, now: i64) -> i64 {
+    let lifetime = gateway.config().limits.session_lifetime.as_secs();
+    now.saturating_add(i64::try_from(lifetime).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

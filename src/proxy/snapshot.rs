@@ -8,17 +8,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalogue::{Catalogue, Tool};
+use super::gateway::Kind;
+use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
-use crate::generated::{Authority, Server};
+use crate::generated::{Authority, ObjectId, Server};
 use crate::identity::anchor::Anchor;
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
 use crate::oauth::protected_resource;
 use crate::oauth::server_metadata::local_document;
+use crate::policy::rule::CompileError;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
 /// Everything that is served.
@@ -29,6 +32,35 @@ pub struct Snapshot {
     sites: HashMap<String, Arc<Site>>,
     documents: HashMap<String, Bytes>,
     anchors: BTreeMap<String, Trusted>,
+    /// What servers and authorities cannot be served.
+    troubles: Vec<Trouble>,
+    /// Policies that cannot be enforced as they are, by UID.
+    policies: BTreeMap<String, Trouble>,
+}
+
+/// An object that is not served, or not as it is written, though its author did not switch it off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What it is.
+    pub kind: Kind,
+    /// Which one.
+    pub id: ObjectId,
+    /// A stable word.
+    pub reason: String,
+    /// What is wrong, for operators: names, and no values of Secrets.
+    pub message: String,
+    /// It could not be built here, although it had been accepted; else what it needs is missing or ambiguous.
+    pub refused: bool,
+}
+
+impl Trouble {
+    fn unserved(kind: Kind, id: &ObjectId, reason: &str, message: &str) -> Self {
+        Self { kind, id: id.clone(), reason: reason.to_owned(), message: message.to_owned(), refused: false }
+    }
+
+    fn refused(kind: Kind, id: &ObjectId, reason: &str, error: &dyn std::error::Error) -> Self {
+        Self { kind, id: id.clone(), reason: reason.to_owned(), message: error.to_string(), refused: true }
+    }
 }
 
 /// An authority, and what was compiled from it.
@@ -118,6 +150,12 @@ impl Site {
         }
     }
 
+    /// The server in records.
+    pub fn fields(&self) -> ServerFields<'_> {
+        let id = &self.server.id;
+        ServerFields { uid: &id.uid, namespace: &id.namespace, name: &id.name }
+    }
+
     /// The kind of credential that goes upstream, for records.
     pub fn credential_mode(&self) -> &'static str {
         match self.server.upstream.credentials {
@@ -187,6 +225,11 @@ impl Snapshot {
         self.sites.get(path)
     }
 
+    /// What a server is by now, if it is still served at its path.
+    pub fn same(&self, site: &Site) -> Option<&Arc<Site>> {
+        self.site(&site.server.path).filter(|now| now.server.id.uid == site.server.id.uid)
+    }
+
     /// A public document at an exact path.
     pub fn document(&self, path: &str) -> Option<&Bytes> {
         self.documents.get(path)
@@ -197,16 +240,39 @@ impl Snapshot {
         self.sites.values()
     }
 
-    /// Makes everything that is served follow the fleet again, reusing what did not change. Returns what cannot be
-    /// served, by server.
-    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) -> Vec<(Arc<Server>, SiteError)> {
-        self.refresh_anchors();
+    /// What is not served as it is written, and why. The rest goes on.
+    pub fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+        self.troubles.iter().chain(self.policies.values())
+    }
+
+    /// Notes how compiling a policy went: one that cannot be enforced denies what it governs.
+    pub fn policy_put(&mut self, id: &ObjectId, errors: &[CompileError]) {
+        self.policy_gone(&id.uid);
+        if let Some(error) = errors.first() {
+            self.policies.insert(id.uid.clone(), Trouble::refused(Kind::Policy, id, error.reason(), error));
+        }
+    }
+
+    /// Forgets a policy.
+    pub fn policy_gone(&mut self, uid: &str) {
+        self.policies.remove(uid);
+    }
+
+    /// Makes everything that is served follow the fleet again, reusing what did not change.
+    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
+        let mut troubles = self.refresh_anchors();
         let mut sites = HashMap::with_capacity(self.sites.len());
-        let mut refused = Vec::new();
         for served in self.fleet.servers() {
             // Servers that claim one path are all unserved: `lookup` finds neither.
-            let path = &served.server.path;
+            let (path, id) = (&served.server.path, &served.server.id);
+            if let State::Unserved { reason, message } = &served.server.state {
+                troubles.push(Trouble::unserved(Kind::Server, id, reason, message));
+            }
             if self.fleet.lookup(path).is_none() {
+                if served.server.state == State::Enabled {
+                    let message = "another server claims its path";
+                    troubles.push(Trouble::unserved(Kind::Server, id, "PathConflict", message));
+                }
                 continue;
             }
             let previous = self.sites.get(path).filter(|site| site.server.id.uid == served.server.id.uid);
@@ -217,12 +283,15 @@ impl Snapshot {
             let previous = previous.map(Arc::as_ref);
             match Site::compile(served.server.clone(), &self.anchors, previous, egress, timeouts) {
                 Ok(site) => drop(sites.insert(path.clone(), Arc::new(site))),
-                Err(error) => refused.push((served.server.clone(), error)),
+                Err(error) => {
+                    troubles.push(Trouble::refused(Kind::Server, id, error.reason(), &error));
+                }
             }
         }
         self.sites = sites;
         self.documents = self.documents(public_url);
-        refused
+        troubles.sort_by_key(|trouble| (trouble.kind, trouble.id.display_name()));
+        self.troubles = troubles;
     }
 
     fn is_current(&self, site: &Site, server: &Arc<Server>) -> bool {
@@ -232,10 +301,15 @@ impl Snapshot {
             && site.anchors.iter().zip(&anchors).all(|(old, new)| Arc::ptr_eq(old, new))
     }
 
-    fn refresh_anchors(&mut self) {
+    fn refresh_anchors(&mut self) -> Vec<Trouble> {
         let mut anchors = BTreeMap::new();
+        let mut troubles = Vec::new();
         for authority in self.fleet.authorities() {
             let name = &authority.id.name;
+            if authority.key_set.is_none() {
+                let message = "its keys have not been fetched yet, so every token of it is refused";
+                troubles.push(Trouble::unserved(Kind::Authority, &authority.id, "KeysUnavailable", message));
+            }
             if let Some(kept) = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, authority)) {
                 anchors.insert(name.clone(), kept.clone());
                 continue;
@@ -246,11 +320,12 @@ impl Snapshot {
                 }
                 // Without its anchor every token of the authority is refused.
                 Err(error) => {
-                    tracing::error!(authority = authority.id.name, reason = error.reason(), %error, "authority refused");
+                    troubles.push(Trouble::refused(Kind::Authority, &authority.id, error.reason(), &error));
                 }
             }
         }
         self.anchors = anchors;
+        troubles
     }
 
     /// Protected-resource metadata at path-inserted URLs (RFC 9728 section 3.1), the root document only if there is
@@ -280,4 +355,61 @@ fn local_documents(authority: &Authority, public_url: &str) -> Vec<(String, Byte
         (format!("/.well-known/oauth-authorization-server{path}"), Bytes::from(metadata)),
         (format!("{path}/jwks.json"), Bytes::from(jwks)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::tests::server;
+    use crate::generated::Labels;
+
+    fn refreshed(change: impl FnOnce(&mut Fleet)) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        change(&mut snapshot.fleet);
+        let egress = Egress::new(crate::egress::Policy::default()).unwrap();
+        snapshot.refresh(&egress, Timeouts::default(), "https://mcp.example");
+        snapshot
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_built_is_named_and_the_others_are_served() {
+        let good = server("team", "good", Labels::new(), Some(Labels::new()));
+        let broken = |name: &str, edit: fn(&mut Server)| {
+            let mut server = server("team", name, Labels::new(), Some(Labels::new()));
+            edit(&mut server);
+            server
+        };
+        let snapshot = refreshed(|fleet| {
+            fleet.put_server(good.clone());
+            fleet.put_server(broken("resource", |server| server.resource = "not a URL".into()));
+            fleet.put_server(broken("upstream", |server| server.upstream.url = "ftp://a:b@c.example".into()));
+            fleet.put_server(broken("disabled", |server| server.state = State::Disabled));
+            fleet.put_server(broken("keyless", |server| {
+                server.state = State::Unserved { reason: "SecretNotFound".into(), message: "no Secret a/b".into() };
+            }));
+        });
+        let troubles: Vec<_> =
+            snapshot.troubles().map(|found| (&*found.id.name, &*found.reason, found.refused)).collect();
+        assert_eq!(
+            troubles,
+            [
+                ("keyless", "SecretNotFound", false),
+                ("resource", "ResourceInvalid", true),
+                ("upstream", "UpstreamUrlInvalid", true)
+            ]
+        );
+        assert!(snapshot.troubles().all(|found| !found.message.contains("a:b@c")), "no credentials of URLs");
+        assert!(snapshot.site("/team/good").is_some_and(|site| site.closed.is_none()));
+        assert!(snapshot.site("/team/resource").is_none());
+    }
+
+    #[test]
+    fn servers_that_claim_one_path_are_named() {
+        let one = server("team", "one", Labels::new(), Some(Labels::new()));
+        let mut two = server("team", "two", Labels::new(), Some(Labels::new()));
+        two.path.clone_from(&one.path);
+        let snapshot = refreshed(|fleet| [one, two].into_iter().for_each(|server| fleet.put_server(server)));
+        let troubles: Vec<_> = snapshot.troubles().map(|found| (&*found.id.name, &*found.reason)).collect();
+        assert_eq!(troubles, [("one", "PathConflict"), ("two", "PathConflict")]);
+    }
 }

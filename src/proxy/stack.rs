@@ -11,19 +11,23 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::authenticate::{Caller, authenticate};
+use super::authenticate::{self, Caller, authenticate};
 use super::body::Body;
 use super::call::Call;
 use super::gateway::Gateway;
+use super::place::PlaceError;
 use super::receive::{self, Unreceived};
+use super::respond::Refused;
 use super::session::{Session, SessionError};
 use super::snapshot::{Site, Snapshot};
 use super::streams::Slot;
 use super::{listen, method, place, respond};
-use crate::mcp::answer::{Answer, Own};
+use crate::mcp::answer::Own;
 use crate::mcp::envelope::Envelope;
+use crate::mcp::mirror::Mismatch;
 use crate::mcp::revision::Era;
 use crate::mcp::{judge, mirror};
+use crate::upstream::headers;
 
 /// What an MCP endpoint takes.
 const METHODS: &str = "POST, GET, DELETE";
@@ -35,18 +39,14 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
     let snapshot = gateway.snapshot();
     // 1. Place: a public document, or a governed server.
     if let Err(error) = place::check_host(&head, gateway.config()) {
-        gateway.metrics().malformed.inc();
-        return with_status(error.status(), &error.to_string());
+        return misplaced(&gateway, error, peer);
     }
     if let Some(document) = snapshot.document(head.uri.path()) {
         return public(&head, document);
     }
     let origin = match place::check_origin(&head.headers, gateway.config()) {
         Ok(origin) => origin,
-        Err(error) => {
-            gateway.metrics().malformed.inc();
-            return with_status(error.status(), &error.to_string());
-        }
+        Err(error) => return misplaced(&gateway, error, peer),
     };
     let Some(site) = snapshot.site(head.uri.path()).cloned() else {
         return respond::status(StatusCode::NOT_FOUND);
@@ -62,9 +62,12 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
     response
 }
 
-fn with_status(status: StatusCode, message: &str) -> Response<Body> {
-    let mut response = respond::answer(Own::BadRequest.answer(None, message));
-    *response.status_mut() = status;
+/// A refusal by the head alone. Nobody is known yet: it is summed with what strangers do.
+fn misplaced(gateway: &Gateway, error: PlaceError, peer: SocketAddr) -> Response<Body> {
+    gateway.metrics().malformed.inc();
+    gateway.failures.note("", error.reason(), peer.ip());
+    let mut response = respond::answer(Own::BadRequest.answer(None, &error.to_string()));
+    *response.status_mut() = error.status();
     response
 }
 
@@ -88,58 +91,102 @@ struct Exchange {
 impl Exchange {
     async fn serve(self, head: Parts, body: Incoming) -> Response<Body> {
         // 2. Caller: before anything that would say more about the server than that it exists (mcp-obligations 20).
-        let query = head.uri.query();
-        let caller = match authenticate(&self.gateway, &self.site, &head.headers, query, self.peer.ip()).await {
+        let caller = match authenticate(&self.gateway, &self.site, &head.headers, head.uri.query()).await {
             Ok(caller) => caller,
-            Err(response) => return response,
+            Err(refused) => return self.unauthenticated(refused),
         };
-        if let Err(lacking) = self.site.scopes.check(caller.verified.scopes(), None) {
-            self.gateway.metrics().insufficient_scope.inc();
-            let refusal = self.site.challenges.insufficient_scope(&lacking);
-            return respond::challenge(refusal, None, &lacking.to_string());
-        }
-        if query.is_some() {
-            return malformed(&self.gateway, Own::BadRequest.answer(None, "an MCP endpoint takes no query"));
-        }
-        if let Some(reason) = &self.site.closed {
-            let message = format!("this server is not served now ({reason}); its owner finds the remedy in its status");
-            return respond::answer(Own::NotServed.answer(None, &message));
+        if let Err(refused) = self.admit(&caller, &head) {
+            return self.gateway.refuse(&self.site, &caller, refused);
         }
         if head.method == Method::GET {
-            return listen::open(&self.gateway, &self.site, caller, &head.headers).await;
+            return listen::open(&self.asking(&caller, &head.headers)).await;
         }
         // Before the body is read: what waits for one, or for an upstream, is under way.
-        let Some(slot) = caller.calls.take() else { return respond::too_many("calls under way") };
+        let Some(slot) = caller.calls.take() else {
+            let refused = Refused::with("TooManyCalls", respond::too_many("calls under way"));
+            return self.gateway.refuse(&self.site, &caller, refused);
+        };
         match head.method {
             Method::POST => self.post(head, body, caller, slot).await,
-            Method::DELETE => listen::end_session(&self.gateway, &self.site, &caller, &head.headers).await,
-            _ => respond::method_not_allowed(METHODS),
+            _ => listen::end_session(&self.asking(&caller, &head.headers)).await,
         }
     }
 
-    async fn post(self, head: Parts, body: Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
+    fn unauthenticated(&self, refused: Refused) -> Response<Body> {
+        authenticate::note(&self.gateway, &self.site, &refused, self.peer.ip());
+        *refused.response
+    }
+
+    /// What holds for every request of a caller.
+    fn admit(&self, caller: &Caller, head: &Parts) -> Result<(), Refused> {
+        self.door(caller)?;
+        if head.uri.query().is_some() {
+            let answer = Own::BadRequest.answer(None, "an MCP endpoint takes no query");
+            return Err(Refused::new("QueryPresent", answer));
+        }
+        if headers::holds_back_what_passes(&head.headers) {
+            let answer = Own::BadRequest.answer(None, "Connection names a header of the protocol");
+            return Err(Refused::new("HeaderHeldBack", answer));
+        }
+        match head.method {
+            Method::POST | Method::GET | Method::DELETE => Ok(()),
+            _ => Err(Refused::with("MethodNotAllowed", respond::method_not_allowed(METHODS))),
+        }
+    }
+
+    /// What holds as long as the server is as it is.
+    fn door(&self, caller: &Caller) -> Result<(), Refused> {
+        if let Err(lacking) = self.site.scopes.check(caller.verified.scopes(), None) {
+            let refusal = self.site.challenges.insufficient_scope(&lacking);
+            return Err(Refused::with("InsufficientScope", respond::challenge(refusal, None, &lacking.to_string())));
+        }
+        if let Some(reason) = &self.site.closed {
+            let message = format!("this server is not served now ({reason}); its owner finds the remedy in its status");
+            return Err(Refused::new("NotServed", Own::NotServed.answer(None, &message)));
+        }
+        Ok(())
+    }
+
+    fn asking<'a>(&'a self, caller: &'a Arc<Caller>, headers: &'a HeaderMap) -> listen::Asking<'a> {
+        let (peer, started) = (self.peer.ip(), self.started);
+        listen::Asking { gateway: &self.gateway, site: &self.site, caller, headers, peer, started }
+    }
+
+    async fn post(mut self, head: Parts, body: Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
-        let envelope = match receive::message(&head.headers, body, &self.gateway.config().limits).await {
+        let (limits, room) = (&self.gateway.config().limits, &self.gateway.bodies);
+        let envelope = match receive::message(&head.headers, body, limits, room).await {
             Ok(envelope) => envelope,
-            Err(Unreceived::Refused(answer)) => return malformed(&self.gateway, answer),
+            Err(Unreceived::Refused(refused)) => return self.gateway.refuse(&self.site, &caller, refused),
             Err(Unreceived::Gone) => return respond::status(StatusCode::BAD_REQUEST),
         };
-        let gateway = self.gateway.clone();
-        match self.understand(head.headers, envelope, caller) {
+        // A body may take long: what is judged is judged by what holds now.
+        if !self.gateway.is_current(&self.snapshot) {
+            (self.snapshot, self.site) = match authenticate::again(&self.gateway, &self.site, &caller) {
+                Ok(now) => now,
+                Err(refused) => return self.unauthenticated(refused),
+            };
+            if let Err(refused) = self.door(&caller) {
+                return self.gateway.refuse(&self.site, &caller, refused);
+            }
+        }
+        let (gateway, site) = (self.gateway.clone(), self.site.clone());
+        match self.understand(head.headers, envelope, caller.clone()) {
             // 5 to 8: decide, record, forward, answer.
             Ok(call) => {
                 let response = method::dispatch(call).await;
                 drop(in_flight);
                 response.map(|body| body.holding(slot))
             }
-            Err(answer) => malformed(&gateway, answer),
+            Err(refused) => gateway.refuse(&site, &caller, refused),
         }
     }
 
     /// 4. Method: the revision, the session, the mirrored headers, and the row of the table.
-    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Box<Call>, Answer> {
+    fn understand(self, headers: HeaderMap, envelope: Envelope, caller: Arc<Caller>) -> Result<Box<Call>, Refused> {
         let id = envelope.id_raw();
+        let mismatched = |mismatch: Mismatch| Refused::new(mismatch.reason(), mismatch.answer(id));
         let initialize = envelope.method() == Some("initialize");
         let new_era = envelope.meta().protocol_version().is_some() || mirror::claims_new_era(&headers);
         let session = if initialize || new_era {
@@ -149,14 +196,14 @@ impl Exchange {
             Session::of(&headers, &self.gateway, &self.site, &caller).map_err(|error| unknown_session(id, error))?
         };
         let revision = mirror::revision(&headers, &envelope, session.as_ref().map(|session| session.revision))
-            .map_err(|mismatch| mismatch.answer(id))?;
+            .map_err(mismatched)?;
         let era = revision.era();
-        let method = judge::judge(&envelope, revision).map_err(|refusal| refusal.answer(&envelope, era))?;
+        let method = judge::judge(&envelope, revision)
+            .map_err(|refusal| Refused::new(refusal.reason(), refusal.answer(&envelope, era)))?;
         if era == Era::New {
-            mirror::check(&headers, &envelope, method).map_err(|mismatch| mismatch.answer(id))?;
+            mirror::check(&headers, &envelope, method).map_err(mismatched)?;
         } else if session.is_none() && !initialize {
-            let message = "Mcp-Session-Id is missing: send the one that the answer to initialize carried";
-            return Err(Own::BadRequest.answer(id, message));
+            return Err(session_missing(id));
         }
         Ok(Box::new(Call {
             gateway: self.gateway,
@@ -174,16 +221,17 @@ impl Exchange {
     }
 }
 
-/// A refusal before any decision.
-fn malformed(gateway: &Gateway, answer: Answer) -> Response<Body> {
-    gateway.metrics().malformed.inc();
-    respond::answer(answer)
+/// What is said of any id that does not open: it looks unknown (mcp-obligations 72).
+pub(super) fn unknown_session(id: Option<&[u8]>, error: SessionError) -> Refused {
+    let (own, message) = match error {
+        SessionError::Unknown => (Own::UnknownSession, "unknown session: send initialize again"),
+        SessionError::Ambiguous => (Own::BadRequest, "more than one Mcp-Session-Id"),
+    };
+    Refused::new(error.reason(), own.answer(id, message))
 }
 
-/// What is said of any id that does not open: it looks unknown (mcp-obligations 72).
-pub(super) fn unknown_session(id: Option<&[u8]>, error: SessionError) -> Answer {
-    match error {
-        SessionError::Unknown => Own::UnknownSession.answer(id, "unknown session: send initialize again"),
-        SessionError::Ambiguous => Own::BadRequest.answer(id, "more than one Mcp-Session-Id"),
-    }
+/// What a request of the old era without a session's id is told (mcp-obligations 74).
+pub(super) fn session_missing(id: Option<&[u8]>) -> Refused {
+    let message = "Mcp-Session-Id is missing: send the one that the answer to initialize carried";
+    Refused::new("SessionMissing", Own::BadRequest.answer(id, message))
 }

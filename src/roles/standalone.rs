@@ -181,7 +181,7 @@ impl Standalone {
     /// Serves until the drain starts, then lets calls under way end, writes what is left to write, and says how it went.
     pub async fn finish(self) -> Finish {
         let finish = self.drain.finish(DRAIN).await;
-        self.gateway.failures.flush(self.gateway.recorder(), true);
+        self.gateway.flush_sums(true);
         // Ends what was cut off, so that it is recorded before the journal closes.
         drop(self.workers);
         self.gateway.recorder().close();

@@ -30,7 +30,8 @@ impl Answer {
             200..=299 | 400..=599 => {}
             _ => return Err(UpstreamError::Failed { status: code }),
         }
-        let encoded = headers.get(CONTENT_ENCODING).is_some_and(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity"));
+        let identity = |coding: &http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+        let encoded = !headers.get_all(CONTENT_ENCODING).iter().all(identity);
         match (content_type(headers), code) {
             (_, 202 | 204 | 205) => Ok(Answer::Bare),
             (Some(Kind::Json), _) if !encoded => Ok(Answer::Json),
@@ -102,6 +103,7 @@ mod tests {
             &[HTML][..],
             &[JSON, HTML],
             &[JSON, ("content-encoding", "gzip")],
+            &[JSON, ("content-encoding", "identity"), ("content-encoding", "gzip")],
             &[("content-type", "application/jsonx")],
         ] {
             assert_eq!(judge(200, lie), Err("UpstreamContentType"), "{lie:?}");

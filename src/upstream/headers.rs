@@ -5,7 +5,7 @@
 //! towards the caller nothing that sets cookies, challenges, redirects or allows caching. Session and event ids are on
 //! neither list: the gateway seals them, so it puts the opened or sealed value there itself.
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 static TO_UPSTREAM: [HeaderName; 7] = [
@@ -23,11 +23,22 @@ const PARAMETER_PREFIX: &str = "mcp-param-";
 
 static TO_CALLER: [HeaderName; 3] = [ALLOW, CONTENT_TYPE, RETRY_AFTER];
 
+/// Whether `Connection` names a header that an upstream may see: it must not be passed on then (RFC 9110 section 7.6.1),
+/// and was judged as if it were.
+pub fn holds_back_what_passes(from_caller: &HeaderMap) -> bool {
+    let lines = from_caller.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    lines.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()).any(|name| passes(&name))
+}
+
+fn passes(name: &HeaderName) -> bool {
+    TO_UPSTREAM.contains(name) || name.as_str().starts_with(PARAMETER_PREFIX)
+}
+
 /// The headers of a caller's request that an upstream may see.
 pub fn to_upstream(from_caller: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::with_capacity(16);
     for (name, value) in from_caller {
-        if TO_UPSTREAM.contains(name) || name.as_str().starts_with(PARAMETER_PREFIX) {
+        if passes(name) {
             passed.append(name, value.clone());
         }
     }
@@ -103,6 +114,18 @@ mod tests {
                 "traceparent"
             ]
         );
+    }
+
+    #[test]
+    fn a_connection_header_that_names_what_passes_is_noticed() {
+        for good in ["keep-alive", "close", "Upgrade, HTTP2-Settings", "keep-alive, TE", "", "authorization, \u{1}"] {
+            let mut headers = HeaderMap::new();
+            headers.extend(HeaderValue::from_str(good).map(|value| (CONNECTION, value)));
+            assert!(!holds_back_what_passes(&headers), "{good:?}");
+        }
+        for bad in ["Mcp-Name", "keep-alive,MCP-PARAM-REGION", "close , traceparent", "mcp-method ,"] {
+            assert!(holds_back_what_passes(&map(&[("connection", "keep-alive"), ("connection", bad)])), "{bad}");
+        }
     }
 
     #[test]

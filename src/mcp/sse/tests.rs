@@ -184,3 +184,14 @@ proptest! {
         prop_assert_eq!(read(&[&written]), items);
     }
 }
+
+#[test]
+fn duty_62_a_large_line_leaves_no_large_buffer() {
+    let mut parser = Parser::default();
+    let mut items = Vec::new();
+    parser.feed(format!("data: {}", "x".repeat(1 << 20)).as_bytes(), &mut items).unwrap();
+    assert!(parser.held() > 1 << 20);
+    parser.feed(b"\n\n", &mut items).unwrap();
+    assert_eq!((items.len(), parser.held()), (1, 0));
+    assert!(parser.line.capacity() <= KEPT, "{}", parser.line.capacity());
+}

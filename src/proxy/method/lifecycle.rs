@@ -7,7 +7,6 @@ use super::super::body::Body;
 use super::super::call::Call;
 use super::super::filter::Filter;
 use super::super::{forward, respond};
-use crate::mcp::answer::Own;
 use crate::mcp::rewrite;
 
 /// Opens a session (old era). The client gets an id of the gateway's, whether or not the upstream has sessions: it
@@ -24,7 +23,7 @@ pub(super) async fn discover(call: Box<Call>) -> Response<Body> {
 async fn declared(call: Box<Call>, filter: Filter) -> Response<Body> {
     let body = match rewrite::request(&call.envelope, call.revision, None) {
         Ok(body) => body,
-        Err(hostile) => return respond::answer(Own::BadRequest.answer(call.id(), hostile.reason())),
+        Err(malformed) => return call.refuse(malformed.reason(), respond::answer(malformed.answer())),
     };
     match authorize::permit(&call).await {
         Ok(permit) => forward::forward(call, permit, body, filter).await,

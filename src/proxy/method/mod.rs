@@ -23,7 +23,9 @@ pub(super) async fn dispatch(call: Box<Call>) -> Response<Body> {
         (Form::Request, "server/discover") => lifecycle::discover(call).await,
         (Form::Request, "ping") | (Form::Notification, "notifications/initialized") => plain(call).await,
         (Form::Notification, "notifications/cancelled") => cancelled(call).await,
-        (_, name) => respond::answer(unknown_method(call.id(), call.revision.era(), name)),
+        (_, name) => {
+            call.refuse("UnknownMethod", respond::answer(unknown_method(call.id(), call.revision.era(), name)))
+        }
     }
 }
 

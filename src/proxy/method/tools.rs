@@ -1,6 +1,6 @@
 //! `tools/list` and `tools/call`.
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::super::authorize;
 use super::super::body::Body;
@@ -13,15 +13,17 @@ use crate::mcp::rewrite;
 /// Decides a call and, with a permit, forwards the judged bytes.
 pub(super) async fn call(call: Box<Call>) -> Response<Body> {
     let Some(name) = call.envelope.name() else {
-        return respond::answer(Own::BadRequest.answer(call.id(), "params.name is missing"));
+        let answer = Own::BadRequest.answer(call.id(), "params.name is missing");
+        return call.refuse("ParamMissing", respond::answer(answer));
     };
-    let permit = match authorize::permit_tool(&call, name).await {
-        Ok(permit) => permit,
-        Err(response) => return response,
+    // Before the decision: what cannot be sent is not first recorded as allowed.
+    let body = match rewrite::request(&call.envelope, call.revision, None) {
+        Ok(body) => body,
+        Err(malformed) => return call.refuse(malformed.reason(), respond::answer(malformed.answer())),
     };
-    match rewrite::request(&call.envelope, call.revision, None) {
-        Ok(body) => forward::forward(call, permit, body, Filter::Pass).await,
-        Err(hostile) => respond::answer(Own::BadRequest.answer(call.id(), hostile.reason())),
+    match authorize::permit_tool(&call, name).await {
+        Ok(permit) => forward::forward(call, permit, body, Filter::Pass).await,
+        Err(response) => response,
     }
 }
 
@@ -30,20 +32,20 @@ pub(super) async fn list(call: Box<Call>) -> Response<Body> {
     let cursor = match call.envelope.cursor().map(|cursor| filter::open_cursor(&call, cursor)).transpose() {
         Ok(cursor) => cursor,
         Err(filter::UnknownCursor) => {
-            let body =
-                answer::error(call.id(), answer::INVALID_PARAMS, "unknown cursor: list from the beginning", None);
-            return respond::json(http::StatusCode::OK, body);
+            let message = "unknown cursor: list from the beginning";
+            let body = answer::error(call.id(), answer::INVALID_PARAMS, message, None);
+            return call.refuse("UnknownCursor", respond::json(StatusCode::OK, body));
         }
     };
-    let permit = match authorize::permit(&call).await {
-        Ok(permit) => permit,
-        Err(response) => return response,
+    let body = match rewrite::request(&call.envelope, call.revision, cursor.as_deref()) {
+        Ok(body) => body,
+        Err(malformed) => return call.refuse(malformed.reason(), respond::answer(malformed.answer())),
     };
-    match rewrite::request(&call.envelope, call.revision, cursor.as_deref()) {
-        Ok(body) => {
+    match authorize::permit(&call).await {
+        Ok(permit) => {
             let filter = Filter::Tools(Box::new(ListFilter::of(&call)));
             forward::forward(call, permit, body, filter).await
         }
-        Err(hostile) => respond::answer(Own::BadRequest.answer(call.id(), hostile.reason())),
+        Err(response) => response,
     }
 }

@@ -7,18 +7,22 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::Recorder;
 use crate::mcp::list::ToolView;
 use crate::process::Drain;
-use crate::process::readiness::Readiness;
+use crate::process::readiness::{Check, Readiness};
 use crate::proxy::failures::WINDOW;
 use crate::proxy::gateway::Gateway;
-use crate::proxy::snapshot::Site;
+use crate::proxy::snapshot::{Site, Trouble};
 use crate::upstream::{Bounds, inventory as discover};
 
 /// How often the journal is asked whether it works.
 const HEALTH: Duration = Duration::from_millis(200);
+
+/// How many objects `/readyz` names; the metric counts all.
+const SHOWN: usize = 20;
 
 /// How long after a failure an inventory is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -59,12 +63,13 @@ pub fn spawn(gateway: &Arc<Gateway>, readiness: &Readiness, drain: &Drain) {
         listeners.end_listening();
     });
     let stop = drain.draining().clone();
-    let failures = gateway.clone();
+    let sums = gateway.clone();
     drain.spawn(async move {
         while !sleep_or(&stop, WINDOW / 4).await {
-            failures.failures.flush(failures.recorder(), false);
+            sums.flush_sums(false);
         }
     });
+    drain.spawn(watch_servers(gateway.clone(), readiness.advisory("servers"), drain.draining().clone()));
     let (gateway, check, stop) = (gateway.clone(), readiness.check("journal"), drain.draining().clone());
     drain.spawn(async move {
         loop {
@@ -77,6 +82,29 @@ pub fn spawn(gateway: &Arc<Gateway>, readiness: &Readiness, drain: &Drain) {
             }
         }
     });
+}
+
+/// Shows what is not served as it is written. That is no reason to take the others out of rotation.
+async fn watch_servers(gateway: Arc<Gateway>, check: Check, stop: CancellationToken) {
+    let mut changes = gateway.changes();
+    loop {
+        let snapshot = gateway.snapshot();
+        let said: Vec<String> = snapshot.troubles().take(SHOWN).map(in_words).collect();
+        if said.is_empty() {
+            check.ready();
+        } else {
+            check.not_ready("ServersUnserved", said.join("\n"));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn in_words(trouble: &Trouble) -> String {
+    let (kind, object) = (trouble.kind.api_kind(), trouble.id.display_name());
+    format!("{kind} {object}: {}: {}", trouble.reason, trouble.message)
 }
 
 /// Learns each server's tools as soon as it is served, so that risk is known before the first list passes.
@@ -139,7 +167,7 @@ async fn learn(gateway: &Gateway, site: &Site) {
 }
 
 /// Sleeps; true if `stop` came first.
-async fn sleep_or(stop: &tokio_util::sync::CancellationToken, pause: Duration) -> bool {
+async fn sleep_or(stop: &CancellationToken, pause: Duration) -> bool {
     tokio::select! {
         () = stop.cancelled() => true,
         () = tokio::time::sleep(pause) => false,

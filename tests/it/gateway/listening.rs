@@ -30,7 +30,7 @@ pub(super) struct Stage {
 /// A session's id and the token that it belongs to.
 pub(super) struct Session {
     pub(super) id: String,
-    token: String,
+    pub(super) token: String,
 }
 
 impl Stage {
@@ -100,7 +100,7 @@ impl Stage {
     }
 
     /// The session's stream, open, and the server's end of it.
-    fn listen(&self, session: &Session) -> (Connection, TcpStream) {
+    pub(super) fn listen(&self, session: &Session) -> (Connection, TcpStream) {
         let mut caller = self.get(session, None);
         let (mut server, _) = self.scripted.take("GET ");
         say(&mut server, EVENTS);

@@ -156,6 +156,17 @@ impl Connection {
         }
     }
 
+    /// Reads the next head, be it interim or final.
+    pub(crate) fn read_interim(&mut self) -> String {
+        String::from_utf8_lossy(&self.take_through(b"\r\n\r\n")).into_owned()
+    }
+
+    /// Reads the `100 Continue` that asks for the body, and nothing behind it.
+    pub(crate) fn read_continue(&mut self) {
+        let head = self.read_interim();
+        assert!(head.starts_with("HTTP/1.1 100"), "{head}");
+    }
+
     /// Reads a whole response.
     pub(crate) fn read(&mut self) -> Response {
         let mut response = self.read_head();

@@ -6,7 +6,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run:  ## a governed MCP server on this machine, with a small demo server behind the gate
-	cargo run --quiet -- quickstart
+	cargo run -- quickstart
 
 test:  ## every test; installs the MCP clients and servers that it talks to on first use
 	cargo test

@@ -11,6 +11,7 @@ use crate::fleet::{Fleet, Served};
 use crate::generated::codec::{self, Generated};
 use crate::manifests::{self, Limits, Remembered};
 use crate::resolve::{self, Accepted, PublicUrl, Settings, Severity};
+use crate::roles::quickstart::KEPT;
 
 /// What a folder comes to.
 pub struct Loaded {
@@ -25,9 +26,7 @@ pub struct Loaded {
 /// # Errors
 /// If a path does not exist.
 pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -> anyhow::Result<Loaded> {
-    for path in paths {
-        path.metadata().with_context(|| format!("cannot read the manifests {}", path.display()))?;
-    }
+    check(paths)?;
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
     let settings = Settings { public_url, system_namespace };
@@ -44,6 +43,21 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
         }
     }
     Ok(Loaded { fleet, errors: errors + merged.problems.len() })
+}
+
+/// Whether these can be files and folders of manifests.
+///
+/// # Errors
+/// If one is not there, or is the folder of a quickstart, which holds the gateway's state too.
+pub fn check(paths: &[PathBuf]) -> anyhow::Result<()> {
+    for path in paths {
+        path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+        let manifests = path.join("manifests");
+        if path.join(KEPT).is_file() && manifests.is_dir() {
+            bail!("{} is the folder of a quickstart: its manifests are in {}", path.display(), manifests.display());
+        }
+    }
+    Ok(())
 }
 
 /// Loads manifests and says on standard error if some of them are refused.

@@ -46,8 +46,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let manifests = args.dir.join("manifests");
+    let mut options = args.serving.clone().options(vec![manifests.clone()], args.dir.join("state"))?;
     let kept = prepare(&args, &manifests).await?;
-    let mut options = args.serving.options(vec![manifests], args.dir.join("state"))?;
     if options.admin_listen.is_none() {
         options.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     }

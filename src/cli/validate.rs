@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCo
 use anyhow::Context;
 use serde::Serialize;
 
-use super::boolish;
 use super::output::{self, Format, counted, printable};
+use super::{boolish, load};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
@@ -84,9 +84,7 @@ pub struct Line {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let public_url = PublicUrl::parse(&args.public_url).with_context(|| format!("--public-url {}", args.public_url))?;
-    for path in &args.paths {
-        path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
-    }
+    load::check(&args.paths)?;
     let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
     output::print(args.output, &report, for_people)?;
     let fails = report.errors > 0 || (args.strict && report.warnings > 0);

@@ -34,7 +34,7 @@ pub const SERVER: &str = "quickstart";
 const MODERN: &str = "2026-07-28";
 
 /// Where a folder says what it was made for.
-const KEPT: &str = "quickstart.json";
+pub const KEPT: &str = "quickstart.json";
 
 /// How long the first look may take in all its parts.
 const PATIENCE: Duration = Duration::from_secs(20);

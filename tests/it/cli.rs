@@ -136,6 +136,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (vec!["quickstart", "--listen", "localhost:1", "--dir", &fresh], &["127.0.0.1:8420"]),
         (vec!["quickstart", "--dir", file], &["file.txt", "is a file", "--dir"]),
         (vec!["quickstart", "--dir", "/proc/x"], &["/proc/x", "cannot make the folder"]),
+        (vec!["quickstart", "--public-url", "http://mcp.example.com", "--dir", &other], &["must be https"]),
         (vec!["quickstart", "--upstream", "http://127.0.0.1:1/mcp", "--dir", &other], &["is the server running"]),
         (vec!["quickstart", "--header-from-env", "A=PATH", "--dir", &other], &["--upstream"]),
         (vec!["scan", "http://127.0.0.1:1/mcp"], &["cannot scan http://127.0.0.1:1/mcp", "is the server running"]),

@@ -39,6 +39,12 @@ fn a_quickstart_shows_both_answers_and_keeps_what_its_user_edited() {
     std::fs::write(&policy, &edited).unwrap();
     tour(folder.path(), &[]);
     assert_eq!(std::fs::read_to_string(&policy).unwrap(), edited);
+    // Who names the folder for its manifests is shown to them.
+    let dir = folder.path().to_str().unwrap();
+    for words in [&["validate", dir][..], &["who-can", "--server", "default/quickstart", "-f", dir]] {
+        let (code, _, error) = run(words);
+        assert!(code == 2 && error.contains("its manifests are in") && error.contains("manifests\n"), "{error}");
+    }
 }
 
 #[test]

@@ -203,35 +203,4 @@ fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::task::Poll;
-
-    use super::*;
-    use crate::audit::AuditConfig;
-    use crate::audit::query::{Filter, query};
-    use crate::journal::SystemClock;
-
-    #[tokio::test]
-    async fn duty_95_a_call_whose_caller_left_before_its_record_was_kept_has_an_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = AuditConfig::in_state_dir(dir.path());
-        let (journal, clock) = (config.journal.dir.clone(), Arc::new(SystemClock));
-        let opened = tokio::task::spawn_blocking(move || Recorder::open(config, clock));
-        let (recorder, _) = opened.await.unwrap().unwrap();
-        let event = DecisionEvent { verdict: Some(Verdict::Allow), ..DecisionEvent::default() };
-        let receipt = recorder.decision(Delivery::Durable, &event);
-        {
-            let mut waiting = std::pin::pin!(kept(&recorder, receipt, Delivery::Durable, Instant::now()));
-            let asked = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
-            assert!(!matches!(asked, Poll::Ready(Err(_))));
-        }
-        let closing = recorder.clone();
-        tokio::task::spawn_blocking(move || closing.close()).await.unwrap();
-        let filter = Filter { event: Some(crate::audit::DECISION.to_owned()), ..Filter::default() };
-        let calls = query(&journal, &filter, 10).unwrap().calls;
-        let [call] = calls.as_slice() else { panic!("{calls:?}") };
-        let end = call.completion.as_ref().expect("an end");
-        assert_eq!(end.fields.outcome.as_deref(), Some("disconnected"));
-    }
-}
+mod tests;

@@ -155,30 +155,31 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
 #[tokio::test]
 async fn a_call_is_not_made_if_what_allowed_it_is_gone_when_its_record_is_kept() {
     type Changes = fn(&LocalAuthority, String) -> Vec<Change>;
-    let changes: [(&str, Changes, Option<u16>, Option<(&str, &str)>); 4] = [
+    type End = (&'static str, &'static str);
+    let changes: [(&str, Changes, Option<u16>, End); 4] = [
         (
             "another server",
             |_, _| vec![put(Generated::Server(server("team", "u", Labels::new(), Labels::new())))],
             None,
-            Some(("disconnected", "")),
+            ("disconnected", ""),
         ),
         (
             "the policy",
             |_, _| vec![Change::Remove(Kind::Policy, "allow-team".into())],
             Some(200),
-            Some(("denied", "NoMatchingAllow")),
+            ("denied", "NoMatchingAllow"),
         ),
         (
             "the token",
             |issuer, jti| vec![authority(issuer, vec![Revocation::Token { jti }])],
             Some(401),
-            Some(("denied", "TokenRevoked")),
+            ("denied", "TokenRevoked"),
         ),
         (
             "the server",
             |_, _| vec![Change::Remove(Kind::Server, "uid-team-s".into())],
             Some(404),
-            Some(("denied", "ServerGone")),
+            ("denied", "ServerGone"),
         ),
     ];
     for (what, changes, refused, end) in changes {
@@ -192,6 +193,6 @@ async fn a_call_is_not_made_if_what_allowed_it_is_gone_when_its_record_is_kept()
         drop(permit);
         let found = only_call(call.gateway.recorder().clone(), dir.path()).await;
         assert_eq!(found.entry.fields.decision.as_deref(), Some("allow"), "{what}");
-        assert_eq!(outcome(&found), end, "{what}: {found:?}");
+        assert_eq!(outcome(&found), Some(end), "{what}: {found:?}");
     }
 }

@@ -216,7 +216,8 @@ proptest! {
     }
 }
 
-fn allow_all(namespace: &str) -> Policy {
+/// Everybody of the authority `corp` may call every tool of a namespace.
+pub(crate) fn allow_all(namespace: &str) -> Policy {
     let principals = serde_json::json!({"authority": "corp", "any": true, "users": [], "groups": [], "clients": [],
         "via": [], "service_account": null, "actor": null});
     let rule = serde_json::json!({"name": "all", "effect": "Allow", "principals": [principals], "except": [],

@@ -184,3 +184,6 @@ fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {
     let answer = Own::NotRecorded.answer(call.id(), "the call could not be recorded, so it was not made");
     respond::retry(respond::answer(answer), 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ use crate::mcp::answer::{self, Own};
 use crate::mcp::envelope::Envelope;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::scan;
-use crate::mcp::server::{self, Stream, Verdict};
+use crate::mcp::server::{self, Dropped, Stream, Verdict};
 use crate::mcp::sse::{Event, Item, Parser};
 
 /// `text/event-stream`.
@@ -340,6 +340,11 @@ impl EventStream {
             Verdict::Refuse(hostile) => Err(hostile.reason()),
             Verdict::Drop(dropped) => {
                 self.gateway.metrics().dropped_messages.inc();
+                if dropped == Dropped::ServerRequest {
+                    // What a server asks of a client is nothing that this build lets through, and worth knowing
+                    // (mcp-obligations 63).
+                    self.gateway.refusals.note(self.watched.site(), self.watched.caller(), "ServerRequestDropped");
+                }
                 tracing::debug!(reason = dropped.reason(), "dropped a message of an upstream");
                 Ok(None)
             }

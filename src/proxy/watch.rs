@@ -46,12 +46,12 @@ impl Watched {
     }
 
     /// The server.
-    pub(super) fn site(&self) -> &Site {
+    pub(super) fn site(&self) -> &Arc<Site> {
         &self.site
     }
 
     /// The caller.
-    pub(super) fn caller(&self) -> &Caller {
+    pub(super) fn caller(&self) -> &Arc<Caller> {
         &self.caller
     }
 

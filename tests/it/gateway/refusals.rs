@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::house::House;
 use super::listening::Stage;
+use crate::support::by_hand::say;
 use crate::support::gateway::{Gateway, server};
 use crate::support::http;
 
@@ -153,4 +154,40 @@ fn duty_71_and_96_what_is_over_the_limit_is_on_record() {
     let gets: Vec<_> = calls.iter().filter(|call| call.entry.fields.method.as_deref() == Some("GET")).collect();
     assert_eq!(gets.len(), 64);
     assert!(gets.iter().all(|call| call.completion.is_some()), "{gets:?}");
+}
+
+#[test]
+fn duty_63_what_a_server_asks_of_a_client_is_dropped_and_on_record() {
+    let mut stage = Stage::set();
+    let session = stage.session(&stage.ana, Some("up-session"));
+    let (mut listener, mut server) = stage.listen(&session);
+    let sampling = r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"secret":"canary"}}"#;
+    let change = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    say(&mut server, &format!("data: {sampling}\n\ndata: {change}\n\n"));
+    assert_eq!(listener.read_event(&mut String::new()).unwrap().data, change);
+    let (found, texts) = refusals(&mut stage.gateway);
+    assert_eq!(found.get(&("ana".to_owned(), "ServerRequestDropped".to_owned())), Some(&1), "{found:?}");
+    assert!(texts.iter().all(|text| !text.contains("canary")));
+}
+
+#[test]
+fn duty_96_requests_that_were_made_for_another_host_or_by_a_page_are_on_record() {
+    let mut house = House::build();
+    let address = house.gateway.address().to_string();
+    for (headers, status) in [
+        ("Host: evil.example\r\n".to_owned(), 421),
+        (format!("Host: {address}\r\nOrigin: https://evil.example\r\n"), 403),
+    ] {
+        let bytes = format!("POST /default/items HTTP/1.1\r\n{headers}Content-Length: 0\r\n\r\n");
+        assert_eq!(http::send(&address, bytes.as_bytes()).status, status);
+    }
+    house.gateway.process().signal("TERM");
+    assert!(house.gateway.process_mut().wait_exit().success());
+    let filter = Filter { event: Some(portcullis::audit::AUTH_FAILURE.to_owned()), ..Filter::default() };
+    let found = query(&house.gateway.journal(), &filter, 10).unwrap().calls;
+    for reason in ["HostRefused", "OriginRefused"] {
+        let records = found.iter().filter(|call| call.entry.json.contains(reason)).count();
+        assert_eq!(records, 1, "{reason}: {found:?}");
+    }
+    assert!(found.iter().all(|call| !call.entry.json.contains("evil.example")));
 }

@@ -1,0 +1,187 @@
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::super::authenticate::Caller;
+use super::super::config::{Config, Limits};
+use super::super::gateway::{Change, Gateway, KeyRefresh, Kind, Parts, now};
+use super::super::metrics::Metrics;
+use super::*;
+use crate::audit::Recorder;
+use crate::audit::query::{self, Filter, query};
+use crate::audit::{AuditConfig, DECISION};
+use crate::egress::{self, Egress};
+use crate::fleet::tests::{allow_all, server};
+use crate::generated::authority::{KeySet, KeySource, Revocation, TokenRules, TypRule};
+use crate::generated::codec::{Generated, encode};
+use crate::generated::{Authority, Labels, ObjectId};
+use crate::identity::token;
+use crate::issuer::{LocalAuthority, TokenRequest};
+use crate::journal::SystemClock;
+use crate::mcp::envelope::Envelope;
+use crate::mcp::method::Method;
+use crate::mcp::revision::Revision;
+use crate::mcp::scan;
+use crate::policy::index::PrincipalKeys;
+use crate::resolve::PublicUrl;
+use crate::seal::{KEY_BYTES, SealKey, Sealer};
+
+async fn recorder(dir: &Path) -> Recorder {
+    let config = AuditConfig::in_state_dir(dir);
+    let opened = tokio::task::spawn_blocking(move || Recorder::open(config, Arc::new(SystemClock)));
+    opened.await.unwrap().unwrap().0
+}
+
+/// The only decision on record, after the recorder was closed.
+async fn only_call(recorder: Recorder, dir: &Path) -> query::Call {
+    tokio::task::spawn_blocking(move || recorder.close()).await.unwrap();
+    let filter = Filter { event: Some(DECISION.to_owned()), ..Filter::default() };
+    let mut calls = query(&AuditConfig::in_state_dir(dir).journal.dir, &filter, 10).unwrap().calls;
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    calls.remove(0)
+}
+
+fn outcome(call: &query::Call) -> Option<(&str, &str)> {
+    let end = &call.completion.as_ref()?.fields;
+    Some((end.outcome.as_deref()?, end.error.as_deref().unwrap_or_default()))
+}
+
+/// Nobody who fetches keys.
+struct NoKeys;
+
+impl KeyRefresh for NoKeys {
+    fn refresh<'a>(&'a self, _: &'a str, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
+    let rules = TokenRules {
+        typ: TypRule::AccessTokenJwt,
+        algorithms: vec!["ES256".into()],
+        skew_seconds: 30,
+        max_lifetime_seconds: None,
+        subject_claim: "sub".into(),
+        tenant_claim: None,
+        client_claims: vec!["client_id".into()],
+        groups_claim: Some("groups".into()),
+        allowed_audiences: vec![],
+    };
+    let id = ObjectId { uid: "uid-corp".into(), namespace: String::new(), name: "corp".into(), generation: 1 };
+    let key_set = Some(KeySet { jwks: issuer.jwks().to_owned(), valid_until: i64::MAX });
+    put(Generated::Authority(Authority {
+        id,
+        issuer: issuer.issuer().to_owned(),
+        rules,
+        keys: KeySource::Local,
+        key_set,
+        revoked,
+    }))
+}
+
+fn put(object: Generated) -> Change {
+    Change::Put(encode(&object).unwrap())
+}
+
+/// A call of ann's that is allowed, at the moment that it came, and her token's id.
+async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
+    let gateway = Gateway::new(Parts {
+        config: Config {
+            public_url: PublicUrl::parse("https://mcp.example").unwrap(),
+            allowed_origins: vec![],
+            limits: Limits::default(),
+        },
+        recorder: recorder(dir).await,
+        egress: Egress::new(egress::Policy::default()).unwrap(),
+        sealer: Sealer::new(SealKey::new(&[7; KEY_BYTES]).unwrap(), None),
+        keys: Arc::new(NoKeys),
+        metrics: Metrics::default(),
+    });
+    let server = server("team", "s", Labels::new(), Some(Labels::new()));
+    let request = TokenRequest {
+        subject: "ann".into(),
+        audiences: vec![server.resource.clone()],
+        client_id: "test".into(),
+        groups: vec![],
+        scopes: vec![],
+        lifetime_seconds: 600,
+        label: None,
+    };
+    let issued = issuer.issue(&request, now()).unwrap();
+    gateway.apply(vec![
+        authority(issuer, vec![]),
+        put(Generated::Server(server)),
+        put(Generated::Policy(allow_all("team"))),
+    ]);
+    let snapshot = gateway.snapshot();
+    let site = snapshot.site("/team/s").unwrap().clone();
+    let verified = token::verify(issued.token.expose(), site.anchors(), now()).unwrap();
+    let keys = PrincipalKeys::of(verified.principal());
+    let binding = verified.binding();
+    let (calls, listeners) = (gateway.calls.of(binding), gateway.listeners.of(binding));
+    let text = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
+    let call = Call {
+        gateway,
+        snapshot,
+        site,
+        caller: Arc::new(Caller { verified, keys, calls, listeners }),
+        headers: HeaderMap::new(),
+        envelope: Envelope::parse(Bytes::from_static(text), &scan::Limits::CLIENT).unwrap(),
+        revision: Revision::V2025_11_25,
+        method: Method::find(Revision::V2025_11_25, "tools/call").unwrap(),
+        session: None,
+        peer: [127, 0, 0, 1].into(),
+        started: Instant::now(),
+    };
+    (call, issued.record.jti)
+}
+
+#[tokio::test]
+async fn a_call_is_not_made_if_what_allowed_it_is_gone_when_its_record_is_kept() {
+    type Changes = fn(&LocalAuthority, String) -> Vec<Change>;
+    type End = (&'static str, &'static str);
+    let changes: [(&str, Changes, Option<u16>, End); 4] = [
+        (
+            "another server",
+            |_, _| vec![put(Generated::Server(server("team", "u", Labels::new(), Some(Labels::new()))))],
+            None,
+            ("disconnected", ""),
+        ),
+        (
+            "the policy",
+            |_, _| vec![Change::Remove(Kind::Policy, "allow-team".into())],
+            Some(200),
+            ("denied", "NoMatchingAllow"),
+        ),
+        (
+            "the token",
+            |issuer, jti| vec![authority(issuer, vec![Revocation::Token { jti }])],
+            Some(401),
+            ("denied", "TokenRevoked"),
+        ),
+        (
+            "the server",
+            |_, _| vec![Change::Remove(Kind::Server, "uid-team-s".into())],
+            Some(404),
+            ("denied", "ServerGone"),
+        ),
+    ];
+    for (what, changes, refused, end) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = LocalAuthority::open(&dir.path().join("issuer"), "https://mcp.example/-/issuer/corp").unwrap();
+        let (call, jti) = allowed_call(dir.path(), &issuer).await;
+        // The call has its snapshot: as if this happened while the disk is slow.
+        call.gateway.apply(changes(&issuer, jti));
+        let permit = permit_tool(&call, "t").await;
+        assert_eq!(permit.as_ref().err().map(|response| response.status().as_u16()), refused, "{what}");
+        drop(permit);
+        let found = only_call(call.gateway.recorder().clone(), dir.path()).await;
+        assert_eq!(found.entry.fields.decision.as_deref(), Some("allow"), "{what}");
+        assert_eq!(outcome(&found), Some(end), "{what}: {found:?}");
+    }
+}

@@ -200,7 +200,8 @@ impl EventStream {
                     Ok(()) if self.carries.tells_changes => {
                         return Poll::Ready(Some(Ok(Bytes::from_static(LIST_CHANGED))));
                     }
-                    Ok(()) => {}
+                    // Asked again, so that the next change wakes this stream too.
+                    Ok(()) => continue,
                     Err(reason) => return Poll::Ready(self.end(reason)),
                 }
             }

@@ -194,16 +194,16 @@ fn duty_29_63_68_a_sessions_stream_carries_notifications_only() {
     while caller.read_some().is_some() {}
 }
 
-/// Changes what two servers' policy says on a refusal, and waits until the change is enforced at the second one.
-fn change(stage: &Stage, servers: &str, word: &str, other: &str) {
+/// Changes what a policy of these servers says on a refusal, and waits until that is enforced at the first one.
+fn change(stage: &Stage, servers: &[&str], word: &str, token: &str) {
     let rules = format!(
         "  - {{name: a, effect: Allow, principals: [{{any: true}}], tools: [{{names: [x]}}]}}\n  \
            - {{name: d, effect: Deny, principals: [{{any: true}}], tools: [{{names: [x]}}], message: {word}}}\n"
     );
-    stage.gateway.write("change.yaml", &policy("change", servers, &rules));
+    stage.gateway.write("change.yaml", &policy("change", &servers.join(", "), &rules));
     until("the change", || {
         let params = json!({"name": "x", "arguments": {}});
-        let told = http::post_2026(&stage.gateway.url("other"), Some(other), "tools/call", &params).json();
+        let told = http::post_2026(&stage.gateway.url(servers[0]), Some(token), "tools/call", &params).json();
         (told["result"]["content"][0]["text"] == word).then_some(())
     });
 }
@@ -228,17 +228,17 @@ fn duty_58_listeners_are_told_when_their_servers_grants_change() {
     let (mut told, mut server) = stage.listen(&promised);
     let (mut untold, mut silent_server) = stage.listen(&silent);
     // Another server's policy, twice: the second change is enforced after the first one has been made known.
-    change(&stage, "other", "one", &other);
-    change(&stage, "other", "two", &other);
+    change(&stage, &["other"], "one", &other);
+    change(&stage, &["other"], "two", &other);
     assert_eq!(next_behind(&mut told, &mut server), "");
     // A token that ends is the news of nobody else.
     let (_, id) = stage.gateway.issue("ana", "s", &[]);
     stage.gateway.revoke(&id);
-    change(&stage, "other", "three", &other);
+    change(&stage, &["other"], "three", &other);
     assert_eq!(next_behind(&mut told, &mut server), "");
     // One that is this server's too.
-    change(&stage, "other, s", "four", &other);
-    change(&stage, "other, s", "five", &other);
+    change(&stage, &["other", "s"], "four", &other);
+    change(&stage, &["other", "s"], "five", &other);
     assert_eq!(next_behind(&mut told, &mut server), changed);
     // Whose server never promised to tell is not told.
     assert_eq!(next_behind(&mut untold, &mut silent_server), "");
@@ -318,10 +318,14 @@ fn duty_69_a_revoked_token_ends_the_calls_under_way_on_streams() {
     let (mut caller, mut server, _) = stage.exchange(&session, &call);
     say(&mut server, &format!("{EVENTS}: here\n\n"));
     assert_eq!(caller.read_head().status, 200);
+    // Changes that let it stay are no reason to look away afterwards.
+    change(&stage, &["s"], "one", &stage.ana);
+    change(&stage, &["s"], "two", &stage.ana);
     stage.gateway.revoke(&id);
     let mut buffer = String::new();
     let told: Value = serde_json::from_str(&caller.read_event(&mut buffer).unwrap().data).unwrap();
     assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(-31002)), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("TokenRevoked"), "{told}");
     assert_eq!(caller.read_event(&mut buffer), None);
     // The server's end is closed as well.
     std::io::copy(&mut server, &mut std::io::sink()).unwrap();

@@ -380,6 +380,26 @@ fn who_can_prints_a_table_for_an_auditor() {
     insta::assert_snapshot!(table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
 }
 
+/// Design 4: of a guardrail that asks for labels which nobody knows, what denies counts, and everybody is told.
+#[test]
+fn guardrails_count_where_a_namespace_has_no_manifest_and_every_verb_says_so() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/platform-team");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["guardrails.yaml", "payments.yaml", "trust.yaml"] {
+        std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
+    }
+    let doubt = "portcullis-system/no-destruction-in-production chooses namespaces by label";
+    let server = ["--server", "payments/ledger", "-f"];
+    let (_, table, _) = ran(verb(&["who-can"]).args(server).arg(folder.path()));
+    assert!(table.contains(doubt) && table.contains("no-destruction-in-production/destructive-tools"), "{table}");
+    let call = ["--tool", "get_x", "--risk", "Destructive", "--as", "user:u@corp,groups=payments"];
+    let (code, why, _) = ran(verb(&["explain"]).args(server).arg(folder.path()).args(call));
+    assert_eq!(code, Some(1), "{why}");
+    assert!(why.starts_with("Deny: DeniedByRule by portcullis-system/no-destruction") && why.contains(doubt), "{why}");
+    let (code, said, _) = ran(verb(&["validate", "--strict"]).arg(folder.path()));
+    assert!(code == Some(1) && said.contains("warning[NamespaceNotFound]"), "{said}");
+}
+
 #[test]
 fn the_demo_shows_hidden_and_visible_refusals_and_keeps_no_token() {
     let folder = tempfile::tempdir().unwrap();

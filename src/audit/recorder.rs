@@ -113,13 +113,10 @@ impl Receipt {
             Promise::Broken(error) => Err(error.clone()),
         };
         let owed = self.owed.take();
-        match kept {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                owed.inspect(|recorder| recorder.take_back(self.id, error.reason(), error.is_open()));
-                Err(error.into())
-            }
+        if let (Err(error), Some(recorder)) = (&kept, owed) {
+            recorder.take_back(self.id, error.reason(), error.is_open());
         }
+        Ok(kept?)
     }
 }
 

@@ -130,7 +130,7 @@ async fn a_call_that_is_refused_because_the_disk_hangs_is_never_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     let config = AuditConfig::in_state_dir(dir.path());
-    let journal = JournalConfig { patience: std::time::Duration::from_millis(40), ..config.journal.clone() };
+    let journal = JournalConfig { patience: std::time::Duration::from_millis(300), ..config.journal.clone() };
     let (journal, recovery) = gate.open_journal(journal, Arc::new(SystemClock)).unwrap();
     let recorder = Recorder::over(journal, &recovery, config, Arc::new(SystemClock)).unwrap();
     recorder.start(&recovery).unwrap();

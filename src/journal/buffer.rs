@@ -94,19 +94,19 @@ struct Waiters {
 }
 
 impl Batch {
-    /// Tells everyone who waits. The first word holds: `false` if they were told before.
-    pub(super) fn complete(&self, result: Result<(), JournalError>) -> bool {
+    /// Tells everyone who waits, after `count`ing them. The first word holds: nothing happens if they were told before.
+    pub(super) fn complete(&self, result: Result<(), JournalError>, count: impl FnOnce()) {
         let mut waiters = lock(&self.waiters);
         if self.state.load(Ordering::Acquire) != PENDING {
-            return false;
+            return;
         }
+        count();
         let state = if result.is_ok() { COMMITTED } else { LOST };
         waiters.error = result.err();
         self.state.store(state, Ordering::Release);
         let wakers = std::mem::take(&mut waiters.wakers);
         drop(waiters);
         wakers.into_iter().for_each(Waker::wake);
-        true
     }
 }
 
@@ -212,7 +212,7 @@ pub(super) struct Taken {
 impl Drop for Taken {
     /// A writer that ends in a panic must not leave calls waiting for ever.
     fn drop(&mut self) {
-        self.batch.complete(Err(JournalError::Closed));
+        self.batch.complete(Err(JournalError::Closed), || ());
     }
 }
 
@@ -325,7 +325,10 @@ impl Shared {
         let mut buffer = lock(&self.buffer);
         buffer.work = None;
         if std::mem::take(&mut buffer.stalled) {
+            // Without the lock: a log that nobody reads must hold up no call.
+            drop(buffer);
             tracing::info!("the journal's disk answers again");
+            buffer = lock(&self.buffer);
         }
         let work = loop {
             let now = Instant::now();
@@ -386,12 +389,10 @@ impl Shared {
     /// Tells them, without the lock: what a waker does is the caller's own.
     fn give_up(&self, late: &[(Arc<Batch>, usize)]) {
         let error = JournalError::Stalled { seconds: self.patience.as_secs() };
-        tracing::error!(%error, "calls that must be recorded are refused until it answers");
         for (batch, waiting) in late {
-            if batch.complete(Err(error.clone())) {
-                Sums::add(&self.sums.failed, count(*waiting));
-            }
+            batch.complete(Err(error.clone()), || Sums::add(&self.sums.failed, count(*waiting)));
         }
+        tracing::error!(%error, "calls that must be recorded are refused until it answers");
     }
 
     /// When what is in the buffer should be written.
@@ -431,9 +432,7 @@ impl Shared {
     /// Tells everyone in a batch that it is lost, and counts them.
     pub(super) fn lose(&self, taken: &Taken, error: &JournalError) {
         Sums::add(&self.sums.dropped, count(taken.records - taken.waiting));
-        if taken.batch.complete(Err(error.clone())) {
-            Sums::add(&self.sums.failed, count(taken.waiting));
-        }
+        taken.batch.complete(Err(error.clone()), || Sums::add(&self.sums.failed, count(taken.waiting)));
     }
 
     /// Accepts records again.

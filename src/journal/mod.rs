@@ -97,8 +97,8 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
     /// The longest record.
     pub max_record_bytes: usize,
-    /// Records that are accepted and not yet written, in bytes. Records that nobody waits for get half of it. At least
-    /// four of the longest records are held.
+    /// Records that are accepted and not yet written, in bytes: at most half a segment, and at least two of the longest.
+    /// Records that nobody waits for get half of it.
     pub buffer_bytes: usize,
     /// When to sync.
     pub sync: SyncPolicy,

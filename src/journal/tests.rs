@@ -263,6 +263,28 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_batch_that_finds_the_disk_full_leaves_none_of_its_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = TestDisk::new(dir.path().join("durable"));
+    let sync = SyncPolicy { at: 5, linger: Duration::from_secs(60), lazy: Duration::from_secs(60) };
+    let config = JournalConfig { sync, ..config(dir.path()) };
+    let (journal, _) = Journal::open_on(Arc::new(Handle(Arc::clone(&disk))), config, clock(0)).unwrap();
+    let _others: Vec<_> = (0..50).map(|_| journal.in_flight()).collect();
+    disk.full.store(true, Ordering::Relaxed);
+    let mut acknowledged = Vec::new();
+    let refused = (1..=200_u8).find(|n| {
+        let batch: Vec<_> = (0..5).map(|_| vec![*n; 1000]).collect();
+        let tickets: Vec<_> = batch.iter().map(|record| journal.append(record).unwrap()).collect();
+        let kept = tickets.into_iter().map(wait).filter(Result::is_ok).count();
+        acknowledged.extend(std::iter::repeat_n(*n, kept));
+        kept < 5
+    });
+    assert!(refused.is_some());
+    let found: Vec<_> = data(&dir.path().join("journal")).iter().map(|record| record[0]).collect();
+    assert_eq!(found, acknowledged, "a refused call has no record of being allowed");
+}
+
+#[test]
 fn what_nobody_waits_for_cannot_crowd_out_what_calls_wait_for() {
     let dir = tempfile::tempdir().unwrap();
     let lazy = SyncPolicy { at: 1000, linger: Duration::from_secs(60), lazy: Duration::from_secs(60) };

@@ -71,7 +71,9 @@ impl Journal {
         config.max_record_bytes = config.max_record_bytes.min(MAX_PAYLOAD);
         let longest = count(PREFIX + config.max_record_bytes + SUFFIX);
         config.segment_bytes = config.segment_bytes.max(4 * longest).max(16 << 10);
-        config.buffer_bytes = config.buffer_bytes.max(4 * (PREFIX + config.max_record_bytes + SUFFIX));
+        // Whatever waits fits into one segment.
+        let half = usize::try_from(config.segment_bytes / 2).unwrap_or(usize::MAX);
+        config.buffer_bytes = config.buffer_bytes.min(half).max(2 * (PREFIX + config.max_record_bytes + SUFFIX));
         make_private(&config.dir).map_err(|e| JournalError::io("make its folder", &e))?;
         let held = hold(&config.dir)?;
         let had_key = config.key_file.exists();
@@ -277,22 +279,22 @@ impl Writer {
         match self.commit(&mut taken.frames) {
             Ok(()) => {
                 Sums::add(&self.shared.sums.written, count(taken.records));
-                taken.batch.complete(Ok(()));
+                taken.batch.complete(Ok(()), || ());
             }
-            Err(error) => {
-                // First refuse, then tell: who hears of the loss finds the journal down.
-                self.go_down(&error);
-                self.shared.lose(taken, &error);
-            }
+            Err(error) => self.go_down(&error, Some(taken)),
         }
     }
 
-    /// Refuses records until a fresh segment is open.
-    fn go_down(&mut self, error: &JournalError) {
-        tracing::error!(%error, "the journal refuses records until a fresh segment is open");
+    /// Refuses records until a fresh segment is open. First refuses, then tells: who hears of the loss finds the journal
+    /// down. The log comes last, so that one which nobody reads holds up no call.
+    fn go_down(&mut self, error: &JournalError, lost: Option<&Taken>) {
         self.open = None;
         self.shared.refuse(error);
+        if let Some(lost) = lost {
+            self.shared.lose(lost, error);
+        }
         self.checkpoint_at = Instant::now();
+        tracing::error!(%error, "the journal refuses records until a fresh segment is open");
     }
 
     /// The time of the next checkpoint, or of the next attempt to open a segment, has come.
@@ -302,7 +304,7 @@ impl Writer {
         }
         let result = if self.is_old() || self.room() == 0 { self.rotate() } else { self.checkpoint() };
         if let Err(error) = result.and_then(|()| self.retain()) {
-            self.go_down(&error);
+            self.go_down(&error, None);
         }
     }
 
@@ -326,8 +328,13 @@ impl Writer {
         self.open.as_ref().is_some_and(|open| open.since.elapsed() >= self.config.rotate_every)
     }
 
-    /// Seals frames into the chain, writes and syncs them; goes over into a new segment where one is full.
+    /// Seals frames into the chain, writes and syncs them: in one segment, so that they share one fate also where there is
+    /// no space for the next. Only what no segment holds, which a disk that hung may leave behind, is parted.
     fn commit(&mut self, frames: &mut [u8]) -> Result<(), JournalError> {
+        if count(frames.len()) > self.room() {
+            self.rotate()?;
+            self.retain()?;
+        }
         let mut rest = frames;
         while !rest.is_empty() {
             let fits = whole_frames(rest, usize::try_from(self.room()).unwrap_or(usize::MAX));

@@ -22,12 +22,16 @@ fn secrets_and_tokens_are_in_no_output() {
     let server = server("items", upstream.url())
         .replace("none: {}", "headers: [{name: X-Api-Key, secretKeyRef: {name: key, key: k}}]")
         + "  audit: {level: Arguments, redact: [/args/password]}\n";
-    let gateway = Gateway::start(&[
-        ("trust.yaml", TRUST),
-        ("secret.yaml", &secret),
-        ("server.yaml", &server),
-        ("policy.yaml", &policy("persons", "items", RULES)),
-    ]);
+    // Also not to whoever wants to know everything.
+    let gateway = Gateway::start_in(
+        &[("PORTCULLIS_LOG", "trace")],
+        &[
+            ("trust.yaml", TRUST),
+            ("secret.yaml", &secret),
+            ("server.yaml", &server),
+            ("policy.yaml", &policy("persons", "items", RULES)),
+        ],
+    );
     let token = gateway.token("ana", "items");
     let arguments = json!({"message": "in clear", "password": PASSWORD});
     let call = |token: &str| {

@@ -1,17 +1,15 @@
-//! Where producers and the writer meet: one buffer under one short lock, and one wake-up list per batch.
+//! Where producers and the writer meet: one buffer under one short lock, and one batch per sync.
 //!
 //! Invariant: the lock is held for a copy of the record and never for hashing or I/O, and what the writer takes is taken
 //! whole: the records of a batch share one fate. Nobody waits longer than the disk is given: one watcher for all waits
 //! ([`Shared::watch`]) tells them, so that a call needs no timer of its own.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::segment::{Kind, PREFIX, SUFFIX, push_frame};
+use super::ticket::{Batch, Ticket};
 use super::{JournalConfig, JournalError, SyncPolicy};
 
 /// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
@@ -73,96 +71,6 @@ impl Sums {
             sync_us: read(&self.sync_us),
             poisoned: read(&self.poisoned),
         }
-    }
-}
-
-const PENDING: u8 = 0;
-const COMMITTED: u8 = 1;
-const LOST: u8 = 2;
-
-/// The shared fate of the records that one sync covers.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    state: AtomicU8,
-    waiters: Mutex<Waiters>,
-}
-
-#[derive(Debug, Default)]
-struct Waiters {
-    error: Option<JournalError>,
-    wakers: Vec<Waker>,
-}
-
-impl Batch {
-    /// Tells everyone who waits, after `count`ing them. The first word holds: nothing happens if they were told before.
-    pub(super) fn complete(&self, result: Result<(), JournalError>, count: impl FnOnce()) {
-        let mut waiters = lock(&self.waiters);
-        if self.state.load(Ordering::Acquire) != PENDING {
-            return;
-        }
-        count();
-        let state = if result.is_ok() { COMMITTED } else { LOST };
-        waiters.error = result.err();
-        self.state.store(state, Ordering::Release);
-        let wakers = std::mem::take(&mut waiters.wakers);
-        drop(waiters);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// The promise of one record: answers when its batch is on disk, or why it will not be. Dropping it stops the wait and
-/// not the record.
-#[derive(Debug)]
-#[must_use = "a record is on disk only when its ticket says so"]
-pub struct Ticket {
-    batch: Arc<Batch>,
-    slot: Option<usize>,
-}
-
-impl Ticket {
-    /// Waits on the calling thread: for starts and ends, never for calls.
-    pub fn wait(mut self) -> Result<(), JournalError> {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
-        loop {
-            if let Poll::Ready(result) = Pin::new(&mut self).poll(&mut context) {
-                return result;
-            }
-            std::thread::park();
-        }
-    }
-}
-
-struct Unpark(std::thread::Thread);
-
-impl std::task::Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-impl Future for Ticket {
-    type Output = Result<(), JournalError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.batch.state.load(Ordering::Acquire) == COMMITTED {
-            return Poll::Ready(Ok(()));
-        }
-        let batch = Arc::clone(&self.batch);
-        let mut waiters = lock(&batch.waiters);
-        match batch.state.load(Ordering::Acquire) {
-            PENDING => {}
-            COMMITTED => return Poll::Ready(Ok(())),
-            _ => return Poll::Ready(Err(waiters.error.clone().unwrap_or(JournalError::Closed))),
-        }
-        match self.slot.and_then(|slot| waiters.wakers.get_mut(slot)) {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => {
-                self.slot = Some(waiters.wakers.len());
-                waiters.wakers.push(context.waker().clone());
-            }
-        }
-        Poll::Pending
     }
 }
 
@@ -271,7 +179,7 @@ impl Shared {
         if wake {
             self.wake.notify_one();
         }
-        Ok(Ticket { batch, slot: None })
+        Ok(Ticket::of(batch))
     }
 
     /// Takes a record that nobody will wait for; `false` if there was no room for it.

@@ -32,6 +32,7 @@ mod reader;
 mod recover;
 mod segment;
 mod storage;
+mod ticket;
 mod writer;
 
 #[cfg(test)]
@@ -43,13 +44,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use buffer::{Counters, InFlight, Room, Ticket};
+pub use buffer::{Counters, InFlight, Room};
 pub use chain::Head;
 pub use checkpoint::{Checkpoint, RetentionNote, SigningKey};
 pub(crate) use checkpoint::{refuse_shared, write_private};
 pub use reader::{Position, ReadError, Reader, Record, SegmentFile, SegmentReader, Step, is_live, list};
 pub use recover::{Recovery, highest_checkpoint};
 pub use segment::{Header, Kind};
+pub use ticket::Ticket;
 pub use writer::Journal;
 
 /// The wall clock, as records and checkpoints state it. It may step in either direction: order comes from the chain.

@@ -56,19 +56,6 @@ fn duty_95_every_decision_is_on_record_with_its_outcome() {
 }
 
 #[test]
-fn duty_95_an_accepted_notification_has_an_end_that_says_so() {
-    let house = House::build();
-    house.session(&house.ana);
-    let filter = Filter { event: Some(portcullis::audit::DECISION.to_owned()), ..Filter::default() };
-    let told = until("the notification's end", || {
-        let calls = query(&house.gateway.journal(), &filter, 100).unwrap().calls;
-        let is_ours = |call: &Call| call.entry.fields.method.as_deref() == Some("notifications/initialized");
-        calls.into_iter().find(is_ours)?.completion
-    });
-    assert_eq!(told.fields.outcome.as_deref(), Some("result"), "{}", told.json);
-}
-
-#[test]
 fn duty_96_refused_authentication_is_summed_up_on_record() {
     let mut house = House::build();
     for _ in 0..50 {

@@ -6,11 +6,14 @@
 //! frame   length 4 | seq 8 | kind 1 | payload | crc32c 4 | hash 32
 //! ```
 //!
-//! Integers are little-endian. A frame's length counts its payload and is never 0, so the zeros of a file that was
+//! Integers are little-endian. The checksum (RFC 3720 B.4) tells a damaged record from one that was rewritten with care,
+//! and costs a reader that trusts its disk far less than the chain does. A frame's length counts its payload and is never 0, so the zeros of a file that was
 //! prepared ahead of its use read as the end. The header says where the segment before it ends: bytes beyond that,
 //! torn by a crash or left by a failed sync, were never acknowledged and are nobody's.
 
-use super::chain::{Head, crc32c};
+use crc32c::crc32c;
+
+use super::chain::Head;
 
 /// Bytes of a segment's header.
 pub(super) const HEADER: usize = 128;

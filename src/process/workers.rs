@@ -1,9 +1,8 @@
 //! One thread per core, each with a runtime of its own, for what serves connections.
 //!
 //! Invariant: what a worker runs stays on its thread, with everything that it spawns. So the tasks of one call wake one
-//! another without a lock or a system call, which a runtime that shares its tasks between threads cannot promise; that
-//! is worth a sixth of what a call costs (docs/architecture.md). A worker takes the next connection when it has the
-//! fewest.
+//! another without a lock or a system call, which a runtime that shares its tasks between threads cannot promise
+//! (docs/architecture.md, "Threads"). A worker takes the next connection when it has the fewest.
 
 use std::io;
 use std::num::NonZero;

@@ -42,6 +42,8 @@ pub struct Limits {
     pub answer_room: usize,
     /// How long an upstream may take to answer, and a stream that carries an answer to go on after its last event.
     pub answer_timeout: Duration,
+    /// How long a caller may take none of what is written to it.
+    pub write_timeout: Duration,
     /// Calls, answered by a stream or not, that one identity may have under way at once.
     pub calls_per_identity: u32,
     /// Streams that only listen that one identity may have open at once.
@@ -63,6 +65,7 @@ impl Default for Limits {
             answer_bytes: 16 * 1024 * 1024,
             answer_room: 256 * 1024 * 1024,
             answer_timeout: Duration::from_secs(300),
+            write_timeout: Duration::from_secs(60),
             calls_per_identity: 256,
             listeners_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),

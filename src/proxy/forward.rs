@@ -111,7 +111,7 @@ fn refused(call: &Call, mut completion: Completion, status: StatusCode, headers:
     let mut answer = Own::UpstreamInvalid.answer(call.id(), "the upstream refused the request without saying why");
     answer.status = status;
     let mut response = respond::answer(answer).map(|body| body.with_completion(completion));
-    pass_headers(headers, &mut response);
+    headers::to_caller(headers, response.headers_mut());
     response
 }
 
@@ -187,7 +187,7 @@ fn judged(
     completion.ended(ended.outcome, ended.reason, ended.rpc_status);
     let body = room::tied(passed.body, message.body());
     let mut response = respond::json(status, body).map(|body| body.with_completion(completion));
-    pass_headers(headers, &mut response);
+    headers::to_caller(headers, response.headers_mut());
     if let Some(session) = session {
         response.headers_mut().insert(SESSION_ID, session);
     }
@@ -212,18 +212,10 @@ fn stream(
     body: Incoming,
 ) -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    pass_headers(upstream_headers, &mut response);
+    headers::to_caller(upstream_headers, response.headers_mut());
     response.headers_mut().insert(CONTENT_TYPE, events::EVENT_STREAM);
     let stream = EventStream::answering(call, filter, body);
     response.map(|_| Body::events(stream, Some(completion)))
-}
-
-fn pass_headers(upstream: &HeaderMap, response: &mut Response<Body>) {
-    for (name, value) in headers::to_caller(upstream) {
-        if let Some(name) = name.filter(|name| name != CONTENT_TYPE) {
-            response.headers_mut().insert(name, value);
-        }
-    }
 }
 
 /// The upstream's answer is one that the gateway cannot vouch for.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::gateway::Gateway;
-use super::idle::{Activity, Noticed};
+use super::idle::{Activity, Look, Noticed};
 use super::stack;
 use crate::process::{Drain, Workers};
 
@@ -114,11 +114,12 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = Activity::begin();
     let stream = TokioIo::new(Noticed::new(stream, activity.clone()));
     // The time for a head also bounds what comes before the first, since hyper waits for ever for the version of HTTP, and
     // what comes between two requests, since HTTP/2 has no timer for that.
-    let patience = gateway.config().limits.head_timeout;
+    let limits = &gateway.config().limits;
+    let (patience, write_timeout) = (limits.head_timeout, limits.write_timeout);
     let service = service_fn({
         let activity = activity.clone();
         move |request: Request<Incoming>| {
@@ -150,13 +151,14 @@ async fn connection<S>(
                 if !activity.was_asked() {
                     return tracing::debug!(%peer, "nothing was asked: connection closed");
                 }
-                match (activity.was_idle(), ending) {
-                    (true, true) => return tracing::debug!(%peer, "nothing moves: connection closed"),
-                    (true, false) => {
+                match activity.look(write_timeout) {
+                    Look::Busy => {}
+                    Look::Stalled => return tracing::debug!(%peer, "nothing of an answer is read: connection closed"),
+                    Look::Idle if ending => return tracing::debug!(%peer, "nothing moves: connection closed"),
+                    Look::Idle => {
                         connection.as_mut().graceful_shutdown();
                         ending = true;
                     }
-                    (false, _) => {}
                 }
             }
         }

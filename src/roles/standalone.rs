@@ -11,7 +11,7 @@ pub mod state;
 pub mod upkeep;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,8 +97,8 @@ impl Standalone {
     /// # Errors
     /// If a listener cannot be bound, the state folder or the journal cannot be used, or an option is unsafe.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let state = StateDir::open(&options.state_dir)?;
         check_folders(&options)?;
+        let state = StateDir::open(&options.state_dir)?;
         let socket = bind(options.listen).await?;
         let address = socket.local_addr()?;
         let public_url = public_url(&options, address)?;
@@ -191,7 +191,10 @@ impl Standalone {
 
 /// The state folder holds JSON files, which in a folder of manifests would be read as such, and secrets.
 fn check_folders(options: &Options) -> anyhow::Result<()> {
-    let state = options.state_dir.canonicalize()?;
+    let state = std::path::absolute(&options.state_dir)?;
+    // It may not be there yet: where it would be is told by the folder that is.
+    let real = |there: &Path| Some(there.canonicalize().ok()?.join(state.strip_prefix(there).ok()?));
+    let state = state.ancestors().find_map(real).unwrap_or_else(|| state.clone());
     for manifests in &options.manifests {
         if manifests.canonicalize().is_ok_and(|manifests| state.starts_with(manifests)) {
             bail!(

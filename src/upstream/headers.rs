@@ -21,7 +21,11 @@ static TO_UPSTREAM: [HeaderName; 7] = [
 /// Mirrors of arguments (2026-07-28, custom headers from tool parameters): the names are the tool's own.
 const PARAMETER_PREFIX: &str = "mcp-param-";
 
-static TO_CALLER: [HeaderName; 3] = [ALLOW, CONTENT_TYPE, RETRY_AFTER];
+/// The type is not among them: it is the gateway's to say, of what it judged.
+static TO_CALLER: [HeaderName; 2] = [ALLOW, RETRY_AFTER];
+
+/// What nginx and others read as a wish that an answer be passed on as it comes.
+static NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Whether `Connection` names a header that an upstream may see: it must not be passed on then (RFC 9110 section 7.6.1),
 /// and was judged as if it were.
@@ -45,18 +49,16 @@ pub fn to_upstream(from_caller: &HeaderMap) -> HeaderMap {
     passed
 }
 
-/// The headers of an upstream's response that a caller may see. Caching is always forbidden: what one identity may see
-/// is nobody else's. Proxies in front are asked not to hold back event streams.
-pub fn to_caller(from_upstream: &HeaderMap) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(8);
+/// Adds the headers of an upstream's response that a caller may see. Caching is always forbidden: what one identity may
+/// see is nobody else's. Proxies in front are asked not to hold back event streams.
+pub fn to_caller(from_upstream: &HeaderMap, passed: &mut HeaderMap) {
     for name in &TO_CALLER {
         if let Some(value) = from_upstream.get(name) {
-            passed.insert(name.clone(), value.clone());
+            passed.insert(name, value.clone());
         }
     }
     passed.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    passed.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    passed
+    passed.insert(&NO_BUFFERING, HeaderValue::from_static("no"));
 }
 
 #[cfg(test)]
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_caller_gets_no_cookie_challenge_location_or_cache() {
-        let passed = to_caller(&map(&[
+        let mut passed = map(&[("content-type", "text/event-stream")]);
+        let from_upstream = map(&[
             ("set-cookie", "a=b"),
             ("www-authenticate", "Bearer resource_metadata=\"https://evil.example\""),
             ("location", "https://evil.example"),
@@ -147,7 +150,9 @@ mod tests {
             ("content-length", "5"),
             ("content-type", "application/json"),
             ("retry-after", "5"),
-        ]));
+        ]);
+        to_caller(&from_upstream, &mut passed);
+        assert_eq!(passed["content-type"], "text/event-stream");
         let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["cache-control", "content-type", "retry-after", "x-accel-buffering"]);

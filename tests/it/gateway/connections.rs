@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis::audit::query::{Filter, query};
 use portcullis::proxy::config::Limits;
 use serde_json::{Value, json};
 
@@ -12,13 +13,17 @@ use crate::support::http::{self, Connection};
 use crate::support::http2::{Answer, Http2};
 use crate::support::inside::Inside;
 use crate::support::upstream::{Sdk, Upstream};
+use crate::support::wait::until;
 
 const ALLOW: &str = "  - {name: a, effect: Allow, principals: [{any: true}], tools: [{names: [t]}]}\n";
 
 /// A gateway that waits for nobody longer than a moment.
 fn hasty(scripted: &ByHand) -> Inside {
     let moment = Duration::from_millis(300);
-    let limits = Limits { head_timeout: moment, body_timeout: moment, ..Limits::default() };
+    serving(scripted, Limits { head_timeout: moment, body_timeout: moment, ..Limits::default() })
+}
+
+fn serving(scripted: &ByHand, limits: Limits) -> Inside {
     let files =
         [("trust.yaml", TRUST), ("server.yaml", &server("s", scripted.url())), ("p.yaml", &policy("p", "s", ALLOW))];
     Inside::start(&files, limits)
@@ -107,6 +112,27 @@ fn an_answer_that_is_read_slowly_comes_to_its_end() {
     }
     assert_eq!(caller.read().body.len(), answer.len());
     assert_eq!(also.json()["result"]["more"].as_str().map(str::len), Some(text.len()));
+}
+
+#[test]
+fn duty_71_who_does_not_read_an_answer_gives_its_place_back() {
+    let scripted = ByHand::start();
+    let moment = Duration::from_millis(300);
+    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let token = gateway.token("ana", "s");
+    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call_2026("t").as_bytes()));
+    let text = "x".repeat(15 << 20);
+    let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":[],\"more\":\"{text}\"}}}}");
+    say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+    // The call ends although its caller neither reads nor leaves.
+    let outcome = until("the call to end", || {
+        let calls = query(&gateway.journal(), &Filter::default(), 10).unwrap().calls;
+        calls.into_iter().find_map(|call| call.completion?.fields.outcome)
+    });
+    assert_eq!(outcome, "disconnected");
+    assert!(caller.read_to_close().len() < answer.len());
 }
 
 #[test]

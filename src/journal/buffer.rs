@@ -5,17 +5,12 @@
 //! ([`Shared::watch`]) tells them, so that a call needs no timer of its own.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::segment::{Kind, PREFIX, SUFFIX, push_frame};
 use super::ticket::{Batch, Ticket};
-use super::{JournalConfig, JournalError, SyncPolicy};
-
-/// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use super::{JournalConfig, JournalError, SyncPolicy, lock};
 
 /// Room for records that nobody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use buffer::{Counters, InFlight, Room};
@@ -53,6 +53,11 @@ pub use recover::{Recovery, highest_checkpoint};
 pub use segment::{Header, Kind};
 pub use ticket::Ticket;
 pub use writer::Journal;
+
+/// Locks, also after a panic elsewhere: what these locks guard is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The wall clock, as records and checkpoints state it. It may step in either direction: order comes from the chain.
 pub trait Clock: Send + Sync + std::fmt::Debug {

@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread, ThreadId};
 
-use super::JournalError;
-use super::buffer::lock;
+use super::{JournalError, lock};
 
 const PENDING: u8 = 0;
 const COMMITTED: u8 = 1;

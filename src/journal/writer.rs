@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::buffer::{Counters, InFlight, Room, Shared, Sums, Taken, Work, count, lock};
+use super::buffer::{Counters, InFlight, Room, Shared, Sums, Taken, Work, count};
 use super::chain::Head;
 use super::checkpoint::{Checkpoint, RetentionNote, SigningKey};
 use super::recover::{Found, Recovery, recover};
 use super::segment::{HEADER, Header, Kind, MAX_PAYLOAD, PREFIX, SUFFIX, file_name, frame_len, push_frame, seal};
 use super::storage::{Disk, Slab, Storage};
 use super::ticket::Ticket;
-use super::{Clock, JournalConfig, JournalError, is_full};
+use super::{Clock, JournalConfig, JournalError, is_full, lock};
 
 /// Kept free at a segment's end for the writer's own: a retention note or a checkpoint, and the checkpoint that closes.
 const OWN_ROOM: u64 = 2048;

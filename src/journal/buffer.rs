@@ -85,7 +85,12 @@ struct Buffer {
     stalled: bool,
     /// The writer is no more.
     ended: bool,
+    /// How many waited for the batch before; `None`: there was none.
+    company: Option<usize>,
 }
+
+/// As many wait for one sync where it is worth the whole linger.
+const FULL_COMPANY: usize = 5;
 
 #[derive(Debug)]
 struct UnderWay {
@@ -306,13 +311,24 @@ impl Shared {
         if buffer.frames.len() > self.buffer_bytes / 8 || (buffer.waiting > 0 && self.is_due(buffer.waiting)) {
             return Some(now);
         }
-        let lingered = buffer.first_waiter.map(|at| at + self.policy.linger);
+        let lingered = buffer.first_waiter.map(|at| at + self.linger(buffer.company));
         let lazy = buffer.first_record.map(|at| at + self.policy.lazy);
         [lingered, lazy].into_iter().flatten().min()
     }
 
+    /// Waiting for others is worth as much of the linger as there were others the last time: a lone call is not held
+    /// up for nobody, and where many come, a sync serves more of them the longer it waits.
+    fn linger(&self, company: Option<usize>) -> Duration {
+        let others = company.map_or(FULL_COMPANY, |company| company.min(FULL_COMPANY)).saturating_sub(1);
+        let shares = u32::try_from(FULL_COMPANY - 1).unwrap_or(u32::MAX);
+        self.policy.linger / shares * u32::try_from(others).unwrap_or_default()
+    }
+
     fn take(&self, buffer: &mut Buffer, reuse: Vec<u8>) -> Taken {
         self.waiting.store(0, Ordering::Relaxed);
+        if buffer.waiting > 0 {
+            buffer.company = Some(buffer.waiting);
+        }
         buffer.first_waiter = None;
         buffer.first_record = None;
         Taken {
@@ -468,6 +484,24 @@ mod tests {
         let shared = self::shared(32);
         let _ticket = shared.append(b"a").unwrap();
         assert_eq!(taken(&shared), Some((1, 1)));
+    }
+
+    #[test]
+    fn who_was_alone_is_not_held_up_and_company_is_waited_for() {
+        let shared = shared(32);
+        let alone = shared.enter();
+        let _first = shared.append(b"a").unwrap();
+        assert_eq!(taken(&shared), Some((1, 1)));
+        // Others are under way, at their upstreams for long perhaps.
+        let _others: Vec<_> = (0..9).map(|_| shared.enter()).collect();
+        let _second = shared.append(b"b").unwrap();
+        assert_eq!(taken(&shared), Some((1, 1)), "the last one was alone");
+        drop(alone);
+        let _many: Vec<_> = (0..9).map(|_| shared.append(b"c").unwrap()).collect();
+        assert_eq!(taken(&shared), Some((9, 9)), "all under way wait");
+        let _more: Vec<_> = (0..8).map(|_| shared.append(b"d").unwrap()).collect();
+        assert_eq!(taken(&shared), None, "the ninth may come");
+        assert_eq!(shared.linger(None), shared.policy.linger, "nobody knows yet");
     }
 
     #[test]

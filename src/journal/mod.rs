@@ -14,8 +14,8 @@
 //!
 //! **When to sync.** A sync costs more than everything else in a call, so records share one. The writer syncs at once
 //! when every call under way ([`Journal::in_flight`]) waits for it, else when [`SyncPolicy::at`] records wait, else
-//! [`SyncPolicy::linger`] after the first began to wait. Records that nobody waits for ride along, or go after
-//! [`SyncPolicy::lazy`].
+//! [`SyncPolicy::linger`] after the first began to wait, at once if the last to wait was alone. Records that nobody waits
+//! for ride along, or go after [`SyncPolicy::lazy`].
 //!
 //! **A disk that hangs** answers neither way. After [`JournalConfig::patience`] everyone who waits is refused, and the
 //! fate of their records is open: they may be on disk when it answers again. Until then nobody may begin to wait, and
@@ -81,7 +81,7 @@ impl Clock for SystemClock {
 pub struct SyncPolicy {
     /// Sync when so many records wait.
     pub at: usize,
-    /// Sync so long after the first record began to wait.
+    /// Sync so long after the first record began to wait; sooner where few waited for the last sync.
     pub linger: Duration,
     /// Write what nobody waits for after so long.
     pub lazy: Duration,
@@ -89,7 +89,7 @@ pub struct SyncPolicy {
 
 impl Default for SyncPolicy {
     fn default() -> Self {
-        Self { at: 32, linger: Duration::from_micros(300), lazy: Duration::from_millis(50) }
+        Self { at: 32, linger: Duration::from_micros(600), lazy: Duration::from_millis(50) }
     }
 }
 

@@ -40,7 +40,7 @@ fn passes(name: &HeaderName) -> bool {
 
 /// The headers of a caller's request that an upstream may see.
 pub fn to_upstream(from_caller: &HeaderMap) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(16);
+    let mut passed = HeaderMap::with_capacity(12);
     for (name, value) in from_caller {
         if passes(name) {
             passed.append(name, value.clone());

@@ -12,4 +12,4 @@ pub mod workers;
 
 pub use drain::Drain;
 pub use readiness::Readiness;
-pub use workers::Workers;
+pub use workers::{Seats, Workers};

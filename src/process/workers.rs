@@ -9,22 +9,33 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
+/// How long a worker that ends waits for what it has started and cannot stop, such as the look-up of a name.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
 /// The workers of a process. They end, and what they still run is dropped, when this is.
 #[derive(Debug)]
 pub struct Workers {
-    workers: Vec<Worker>,
+    seats: Seats,
+    threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
 
-#[derive(Debug)]
+/// The workers' places for connections. Clones are the same places.
+#[derive(Clone, Debug)]
+pub struct Seats {
+    first: Worker,
+    others: Arc<[Worker]>,
+}
+
+#[derive(Clone, Debug)]
 struct Worker {
     runtime: Handle,
-    seats: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
+    taken: Arc<AtomicUsize>,
 }
 
 /// A connection's place at a worker, taken for as long as it is held.
@@ -45,26 +56,27 @@ impl Workers {
 
     fn of(count: NonZero<usize>) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let workers = (0..count.get()).map(|n| Worker::start(n, stop.clone())).collect::<io::Result<_>>()?;
-        Ok(Self { workers, stop })
+        let (first, thread) = start(0, stop.clone())?;
+        let mut threads = vec![thread];
+        let mut others = Vec::new();
+        for number in 1..count.get() {
+            let (worker, thread) = start(number, stop.clone())?;
+            others.push(worker);
+            threads.push(thread);
+        }
+        Ok(Self { seats: Seats { first, others: others.into() }, threads, stop })
     }
 
-    /// A place at the worker that has the fewest taken.
-    pub fn seat(&self) -> Seat {
-        let taken = |worker: &&Worker| worker.seats.load(Ordering::Relaxed);
-        let worker = self.workers.iter().min_by_key(taken);
-        match worker {
-            Some(worker) => Seat::at(worker.runtime.clone(), worker.seats.clone()),
-            // There is one worker at least; without any, the caller's own runtime serves.
-            None => Seat::at(Handle::current(), Arc::default()),
-        }
+    /// Their places for connections.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();
-        for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker thread had panicked");
             }
@@ -72,14 +84,24 @@ impl Drop for Workers {
     }
 }
 
-impl Worker {
-    fn start(number: usize, stop: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let thread = thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(stop.cancelled()))?;
-        Ok(Self { runtime: handle, seats: Arc::default(), thread: Some(thread) })
+fn start(number: usize, stop: CancellationToken) -> io::Result<(Worker, JoinHandle<()>)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let worker = Worker { runtime: runtime.handle().clone(), taken: Arc::default() };
+    let run = move || {
+        runtime.block_on(stop.cancelled());
+        // Drops its tasks here; a blocking one would otherwise be waited for, however long it takes.
+        runtime.shutdown_timeout(LAST_WAIT);
+    };
+    Ok((worker, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
+}
+
+impl Seats {
+    /// A place at the worker that has the fewest taken.
+    pub fn take(&self) -> Seat {
+        let taken = |worker: &Worker| worker.taken.load(Ordering::Relaxed);
+        let fewer = |best, other| if taken(other) < taken(best) { other } else { best };
+        let worker = self.others.iter().fold(&self.first, fewer);
+        Seat::at(worker.runtime.clone(), worker.taken.clone())
     }
 }
 
@@ -118,21 +140,36 @@ mod tests {
             });
             receiver.recv().unwrap()
         };
-        let (first, second) = (workers.seat(), workers.seat());
+        let (first, second) = (workers.seats().take(), workers.seats().take());
         assert_eq!((name(&first).as_str(), name(&second).as_str()), ("worker-0", "worker-1"));
         drop(second);
-        assert_eq!(name(&workers.seat()), "worker-1");
-        let third = workers.seat();
+        assert_eq!(name(&workers.seats().take()), "worker-1");
+        let third = workers.seats().take();
         assert_eq!(name(&third), "worker-1");
         drop(first);
-        assert_eq!(name(&workers.seat()), "worker-0");
+        assert_eq!(name(&workers.seats().take()), "worker-0");
+    }
+
+    #[test]
+    fn what_cannot_be_stopped_is_not_waited_for() {
+        let workers = Workers::of(NonZero::<usize>::MIN).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        workers.seats().take().runtime().spawn_blocking(move || {
+            begun.send(()).unwrap();
+            // Until the test is over: nothing is sent.
+            receiver.recv().ok();
+        });
+        has_begun.recv().unwrap();
+        drop(workers);
+        drop(sender);
     }
 
     #[test]
     fn what_still_runs_is_dropped_with_the_workers() {
         let workers = Workers::of(NonZero::<usize>::MIN).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
-        workers.seat().runtime().spawn(async move {
+        workers.seats().take().runtime().spawn(async move {
             let _sender = sender;
             std::future::pending::<()>().await;
         });

@@ -62,7 +62,7 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
     if decision.effect == Effect::Allow {
         let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
             if let Err(mismatch) = mirrored(call, tool.as_ref()) {
-                metrics.malformed.inc();
+                metrics.denied.inc();
                 (ruling.verdict, ruling.reason) = (Verdict::Deny, mismatch.reason());
                 return Err(refuse(call, &ruling, delivery, respond::answer(mismatch.answer(call.id()))).await);
             }
@@ -70,7 +70,7 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
             return allow(call, &ruling, delivery, Some(name)).await;
         };
         // Another scope would help, and the tool is visible: the one case for this challenge (design 5).
-        metrics.insufficient_scope.inc();
+        metrics.denied.inc();
         ruling.verdict = Verdict::Deny;
         ruling.reason = "InsufficientScope";
         let refusal = call.site.challenges.insufficient_scope(&lacking);
@@ -170,12 +170,20 @@ fn still_allowed(call: &Call, tool: Option<&str>) -> Result<(), Refused> {
         let answer = Own::NotServed.answer(call.id(), "this server was closed before the call could be made");
         return Err(Refused::new("ServerClosed", answer));
     }
-    let Some(name) = tool else { return Ok(()) };
-    let decision = decide(call, &snapshot, name, risk(call.site.catalogue.get(name).as_ref()));
-    match decision.effect {
-        Effect::Allow => Ok(()),
-        _ => Err(Refused::with(decision.reason.as_str(), denial(call, name, &decision))),
+    if site.server.upstream != call.site.server.upstream {
+        let answer = Own::NotServed.answer(call.id(), "this server was moved before the call could be made: try again");
+        return Err(Refused::with("ServerMoved", respond::retry(respond::answer(answer), 1)));
     }
+    if let Some(name) = tool {
+        let decision = decide(call, &snapshot, name, risk(site.catalogue.get(name).as_ref()));
+        if decision.effect != Effect::Allow {
+            return Err(Refused::with(decision.reason.as_str(), denial(call, name, &decision)));
+        }
+    }
+    site.scopes.check(call.caller.verified.scopes(), tool).map_err(|lacking| {
+        let refusal = site.challenges.insufficient_scope(&lacking);
+        Refused::with("InsufficientScope", respond::challenge(refusal, call.id(), &lacking.to_string()))
+    })
 }
 
 fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {

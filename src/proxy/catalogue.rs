@@ -66,11 +66,6 @@ impl Catalogue {
         self.tools.load().get(name).map(|tool| tool.risk).unwrap_or_default()
     }
 
-    /// Whether any list has been seen.
-    pub fn is_empty(&self) -> bool {
-        self.tools.load().is_empty()
-    }
-
     /// Judges a definition, without remembering it.
     pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
         let asserted =

@@ -169,7 +169,8 @@ fn judged(
         Verdict::Refuse(hostile) => return invalid(call, completion, hostile.reason()),
         Verdict::Forward | Verdict::Drop(_) => return no_answer(call, completion, status, headers, "NotTheAnswer"),
     }
-    // As on a stream: who may not use the server any more gets nothing of it.
+    // What changed meanwhile counts: who may not use the server any more gets nothing of it. A token that was good when the
+    // call came, and has only run out since, does not take its answer away.
     if !call.gateway.is_current(&call.snapshot)
         && let Err(reason) = events::may_stay(&call.gateway, &call.site, &call.caller)
     {

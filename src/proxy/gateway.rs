@@ -106,8 +106,8 @@ impl Kind {
     }
 }
 
-/// One change of what is served.
-#[derive(Clone, Debug)]
+/// One change of what is served. Holds credentials, so it is never printed.
+#[derive(Clone)]
 pub enum Change {
     /// An encoded object, new or changed.
     Put(Vec<u8>),

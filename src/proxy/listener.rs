@@ -25,7 +25,7 @@ use super::body::Body;
 use super::gateway::Gateway;
 use super::idle::{Activity, Look, Noticed};
 use super::stack;
-use crate::process::{Drain, Workers};
+use crate::process::{Drain, Seats};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -39,8 +39,8 @@ pub struct Listener {
 }
 
 /// Serves until the drain starts; connections under way are the drain's to wait for. Each is served by one of the
-/// `workers`, from its first byte to its last.
-pub async fn serve(listener: Listener, gateway: Arc<Gateway>, workers: Arc<Workers>, drain: Drain) {
+/// workers, from its first byte to its last.
+pub async fn serve(listener: Listener, gateway: Arc<Gateway>, seats: Seats, drain: Drain) {
     let slots = Arc::new(Semaphore::new(gateway.config().limits.connections));
     let server = Arc::new(builder(&gateway));
     loop {
@@ -59,7 +59,7 @@ pub async fn serve(listener: Listener, gateway: Arc<Gateway>, workers: Arc<Worke
         };
         let (tls, gateway, server) = (listener.tls.clone(), gateway.clone(), server.clone());
         let stop = drain.draining().child_token();
-        let seat = workers.seat();
+        let seat = seats.take();
         let runtime = seat.runtime().clone();
         let served = async move {
             // Registers the socket with the worker's own reactor.

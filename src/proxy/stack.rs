@@ -165,7 +165,7 @@ impl Exchange {
         if !self.gateway.is_current(&self.snapshot) {
             (self.snapshot, self.site) = match authenticate::again(&self.gateway, &self.site, &caller) {
                 Ok(now) => now,
-                Err(refused) => return self.unauthenticated(refused),
+                Err(refused) => return self.gateway.refuse(&self.site, &caller, refused),
             };
             if let Err(refused) = self.door(&caller) {
                 return self.gateway.refuse(&self.site, &caller, refused);

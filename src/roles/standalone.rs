@@ -83,7 +83,7 @@ pub struct Options {
 pub struct Standalone {
     gateway: Arc<Gateway>,
     drain: Drain,
-    workers: Arc<Workers>,
+    workers: Workers,
     keys: Arc<Keys>,
     public_url: PublicUrl,
     address: SocketAddr,
@@ -141,8 +141,8 @@ impl Standalone {
         upkeep::spawn(&gateway, &readiness, &drain);
         upkeep::inventory(&gateway, &drain);
         let listener = Listener { socket, tls: tls.map(|tls| tls.acceptor()) };
-        let workers = Arc::new(Workers::start().context("cannot start the threads that serve connections")?);
-        drain.spawn(listener::serve(listener, gateway.clone(), workers.clone(), drain.clone()));
+        let workers = Workers::start().context("cannot start the threads that serve connections")?;
+        drain.spawn(listener::serve(listener, gateway.clone(), workers.seats().clone(), drain.clone()));
         let admin_address = admin.map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(url = public_url.as_str(), %address, admin = admin_address, "serving");
         Ok(Self { gateway, drain, workers, keys, public_url, address, admin, configuration })
@@ -181,9 +181,9 @@ impl Standalone {
     /// Serves until the drain starts, then lets calls under way end, writes what is left to write, and says how it went.
     pub async fn finish(self) -> Finish {
         let finish = self.drain.finish(DRAIN).await;
-        self.gateway.flush_sums(true);
         // Ends what was cut off, so that it is recorded before the journal closes.
         drop(self.workers);
+        self.gateway.flush_sums(true);
         self.gateway.recorder().close();
         finish
     }

@@ -20,7 +20,7 @@ use super::{UpstreamError, headers};
 use crate::egress::{Connector, Egress, PlainHttp, TlsOptions, egress_cause, root_cause};
 use crate::generated::server;
 
-/// Idle connections kept for one upstream.
+/// Idle connections that each thread keeps for one upstream.
 const MOST_IDLE: usize = 256;
 
 /// How patiently an upstream is waited for.

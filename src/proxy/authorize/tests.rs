@@ -143,30 +143,39 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
 
 #[tokio::test]
 async fn a_call_is_not_made_if_what_allowed_it_is_gone_when_its_record_is_kept() {
-    type Changes = fn(&LocalAuthority, String) -> Vec<Change>;
+    type Changes = Box<dyn Fn(&LocalAuthority, String) -> Vec<Change>>;
     type End = (&'static str, &'static str);
-    let changes: [(&str, Changes, Option<u16>, End); 4] = [
+    let now = |change: fn(&mut crate::generated::Server)| {
+        let mut server = server("team", "s", Labels::new(), Some(Labels::new()));
+        change(&mut server);
+        vec![put(Generated::Server(server))]
+    };
+    let scopes = now(|server| server.scopes.baseline = vec!["mcp:use".into()]);
+    let upstream = now(|server| server.upstream.url = "https://elsewhere.example/mcp".into());
+    let changes: [(&str, Changes, Option<u16>, End); 6] = [
         (
             "another server",
-            |_, _| vec![put(Generated::Server(server("team", "u", Labels::new(), Some(Labels::new()))))],
+            Box::new(|_, _| vec![put(Generated::Server(server("team", "u", Labels::new(), Some(Labels::new()))))]),
             None,
             ("disconnected", ""),
         ),
         (
             "the policy",
-            |_, _| vec![Change::Remove(Kind::Policy, "allow-team".into())],
+            Box::new(|_, _| vec![Change::Remove(Kind::Policy, "allow-team".into())]),
             Some(200),
             ("denied", "NoMatchingAllow"),
         ),
         (
             "the token",
-            |issuer, jti| vec![authority(issuer, vec![Revocation::Token { jti }])],
+            Box::new(|issuer, jti| vec![authority(issuer, vec![Revocation::Token { jti }])]),
             Some(401),
             ("denied", "TokenRevoked"),
         ),
+        ("the scopes", Box::new(move |_, _| scopes.clone()), Some(403), ("denied", "InsufficientScope")),
+        ("where its server is", Box::new(move |_, _| upstream.clone()), Some(503), ("denied", "ServerMoved")),
         (
             "the server",
-            |_, _| vec![Change::Remove(Kind::Server, "uid-team-s".into())],
+            Box::new(|_, _| vec![Change::Remove(Kind::Server, "uid-team-s".into())]),
             Some(404),
             ("denied", "ServerGone"),
         ),

@@ -74,6 +74,8 @@ struct Buffer {
     frames: Vec<u8>,
     records: usize,
     waiting: usize,
+    /// Of the records, those whose callers were told of a stall and wait no more.
+    told: usize,
     first_waiter: Option<Instant>,
     first_record: Option<Instant>,
     batch: Arc<Batch>,
@@ -114,6 +116,8 @@ pub(super) struct Taken {
     pub(super) frames: Vec<u8>,
     pub(super) records: usize,
     pub(super) waiting: usize,
+    /// Of the records, those that were counted as failed while they were still in the buffer.
+    told: usize,
     pub(super) batch: Arc<Batch>,
 }
 
@@ -291,7 +295,9 @@ impl Shared {
         buffer.stalled = true;
         buffer.first_waiter = None;
         self.waiting.store(0, Ordering::Relaxed);
-        vec![written, (std::mem::take(&mut buffer.batch), std::mem::take(&mut buffer.waiting))]
+        let behind = std::mem::take(&mut buffer.waiting);
+        buffer.told += behind;
+        vec![written, (std::mem::take(&mut buffer.batch), behind)]
     }
 
     /// Tells them, without the lock: what a waker does is the caller's own.
@@ -335,6 +341,7 @@ impl Shared {
             frames: std::mem::replace(&mut buffer.frames, reuse),
             records: std::mem::take(&mut buffer.records),
             waiting: std::mem::take(&mut buffer.waiting),
+            told: std::mem::take(&mut buffer.told),
             batch: std::mem::take(&mut buffer.batch),
         }
     }
@@ -348,9 +355,10 @@ impl Shared {
         self.lose(&taken, error);
     }
 
-    /// Tells everyone in a batch that it is lost, and counts them.
+    /// Tells everyone in a batch that it is lost, and counts them: each record once, so those who were told before are
+    /// left out.
     pub(super) fn lose(&self, taken: &Taken, error: &JournalError) {
-        Sums::add(&self.sums.dropped, count(taken.records - taken.waiting));
+        Sums::add(&self.sums.dropped, count(taken.records - taken.waiting - taken.told));
         taken.batch.complete(Err(error.clone()), || Sums::add(&self.sums.failed, count(taken.waiting)));
     }
 

@@ -24,7 +24,7 @@ use super::event_id::Origin;
 use super::filter::Filter;
 use super::gateway::{self, Gateway};
 use super::listen::Asking;
-use super::room::{SMALL, Taken};
+use super::room::{Room, SMALL, Taken};
 use super::session::Session;
 use super::snapshot::Site;
 use super::watch::Watched;
@@ -375,18 +375,21 @@ impl Drop for EventStream {
     }
 }
 
-/// Reads a stream up to the answer of `request`, passing over everything else.
-pub async fn first_answer(
+/// Reads a stream up to the answer of `request`, passing over everything else. What is not small waits for `room`, as
+/// other answers do, and an answer that is not small holds it.
+pub async fn first_answer<B: http_body::Body<Data = Bytes> + Unpin>(
     request: &Envelope,
     revision: Revision,
-    mut body: Incoming,
+    mut body: B,
     limits: &Limits,
+    room: &Room,
 ) -> Result<Envelope, &'static str> {
     let deadline = tokio::time::Instant::now() + limits.answer_timeout;
     let scan = scan::Limits { body: limits.answer_bytes, ..scan::Limits::SERVER };
     let mut parser = Parser::new(limits.answer_bytes);
     let mut items = Vec::new();
     let mut read = 0;
+    let mut taken = None;
     loop {
         let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| "AnswerTimeout")?;
         let chunk =
@@ -395,19 +398,30 @@ pub async fn first_answer(
         if read > limits.answer_bytes {
             return Err("AnswerTooLarge");
         }
+        if taken.is_none() && parser.held() + chunk.len() > SMALL {
+            let turn = tokio::time::timeout_at(deadline, room.take(limits.answer_bytes));
+            taken = Some(turn.await.map_err(|_| "AnswerTimeout")?.ok_or("NoRoom")?);
+        }
         parser.feed(&chunk, &mut items).map_err(|fault| fault.reason())?;
         for item in items.drain(..) {
             let Item::Event(Event { data: Some(data), .. }) = item else { continue };
             if data.is_empty() {
                 continue;
             }
-            let message = Envelope::parse_server(Bytes::from(data), &scan).map_err(|malformed| malformed.reason())?;
+            let data = Bytes::from(data);
+            let data = match taken.take_if(|_| data.len() > SMALL) {
+                Some(taken) => taken.hold(data),
+                None => data,
+            };
+            let message = Envelope::parse_server(data, &scan).map_err(|malformed| malformed.reason())?;
             match server::classify(&message, Stream::Request(request), revision) {
                 Verdict::Answer => return Ok(message),
                 Verdict::Refuse(hostile) => return Err(hostile.reason()),
                 Verdict::Forward | Verdict::Drop(_) => {}
             }
         }
+        // Others need it until the next large event.
+        taken.take_if(|_| parser.held() <= SMALL);
     }
 }
 
@@ -419,4 +433,58 @@ pub fn may_stay(gateway: &Gateway, site: &Site, caller: &Caller) -> Result<(), &
         return Err("ServerClosed");
     }
     authenticate::admit(caller, current, gateway::now()).map_err(|error| error.reason())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    fn text(len: usize) -> String {
+        "x".repeat(len)
+    }
+
+    /// What is read of `events`, which come in pieces of `piece` bytes.
+    async fn read(events: &str, piece: usize, limits: &Limits, room: &Room) -> Result<Envelope, &'static str> {
+        let request = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+        let request = Envelope::parse(Bytes::from_static(request.as_bytes()), &scan::Limits::CLIENT).unwrap();
+        let pieces = events.as_bytes().chunks(piece).map(|piece| Frame::data(Bytes::copy_from_slice(piece)));
+        let frames: Vec<_> = pieces.map(Ok::<_, std::io::Error>).collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        first_answer(&request, Revision::V2025_11_25, body, limits, room).await
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_to_initialize_takes_room_and_gives_it_back_with_its_last_byte() {
+        let limits = Limits { answer_bytes: 4 * SMALL, ..Limits::default() };
+        let room = Room::new(limits.answer_bytes, limits.answer_bytes);
+        let free = || room.try_take(limits.answer_bytes).is_some();
+        let notice = |len| {
+            let text = text(len);
+            format!(
+                "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"data\":\"{text}\"}}}}\n\n"
+            )
+        };
+        let answer =
+            |len| format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"more\":\"{}\"}}}}\n\n", text(len));
+
+        for piece in [1000, 3 * SMALL] {
+            let large = read(&answer(SMALL), piece, &limits, &room).await.unwrap();
+            let body = large.body().clone();
+            drop(large);
+            assert!(!free(), "it is held, and nothing is taken for it");
+            drop(body);
+            assert!(free());
+            let small = read(&(notice(2 * SMALL) + &answer(9)), piece, &limits, &room).await.unwrap();
+            assert!(free(), "what was passed over is not held");
+            drop(small);
+        }
+        let others = room.try_take(1).unwrap();
+        assert!(read(&answer(9), 1000, &limits, &room).await.is_ok(), "small ones wait for nobody");
+        let hurry = Limits { answer_timeout: Duration::from_millis(50), ..limits.clone() };
+        assert_eq!(read(&answer(SMALL), 1000, &hurry, &room).await.err(), Some("AnswerTimeout"));
+        drop(others);
+    }
 }

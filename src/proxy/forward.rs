@@ -84,8 +84,8 @@ async fn answer(
         Ok(Answer::Json) => json(&call, completion, &filter, head.status, &head.headers, body).await,
         Ok(Answer::Events) if matches!(filter, Filter::Initialize) => {
             // Its answer decides the session, whose id is a header: so the head waits for it.
-            let limits = &call.gateway.config().limits;
-            let collected = events::first_answer(&call.envelope, call.revision, body, limits).await;
+            let (limits, room) = (&call.gateway.config().limits, &call.gateway.large_answers);
+            let collected = events::first_answer(&call.envelope, call.revision, body, limits, room).await;
             match collected {
                 Ok(message) => judged(&call, completion, &filter, StatusCode::OK, &head.headers, message),
                 Err(reason) => invalid(&call, completion, reason),

@@ -1,13 +1,16 @@
 //! Where authorities get their keys: from their issuer's metadata, or from the gateway's own signing key.
 //!
 //! Invariant: an authority is served with the keys and revocations that are known now, or with none, and then refuses
-//! every token; it is never served with another authority's.
+//! every token; it is never served with another authority's. Serving it compiles what trusts it: that, and whatever
+//! waits for it, happens on a blocking thread; a request looks up and waits without a lock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::state::StateDir;
@@ -15,7 +18,7 @@ use crate::egress::{Egress, TlsOptions};
 use crate::generated::Authority;
 use crate::generated::authority::{KeySet, KeySource, Revocation};
 use crate::generated::codec::{self, Generated};
-use crate::issuer::{JwksSource, LocalAuthority, SystemClock, Timing};
+use crate::issuer::{JwksSource, KeyState, LocalAuthority, SystemClock, Timing};
 use crate::process::Drain;
 use crate::proxy::gateway::{Change, Gateway, KeyRefresh};
 
@@ -25,7 +28,10 @@ pub struct Keys {
     state: StateDir,
     drain: Drain,
     gateway: OnceLock<Weak<Gateway>>,
+    /// Locked while it is served, so that an older state cannot overtake a newer one. Never on a request's thread.
     held: Mutex<BTreeMap<String, Held>>,
+    /// Those of `held` whose keys are fetched: what a request looks up.
+    remotes: ArcSwap<BTreeMap<String, Remote>>,
 }
 
 /// One authority.
@@ -37,16 +43,21 @@ struct Held {
 
 /// What is known besides the manifest.
 enum Supply {
-    Remote {
-        source: JwksSource,
-        key_set: Option<KeySet>,
-    },
+    Remote(Remote),
     Local {
         issuer: Arc<LocalAuthority>,
         revoked: Option<Vec<Revocation>>,
     },
     /// It cannot be had: every token is refused.
     None,
+}
+
+/// Keys that are fetched.
+#[derive(Clone)]
+struct Remote {
+    source: JwksSource,
+    /// What the source has fetched is served up to this attempt. Closed when nobody follows the source any more.
+    served: watch::Receiver<u64>,
 }
 
 impl Drop for Held {
@@ -58,7 +69,7 @@ impl Drop for Held {
 impl Keys {
     /// Holds no authority yet.
     pub fn new(egress: Egress, state: StateDir, drain: Drain) -> Self {
-        Self { egress, state, drain, gateway: OnceLock::new(), held: Mutex::default() }
+        Self { egress, state, drain, gateway: OnceLock::new(), held: Mutex::default(), remotes: ArcSwap::default() }
     }
 
     /// Says who serves the authorities. Once; before that, nothing that becomes known of keys is served.
@@ -70,7 +81,7 @@ impl Keys {
     pub fn local(&self, name: &str) -> Option<Arc<LocalAuthority>> {
         match &self.held().get(name)?.supply {
             Supply::Local { issuer, .. } => Some(issuer.clone()),
-            Supply::Remote { .. } | Supply::None => None,
+            Supply::Remote(_) | Supply::None => None,
         }
     }
 
@@ -92,6 +103,11 @@ impl Keys {
             next.insert(name, entry);
         }
         *held = next;
+        let remotes = held.iter().filter_map(|(name, held)| match &held.supply {
+            Supply::Remote(remote) => Some((name.clone(), remote.clone())),
+            Supply::Local { .. } | Supply::None => None,
+        });
+        self.remotes.store(Arc::new(remotes.collect()));
         serve(held.values().map(Held::complete).collect());
     }
 
@@ -122,23 +138,25 @@ impl Keys {
         };
         let clock = Arc::new(SystemClock::default());
         let source = JwksSource::new(authority.issuer.clone(), fetcher, Timing::default(), clock);
+        let (mut state, keys) = (source.subscribe(), Arc::downgrade(self));
         self.drain.spawn(source.clone().run(stop.clone()));
-        let (mut state, keys, stop) = (source.subscribe(), Arc::downgrade(self), stop.clone());
+        let (stop, (tell, served)) = (stop.clone(), watch::channel(0));
         self.drain.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     changed = state.changed() => if changed.is_err() { return },
                 }
-                let failure = state.borrow_and_update().failure.clone();
+                let KeyState { failure, attempts, .. } = state.borrow_and_update().clone();
                 if let Some(failure) = failure {
                     tracing::warn!(authority = name, reason = failure.reason(), error = %failure, "keys not fetched");
                 }
                 let Some(keys) = keys.upgrade() else { return };
-                keys.apply(&name, |supply| supply.refresh());
+                keys.apply(name.clone(), |_| ()).await;
+                tell.send_replace(attempts);
             }
         });
-        Supply::Remote { source, key_set: None }
+        Supply::Remote(Remote { source, served })
     }
 
     fn local_supply(self: &Arc<Self>, name: String, issuer: LocalAuthority, stop: &CancellationToken) -> Supply {
@@ -155,18 +173,27 @@ impl Keys {
                     tracing::error!(authority = name, reason = error.reason(), %error, "revocations unreadable");
                 }
                 let Some(keys) = keys.upgrade() else { return };
-                keys.apply(&name, |supply| {
+                let change = |supply: &mut Supply| {
                     if let Supply::Local { revoked, .. } = supply {
                         *revoked = list.ok();
                     }
-                });
+                };
+                keys.apply(name.clone(), change).await;
             }
         });
         Supply::Local { issuer: Arc::new(issuer), revoked: first }
     }
 
-    /// Changes what is known of an authority, and serves it: under the lock, so that an older state cannot overtake.
-    fn apply(&self, name: &str, change: impl FnOnce(&mut Supply)) {
+    /// Changes what is known of an authority, and serves it, where waiting holds up nobody.
+    async fn apply(self: Arc<Self>, name: String, change: impl FnOnce(&mut Supply) + Send + 'static) {
+        let applied = tokio::task::spawn_blocking(move || self.apply_now(&name, change));
+        if let Err(error) = applied.await {
+            tracing::error!(%error, "keys could not be applied");
+        }
+    }
+
+    /// Under the lock, so that an older state cannot overtake.
+    fn apply_now(&self, name: &str, change: impl FnOnce(&mut Supply)) {
         let mut held = self.held();
         let (Some(entry), Some(gateway)) = (held.get_mut(name), self.gateway.get().and_then(Weak::upgrade)) else {
             return;
@@ -188,7 +215,7 @@ impl Held {
     fn complete(&self) -> Authority {
         let mut authority = self.authority.clone();
         match &self.supply {
-            Supply::Remote { key_set, .. } => authority.key_set.clone_from(key_set),
+            Supply::Remote(remote) => authority.key_set.clone_from(&remote.source.subscribe().borrow().key_set),
             // Without its revocations no token of the authority can be believed.
             Supply::Local { issuer, revoked: Some(revoked) } => {
                 authority.key_set = Some(KeySet { jwks: issuer.jwks().to_owned(), valid_until: i64::MAX });
@@ -200,25 +227,95 @@ impl Held {
     }
 }
 
-impl Supply {
-    /// Takes what the source has fetched by now.
-    fn refresh(&mut self) {
-        if let Supply::Remote { source, key_set } = self {
-            key_set.clone_from(&source.subscribe().borrow().key_set);
-        }
-    }
-}
-
 impl KeyRefresh for Keys {
     fn refresh<'a>(&'a self, authority: &'a str, kid: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            let source = match self.held().get(authority).map(|held| &held.supply) {
-                Some(Supply::Remote { source, .. }) => source.clone(),
-                _ => return,
-            };
+            let remote = self.remotes.load().get(authority).cloned();
+            let Some(Remote { source, mut served }) = remote else { return };
             if source.unknown_kid(kid).await {
-                self.apply(authority, Supply::refresh);
+                let attempts = source.subscribe().borrow().attempts;
+                // An error says that the authority is gone, or that the gateway ends: nothing is to come.
+                served.wait_for(|served| *served >= attempts).await.ok();
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::egress::testing::{Seen, json, open_egress, serve};
+    use crate::generated::ObjectId;
+    use crate::generated::authority::{TokenRules, TypRule};
+
+    /// One that has the key `a`, as soon as it was asked.
+    async fn trusted() -> Authority {
+        let server = serve(|asked: &Seen| {
+            let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
+            json(match asked.path.as_str() {
+                "/jwks" => r#"{"keys":[{"kty":"EC","kid":"a"}]}"#.to_owned(),
+                _ => format!(r#"{{"issuer":"{origin}","jwks_uri":"{origin}/jwks"}}"#),
+            })
+        })
+        .await;
+        Authority {
+            id: ObjectId { uid: "1".into(), namespace: String::new(), name: "trusted".into(), generation: 1 },
+            issuer: server.url(""),
+            rules: TokenRules {
+                typ: TypRule::AccessTokenJwt,
+                algorithms: vec!["ES256".into()],
+                skew_seconds: 0,
+                max_lifetime_seconds: None,
+                subject_claim: "sub".into(),
+                tenant_claim: None,
+                client_claims: Vec::new(),
+                groups_claim: None,
+                allowed_audiences: Vec::new(),
+            },
+            keys: KeySource::Discovery { ca_pem: None },
+            key_set: None,
+            revoked: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_its_keys_to_be_served_and_holds_up_nobody_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, drain) = (StateDir::open(dir.path()).unwrap(), Drain::new());
+        let keys = Arc::new(Keys::new(open_egress(), state, drain));
+        let authority = trusted().await;
+        keys.replace(vec![authority.clone()], |_| ());
+
+        // Something is served all the while.
+        let (begun, (release, released)) = (Arc::new(tokio::sync::Notify::new()), mpsc::channel());
+        let serving = tokio::task::spawn_blocking({
+            let (keys, begun) = (keys.clone(), begun.clone());
+            move || {
+                let mut in_time = false;
+                keys.replace(vec![authority], |_| {
+                    begun.notify_one();
+                    in_time = released.recv_timeout(Duration::from_secs(20)).is_ok();
+                });
+                in_time
+            }
+        });
+        begun.notified().await;
+        let mut refresh = keys.refresh("trusted", "a");
+        let mut state = keys.remotes.load()["trusted"].source.subscribe();
+        tokio::select! {
+            () = &mut refresh => panic!("ended before its keys were fetched"),
+            _ = state.wait_for(|state| state.attempts > 0) => {}
+        }
+        tokio::select! {
+            biased;
+            () = &mut refresh => panic!("ended before its keys were served"),
+            () = std::future::ready(()) => {}
+        }
+        release.send(()).unwrap();
+        assert!(serving.await.unwrap(), "who looks up keys waited for what is being served");
+        refresh.await;
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::events::EventStream;
-use super::idle::Underway;
+use super::idle::{Handed, Underway};
 use super::streams::Slot;
 use crate::audit::{AuditId, CompletionEvent, Delivery, Outcome, Recorder};
 
@@ -24,13 +24,15 @@ pub struct Body {
     _underway: Option<Underway>,
 }
 
-/// The most that is handed over at once: what was handed over is not known to be sent.
+/// The most that is handed over at once: what was handed over is not known to be sent, and a caller who reads at all has
+/// taken this much in time.
 const PIECE: usize = 64 * 1024;
 
 enum Inner {
     Empty,
     Full(Bytes),
-    Events(Box<EventStream>),
+    /// And what is not handed over yet of what it said last.
+    Events(Box<EventStream>, Bytes),
 }
 
 impl Body {
@@ -46,7 +48,7 @@ impl Body {
 
     /// A judged event stream; it says itself how the call ended.
     pub fn events(stream: EventStream, completion: Option<Completion>) -> Self {
-        Self::new(Inner::Events(Box::new(stream)), completion)
+        Self::new(Inner::Events(Box::new(stream), Bytes::new()), completion)
     }
 
     fn new(inner: Inner, completion: Option<Completion>) -> Self {
@@ -74,6 +76,72 @@ impl Body {
     }
 }
 
+impl Body {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+        match std::mem::replace(&mut self.inner, Inner::Empty) {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Full(mut bytes) => {
+                let piece = bytes.split_to(bytes.len().min(PIECE));
+                self.count(&piece);
+                if let Some(completion) = &mut self.completion {
+                    completion.delivered = bytes.is_empty();
+                }
+                if !bytes.is_empty() {
+                    self.inner = Inner::Full(bytes);
+                }
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Inner::Events(mut stream, mut rest) => {
+                if rest.is_empty() {
+                    match stream.poll_next(cx) {
+                        Poll::Ready(Some(Ok(bytes))) => rest = bytes,
+                        Poll::Pending => {
+                            self.inner = Inner::Events(stream, rest);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(over) => {
+                            self.over(&stream, over.as_ref().and_then(|error| error.as_ref().err()));
+                            return Poll::Ready(over);
+                        }
+                    }
+                }
+                let piece = rest.split_to(rest.len().min(PIECE));
+                self.count(&piece);
+                if let (Some(completion), Some(ended), true) =
+                    (&mut self.completion, stream.answered(), rest.is_empty())
+                {
+                    completion.ended(ended.outcome, ended.reason, ended.rpc_status);
+                    completion.delivered = true;
+                }
+                self.inner = Inner::Events(stream, rest);
+                Poll::Ready(Some(Ok(piece)))
+            }
+        }
+    }
+
+    fn count(&mut self, piece: &Bytes) {
+        if let Some(completion) = &mut self.completion {
+            completion.bytes += piece.len() as u64;
+        }
+    }
+
+    /// The stream is over, in good order or with an error.
+    fn over(&mut self, stream: &EventStream, error: Option<&std::io::Error>) {
+        if let Some(error) = error {
+            tracing::debug!(%error, "event stream ended early");
+        }
+        let (Some(completion), None) = (&mut self.completion, stream.answered()) else { return };
+        let (outcome, reason) = match error {
+            Some(_) => (Outcome::Error, Some(stream.broken().unwrap_or("StreamBroken"))),
+            // Nobody waits for anything on a stream that only listens: its end is no failure.
+            None if stream.only_listens() && stream.broken().is_none() => (Outcome::Result, None),
+            None => (Outcome::Disconnected, stream.broken()),
+        };
+        completion.ended(outcome, reason, None);
+        completion.delivered = true;
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = std::io::Error;
@@ -82,54 +150,10 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let this = &mut *self;
-        match std::mem::replace(&mut this.inner, Inner::Empty) {
-            Inner::Empty => Poll::Ready(None),
-            Inner::Full(mut bytes) => {
-                let piece = bytes.split_to(bytes.len().min(PIECE));
-                if let Some(completion) = &mut this.completion {
-                    completion.bytes += piece.len() as u64;
-                    completion.delivered = bytes.is_empty();
-                }
-                if !bytes.is_empty() {
-                    this.inner = Inner::Full(bytes);
-                }
-                Poll::Ready(Some(Ok(Frame::data(piece))))
-            }
-            Inner::Events(mut stream) => {
-                let polled = stream.poll_next(cx);
-                match &polled {
-                    Poll::Ready(Some(Ok(bytes))) => {
-                        if let Some(completion) = &mut this.completion {
-                            completion.bytes += bytes.len() as u64;
-                            if let Some(ended) = stream.answered() {
-                                completion.ended(ended.outcome, ended.reason, ended.rpc_status);
-                                completion.delivered = true;
-                            }
-                        }
-                        this.inner = Inner::Events(stream);
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
-                            completion.ended(Outcome::Error, Some(stream.broken().unwrap_or("StreamBroken")), None);
-                            completion.delivered = true;
-                        }
-                        tracing::debug!(%error, "event stream ended early");
-                    }
-                    Poll::Ready(None) => {
-                        if let (Some(completion), None) = (&mut this.completion, stream.answered()) {
-                            // Nobody waits for anything on a stream that only listens: its end is no failure.
-                            let heard = stream.only_listens() && stream.broken().is_none();
-                            let outcome = if heard { Outcome::Result } else { Outcome::Disconnected };
-                            completion.ended(outcome, stream.broken(), None);
-                            completion.delivered = true;
-                        }
-                    }
-                    Poll::Pending => this.inner = Inner::Events(stream),
-                }
-                polled.map(|next| next.map(|bytes| bytes.map(Frame::data)))
-            }
-        }
+        let polled = self.poll_piece(cx);
+        let handed = if polled.is_ready() { Handed::Piece } else { Handed::Nothing };
+        handed.note();
+        polled.map(|next| next.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -140,7 +164,7 @@ impl http_body::Body for Body {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Events(_) => SizeHint::default(),
+            Inner::Events(..) => SizeHint::default(),
         }
     }
 }
@@ -156,6 +180,8 @@ pub struct Completion {
     rpc_status: Option<i64>,
     upstream_status: Option<u16>,
     bytes: u64,
+    /// The last piece of the answer was asked for, as all before it were taken. That it arrived nobody says: a caller who
+    /// leaves with no more than one piece ([`PIECE`]) and the socket's buffer unread counts as answered.
     delivered: bool,
 }
 

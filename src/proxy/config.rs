@@ -44,6 +44,9 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// How long a caller may take none of what is written to it.
     pub write_timeout: Duration,
+    /// How long nothing may come on a connection of HTTP/2 before its caller is asked for a sign of life, and how long that
+    /// may take. Longer than `head_timeout`: what asks is written too, and what is written keeps a connection.
+    pub silence: Duration,
     /// Calls, answered by a stream or not, that one identity may have under way at once.
     pub calls_per_identity: u32,
     /// Streams that only listen that one identity may have open at once.
@@ -66,6 +69,7 @@ impl Default for Limits {
             answer_room: 256 * 1024 * 1024,
             answer_timeout: Duration::from_secs(300),
             write_timeout: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
             calls_per_identity: 256,
             listeners_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),

@@ -1,10 +1,15 @@
 //! Connections on which nothing is asked.
 //!
 //! Invariant: a connection keeps its place only while a request on it is under way, an answer is being written, or
-//! shortly after: whoever connects and says nothing, or does not read what was asked for, makes room for others.
+//! shortly after: whoever connects and says nothing, or does not read what was asked for, makes room for others. What is
+//! not read is seen in two places. A socket takes no more bytes: then nothing else on its connection can go on either, and
+//! all of it ends. Or an answer of HTTP/2 takes no more, since its own window is shut (RFC 9113 section 5.2): then it ends
+//! alone, since one connection may carry the answers of many.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -31,7 +36,7 @@ pub(super) struct Activity {
 pub(super) enum Look {
     /// Something is under way, or was since the last look.
     Busy,
-    /// Nothing happened since the last look, and nothing is under way.
+    /// Nothing happened since the last look, nothing is under way, and no written byte waits.
     Idle,
     /// The caller has taken nothing of what is written to it for too long.
     Stalled,
@@ -72,7 +77,8 @@ impl Activity {
         if waits > 0 && Duration::from_millis(self.age().saturating_sub(waits)) >= patience {
             return Look::Stalled;
         }
-        if !moved && self.underway.load(Ordering::Relaxed) == 0 { Look::Idle } else { Look::Busy }
+        let rests = !moved && waits == 0 && self.underway.load(Ordering::Relaxed) == 0;
+        if rests { Look::Idle } else { Look::Busy }
     }
 
     fn written(&self, written: &Poll<io::Result<usize>>) {
@@ -98,6 +104,69 @@ impl Drop for Underway {
         self.0.moved.store(true, Ordering::Relaxed);
         self.0.underway.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+thread_local! {
+    /// What the body that this thread polled last did; see [`Answers`].
+    static HANDED: Cell<Option<Handed>> = const { Cell::new(None) };
+}
+
+/// What the poll of a body came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handed {
+    /// It handed a piece over. It is polled again when there is room for that piece.
+    Piece,
+    /// It has nothing yet: that is not the caller's doing.
+    Nothing,
+}
+
+impl Handed {
+    /// Says it to the answer that polls the body.
+    pub(super) fn note(self) {
+        HANDED.set(Some(self));
+    }
+}
+
+/// Runs the answers of HTTP/2, each of which is a task of its own, and ends one of whose body no piece is taken for as long
+/// as `patience`. What is dropped before its end is reset (RFC 9113 section 5.4.2).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answers {
+    /// How long a piece may wait.
+    pub(super) patience: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Answers {
+    fn execute(&self, answer: F) {
+        tokio::spawn(while_taken(answer, self.patience));
+    }
+}
+
+/// Polls an answer to its end, or until it has held a piece of its body for as long as `patience`.
+async fn while_taken(answer: impl Future<Output = ()>, patience: Duration) {
+    let mut answer = pin!(answer);
+    let mut clock = pin!(tokio::time::sleep(patience));
+    let mut holds = false;
+    poll_fn(|cx| {
+        // Whatever this thread polled before was another answer's, or none of HTTP/2.
+        HANDED.set(None);
+        if answer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match HANDED.take() {
+            Some(Handed::Piece) => {
+                holds = true;
+                clock.as_mut().reset(tokio::time::Instant::now() + patience);
+            }
+            Some(Handed::Nothing) => holds = false,
+            // Its body was not polled: nothing changed.
+            None => {}
+        }
+        if !holds {
+            return Poll::Pending;
+        }
+        clock.as_mut().poll(cx).map(|()| tracing::debug!("nothing of an answer is taken: answer ended"))
+    })
+    .await;
 }
 
 /// A stream whose writes are noticed.
@@ -186,5 +255,52 @@ mod tests {
         theirs.read_exact(&mut [0]).await.unwrap();
         stream.write_all(b"5").await.unwrap();
         assert_eq!(activity.look(Duration::ZERO), Look::Busy, "a byte that was taken begins it anew");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_answer_is_waited_for_like_its_beginning() {
+        let activity = Activity::begin();
+        let (ours, _theirs) = tokio::io::duplex(4);
+        let mut stream = Noticed::new(ours, activity.clone());
+        stream.write_all(b"1234").await.unwrap();
+        let stuck = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, b"5"))).await;
+        assert!(stuck.is_pending());
+        // All of it was handed over; its last bytes are not taken.
+        assert_eq!([activity.look(LONG), activity.look(LONG)], [Look::Busy; 2]);
+        assert_eq!(activity.look(Duration::ZERO), Look::Stalled);
+    }
+
+    /// An answer that does this at its polls, one after the other.
+    async fn polled(does: &[Option<Handed>]) {
+        let mut does = does.iter();
+        poll_fn(|cx| {
+            let Some(next) = does.next() else { return Poll::<()>::Pending };
+            next.inspect(|handed| handed.note());
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_only_with_a_piece_that_is_not_taken() {
+        let (piece, nothing) = (Some(Handed::Piece), Some(Handed::Nothing));
+        for does in [&[piece][..], &[nothing, piece, None]] {
+            while_taken(polled(does), Duration::from_millis(1)).await;
+        }
+        for does in [&[piece, piece, nothing, None][..], &[None], &[]] {
+            let watched = while_taken(polled(does), Duration::from_millis(20));
+            // Whoever still holds a piece ends meanwhile.
+            let held = async {
+                for _ in 0..3 {
+                    while_taken(polled(&[piece]), Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = watched => panic!("{does:?} waits for its server"),
+                () = held => {}
+            }
+        }
     }
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,12 +24,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::gateway::Gateway;
-use super::idle::{Activity, Look, Noticed};
+use super::idle::{Activity, Answers, Look, Noticed};
 use super::stack;
 use crate::process::{Drain, Seats};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A caller who is gone without a word (a machine that sleeps, a network that is left) is found out although nothing is
+/// written to it: a stream that only listens would hold its places for ever (RFC 9293 section 3.8.4).
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
 
 /// How connections are served.
 pub struct Listener {
@@ -88,12 +94,13 @@ async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(std
     let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = socket.accept().await?;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
     Ok((stream.into_std()?, peer, slot))
 }
 
-fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
+fn builder(gateway: &Gateway) -> auto::Builder<Answers> {
     let limits = &gateway.config().limits;
-    let mut server = auto::Builder::new(TokioExecutor::new());
+    let mut server = auto::Builder::new(Answers { patience: limits.write_timeout });
     server
         .http1()
         .timer(TokioTimer::new())
@@ -101,7 +108,14 @@ fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
         .max_buf_size(limits.head_bytes)
         .max_headers(limits.headers);
     let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
-    server.http2().timer(TokioTimer::new()).max_header_list_size(head_bytes).max_concurrent_streams(256);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(head_bytes)
+        .max_concurrent_streams(256)
+        // The kernel answers for a program that hangs; a PING it does not answer (RFC 9113 section 6.7).
+        .keep_alive_interval(limits.silence)
+        .keep_alive_timeout(limits.silence);
     server
 }
 
@@ -109,7 +123,7 @@ async fn connection<S>(
     stream: S,
     peer: SocketAddr,
     gateway: Arc<Gateway>,
-    server: &auto::Builder<TokioExecutor>,
+    server: &auto::Builder<Answers>,
     drain: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -162,5 +176,20 @@ async fn connection<S>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_accepted_is_asked_for_a_sign_of_life() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _caller = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (stream, _, _) = accept(&socket, &Arc::new(Semaphore::new(1))).await.unwrap();
+        let stream = SockRef::from(&stream);
+        assert!(stream.keepalive().unwrap());
+        assert_eq!(stream.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
     }
 }

@@ -136,6 +136,103 @@ fn duty_71_who_does_not_read_an_answer_gives_its_place_back() {
 }
 
 #[test]
+fn duty_6_a_stranger_whose_window_is_shut_is_not_waited_for() {
+    let scripted = ByHand::start();
+    let moment = Duration::from_millis(300);
+    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let mut stranger = Http2::narrow(&gateway.address(), 0);
+    let refused = stranger.post("none", "/default/s", "tools/call", &call_2026("t"));
+    assert_eq!(refused.status, 401);
+    // No socket waits: the answer waits for a window that is never opened.
+    stranger.wait_closed();
+}
+
+#[test]
+fn duty_71_an_answer_whose_window_is_shut_gives_its_place_back_and_no_other_ends_with_it() {
+    let scripted = ByHand::start();
+    let moment = Duration::from_millis(300);
+    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let token = gateway.token("ana", "s");
+    // A proxy may carry many callers over one connection (RFC 9113 section 5.2.2).
+    let mut shared = Http2::narrow(&gateway.address(), 70_000);
+    let (mut other, mut behind_other) = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| shared.post(&token, "/default/s", "tools/call", &call_2026("t")));
+        let mut server = scripted.take("tools/call").0;
+        say(&mut server, EVENTS);
+        (sent.join().unwrap(), server)
+    });
+    let text = "x".repeat(1 << 20);
+    let whole = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": [], "more": text}}).to_string();
+    let event = format!("{EVENTS}data: {whole}\n\n");
+    let unread = [json_answer("", &whole), event].map(|answer| {
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| shared.post(&token, "/default/s", "tools/call", &call_2026("t")));
+            say_all(scripted.take("tools/call").0, &answer);
+            sent.join().unwrap()
+        })
+    });
+    let outcomes = until("both calls to end", || {
+        let calls = query(&gateway.journal(), &Filter::default(), 10).unwrap().calls;
+        let ended: Vec<_> = calls.into_iter().filter_map(|call| call.completion?.fields.outcome).collect();
+        (ended.len() == 2).then_some(ended)
+    });
+    assert_eq!(outcomes, ["disconnected"; 2]);
+    drop(unread);
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete"}}"#;
+    say(&mut behind_other, &format!("data: {answer}\n\n"));
+    assert_eq!(other.read_event(&mut String::new()).unwrap().data, answer);
+}
+
+/// A frame of HTTP/2 on stream 1 that ends what `flags` say (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+}
+
+/// A header field, literal and never indexed by number (RFC 7541 sections 5.1 and 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        match text.len().checked_sub(127) {
+            None => bytes.push(u8::try_from(text.len()).unwrap()),
+            Some(over) => {
+                bytes.extend([127, u8::try_from(over % 128).unwrap() | 128, u8::try_from(over / 128).unwrap()])
+            }
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn duty_71_who_gives_no_sign_of_life_gives_its_place_back() {
+    let scripted = ByHand::start();
+    let gateway = serving(&scripted, Limits { silence: Duration::from_millis(300), ..Limits::default() });
+    let (authority, bearer) = (gateway.address(), format!("Bearer {}", gateway.token("ana", "s")));
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", &authority),
+        (":path", "/default/s"),
+        ("authorization", &bearer),
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "t"),
+    ];
+    let head: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    let mut asleep = Connection::open(&gateway.address());
+    asleep.write(&[&preface[..], &frame(1, 4, &head), &frame(0, 1, call_2026("t").as_bytes())].concat());
+    let (mut server, _) = scripted.take("tools/call");
+    say(&mut server, EVENTS);
+    // Says nothing more, and answers no PING. Comes to the end only if the gateway ends it, as does the call.
+    asleep.read_to_close();
+    std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+}
+
+#[test]
 fn duty_6_a_slow_body_is_408() {
     let scripted = ByHand::start();
     let gateway = hasty(&scripted);

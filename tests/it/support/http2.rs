@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::Value;
@@ -35,6 +35,21 @@ impl Http2 {
         let sender = runtime().block_on(async {
             let stream = TcpStream::connect(address).await.unwrap();
             let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            sender
+        });
+        Self { sender, origin }
+    }
+
+    /// In clear text, as a client that lets `window` bytes of every answer come, and more only as they are read (RFC 9113
+    /// section 5.2).
+    pub(crate) fn narrow(address: &str, window: u32) -> Self {
+        let origin = format!("http://{address}");
+        let sender = runtime().block_on(async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let mut client = Builder::new(TokioExecutor::new());
+            let (sender, connection) =
+                client.initial_stream_window_size(window).handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             sender
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -232,13 +232,25 @@ fn check(args: &Verify) -> anyhow::Result<ExitCode> {
     });
     let expectation = Expectation { anchor: anchor.transpose()?, public_key: args.public_key.clone() };
     let dir = args.journal.dir()?;
+    let given = expectation.anchor.clone();
     let work = (dir.clone(), expectation);
     let report = progress_of(format!("reading {}", dir.display()), move || verify(&work.0, &work.1))??;
     if report.segments == 0 && report.holds() {
         bail!("{} holds no segment of a journal: nothing to verify; is it the right folder?", dir.display());
     }
-    output::print(args.output, &Verdict::of(&report), verdict_text)?;
+    let mut verdict = Verdict::of(&report);
+    if let Some(anchor) = &given {
+        verdict.wants_anchor = false;
+        verdict.other_key = other_key(anchor, &dir).filter(|_| !verdict.holds);
+    }
+    output::print(args.output, &verdict, verdict_text)?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The keys of the anchor and of the journal's own latest checkpoint, if they are two.
+fn other_key(anchor: &Checkpoint, journal: &Path) -> Option<[String; 2]> {
+    let own = Checkpoint::parse(&fs::read(journal.join("anchor.json")).ok()?).ok()?;
+    (own.key != anchor.key).then(|| [anchor.key.clone(), own.key])
 }
 
 /// A report, ready to be printed.
@@ -247,8 +259,12 @@ fn check(args: &Verify) -> anyhow::Result<ExitCode> {
 struct Verdict {
     holds: bool,
     completeness: String,
+    /// Whether an anchor would prove more, and none was given.
     #[serde(skip)]
-    anchored: bool,
+    wants_anchor: bool,
+    /// The anchor's key and the journal's, where they differ: then each finding says that and no more.
+    #[serde(skip)]
+    other_key: Option<[String; 2]>,
     journal: Option<String>,
     segments: u64,
     records: u64,
@@ -273,7 +289,8 @@ impl Verdict {
         Self {
             holds: report.holds(),
             completeness: report.completeness.to_string(),
-            anchored: report.completeness != Completeness::NotProven,
+            wants_anchor: report.completeness == Completeness::NotProven,
+            other_key: None,
             journal: report.instance.clone(),
             segments: report.segments,
             records: report.records,
@@ -289,6 +306,12 @@ impl Verdict {
 }
 
 fn verdict_text(verdict: &Verdict) -> String {
+    if let Some([anchor, journal]) = &verdict.other_key {
+        return format!(
+            "The journal does NOT hold against this anchor: the anchor's key is {anchor}, this journal's is {journal}. Is \
+             the anchor of another gateway, or was the state folder made anew?"
+        );
+    }
     let mut lines = Vec::new();
     match verdict.findings.split_first() {
         None => lines.push("The journal holds.".to_owned()),
@@ -306,9 +329,9 @@ fn verdict_text(verdict: &Verdict) -> String {
     if let Some(first) = completeness.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    let remedy = match verdict.anchored {
-        true => "",
-        false => " Keep what `audit checkpoint` prints elsewhere, and give it with --anchor.",
+    let remedy = match verdict.wants_anchor {
+        false => "",
+        true => " Keep what `audit checkpoint` prints elsewhere, and give it with --anchor.",
     };
     lines.push(format!("{completeness}.{remedy}"));
     let many = |n: u64, one: &str| counted(usize::try_from(n).unwrap_or(usize::MAX), one);
@@ -373,7 +396,7 @@ pub fn calls(calls: &[Call]) -> String {
             let ms = end.and_then(|end| end.duration_us).map(|us| format!("{}.{}", us / 1000, us % 1000 / 100));
             vec![
                 (to_the_second(&entry.fields.time, day), Tone::Faint),
-                (who(entry).to_owned(), Tone::Plain),
+                (who(entry), Tone::Plain),
                 (asked(entry), Tone::Plain),
                 (if servers.len() > 1 { server(entry) } else { String::new() }, Tone::Plain),
                 decided(entry),
@@ -395,7 +418,7 @@ pub fn calls_in_brief(calls: &[Call]) -> String {
             let outcome = completion.as_ref().and_then(|end| end.fields.outcome.clone()).unwrap_or_default();
             vec![
                 (to_the_second(&entry.fields.time, entry.fields.time.get(..10)), Tone::Faint),
-                (who(entry).to_owned(), Tone::Plain),
+                (who(entry), Tone::Plain),
                 (target(entry), Tone::Plain),
                 decided(entry),
                 (by(entry), Tone::Plain),
@@ -413,7 +436,7 @@ fn to_the_second(time: &str, day: Option<&str>) -> String {
 }
 
 fn decided(entry: &Entry) -> Said {
-    let decision = entry.fields.decision.as_deref().unwrap_or(&entry.fields.event);
+    let decision = entry.fields.decision.as_deref().unwrap_or_default();
     let tone = match decision {
         "allow" => Tone::Good,
         "deny" => Tone::Bad,
@@ -434,24 +457,37 @@ fn asked(entry: &Entry) -> String {
 fn server(entry: &Entry) -> String {
     let fields = &entry.fields;
     let parts = [&fields.server_namespace, &fields.server_name].map(|part| part.as_deref().unwrap_or_default());
-    parts.join("/").trim_matches('/').to_owned()
+    let name = parts.join("/").trim_matches('/').to_owned();
+    if name.is_empty() { member(&whole(entry), "portcullis.server") } else { name }
 }
 
-fn who(entry: &Entry) -> &str {
-    entry.fields.subject.as_deref().unwrap_or_default()
+/// The caller; of failed authentications, where they came from.
+fn who(entry: &Entry) -> String {
+    entry.fields.subject.clone().unwrap_or_else(|| member(&whole(entry), "client.address.prefix"))
 }
 
-/// What was asked for, or what changed.
+fn member(record: &serde_json::Value, name: &str) -> String {
+    record.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// What was asked for, or what changed; else what kind of event it is, and how often it happened.
 fn target(entry: &Entry) -> String {
     let fields = &entry.fields;
     if let Some(asked) = fields.tool.as_ref().or(fields.resource.as_ref()).or(fields.prompt.as_ref()) {
         return asked.clone();
     }
+    if fields.event == DECISION {
+        return String::new();
+    }
     let record = whole(entry);
-    let member = |name: &str| record.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
     let [kind, namespace, name] =
-        ["kind", "namespace", "name"].map(|part| member(&format!("portcullis.object.{part}")));
-    let change = member("portcullis.change");
+        ["kind", "namespace", "name"].map(|part| member(&record, &format!("portcullis.object.{part}")));
+    if kind.is_empty() {
+        let event = fields.event.strip_prefix("mcp.gateway.").unwrap_or(&fields.event);
+        let times = record.get("portcullis.count").and_then(serde_json::Value::as_u64).filter(|times| *times > 1);
+        return times.map_or_else(|| event.to_owned(), |times| format!("{event} ×{times}"));
+    }
+    let change = member(&record, "portcullis.change");
     format!("{kind} {} {change}", [namespace, name].join("/").trim_matches('/')).trim().to_owned()
 }
 
@@ -460,7 +496,7 @@ fn by(entry: &Entry) -> String {
     let fields = &entry.fields;
     match (&fields.policy, &fields.rule) {
         (Some(policy), Some(rule)) => format!("{policy} / {rule}"),
-        _ => fields.reason.clone().unwrap_or_default(),
+        _ => fields.reason.clone().or_else(|| fields.error.clone()).unwrap_or_default(),
     }
 }
 
@@ -498,8 +534,8 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
 /// One record, on one line.
 fn line(entry: &Entry) -> String {
     let fields = &entry.fields;
-    let what = fields.decision.as_deref().or(fields.outcome.as_deref()).unwrap_or(&fields.event);
-    let words = [fields.time.clone(), what.to_owned(), who(entry).to_owned(), asked(entry), by(entry)];
+    let what = fields.decision.as_deref().or(fields.outcome.as_deref()).unwrap_or_default();
+    let words = [fields.time.clone(), what.to_owned(), who(entry), asked(entry), by(entry)];
     let text: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
     printable(&text.join("  "))
 }

@@ -247,18 +247,17 @@ pub fn least_risk(server: &Server, name: &str) -> KnownRisk {
 
 fn for_people(explanation: &Explanation, unclassified: bool) -> String {
     let rule = explanation.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
-    let mut lines = vec![format!("{}: {}{rule}", explanation.answer.as_str(), explanation.reason)];
+    let mut lines = Vec::new();
+    if unclassified && explanation.rules.iter().any(|rule| rule.matches == Verdict::Unknown) {
+        lines
+            .push("Without the tool's risk class (--risk, as portcullis scan shows it) this is the answer:".to_owned());
+    }
+    lines.push(format!("{}: {}{rule}", explanation.answer.as_str(), explanation.reason));
     lines.extend(explanation.message.as_ref().map(|message| format!("The caller is told: {}", printable(message))));
     if !explanation.visible {
         lines.push("The caller is answered as if the target did not exist.".to_owned());
     }
     lines.extend(explanation.shadow.map(|shadow| format!("With the Shadow policies enforced: {}", shadow.as_str())));
-    if unclassified && explanation.rules.iter().any(|rule| rule.matches == Verdict::Unknown) {
-        lines.push(
-            "Manifests do not tell the tool's risk class: if rules ask for it, say what portcullis scan shows with --risk."
-                .to_owned(),
-        );
-    }
     lines.extend(explanation.doubts.iter().map(|doubt| printable(doubt)));
     let rows: Vec<Vec<Said>> = explanation
         .rules

@@ -3,10 +3,10 @@
 //! Invariant: what the command line names counts over what only the environment names, so that a variable that was set
 //! for another verb never contradicts an option that was typed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ pub fn chosen(matches: &ArgMatches, ways: &[&[&str]]) -> Result<Option<usize>, c
             [(_, one), (_, other), ..] => {
                 let whence = if source == ValueSource::EnvVariable { ", both set in the environment," } else { "" };
                 let message = format!("{one} and {other}{whence} name the same thing: give one of them\n");
-                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+                return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message));
             }
         }
     }
@@ -158,6 +158,11 @@ pub fn state(dir: Option<&Path>, state_dir: Option<&Path>) -> anyhow::Result<Pat
     match path.metadata() {
         Ok(found) if found.is_dir() => Ok(path),
         Ok(_) => bail!("{} is no folder: no gateway has its state there", path.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            "{} is not there: no gateway has its state in it; --state-dir is the folder that standalone was given, --dir \
+             that of a quickstart",
+            path.display()
+        ),
         Err(error) => Err(error).with_context(|| format!("cannot read the state folder {}", path.display())),
     }
 }

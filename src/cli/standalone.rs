@@ -6,9 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use http::HeaderValue;
+use url::Url;
 
 use super::{address, boolish};
+use crate::audit::AuditError;
 use crate::egress::{self, AllowPrivate};
+use crate::journal::JournalError;
 use crate::process::drain::Finish;
 use crate::process::telemetry::{self, Format};
 use crate::proxy::config::Limits;
@@ -58,7 +61,13 @@ pub struct Serving {
     #[arg(long, env = "PORTCULLIS_TLS_TERMINATED_BEFORE_PROXY", value_parser = boolish())]
     pub tls_terminated_before_proxy: bool,
     /// A browser origin whose pages may call, such as https://inspector.example.com
-    #[arg(long = "allowed-origin", env = "PORTCULLIS_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(
+        long = "allowed-origin",
+        env = "PORTCULLIS_ALLOWED_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin
+    )]
     pub allowed_origins: Vec<HeaderValue>,
     /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
     #[arg(
@@ -131,10 +140,25 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let options = args.serving.options(args.manifests, args.state_dir)?;
-        let gateway = Standalone::start(options).await?;
+        let state = options.state_dir.clone();
+        let gateway = Standalone::start(options).await.map_err(|error| taken(error, &state))?;
         gateway.drain().on_signals()?;
         Ok(ended(gateway.finish().await))
     })
+}
+
+/// Reads an origin, into the form in which browsers send it (RFC 6454 section 6.2): in small letters, and without the
+/// scheme's own port. What is compared byte for byte must not hold what never comes, such as a path.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let expected = || "write scheme, host and port only, such as https://a.b".to_owned();
+    let rest = text.split_once("://").map(|(_, rest)| rest).ok_or_else(expected)?;
+    if rest.contains(|c: char| "/\\?#@".contains(c) || c.is_whitespace() || c.is_control()) {
+        return Err(expected());
+    }
+    let url = Url::parse(&text.to_ascii_lowercase()).map_err(|_| expected())?;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(expected)?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    HeaderValue::try_from(format!("{}://{host}{port}", url.scheme())).map_err(|_| expected())
 }
 
 /// The certificates of `--extra-ca`.
@@ -150,6 +174,17 @@ pub fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     Ok(Some(text))
 }
 
+/// Says first what a locked journal means: which folder, and what to do.
+fn taken(error: anyhow::Error, state: &Path) -> anyhow::Error {
+    if !matches!(error.downcast_ref(), Some(AuditError::Journal(JournalError::Locked { .. }))) {
+        return error;
+    }
+    let state = state.display();
+    error.context(format!(
+        "another gateway uses the state folder {state}: stop it, or give this one its own --state-dir"
+    ))
+}
+
 /// The runtime of everything that serves.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
@@ -162,6 +197,28 @@ pub fn ended(finish: Finish) -> ExitCode {
         Finish::Aborted(calls) | Finish::TimedOut(calls) => {
             tracing::warn!(calls, "connections were cut off");
             ExitCode::from(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_send_it() {
+        for (typed, sent) in [
+            ("https://a.b", "https://a.b"),
+            ("HTTPS://A.b:443", "https://a.b"),
+            ("http://localhost:6274", "http://localhost:6274"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("vscode-webview://Abc", "vscode-webview://abc"),
+        ] {
+            assert_eq!(origin(typed).unwrap(), sent, "{typed}");
+        }
+        for typed in ["https://a.b/", "https://a.b/c", "a.b", "null", "*", "https://", "https://u@a.b", "https://a.b?x"]
+        {
+            assert!(origin(typed).is_err(), "{typed}");
         }
     }
 }

@@ -86,6 +86,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let public_url = PublicUrl::parse(&args.public_url).with_context(|| format!("--public-url {}", args.public_url))?;
     load::check(&args.paths)?;
     let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
+    if report.objects == 0 && report.findings.is_empty() {
+        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
+        eprintln!("warning: no object found in {}", paths.join(", "));
+    }
     output::print(args.output, &report, for_people)?;
     let fails = report.errors > 0 || (args.strict && report.warnings > 0);
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })

@@ -4,6 +4,7 @@
 //! whole and readable the last good one serves. Changes are found by comparing contents, since the file watches that
 //! others use miss the way in which Kubernetes swaps Secret volumes.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,7 +153,13 @@ impl ServerTls {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|e| TlsError::Read { path: path.into(), detail: e.kind().to_string() })
+    std::fs::read(path).map_err(|error| {
+        let detail = match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            kind => kind.to_string(),
+        };
+        TlsError::Read { path: path.into(), detail }
+    })
 }
 
 fn parse(

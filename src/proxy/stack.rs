@@ -49,7 +49,11 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
         Err(error) => return misplaced(&gateway, error, peer),
     };
     let Some(site) = snapshot.site(head.uri.path()).cloned() else {
-        return respond::status(StatusCode::NOT_FOUND);
+        // With a body: a bare 404 lets a client take the server for one of the transport before (mcp-obligations 43).
+        let message = "no server has this path: it is /<namespace>/<name> of an McpServer";
+        let mut answer = Own::BadRequest.answer(None, message);
+        answer.status = StatusCode::NOT_FOUND;
+        return respond::answer(answer);
     };
     if let (&Method::OPTIONS, Some(origin)) = (&head.method, &origin) {
         return respond::preflight(origin.clone(), METHODS);
@@ -141,7 +145,8 @@ impl Exchange {
             return Err(Refused::with("InsufficientScope", respond::challenge(refusal, None, &lacking.to_string())));
         }
         if let Some(reason) = &self.site.closed {
-            let message = format!("this server is not served now ({reason}); its owner finds the remedy in its status");
+            let message =
+                format!("this server is not served now ({reason}): see /readyz and portcullis validate --strict");
             return Err(Refused::new("NotServed", Own::NotServed.answer(None, &message)));
         }
         Ok(())

@@ -188,10 +188,14 @@ pub struct Step {
 }
 
 impl Tour {
-    /// Whether an allowed and a refused call are on record.
-    pub fn shows_both(&self) -> bool {
+    /// What is not on record, though a tour is there to show it, and why not.
+    pub fn lacks(&self) -> Option<&'static str> {
         let has = |decision| self.records.iter().any(|call| call.entry.fields.decision.as_deref() == Some(decision));
-        has("allow") && has("deny")
+        match (has("allow"), has("deny")) {
+            (false, _) => Some("no allowed call: nobody may do anything"),
+            (true, false) => Some("no refused call: all that it tried is allowed"),
+            (true, true) => None,
+        }
     }
 }
 

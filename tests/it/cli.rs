@@ -56,6 +56,12 @@ fn quickstart_shows_an_allowed_and_a_refused_call_with_their_records_and_starts_
     let (code, said, _) = ran(verb(&["audit", "verify", "--dir"]).arg(&dir).arg("--anchor").arg(&kept));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("Complete up to anchor"), "{said}");
+    // Another gateway's anchor is one mistake, and not a journal full of them.
+    let other = folder.path().join("other");
+    assert_eq!(ran(&mut quickstart(&other, &["--tour-only"])).0, Some(0));
+    let (code, said, _) = ran(verb(&["audit", "verify", "--dir"]).arg(&other).arg("--anchor").arg(&kept));
+    assert!(code == Some(1) && said.lines().count() == 1, "{said}");
+    assert!(said.contains("does NOT hold against this anchor: the anchor's key is ") && !said.contains("--anchor"));
     let (code, said, _) = ran(verb(&["token", "list", "-o", "json", "--dir"]).arg(&dir));
     let tokens: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, tokens.as_array().unwrap().len()), (Some(0), 4), "{said}");
@@ -131,9 +137,13 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
     };
     let ana = ["--as", "user:ana@local"];
     let notes = "default/notes";
+    let served = ["quickstart", "--listen", "127.0.0.1:0", "--public-url", "https://localhost:8420", "--dir", &fresh];
+    let tls = [&served[..], &["--tls-cert", "/none.pem", "--tls-key", "/none.key"]].concat();
     let cases: Vec<(Vec<&str>, &[&str])> = vec![
         (vec!["quickstart", "--tour-only", "--listen", &address, "--dir", &fresh], &["cannot listen on", "--listen"]),
         (vec!["quickstart", "--listen", "localhost:1", "--dir", &fresh], &["127.0.0.1:8420"]),
+        (vec!["quickstart", "--allowed-origin", "https://a.b/c", "--dir", &fresh], &["scheme, host and port only"]),
+        (tls, &["/none.pem cannot be read", "there is no such file"]),
         (vec!["quickstart", "--dir", file], &["file.txt", "is a file", "--dir"]),
         (vec!["quickstart", "--dir", "/proc/x"], &["/proc/x", "cannot make the folder"]),
         (vec!["quickstart", "--public-url", "http://mcp.example.com", "--dir", &other], &["must be https"]),
@@ -152,7 +162,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (vec!["token", "list"], &["--dir DIR"]),
         (vec!["token", "revoke", "--dir", "x"], &["--id <ID>|--for <PERSON>"]),
         (vec!["token", "list", "--dir", "x", "--state-dir", "y"], &["--dir and --state-dir", "one of them"]),
-        (vec!["audit", "verify", "--state-dir", "/nonexistent"], &["/nonexistent"]),
+        (vec!["audit", "verify", "--state-dir", "/nonexistent"], &["/nonexistent is not there", "--dir that of a"]),
         (vec!["audit", "verify", "--journal", file], &["file.txt", "is no folder"]),
         (vec!["audit", "verify", "--journal", ".", "--public-key", "xx"], &["--public-key", "audit checkpoint"]),
         (vec!["audit", "verify", "--journal", ".", "--anchor", file], &["file.txt", "is no checkpoint"]),
@@ -205,6 +215,8 @@ fn a_second_gateway_over_one_folder_is_told_so_once() {
     let (code, _, log) = ran(&mut other);
     let complaint = log.lines().find(|line| line.starts_with("error:")).unwrap();
     assert_eq!((code, complaint.matches("has a writer already").count()), (Some(2), 1), "{complaint}");
+    let state = dir.join("state").display().to_string();
+    assert!(complaint.contains(&format!("another gateway uses the state folder {state}: stop it")), "{complaint}");
 }
 
 #[test]
@@ -370,6 +382,10 @@ fn validate_names_file_line_field_and_the_nearest_word() {
     std::fs::write(folder.path().join("broken.yaml"), text.replace("    effect: Deny", "    efect: Deny")).unwrap();
     let (code, said, _) = ran(verb(&["validate"]).arg(folder.path()));
     assert_eq!(code, Some(1));
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let (_, _, warning) = ran(verb(&["validate"]).arg(&empty));
+    assert!(warning.contains(&format!("warning: no object found in {}", empty.display())), "{warning}");
     assert!(said.contains("broken.yaml:") && said.contains("spec.rules[2]") && said.contains("effect"), "{said}");
 }
 
@@ -396,6 +412,8 @@ fn guardrails_count_where_a_namespace_has_no_manifest_and_every_verb_says_so() {
     let (code, why, _) = ran(verb(&["explain"]).args(server).arg(folder.path()).args(call));
     assert_eq!(code, Some(1), "{why}");
     assert!(why.starts_with("Deny: DeniedByRule by portcullis-system/no-destruction") && why.contains(doubt), "{why}");
+    let (_, why, _) = ran(verb(&["explain"]).args(server).arg(folder.path()).args(&call[..2]).args(&call[4..]));
+    assert!(why.starts_with("Without the tool's risk class (--risk,"), "{why}");
     let (code, said, _) = ran(verb(&["validate", "--strict"]).arg(folder.path()));
     assert!(code == Some(1) && said.contains("warning[NamespaceNotFound]"), "{said}");
 }
@@ -425,6 +443,12 @@ fn the_demo_shows_hidden_and_visible_refusals_and_keeps_no_token() {
     // The tokens were printed on purpose, and are kept nowhere.
     let tokens: Vec<&str> = said.split([' ', '=', '\n']).filter(|word| word.starts_with("eyJ")).collect();
     assert_eq!(tokens.len(), 2, "{said}");
+    // A tour that shows nothing says so.
+    let path = dir.join("manifests/3-policy.yaml");
+    std::fs::write(&path, policy.replace("effect: Allow", "effect: Deny")).unwrap();
+    let (code, _, complaint) = ran(&mut quickstart(&dir, &["--tour-only"]));
+    let why = format!("error: the tour shows no allowed call: nobody may do anything by {}", path.display());
+    assert!(code == Some(1) && complaint.contains(&why), "{complaint}");
     canary::assert_none_below(&tokens, &dir, &|_| false);
 }
 
@@ -432,7 +456,7 @@ fn the_demo_shows_hidden_and_visible_refusals_and_keeps_no_token() {
 fn tokens_are_issued_listed_and_revoked_while_it_serves() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("q");
-    let running = Process::start(quickstart(&dir, &[]));
+    let mut running = Process::start(quickstart(&dir, &[]));
     let url =
         running.wait_stdout("its endpoint", 0, |line| Some(line.trim().strip_prefix("endpoint")?.trim().to_owned()));
     running.wait_stdout("that it serves", 0, |line| line.starts_with("Serving.").then_some(()));
@@ -458,6 +482,20 @@ fn tokens_are_issued_listed_and_revoked_while_it_serves() {
     assert!(code == Some(1) && warning.contains("no token on record"), "{warning}");
     let (code, _, warning) = token(&["revoke", "--for", "alise"]);
     assert!(code == Some(1) && warning.contains("did you mean alice?"), "{warning}");
+    let nowhere = http::post_2026(&format!("{url}x"), None, "tools/list", &json!({}));
+    assert_eq!((nowhere.status, &nowhere.json()["error"]["code"]), (404, &json!(-31008)), "{}", nowhere.text());
+    // Who is not let in is on record with the reason and where from, in few columns.
+    for _ in 0..2 {
+        assert_eq!(http::post_2026(&url, Some("nonsense"), "tools/list", &json!({})).status, 401);
+    }
+    running.signal("INT");
+    assert!(running.wait_exit().success());
+    let (_, events, _) = ran(verb(&["audit", "query", "--all", "--dir"]).arg(&dir));
+    let failed = events.lines().find(|line| line.contains("authentication_failure ×2")).expect(&events);
+    for words in ["TokenMalformed", "127.0.0.", "default/quickstart"] {
+        assert!(failed.contains(words), "{words}: {events}");
+    }
+    assert!(!events.contains("mcp.gateway."), "{events}");
     let (code, _, complaint) = token(&["issue", "--for", "x", "--server", "default/nothing"]);
     assert!(code == Some(2) && complaint.contains("default/quickstart"), "{complaint}");
 }

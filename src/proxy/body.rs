@@ -77,7 +77,7 @@ impl Body {
 }
 
 impl Body {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match std::mem::replace(&mut self.inner, Inner::Empty) {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(mut bytes) => {
@@ -89,19 +89,19 @@ impl Body {
                 if !bytes.is_empty() {
                     self.inner = Inner::Full(bytes);
                 }
-                Poll::Ready(Some(Ok(piece)))
+                Poll::Ready(Some(piece))
             }
             Inner::Events(mut stream, mut rest) => {
                 if rest.is_empty() {
                     match stream.poll_next(cx) {
-                        Poll::Ready(Some(Ok(bytes))) => rest = bytes,
+                        Poll::Ready(Some(bytes)) => rest = bytes,
                         Poll::Pending => {
                             self.inner = Inner::Events(stream, rest);
                             return Poll::Pending;
                         }
-                        Poll::Ready(over) => {
-                            self.over(&stream, over.as_ref().and_then(|error| error.as_ref().err()));
-                            return Poll::Ready(over);
+                        Poll::Ready(None) => {
+                            self.over(&stream);
+                            return Poll::Ready(None);
                         }
                     }
                 }
@@ -114,7 +114,7 @@ impl Body {
                     completion.delivered = true;
                 }
                 self.inner = Inner::Events(stream, rest);
-                Poll::Ready(Some(Ok(piece)))
+                Poll::Ready(Some(piece))
             }
         }
     }
@@ -125,19 +125,13 @@ impl Body {
         }
     }
 
-    /// The stream is over, in good order or with an error.
-    fn over(&mut self, stream: &EventStream, error: Option<&std::io::Error>) {
-        if let Some(error) = error {
-            tracing::debug!(%error, "event stream ended early");
-        }
+    /// The stream is over.
+    fn over(&mut self, stream: &EventStream) {
         let (Some(completion), None) = (&mut self.completion, stream.answered()) else { return };
-        let (outcome, reason) = match error {
-            Some(_) => (Outcome::Error, Some(stream.broken().unwrap_or("StreamBroken"))),
-            // Nobody waits for anything on a stream that only listens: its end is no failure.
-            None if stream.only_listens() && stream.broken().is_none() => (Outcome::Result, None),
-            None => (Outcome::Disconnected, stream.broken()),
-        };
-        completion.ended(outcome, reason, None);
+        // Nobody waits for anything on a stream that only listens: its end is no failure.
+        let heard = stream.only_listens() && stream.broken().is_none();
+        let outcome = if heard { Outcome::Result } else { Outcome::Disconnected };
+        completion.ended(outcome, stream.broken(), None);
         completion.delivered = true;
     }
 }
@@ -153,7 +147,7 @@ impl http_body::Body for Body {
         let polled = self.poll_piece(cx);
         let handed = if polled.is_ready() { Handed::Piece } else { Handed::Nothing };
         handed.note();
-        polled.map(|next| next.map(|piece| piece.map(Frame::data)))
+        polled.map(|next| next.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -190,7 +190,7 @@ impl EventStream {
     }
 
     /// The next bytes for the caller.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if self.finished {
                 return Poll::Ready(None);
@@ -198,7 +198,7 @@ impl EventStream {
             if let Poll::Ready(changed) = self.watched.poll(cx) {
                 match changed {
                     Ok(()) if self.carries.tells_changes => {
-                        return Poll::Ready(Some(Ok(Bytes::from_static(LIST_CHANGED))));
+                        return Poll::Ready(Some(Bytes::from_static(LIST_CHANGED)));
                     }
                     // Asked again, so that the next change wakes this stream too.
                     Ok(()) => continue,
@@ -231,12 +231,12 @@ impl EventStream {
             }
             let out = self.settle(Bytes::from(out));
             if !out.is_empty() {
-                return Poll::Ready(Some(Ok(out)));
+                return Poll::Ready(Some(out));
             }
         }
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let over = self.idle.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
         // Behind an answer, `end` says nothing.
         if over { Poll::Ready(self.end("AnswerTimeout")) } else { Poll::Pending }
@@ -244,7 +244,7 @@ impl EventStream {
 
     /// The upstream's stream is over. Where the client holds an event id, it asks for the rest with that: an answer
     /// that is still to come is no failure then (mcp-obligations 67).
-    fn cut(&mut self, reason: &'static str) -> Option<Result<Bytes, std::io::Error>> {
+    fn cut(&mut self, reason: &'static str) -> Option<Bytes> {
         if self.answered.is_none() && !self.carries.resumable {
             return self.end(reason);
         }
@@ -254,7 +254,7 @@ impl EventStream {
     }
 
     /// Ends a stream early. A request that still waits is told so by an error of its own; then the stream closes.
-    fn end(&mut self, reason: &'static str) -> Option<Result<Bytes, std::io::Error>> {
+    fn end(&mut self, reason: &'static str) -> Option<Bytes> {
         self.finished = true;
         self.broken = Some(reason);
         let asked = self.carries.asked.as_ref().filter(|_| self.answered.is_none())?;
@@ -265,7 +265,7 @@ impl EventStream {
         self.answered = Some(Ended { outcome: Outcome::Error, reason: Some(reason), rpc_status });
         let mut out = Vec::new();
         Event::message(error.to_vec()).write(&mut out);
-        Some(Ok(Bytes::from(out)))
+        Some(Bytes::from(out))
     }
 
     fn judge_chunk(&mut self, chunk: &[u8]) -> Result<Vec<u8>, &'static str> {

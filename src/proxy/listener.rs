@@ -186,6 +186,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_is_accepted_is_asked_for_a_sign_of_life() {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test client on loopback")]
         let _caller = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
         let (stream, _, _) = accept(&socket, &Arc::new(Semaphore::new(1))).await.unwrap();
         let stream = SockRef::from(&stream);

@@ -99,7 +99,7 @@ impl Standalone {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         check_folders(&options)?;
         let state = StateDir::open(&options.state_dir)?;
-        let socket = bind(options.listen).await?;
+        let socket = bind(options.listen, "--listen").await?;
         let address = socket.local_addr()?;
         let public_url = public_url(&options, address)?;
         check_transport(&options, &public_url)?;
@@ -207,10 +207,10 @@ fn check_folders(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        anyhow::anyhow!("cannot listen on {address}: {error}: choose another address with --listen or --admin-listen")
-    })
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}: choose another address with {option}"))
 }
 
 fn public_url(options: &Options, bound: SocketAddr) -> anyhow::Result<PublicUrl> {
@@ -258,7 +258,7 @@ async fn open_recorder(options: &Options, state: &StateDir) -> anyhow::Result<Re
 
 async fn serve_admin(listen: Option<SocketAddr>, admin: Admin, drain: &Drain) -> anyhow::Result<Option<SocketAddr>> {
     let Some(listen) = listen else { return Ok(None) };
-    let socket = bind(listen).await?;
+    let socket = bind(listen, "--admin-listen").await?;
     let address = socket.local_addr()?;
     let serving = admin::serve(socket, admin, drain.clone());
     // Not a task of the drain: it says "not ready" for as long as there is something to wait for.

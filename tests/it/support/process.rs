@@ -123,7 +123,11 @@ impl Process {
 
     /// Waits for the program to end by itself.
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
-        until(&format!("{} to end", self.name), || self.exit_status())
+        let status = until(&format!("{} to end", self.name), || self.exit_status());
+        // What it said last may still be on its way.
+        let ended = |output: &Output| output.ended.load(Ordering::SeqCst);
+        until(&format!("all that {} said", self.name), || (ended(&self.stdout) && ended(&self.stderr)).then_some(()));
+        status
     }
 
     /// Sends a signal by name (`TERM`, `INT`, `HUP`, `STOP`, `CONT`).

@@ -185,8 +185,9 @@ impl Configuration {
         for note in merged.notes.iter().filter(|note| !current.notes.contains(note)) {
             tracing::info!(file = &*note.file, "{}", note.message);
         }
-        self.reporter.report(&problems);
         let served = self.serve(&current.served, resolution.generated)?;
+        // Only now: whoever sees that the folder is ready calls at once, and must find it served.
+        self.reporter.report(&problems);
         let (remembered, accepted, notes) = (merged.remembered, resolution.accepted, merged.notes);
         *current = Current { scan, remembered, accepted, served, problems, notes };
         Ok(())

@@ -6,12 +6,12 @@
 //! ```text
 //! PURE     api generated glob mcp oauth identity tools policy resolve fleet access seal
 //!          synchronous; no clock, no I/O, no async
-//! EFFECTS  egress upstream issuer journal audit manifests process
+//! EFFECTS  cluster egress upstream issuer journal audit manifests process
 //!          I/O at the edge; no role's logic
 //! PLANES   proxy
 //! TOP      roles cli
 //!
-//! api generated glob mcp oauth seal journal egress process -> nothing of ours
+//! api generated glob mcp oauth seal journal egress cluster process -> nothing of ours
 //! identity -> oauth generated glob   tools -> mcp generated   policy -> generated glob identity tools
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity     upstream -> egress generated mcp
@@ -25,6 +25,7 @@ pub mod access;
 pub mod api;
 pub mod audit;
 pub mod cli;
+pub mod cluster;
 pub mod egress;
 pub mod fleet;
 pub mod generated;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Authority, Policy, Server};
+use super::{Authority, Kind, Policy, Server};
 
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -43,13 +43,6 @@ struct Reading<'a> {
     kind: Kind,
     #[serde(borrow)]
     object: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-enum Kind {
-    Server,
-    Policy,
-    Authority,
 }
 
 /// Why a document could not be read. Never holds any of its content: it may hold credentials.

@@ -6,11 +6,14 @@
 
 pub mod authority;
 pub mod codec;
+pub mod kind;
 pub mod policy;
+pub mod report;
 pub mod secret;
 pub mod server;
 
 pub use authority::Authority;
+pub use kind::{Collection, Kind};
 pub use policy::Policy;
 pub use secret::Sensitive;
 pub use server::Server;

@@ -27,8 +27,8 @@ use super::snapshot::{Site, Snapshot, Trouble};
 use super::streams::Shares;
 use crate::audit::{ConfigChangeEvent, Recorder};
 use crate::egress::Egress;
-use crate::generated::ObjectId;
 use crate::generated::codec::{self, Generated};
+use crate::generated::{Kind, ObjectId};
 use crate::seal::Sealer;
 use crate::upstream::Timeouts;
 
@@ -83,28 +83,6 @@ pub struct Gateway {
 /// The objects that are served, by kind and UID, as they were encoded: an unchanged object changes nothing.
 #[derive(Default)]
 struct Known(HashMap<(Kind, String), Vec<u8>>);
-
-/// The kind of a generated object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// A governed server.
-    Server,
-    /// A policy.
-    Policy,
-    /// A trust anchor.
-    Authority,
-}
-
-impl Kind {
-    /// As manifests write it.
-    pub fn api_kind(self) -> &'static str {
-        match self {
-            Kind::Server => "McpServer",
-            Kind::Policy => "McpPolicy",
-            Kind::Authority => "McpAuthorizationServer",
-        }
-    }
-}
 
 /// One change of what is served. Holds credentials, so it is never printed.
 #[derive(Clone)]

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalogue::{Catalogue, Tool};
-use super::gateway::Kind;
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
-use crate::generated::{Authority, ObjectId, Server};
+use crate::generated::{Authority, Kind, ObjectId, Server};
 use crate::identity::anchor::Anchor;
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};

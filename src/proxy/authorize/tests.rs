@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::super::authenticate::Caller;
 use super::super::config::{Config, Limits};
-use super::super::gateway::{Change, Gateway, KeyRefresh, Kind, Parts, now};
+use super::super::gateway::{Change, Gateway, KeyRefresh, Parts, now};
 use super::super::metrics::Metrics;
 use super::*;
 use crate::audit::Recorder;
@@ -17,6 +17,7 @@ use crate::audit::query::{self, Filter, query};
 use crate::audit::{AuditConfig, DECISION};
 use crate::egress::{self, Egress};
 use crate::fleet::tests::{allow_all, server};
+use crate::generated::Kind;
 use crate::generated::authority::{KeySet, KeySource, Revocation, TokenRules, TypRule};
 use crate::generated::codec::{Generated, encode};
 use crate::generated::{Authority, Labels, ObjectId};

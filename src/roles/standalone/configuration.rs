@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::keys::Keys;
 use super::state::StateDir;
 use crate::generated::codec::{self, Generated};
-use crate::generated::{Authority, ObjectId};
+use crate::generated::{Authority, Kind, ObjectId};
 use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
 use crate::process::readiness::{Check, Readiness};
-use crate::proxy::gateway::{Change, Gateway, Kind};
+use crate::proxy::gateway::{Change, Gateway};
 use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
 
 /// Where what was last read and accepted is kept.

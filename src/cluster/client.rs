@@ -1,0 +1,54 @@
+//! How the API server is reached: in a Pod by its ServiceAccount, elsewhere by a kubeconfig.
+//!
+//! Invariant: a connection that is silently gone is noticed within the watch's own time and not a minute later.
+
+use std::time::Duration;
+
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
+
+/// How long the API server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer, or the next piece of one, may take. Longer than a watch lasts.
+const READ: Duration = Duration::from_secs(super::watch::LASTS_SECONDS as u64 + 5);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Neither a Pod's ServiceAccount nor a kubeconfig.
+    #[error("no API server is known: run in a Pod with a ServiceAccount, or set KUBECONFIG: {0}")]
+    Unknown(String),
+    /// The configuration is there and cannot be used.
+    #[error("the API server's address or credentials cannot be used: {0}")]
+    Unusable(String),
+}
+
+impl ConnectError {
+    /// A stable word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            ConnectError::Unknown(_) => "ClusterUnknown",
+            ConnectError::Unusable(_) => "ClusterUnusable",
+        }
+    }
+}
+
+/// A client for the Pod's own cluster, or for `context` (`None`: the current one) of the kubeconfig, and the namespace
+/// that it is meant for.
+///
+/// # Errors
+/// If no API server is configured, or its configuration cannot be used. Nothing is sent yet.
+pub async fn connect(context: Option<&str>) -> Result<(Client, String), ConnectError> {
+    let mut config = match context {
+        Some(context) => {
+            let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+            Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Unknown(error.to_string()))?
+        }
+        None => Config::infer().await.map_err(|error| ConnectError::Unknown(error.to_string()))?,
+    };
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(READ);
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))?;
+    Ok((client, namespace))
+}

@@ -1,0 +1,175 @@
+//! One collection, followed.
+//!
+//! Invariant: objects are handed out as they are, unread, so that one which cannot be read stops nobody; and an object
+//! that is gone is told once, from its metadata alone, whether its deletion was seen or found out by listing again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use futures_util::{Stream, StreamExt as _};
+use kube::Api;
+use kube::api::DynamicObject;
+use kube::runtime::utils::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Config, ExponentialBackoff};
+
+/// How long one watch lasts before it is taken up again where it ended: also how long a connection that is silently gone
+/// goes unnoticed, about.
+pub const LASTS_SECONDS: u32 = 60;
+
+/// What happened to a collection.
+#[derive(Clone)]
+pub enum Event {
+    /// An object is new or changed, or was found when listing.
+    Put(Box<DynamicObject>),
+    /// An object is gone.
+    Gone {
+        /// Its namespace; empty for cluster-scoped kinds.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its UID, as it was last seen.
+        uid: String,
+    },
+    /// Everything that was there when listing began has been told.
+    Synced,
+    /// The API server cannot be reached, or refuses: in words, without content. It is tried again.
+    Failed(String),
+}
+
+/// Follows what `api` lists under a label selector (empty: all), for ever.
+pub fn watch(api: Api<DynamicObject>, labels: &str) -> impl Stream<Item = Event> + Send + use<> {
+    let mut config = Config::default().timeout(LASTS_SECONDS);
+    if !labels.is_empty() {
+        config = config.labels(labels);
+    }
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times()
+        .with_jitter();
+    let backoff = ExponentialBackoff::from(backoff);
+    let mut known = Known::default();
+    watcher::watcher(api, config).backoff(backoff).flat_map(move |event| futures_util::stream::iter(known.take(event)))
+}
+
+/// Which objects there are.
+#[derive(Default)]
+struct Known {
+    /// UIDs by namespace and name.
+    present: HashMap<(String, String), String>,
+    /// Those found by the listing under way.
+    listed: HashMap<(String, String), String>,
+}
+
+impl Known {
+    fn take(&mut self, event: Result<watcher::Event<DynamicObject>, watcher::Error>) -> Vec<Event> {
+        match event {
+            Ok(watcher::Event::Init) => {
+                self.listed.clear();
+                Vec::new()
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                let (key, uid) = identity(&object);
+                self.listed.insert(key.clone(), uid.clone());
+                self.put(key, uid, object)
+            }
+            Ok(watcher::Event::InitDone) => {
+                let gone = self.present.extract_if(|key, _| !self.listed.contains_key(key));
+                let mut events: Vec<Event> = gone.map(|(key, uid)| departed(key, uid)).collect();
+                self.listed.clear();
+                events.push(Event::Synced);
+                events
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                let (key, uid) = identity(&object);
+                self.put(key, uid, object)
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let (key, uid) = identity(&object);
+                let known = self.present.remove(&key);
+                vec![departed(key, known.unwrap_or(uid))]
+            }
+            Err(error) => vec![Event::Failed(in_words(&error))],
+        }
+    }
+
+    /// An object of the same name with another UID is another object: the earlier one is gone.
+    fn put(&mut self, key: (String, String), uid: String, object: DynamicObject) -> Vec<Event> {
+        let earlier = self.present.insert(key.clone(), uid.clone()).filter(|earlier| *earlier != uid);
+        let gone = earlier.map(|earlier| departed(key, earlier));
+        gone.into_iter().chain([Event::Put(Box::new(object))]).collect()
+    }
+}
+
+fn departed((namespace, name): (String, String), uid: String) -> Event {
+    Event::Gone { namespace, name, uid }
+}
+
+fn identity(object: &DynamicObject) -> ((String, String), String) {
+    let metadata = &object.metadata;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    ((text(&metadata.namespace), text(&metadata.name)), text(&metadata.uid))
+}
+
+/// What went wrong, without what was being read: a decoding error may quote a Secret.
+fn in_words(error: &watcher::Error) -> String {
+    let cause = |error: &kube::Error| match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
+        other => other.to_string(),
+    };
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("cannot list: {}", cause(error)),
+        watcher::Error::WatchStartFailed(error) => format!("cannot watch: {}", cause(error)),
+        watcher::Error::WatchError(status) => format!("the watch ended: {} ({})", status.message, status.code),
+        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", cause(error)),
+        watcher::Error::NoResourceVersion => "the answer has no resource version".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str) -> DynamicObject {
+        let metadata = ObjectMeta {
+            namespace: Some("n".into()),
+            name: Some(name.into()),
+            uid: Some(uid.into()),
+            ..ObjectMeta::default()
+        };
+        DynamicObject { types: None, metadata, data: serde_json::json!({"unreadable": []}) }
+    }
+
+    fn told(known: &mut Known, event: watcher::Event<DynamicObject>) -> Vec<String> {
+        let word = |event: &Event| match event {
+            Event::Put(object) => format!("put {}", object.metadata.uid.as_deref().unwrap_or_default()),
+            Event::Gone { name, uid, .. } => format!("gone {name} {uid}"),
+            Event::Synced => "synced".to_owned(),
+            Event::Failed(_) => "failed".to_owned(),
+        };
+        known.take(Ok(event)).iter().map(word).collect()
+    }
+
+    #[test]
+    fn what_is_gone_is_told_once_whether_its_deletion_was_seen_or_not() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let mut known = Known::default();
+        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, InitApply(object("a", "1"))), ["put 1"]);
+        assert_eq!(told(&mut known, InitApply(object("b", "2"))), ["put 2"]);
+        assert_eq!(told(&mut known, InitDone), ["synced"]);
+        assert_eq!(told(&mut known, Apply(object("c", "3"))), ["put 3"]);
+        assert_eq!(told(&mut known, Delete(object("c", "3"))), ["gone c 3"]);
+        // Deleted and made anew while nobody looked.
+        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, InitApply(object("a", "9"))), ["gone a 1", "put 9"]);
+        assert_eq!(told(&mut known, InitDone), ["gone b 2", "synced"]);
+        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, InitApply(object("a", "9"))), ["put 9"]);
+        assert_eq!(told(&mut known, InitDone), ["synced"]);
+    }
+}

@@ -4,6 +4,7 @@
 //! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
 pub mod audit;
+pub mod cluster;
 pub mod crd;
 pub mod explain;
 pub mod load;
@@ -12,6 +13,7 @@ pub mod place;
 pub mod quickstart;
 pub mod scaffold;
 pub mod scan;
+pub mod source;
 pub mod standalone;
 pub mod token;
 pub mod validate;

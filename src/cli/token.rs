@@ -276,7 +276,7 @@ impl Which {
                 load::missing(&format!("McpAuthorizationServer {name} with `local: {{}}`"), name, known)
             }
             None => {
-                "no McpAuthorizationServer with `local: {}` is among the manifests, so there is no issuer of tokens: \
+                "no McpAuthorizationServer with `local: {}` is there, so there is no issuer of tokens: \
                      add one, or get tokens from the issuer that they name"
                     .to_owned()
             }

@@ -16,5 +16,6 @@ mod demo;
 mod docs;
 mod gateway;
 mod newcomer;
+mod plugin;
 mod support;
 mod supported;

@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds docs bench soak fuzz testbed ci
+.PHONY: help run test lint crds docs bench soak fuzz testbed kube ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ fuzz:  ## five minutes of fuzzing for each target
 
 testbed:  ## installs the MCP clients and servers of the tests, and prints where
 	@hack/testbed/install
+
+kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
+	@hack/testbed/kube/install
 
 ci:  ## what runs before every merge
 	.ci/run

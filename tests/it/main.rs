@@ -11,6 +11,7 @@
 mod architecture;
 mod cli;
 mod clients;
+mod crds;
 mod demo;
 mod docs;
 mod gateway;

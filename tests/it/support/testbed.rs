@@ -15,7 +15,12 @@ pub(crate) fn folder() -> &'static Path {
 }
 
 fn install() -> Result<PathBuf, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/testbed/install");
+    run_installer("hack/testbed/install")
+}
+
+/// Runs an installer of this repository; the last line that it prints is the folder with what it installed.
+pub(crate) fn run_installer(script: &str) -> Result<PathBuf, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let run = Command::new(&script).stdin(Stdio::null()).output().map_err(|e| format!("{}: {e}", script.display()))?;
     let said = String::from_utf8_lossy(&run.stdout);
     match said.lines().last() {

@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds docs bench soak fuzz testbed ci
+.PHONY: help run test lint crds chart docs bench soak fuzz testbed ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,11 +19,16 @@ lint:  ## formatting, clippy, and what may be linked
 	cargo clippy --all-targets --quiet --manifest-path bench/Cargo.toml -- -D warnings
 	hack/deny
 
-crds:  ## writes crds/*.yaml from the API types
+crds:  ## writes crds/*.yaml from the API types, and their copy in the chart
 	cargo run --quiet -- crd --dir crds
+	hack/chart-docs
+
+chart:  ## writes the generated files of charts/portcullis, lints it, and looks at what it renders
+	hack/chart-docs
+	hack/chart-test
 
 docs:  ## writes the generated pages of docs/ from the code
-	BLESS=1 cargo test --test it docs::
+	BLESS=1 cargo test --test it -- docs:: chart::rights::the_page
 
 bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
 	bench/run

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod crd;
+pub mod demo;
 pub mod explain;
 pub mod load;
 pub mod output;
@@ -54,6 +55,7 @@ enum Verb {
     Explain(explain::Args),
     Token(token::Args),
     Audit(audit::Args),
+    Demo(demo::Args),
     Crd(crd::Args),
 }
 
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::answer(&args),
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Crd(args) => crd::run(args),
     };
     run.unwrap_or_else(|error| {

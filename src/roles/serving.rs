@@ -131,7 +131,9 @@ impl Opened {
         let hosts = self.options.admin_hosts.clone();
         let admin = Admin { readiness: self.readiness.clone(), metrics: Metrics::new(registry), hosts };
         let socket = bind(listen, "--admin-listen").await?;
-        self.admin = Some(socket.local_addr()?);
+        let address = socket.local_addr()?;
+        tracing::info!(%address, "health and metrics are shown");
+        self.admin = Some(address);
         // Not a task of the drain: it says "not ready" for as long as there is something to wait for.
         tokio::spawn(admin::serve(socket, admin, self.drain.clone()));
         Ok(())
@@ -170,11 +172,6 @@ impl Opened {
         let admin_address = admin.map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(url = public_url.as_str(), %address, admin = admin_address, "serving");
         Ok(Serving { gateway, drain, workers, public_url, address, admin })
-    }
-
-    /// The address that the admin listener is bound to.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
     }
 
     /// Ends without having served.

@@ -14,6 +14,7 @@ mod clients;
 mod crds;
 mod demo;
 mod docs;
+mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;

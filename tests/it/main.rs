@@ -15,6 +15,7 @@ mod clients;
 mod crds;
 mod demo;
 mod docs;
+mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;

@@ -1,9 +1,9 @@
 //! What is written is enforced, reported, and reaches what is open.
 
+use portcullis::generated::Collection;
 use portcullis::generated::authority::Revocation;
 use portcullis::generated::codec::Generated;
 use portcullis::generated::kind::SEALING;
-use portcullis::generated::Collection;
 use serde_json::json;
 
 use super::house::{House, PUBLIC_URL, generated_policy};

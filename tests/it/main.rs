@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod chart;
 mod cli;
 mod clients;
 mod crds;

@@ -12,7 +12,6 @@ use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::generated::report::{LEASE_PREFIX, REPORT, REPORTS, Report};
@@ -65,17 +64,13 @@ impl Writer {
         Self { api: Api::namespaced(client, namespace), pod, shown, since, written: None, failing: false }
     }
 
-    /// Keeps the Lease until `stop`, or until nobody reports any more.
-    pub async fn keep(mut self, mut report: watch::Receiver<Report>, stop: CancellationToken) {
+    /// Keeps the Lease until nobody reports any more.
+    pub async fn keep(mut self, mut report: watch::Receiver<Report>) {
         loop {
             let begun = Instant::now();
             let now = report.borrow_and_update().clone();
-            let next = tokio::select! {
-                () = stop.cancelled() => return,
-                next = self.show(&now) => next,
-            };
+            let next = self.show(&now).await;
             tokio::select! {
-                () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(begun + next) => {}
                 changed = report.changed() => match changed {
                     Ok(()) => tokio::time::sleep_until(begun + LEAST).await,

@@ -20,7 +20,7 @@ use crate::cluster;
 use crate::fleet::Fleet;
 use crate::generated::codec::Generated;
 use crate::generated::server::State;
-use crate::resolve::{self, Accepted, PublicUrl, Reason, Resolution, Settings};
+use crate::resolve::{self, Accepted, Cluster, PublicUrl, Reason, Resolution, Settings};
 
 /// How many objects one answer of the API server holds.
 const PAGE: u32 = 500;
@@ -137,7 +137,8 @@ impl Found {
     fn resolve(self, system_namespace: &str) -> anyhow::Result<Loaded> {
         // Who can do what does not depend on the host under which it is done.
         let public_url = PublicUrl::parse("https://mcp.invalid")?;
-        let settings = Settings { public_url: &public_url, system_namespace };
+        let cluster = Cluster::presumed();
+        let settings = Settings { public_url: &public_url, system_namespace, cluster: Some(&cluster) };
         let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default());
         self.follow_conditions(&mut resolution);
         load::joined(resolution)

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in which every member has something to say.
-    fn examples() -> [Value; 3] {
+    fn examples() -> [Value; 4] {
         let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
         let selector = json!({"match_labels": {"a": "b"},
             "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
@@ -159,8 +159,12 @@ mod tests {
                 "subject_claim": "sub", "tenant_claim": "t", "client_claims": ["c"], "groups_claim": "g",
                 "allowed_audiences": ["a"]},
             "keys": {"Discovery": {"ca_pem": "p"}}, "key_set": {"jwks": "{}", "valid_until": 1},
-            "revoked": [{"Token": {"jti": "j"}}, {"Subject": {"subject": "s", "issued_before": 1}}]});
-        [("Policy", policy), ("Server", server), ("Authority", authority)]
+            "revoked": [{"Token": {"jti": "j"}}, {"Subject": {"subject": "s", "issued_before": 1}}],
+            "clients": {"team/a/1": 1}});
+        let mut cluster = authority.clone();
+        cluster["keys"] = "Kubernetes".into();
+        cluster["rules"]["typ"] = json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"]}});
+        [("Policy", policy), ("Server", server), ("Authority", authority), ("Authority", cluster)]
             .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
     }
 
@@ -175,7 +179,10 @@ mod tests {
                 for (name, member) in members {
                     objects(member, format!("{path}/{name}"), found);
                 }
-                if !["labels", "namespace_labels", "match_labels"].iter().any(|labels| path.ends_with(labels)) {
+                if !["labels", "namespace_labels", "match_labels", "clients"]
+                    .iter()
+                    .any(|labels| path.ends_with(labels))
+                {
                     found.push(path);
                 }
             }

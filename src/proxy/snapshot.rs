@@ -157,7 +157,8 @@ impl SiteError {
 impl Site {
     /// The tokens that are accepted.
     pub fn trust(&self) -> Use<'_> {
-        Use { anchors: &self.anchors, resource: &self.server.resource, audiences: &self.server.audiences }
+        let server = &self.server;
+        Use { anchors: &self.anchors, id: &server.id, resource: &server.resource, audiences: &server.audiences }
     }
 
     /// The authorities that are trusted, as they are in this snapshot.
@@ -192,6 +193,7 @@ impl Site {
         match self.server.upstream.credentials {
             Credentials::None => "none",
             Credentials::Headers(_) => "headers",
+            Credentials::ServiceAccount { .. } => "serviceAccount",
         }
     }
 
@@ -228,7 +230,9 @@ impl Site {
             (None, Some(pool)) => Some(pool),
             (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
         };
-        let catalogue = match same_upstream {
+        // A token is renewed many times a day, and the tools stay what they are.
+        let same_place = previous.filter(|previous| previous.server.upstream.is_same_place(&server.upstream));
+        let catalogue = match same_place {
             Some(previous) if previous.server.risk == server.risk => previous.catalogue.clone(),
             _ => Arc::new(Catalogue::new(&server.risk)),
         };

@@ -82,6 +82,7 @@ fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
         keys: KeySource::Local,
         key_set,
         revoked,
+        clients: None,
     }))
 }
 

@@ -187,6 +187,7 @@ mod tests {
             },
             keys: KeySource::Discovery { ca_pem: None },
             key_set: Some(KeySet { jwks: jwks.into(), valid_until: i64::MAX }),
+            clients: None,
             revoked: Vec::new(),
         }
     }

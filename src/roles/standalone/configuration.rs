@@ -173,7 +173,8 @@ impl Configuration {
     fn apply(&self, scan: Scan) -> anyhow::Result<()> {
         let mut current = self.current();
         let merged = manifests::merge(&current.remembered, &scan);
-        let settings = Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace };
+        let settings =
+            Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace, cluster: None };
 
         let resolution =
             resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &current.accepted);

@@ -123,6 +123,8 @@ impl Keys {
                     Supply::None
                 }
             },
+            // A gateway that stands alone resolves none.
+            KeySource::Kubernetes => Supply::None,
         };
         Held { authority, supply, stop }
     }
@@ -278,6 +280,7 @@ mod tests {
             keys: KeySource::Discovery { ca_pem: None },
             key_set: None,
             revoked: Vec::new(),
+            clients: None,
         }
     }
 

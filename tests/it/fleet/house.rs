@@ -352,7 +352,7 @@ pub(super) fn generate(manifests: &[&str]) -> Vec<Generated> {
     let scan = manifests::scan(&[folder.path().to_owned()], &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
     let public_url = PublicUrl::parse(PUBLIC_URL).unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: SYSTEM };
+    let settings = Settings { public_url: &public_url, system_namespace: SYSTEM, cluster: None };
     let resolution =
         resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
     assert!(resolution.findings.is_empty(), "{:?}", resolution.findings);

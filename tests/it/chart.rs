@@ -65,8 +65,7 @@ const FOREIGN: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "Certificate", "
 #[test]
 fn a_real_api_server_takes_every_value_set_without_a_warning() {
     let cluster = installed();
-    let restricted: Vec<(&str, &str)> =
-        ["enforce", "warn"].iter().map(|mode| (*mode, "restricted")).collect();
+    let restricted: Vec<(&str, &str)> = ["enforce", "warn"].iter().map(|mode| (*mode, "restricted")).collect();
     let keys: Vec<(String, &str)> =
         restricted.iter().map(|(mode, level)| (format!("pod-security.kubernetes.io/{mode}"), *level)).collect();
     let labels: Vec<(&str, &str)> = keys.iter().map(|(key, level)| (key.as_str(), *level)).collect();
@@ -80,7 +79,8 @@ fn a_real_api_server_takes_every_value_set_without_a_warning() {
         let rendered = render(&cluster, &entry);
         let foreign = |document: &&str| FOREIGN.iter().any(|kind| document.contains(&format!("\nkind: {kind}\n")));
         let ours: Vec<&str> = rendered.split("\n---\n").filter(|document| !foreign(document)).collect();
-        let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let arguments =
+            ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
         let output = cluster.try_kubectl(&arguments, Some(&ours.join("\n---\n")));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{}: {said}", entry.display());
@@ -116,7 +116,8 @@ fn pod_of(cluster: &Cluster, kind: &str, namespace: &str, name: &str, ordinal: &
             let volume = &claim["metadata"]["name"];
             json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{}-{name}-{ordinal}", volume.as_str().unwrap())}})
         });
-        let volumes: Vec<Value> = spec["volumes"].as_array().cloned().unwrap_or_default().into_iter().chain(volumes).collect();
+        let volumes: Vec<Value> =
+            spec["volumes"].as_array().cloned().unwrap_or_default().into_iter().chain(volumes).collect();
         spec["volumes"] = volumes.into();
     }
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {"name": format!("{name}-{ordinal}"),

@@ -42,7 +42,8 @@ fn outcome(client: &Client, attempt: &Try) -> Result<(), String> {
     match done {
         Ok(()) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            let policy = status.message.split("ValidatingAdmissionPolicy '").nth(1).and_then(|rest| rest.split('\'').next());
+            let policy =
+                status.message.split("ValidatingAdmissionPolicy '").nth(1).and_then(|rest| rest.split('\'').next());
             Err(policy.unwrap_or_else(|| panic!("refused, and not by a policy: {}", status.message)).to_owned())
         }
         Err(error) => panic!("{kind} {name}: {error}"),
@@ -201,9 +202,7 @@ fn the_controller_takes_over_nothing_elsewhere() {
     let cluster = installed();
     // Rights are as wide as a careless administrator could make them; the policy holds all the same.
     let controller = powerful(&cluster, CONTROLLER, "default");
-    let owned_by = |kind: &str, api: &str| {
-        json!({"ownerReferences": [{"apiVersion": format!("{api}/v1alpha1"), "kind": kind, "name": "a", "uid": "1"}]})
-    };
+    let owned_by = |kind: &str, api: &str| json!({"ownerReferences": [{"apiVersion": format!("{api}/v1alpha1"), "kind": kind, "name": "a", "uid": "1"}]});
     let client = || owned_by("McpClient", "portcullis.dev");
     let server = || owned_by("McpServer", "portcullis.dev");
     in_force(POLICY, &controller, &Try::Apply(object("Secret", "default", "theirs", json!({}))));
@@ -214,7 +213,11 @@ fn the_controller_takes_over_nothing_elsewhere() {
     refused_by(POLICY, &controller, Try::Apply(object("Secret", SYSTEM, "other", json!({}))));
     refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "issuer-1", json!({}))));
     refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "a-token", server())));
-    refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "a-token", owned_by("McpClient", "other.dev"))));
+    refused_by(
+        POLICY,
+        &controller,
+        Try::Apply(object("Secret", "default", "a-token", owned_by("McpClient", "other.dev"))),
+    );
     refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", json!({}))));
     refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", client())));
     refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "settings", server())));

@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube ci
+.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,12 @@ testbed:  ## installs the MCP clients and servers of the tests, and prints where
 
 kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
 	@hack/testbed/kube/install
+
+cluster:  ## a Kubernetes cluster of one node on this machine, until Ctrl-C (Linux, root)
+	@hack/cluster/run
+
+image:  ## the container image as an archive, without a registry (Debian)
+	@hack/image
 
 ci:  ## what runs before every merge
 	.ci/run

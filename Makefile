@@ -1,4 +1,4 @@
-# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Go, Node.js 20, Python 3.11.
 
 .PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
 
@@ -8,7 +8,9 @@ help:  ## this list
 run:  ## a governed MCP server on this machine, with a small demo server behind the gate
 	cargo run -- quickstart
 
-test:  ## every test; installs the MCP clients and servers that it talks to on first use
+test:  ## every test that needs no node; installs the MCP clients and servers, and the API server, that it talks to on first use
+	hack/testbed/install >/dev/null
+	hack/testbed/kube/install >/dev/null
 	cargo test
 
 test-cluster:  ## installs the image with Helm on a real cluster of one node and drives it with real clients (needs root)

@@ -13,14 +13,14 @@ use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use super::load::{self, Loaded};
-use super::standalone;
+use super::serving;
 use crate::api::object::{self, Rejected};
 use crate::api::{GROUP, Invalidity, Key, Kind, Object, VERSION};
 use crate::cluster;
 use crate::fleet::Fleet;
 use crate::generated::codec::Generated;
 use crate::generated::server::State;
-use crate::resolve::{self, Accepted, PublicUrl, Reason, Resolution, Settings};
+use crate::resolve::{self, Accepted, Cluster, PublicUrl, Reason, Resolution, Settings};
 
 /// How many objects one answer of the API server holds.
 const PAGE: u32 = 500;
@@ -31,7 +31,7 @@ const PAGE: u32 = 500;
 /// If the cluster cannot be reached, or the server's namespace or the trust anchors may not be read.
 pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str) -> anyhow::Result<Fleet> {
     let Some((namespace, _)) = server.split_once('/') else { bail!("--server {server}: write NAMESPACE/NAME") };
-    let loaded = standalone::runtime()?.block_on(async {
+    let loaded = serving::runtime()?.block_on(async {
         let (client, _) = cluster::connect(context).await?;
         load(&client, namespace, system_namespace).await
     })?;
@@ -137,7 +137,8 @@ impl Found {
     fn resolve(self, system_namespace: &str) -> anyhow::Result<Loaded> {
         // Who can do what does not depend on the host under which it is done.
         let public_url = PublicUrl::parse("https://mcp.invalid")?;
-        let settings = Settings { public_url: &public_url, system_namespace };
+        let cluster = Cluster::presumed();
+        let settings = Settings { public_url: &public_url, system_namespace, cluster: Some(&cluster) };
         let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default());
         self.follow_conditions(&mut resolution);
         load::joined(resolution)

@@ -10,7 +10,7 @@ use crate::api::schema::nearest;
 use crate::fleet::{Fleet, Served};
 use crate::generated::codec::{self, Generated};
 use crate::manifests::{self, Limits, Remembered};
-use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
+use crate::resolve::{self, Accepted, Cluster, PublicUrl, Resolution, Settings, Severity};
 use crate::roles::quickstart::KEPT;
 
 /// What a folder comes to.
@@ -29,7 +29,9 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
     check(paths)?;
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
-    let settings = Settings { public_url, system_namespace };
+    // What is meant for a cluster is answered as in one.
+    let cluster = Cluster::presumed();
+    let settings = Settings { public_url, system_namespace, cluster: Some(&cluster) };
     let resolution =
         resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
     let mut loaded = joined(resolution)?;

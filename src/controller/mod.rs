@@ -58,7 +58,7 @@ use self::queue::{Depth, Outcome, Queue, Subject};
 use self::store::{Store, Touched};
 use crate::api::{Key, Kind};
 use crate::egress::Egress;
-use crate::resolve::{PublicUrl, Settings};
+use crate::resolve::{Cluster, PublicUrl, Settings};
 
 pub use self::run::run;
 
@@ -69,8 +69,8 @@ pub struct Installation {
     pub public_url: PublicUrl,
     /// The namespace of the controller and of guardrail policies.
     pub system_namespace: String,
-    /// The namespace of the proxies and of generated objects.
-    pub gateway_namespace: String,
+    /// The cluster, with the namespace of the proxies and of generated objects.
+    pub cluster: Cluster,
     /// The controller's ServiceAccount, for messages that say what it may not do.
     pub service_account: String,
     /// When proxies deny everything for want of news.
@@ -80,7 +80,16 @@ pub struct Installation {
 impl Installation {
     /// As far as resolving needs it.
     pub fn settings(&self) -> Settings<'_> {
-        Settings { public_url: &self.public_url, system_namespace: &self.system_namespace }
+        Settings {
+            public_url: &self.public_url,
+            system_namespace: &self.system_namespace,
+            cluster: Some(&self.cluster),
+        }
+    }
+
+    /// The namespace of the proxies and of generated objects.
+    pub fn gateway_namespace(&self) -> &str {
+        &self.cluster.gateway_namespace
     }
 }
 
@@ -212,7 +221,7 @@ impl Context {
             Kind::McpServer => server::reconcile(self, key).await?,
             Kind::McpPolicy => policy::reconcile(self, key).await?,
             Kind::McpAuthorizationServer => authority::reconcile(self, key).await?,
-            Kind::Secret | Kind::ConfigMap | Kind::Namespace => None,
+            Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => None,
         };
         Ok(again.map_or(Outcome::Settled, Outcome::Again))
     }

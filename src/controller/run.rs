@@ -152,7 +152,7 @@ async fn tick(context: Arc<Context>, stop: CancellationToken) {
 /// Removes Leases of proxies that are gone.
 async fn tidy(context: &Context) -> Result<(), Failure> {
     let abandoned = context.store().proxies.abandoned();
-    let api: Api<Lease> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), context.installation.gateway_namespace());
     for name in abandoned {
         context.may_write()?;
         match api.delete(&name, &DeleteParams::default()).await {

@@ -53,7 +53,7 @@ impl Watched {
 
     fn api(self, context: &Context) -> (Api<DynamicObject>, String) {
         let client = context.client.clone();
-        let gateway = &context.installation.gateway_namespace;
+        let gateway = context.installation.gateway_namespace();
         match self {
             Watched::Sources(kind) => (Api::all_with(client, &speak::resource(kind)), String::new()),
             Watched::Namespaces => (Api::all_with(client, &ApiResource::erase::<Namespace>(&())), String::new()),

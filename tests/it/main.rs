@@ -9,12 +9,14 @@
 )]
 
 mod architecture;
+mod chart;
 mod cli;
 mod clients;
 mod controller;
 mod crds;
 mod demo;
 mod docs;
+mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;

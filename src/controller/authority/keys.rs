@@ -57,7 +57,7 @@ impl Keys {
     pub fn follow(&self, key: &Key, authority: Option<&Authority>) -> Supply {
         let ca_pem = match authority.map(|authority| &authority.keys) {
             Some(KeySource::Discovery { ca_pem }) => ca_pem.clone(),
-            Some(KeySource::Local) | None => {
+            Some(KeySource::Local | KeySource::Kubernetes) | None => {
                 self.forget(&key.name);
                 return Supply::default();
             }

@@ -54,7 +54,7 @@ pub fn generated_kind(kind: api::Kind) -> Option<Kind> {
         api::Kind::McpServer => Some(Kind::Server),
         api::Kind::McpPolicy => Some(Kind::Policy),
         api::Kind::McpAuthorizationServer => Some(Kind::Authority),
-        api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
+        api::Kind::McpClient | api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
     }
 }
 

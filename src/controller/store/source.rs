@@ -123,6 +123,8 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
             }
             Err(_) => Outline::None,
         },
-        Object::Policy(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => Outline::None,
+        Object::Policy(_) | Object::Client(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => {
+            Outline::None
+        }
     }
 }

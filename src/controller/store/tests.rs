@@ -12,7 +12,7 @@ fn store() -> Store {
     Store::new(Arc::new(Installation {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
-        gateway_namespace: "gateway".into(),
+        cluster: crate::resolve::Cluster { gateway_namespace: "gateway".into(), service_accounts: None },
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
     }))

@@ -66,7 +66,8 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
     }));
     objects.push(read("v1", "Secret", cluster.get("v1", "Secret", Some("payments"), "ledger-key").unwrap()));
     let public_url = PublicUrl::parse(PUBLIC_URL).unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: SYSTEM };
+    let in_it = resolve::Cluster { gateway_namespace: GATEWAY.to_owned(), service_accounts: None };
+    let settings = Settings { public_url: &public_url, system_namespace: SYSTEM, cluster: Some(&in_it) };
     let expected = resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default());
     let mut expected: Vec<String> = expected.generated.iter().map(|one| format!("{one:?}")).collect();
     expected.sort();

@@ -1,6 +1,6 @@
-# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Go, Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds chart docs bench soak fuzz testbed ci
+.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -8,8 +8,13 @@ help:  ## this list
 run:  ## a governed MCP server on this machine, with a small demo server behind the gate
 	cargo run -- quickstart
 
-test:  ## every test; installs the MCP clients and servers that it talks to on first use
+test:  ## every test that needs no node; installs the MCP clients and servers, and the API server, that it talks to on first use
+	hack/testbed/install >/dev/null
+	hack/testbed/kube/install >/dev/null
 	cargo test
+
+test-cluster:  ## installs the image with Helm on a real cluster of one node and drives it with real clients (needs root)
+	hack/cluster/test release::
 
 lint:  ## formatting, clippy, and what may be linked
 	cargo fmt --check
@@ -33,6 +38,9 @@ docs:  ## writes the generated pages of docs/ from the code
 bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
 	bench/run
 
+bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
+	bench/run --cluster
+
 soak:  ## an hour of load on one gateway; fails when its memory grows
 	bench/run --soak 3600
 
@@ -41,6 +49,15 @@ fuzz:  ## five minutes of fuzzing for each target
 
 testbed:  ## installs the MCP clients and servers of the tests, and prints where
 	@hack/testbed/install
+
+kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
+	@hack/testbed/kube/install
+
+cluster:  ## a Kubernetes cluster of one node on this machine, until Ctrl-C (Linux, root)
+	@hack/cluster/run
+
+image:  ## the container image as an archive, without a registry (Debian)
+	@hack/image
 
 ci:  ## what runs before every merge
 	.ci/run

@@ -185,6 +185,7 @@ fn corp() -> Authority {
         keys: KeySource::Local,
         key_set: None,
         revoked: vec![],
+        clients: None,
     }
 }
 

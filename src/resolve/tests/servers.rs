@@ -64,7 +64,6 @@ fn paths_stay_inside_the_namespace_and_have_one_spelling() {
 fn what_this_build_does_not_enforce_is_refused() {
     for (field, spec) in [
         ("spec.gateway", json!({"gateway": "edge"})),
-        ("spec.upstream.service", json!({"upstream": {"url": null, "service": {"name": "x", "port": 80}}})),
         ("spec.upstream.tls.clientCertRef", json!({"upstream": {"tls": {"clientCertRef": {"secretName": "x"}}}})),
         ("spec.upstream.credentials.oauth", json!({"upstream": {"credentials": {"none": null, "oauth": {"x": 1}}}})),
         ("spec.tools.lock", json!({"tools": {"lock": {"configMapName": "x", "sha256": "0".repeat(64)}}})),
@@ -264,7 +263,7 @@ fn authorities_are_judged() {
         ("ChoiceInvalid", "spec", json!({})),
         ("ChoiceInvalid", "spec", json!({"issuer": issuer, "local": {}})),
         ("ChoiceInvalid", "spec.validation", json!({"local": {}, "validation": {}})),
-        ("NotYetEnforced", "spec.kubernetes", json!({"kubernetes": {}})),
+        ("NotYetEnforced", "spec.kubernetes.tokenReview", json!({"kubernetes": {"tokenReview": true}})),
         ("NotYetEnforced", "spec.registration", json!({"issuer": issuer, "registration": {"methods": ["DCR"]}})),
         ("NotYetEnforced", "spec.profile", json!({"issuer": issuer, "profile": "Okta"})),
         ("IssuerInvalid", "spec.issuer", json!({"issuer": "http://a.example.com"})),

@@ -29,18 +29,33 @@ pub(crate) fn run_installer(script: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A certificate authority that every client started from now on trusts.
+static TRUSTED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets every client started from now on trust the certificate authority in this PEM file. Once for a test process.
+pub(crate) fn trust(ca: &Path) {
+    TRUSTED.set(ca.to_owned()).unwrap();
+}
+
+fn trusting(mut command: Command) -> Command {
+    if let Some(ca) = TRUSTED.get() {
+        command.env("NODE_EXTRA_CA_CERTS", ca).env("SSL_CERT_FILE", ca);
+    }
+    command
+}
+
 /// A command that runs `script` (below `tests/`) with Node.js and the npm packages.
 pub(crate) fn node(script: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(tests().join(script)).env("PORTCULLIS_TESTBED", folder());
-    command
+    trusting(command)
 }
 
 /// A command that runs `script` (below `tests/`) with Python and PyPI `mcp` of release line `line` (1 or 2).
 pub(crate) fn python(line: u8, script: &str) -> Command {
     let mut command = Command::new(folder().join(format!("mcp{line}/bin/python")));
     command.args(["-B", "-W", "ignore"]).arg(tests().join(script));
-    command
+    trusting(command)
 }
 
 /// A command for npm server-everything, which takes its port from the environment.

@@ -182,4 +182,9 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
     assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());
     assert!(cluster.get("portcullis.dev/v1alpha1", "McpServer", Some("default"), "notes").is_some());
+
+    // Coming back, Helm takes on what it left.
+    let values = format!("{chart}/ci/minimal.yaml");
+    helm(&cluster, &["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
+    assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_some());
 }

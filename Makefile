@@ -1,4 +1,4 @@
-# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Go, Node.js 20, Python 3.11.
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26.
 
 .PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
 

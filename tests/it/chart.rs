@@ -3,6 +3,7 @@
 mod admission;
 mod rights;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -56,6 +57,34 @@ fn it_holds_what_it_promises_without_a_cluster() {
     let output = Command::new(root().join("hack/chart-test")).env("HELM", assets().join("helm")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Alerts and panels that ask for what nobody counts would be silent for ever.
+#[test]
+fn every_metric_that_alerts_and_panels_name_exists() {
+    let mut sources = String::new();
+    read_sources(&root().join("src"), &mut sources);
+    let mut named = BTreeSet::new();
+    for file in ["templates/monitoring/prometheusrule.yaml", "files/dashboard.json"] {
+        let text = fs::read_to_string(chart().join(file)).unwrap();
+        for rest in text.split("portcullis_").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+            named.insert(rest[..end].trim_end_matches("_total").trim_end_matches("_info").to_owned());
+        }
+    }
+    assert!(named.len() > 15, "{named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "no source file registers {missing:?}");
+}
+
+fn read_sources(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            read_sources(&entry, text);
+        } else {
+            text.push_str(&fs::read_to_string(entry).unwrap());
+        }
+    }
 }
 
 /// Kinds of others, which a plain API server does not have.
@@ -153,4 +182,9 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
     assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());
     assert!(cluster.get("portcullis.dev/v1alpha1", "McpServer", Some("default"), "notes").is_some());
+
+    // Coming back, Helm takes on what it left.
+    let values = format!("{chart}/ci/minimal.yaml");
+    helm(&cluster, &["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
+    assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_some());
 }

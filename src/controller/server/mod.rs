@@ -33,3 +33,6 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     informed?;
     Ok(reread)
 }
+
+#[cfg(test)]
+mod tests;

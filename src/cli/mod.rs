@@ -14,6 +14,7 @@ pub mod scaffold;
 pub mod scan;
 pub mod standalone;
 pub mod token;
+mod tool_lock;
 pub mod validate;
 pub mod who_can;
 

@@ -130,6 +130,7 @@ mod tests {
             "authorities": ["corp"], "audiences": ["a"],
             "scopes": {"baseline": ["b"], "tools": [{"name": "n", "patterns": ["*"], "scopes": ["s"]}]},
             "risk": [{"name": "n", "patterns": ["*"], "class": "Write"}],
+            "lock": {"on_change": "Deny", "tools": {"t": ["A".repeat(43), "Write"], "u": ["A".repeat(43), null]}},
             "audit": {"level": "Metadata", "delivery": "Durable", "redact": ["/args/a"]},
             "state": {"Unserved": {"reason": "r", "message": "m"}}});
         let authority = json!({"id": id, "issuer": "https://i",
@@ -153,7 +154,7 @@ mod tests {
                 for (name, member) in members {
                     objects(member, format!("{path}/{name}"), found);
                 }
-                if !["labels", "namespace_labels", "match_labels"].iter().any(|labels| path.ends_with(labels)) {
+                if !["labels", "namespace_labels", "match_labels", "lock/tools"].iter().any(|labels| path.ends_with(labels)) {
                     found.push(path);
                 }
             }

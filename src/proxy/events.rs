@@ -337,7 +337,12 @@ impl EventStream {
         let asked = self.carries.asked.as_ref();
         let stream = asked.map_or(Stream::Standalone, |asked| Stream::Request(&asked.request));
         match server::classify(message, stream, self.carries.revision) {
-            Verdict::Forward => Ok(Some(message.body().clone())),
+            Verdict::Forward => {
+                if message.method() == Some("notifications/tools/list_changed") {
+                    self.watched.site().catalogue.outdated();
+                }
+                Ok(Some(message.body().clone()))
+            }
             Verdict::Refuse(hostile) => Err(hostile.reason()),
             Verdict::Drop(dropped) => {
                 self.gateway.metrics().dropped_messages.inc();

@@ -19,6 +19,7 @@ pub mod gateway;
 mod idle;
 mod listen;
 pub mod listener;
+pub mod locked;
 mod method;
 pub mod metrics;
 mod place;

@@ -18,10 +18,14 @@ use crate::identity::anchor::Anchor;
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
+use crate::mcp::list::ToolView;
 use crate::oauth::protected_resource;
 use crate::oauth::server_metadata::local_document;
 use crate::policy::rule::CompileError;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
+
+/// How many tools a warning names.
+const SHOWN: usize = 20;
 
 /// Everything that is served.
 #[derive(Clone, Default)]
@@ -163,14 +167,47 @@ impl Site {
         }
     }
 
-    /// Remembers definitions of its tools, and warns of names that could be taken for one another (mcp-obligations 30).
-    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
-        if self.catalogue.learn(seen) {
-            for names in self.catalogue.look_alikes() {
-                let server = self.server.id.display_name();
-                tracing::warn!(server, ?names, "tools whose names look alike: grant them by exact name only");
+    /// Judges a definition of one of its tools, without remembering it.
+    pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
+        self.catalogue.assess(tool, self.server.lock.as_ref())
+    }
+
+    /// Remembers definitions of its tools, and names that several definitions have. Warns of names that could be taken for
+    /// one another (mcp-obligations 30), and once of each definition that is not the reviewed one (59).
+    pub fn learn(&self, mut seen: Vec<(Box<str>, Tool)>, ambiguous: &[String]) {
+        let lock = self.server.lock.as_ref();
+        seen.extend(ambiguous.iter().map(|name| (name.as_str().into(), self.catalogue.ambiguous(name, lock))));
+        let learnt = self.catalogue.learn(seen);
+        if !learnt.drifted.is_empty() {
+            let server = self.server.id.display_name();
+            let count = learnt.drifted.len();
+            let tools: Vec<String> =
+                learnt.drifted.iter().take(SHOWN).map(|(name, drift)| format!("{name}: {}", drift.as_str())).collect();
+            let on_change = lock.map(|lock| lock.on_change);
+            tracing::warn!(server, count, ?tools, ?on_change, "tools that are not as they were reviewed");
+        }
+        for names in learnt.changed.then(|| self.catalogue.look_alikes()).unwrap_or_default() {
+            let server = self.server.id.display_name();
+            tracing::warn!(server, ?names, "tools whose names look alike: grant them by exact name only");
+        }
+    }
+
+    /// Learns what an inventory found: all that the server lists.
+    pub fn take_stock<'t>(&self, listed: impl Iterator<Item = &'t str>) {
+        let mut found: HashMap<Box<str>, Option<Tool>> = HashMap::new();
+        for tool in listed.filter_map(ToolView::read) {
+            let known = self.assess(&tool);
+            found.entry(tool.name.as_ref().into()).and_modify(|twice| *twice = None).or_insert(Some(known));
+        }
+        let (mut seen, mut ambiguous) = (Vec::new(), Vec::new());
+        for (name, tool) in found {
+            match tool {
+                Some(tool) => seen.push((name, tool)),
+                None => ambiguous.push(name.into_string()),
             }
         }
+        self.learn(seen, &ambiguous);
+        self.catalogue.complete();
     }
 
     fn compile(
@@ -196,10 +233,7 @@ impl Site {
             (None, Some(pool)) => Some(pool),
             (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
         };
-        let catalogue = match same_upstream {
-            Some(previous) if previous.server.risk == server.risk => previous.catalogue.clone(),
-            _ => Arc::new(Catalogue::new(&server.risk)),
-        };
+        let catalogue = catalogue(&server, previous);
         Ok(Site {
             challenges: Challenges::new(&metadata_url, &scopes)?,
             anchors: named(&server, anchors),
@@ -211,6 +245,18 @@ impl Site {
             closed,
             server,
         })
+    }
+}
+
+/// What is known of a server's tools. It outlives changes of everything but the place where they are: another credential,
+/// lock or class only has them looked at anew.
+fn catalogue(server: &Server, previous: Option<&Site>) -> Arc<Catalogue> {
+    let place = |server: &Server| (server.upstream.url.clone(), server.upstream.tls.clone());
+    let owners = |server: &Server| (server.upstream.credentials.clone(), server.risk.clone(), server.lock.clone());
+    match previous.filter(|previous| place(&previous.server) == place(server)) {
+        Some(previous) if owners(&previous.server) == owners(server) => previous.catalogue.clone(),
+        Some(previous) => Arc::new(Catalogue::after(&previous.catalogue, &server.risk, server.lock.as_ref())),
+        None => Arc::new(Catalogue::new(&server.risk)),
     }
 }
 

@@ -6,6 +6,7 @@
 //! Deny or RequireApproval matches everything that it could. Pure: no clock, no I/O.
 
 mod authority;
+mod lock;
 mod pattern;
 mod policy;
 mod principal;

@@ -193,8 +193,16 @@ reasons! {
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
     /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
     GroupsNotMapped: Warning, "set validation.groups of the McpAuthorizationServer, or name persons";
+    /// A tool lock cannot be read: no tool counts as reviewed.
+    LockInvalid: Warning, "write it with portcullis scan URL --lock";
+    /// A tool lock is not the one that was reviewed: no tool counts as reviewed.
+    LockMismatch: Warning, "review the lock, then set spec.tools.lock.sha256 to the digest of what was reviewed";
+    /// A tool lock, or its key in the ConfigMap, does not exist: no tool counts as reviewed.
+    LockNotFound: Warning, "create the ConfigMap with that key (portcullis scan URL --lock), or correct the reference";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
+    /// What was resolved is larger than an object of Kubernetes may be: the server takes no calls.
+    ObjectTooLarge: Warning, "shorten its certificates, its lock or its lists";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.

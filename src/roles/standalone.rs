@@ -23,6 +23,7 @@ pub use self::configuration::Problem;
 use self::configuration::{Configuration, Folder, Reporter};
 use self::keys::Keys;
 pub use self::state::StateDir;
+use super::inventory;
 use crate::audit::{AuditConfig, Recorder};
 use crate::egress::{self, Egress};
 use crate::issuer::LocalAuthority;
@@ -139,7 +140,7 @@ impl Standalone {
         }
         drain.spawn(configuration.clone().watch(drain.draining().clone()));
         upkeep::spawn(&gateway, &readiness, &drain);
-        upkeep::inventory(&gateway, &drain);
+        inventory::follow(&gateway, &drain);
         let listener = Listener { socket, tls: tls.map(|tls| tls.acceptor()) };
         let workers = Workers::start().context("cannot start the threads that serve connections")?;
         drain.spawn(listener::serve(listener, gateway.clone(), workers.seats().clone(), drain.clone()));

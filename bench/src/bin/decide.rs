@@ -165,6 +165,7 @@ fn server(namespace: &str) -> Server {
         audiences: Vec::new(),
         scopes: Scopes::default(),
         risk: Vec::new(),
+        lock: None,
         audit: Audit { level: AuditLevel::Metadata, delivery: Delivery::Durable, redact: Vec::new() },
         state: State::Enabled,
     }

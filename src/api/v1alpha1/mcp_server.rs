@@ -247,7 +247,7 @@ pub struct ToolScopesSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolsSpec {
-    /// Reviewed tool definitions. Not enforced by this build: such servers are refused.
+    /// Reviewed tool definitions: a tool that is defined otherwise is reported, hidden or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockSpec>,
     /// Risk classes that the owner asserts. They may raise a tool's class, never lower it.
@@ -257,14 +257,18 @@ pub struct ToolsSpec {
     pub risk: Vec<RiskSpec>,
 }
 
-/// Reviewed tool definitions, kept in Git.
+/// Reviewed tool definitions, kept in Git; written by `portcullis scan URL --lock`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LockSpec {
-    /// The ConfigMap that holds the lock.
+    /// The ConfigMap of the same namespace that holds the lock.
     #[schemars(length(min = 1, max = 253))]
     pub config_map_name: String,
-    /// SHA-256 of the lock, in hex.
+    /// The key within the ConfigMap.
+    #[serde(default = "lock_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+    /// SHA-256 of the lock that was reviewed, in hex. While the ConfigMap holds another, no tool counts as reviewed.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: String,
     /// What happens to a tool whose definition differs. Default: `Deny`.
@@ -272,7 +276,14 @@ pub struct LockSpec {
     pub on_change: Option<OnChange>,
 }
 
-/// What happens to a tool whose definition differs from its lock.
+fn lock_key() -> String {
+    LOCK_KEY.to_owned()
+}
+
+/// The key of a lock within its ConfigMap, unless an McpServer says otherwise.
+pub const LOCK_KEY: &str = "tools-lock.json";
+
+/// What happens to a tool whose definition differs from its lock, or that is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnChange {
     /// It is reported.

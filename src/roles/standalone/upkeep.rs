@@ -1,4 +1,4 @@
-//! What goes on beside the calls: summed failures, the journal's health, inventories of tools.
+//! What goes on beside the calls: summed failures, the journal's health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,17 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Recorder;
-use crate::mcp::list::ToolView;
 use crate::process::Drain;
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::failures::WINDOW;
 use crate::proxy::gateway::Gateway;
-use crate::proxy::snapshot::{Site, Trouble};
-use crate::upstream::{Bounds, inventory as discover};
+use crate::proxy::snapshot::Trouble;
 
 /// How often the journal is asked whether it works.
 const HEALTH: Duration = Duration::from_millis(200);
 
 /// How many objects `/readyz` names; the metric counts all.
 const SHOWN: usize = 20;
-
-/// How long after a failure an inventory is tried again, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// Shows the journal's counters.
 pub fn register(registry: &mut Registry, recorder: &Recorder) {
@@ -105,65 +100,6 @@ async fn watch_servers(gateway: Arc<Gateway>, check: Check, stop: CancellationTo
 fn in_words(trouble: &Trouble) -> String {
     let (kind, object) = (trouble.kind.api_kind(), trouble.id.display_name());
     format!("{kind} {object}: {}: {}", trouble.reason, trouble.message)
-}
-
-/// Learns each server's tools as soon as it is served, so that risk is known before the first list passes.
-pub fn inventory(gateway: &Arc<Gateway>, drain: &Drain) {
-    let (gateway, follower, stop) = (gateway.clone(), drain.clone(), drain.draining().clone());
-    drain.spawn(async move {
-        let mut changes = gateway.changes();
-        let mut asked: Vec<Arc<Site>> = Vec::new();
-        loop {
-            let snapshot = gateway.snapshot();
-            asked.retain(|site| snapshot.sites().any(|now| same_tools(now, site)));
-            for site in snapshot.sites().filter(|site| site.upstream.is_some()) {
-                if !asked.iter().any(|known| same_tools(known, site)) {
-                    asked.push(site.clone());
-                    let (gateway, site, stop) = (gateway.clone(), site.clone(), stop.clone());
-                    follower.spawn(async move {
-                        tokio::select! {
-                            () = stop.cancelled() => {}
-                            () = learn(&gateway, &site) => {}
-                        }
-                    });
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-            }
-        }
-    });
-}
-
-/// Whether two states of a server share one catalogue.
-fn same_tools(a: &Site, b: &Site) -> bool {
-    Arc::ptr_eq(&a.catalogue, &b.catalogue)
-}
-
-/// Takes a server's inventory, trying until it answers or is served no more as it was.
-async fn learn(gateway: &Gateway, site: &Site) {
-    let Some(upstream) = &site.upstream else { return };
-    let (mut pause, longest) = RETRY;
-    loop {
-        match discover(upstream, &Bounds::default()).await {
-            Ok(found) => {
-                let views = found.tools.iter().filter_map(|raw| ToolView::read(raw.get()));
-                site.learn(views.map(|tool| (tool.name.as_ref().into(), site.catalogue.assess(&tool))).collect());
-                return;
-            }
-            Err(error) => {
-                let server = site.server.id.display_name();
-                tracing::warn!(server, reason = error.reason(), %error, "no inventory: tools are unclassified");
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
-        let served = gateway.snapshot().sites().any(|now| same_tools(now, site));
-        if !served {
-            return;
-        }
-    }
 }
 
 /// Sleeps; true if `stop` came first.

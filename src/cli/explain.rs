@@ -11,12 +11,11 @@ use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
 use crate::fleet::Fleet;
-use crate::generated::policy::Effect;
 use crate::generated::{Risk, Server};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::pattern::NamePattern;
+use crate::policy::pattern::asserted;
 use crate::policy::request::{Facts, KnownRisk, Request, Target};
 use crate::tools::risk;
 
@@ -238,11 +237,9 @@ fn target<'a>(args: &'a Args, server: &Server, inventory: Option<&[Tool]>) -> an
 pub fn least_risk(server: &Server, name: &str) -> KnownRisk {
     let highest = |risk: Risk| (risk == Risk::Destructive).then_some(risk);
     let by_name = risk::classify(name, None).into_iter().find_map(|reason| highest(reason.risk));
-    let asserted = server
-        .risk
-        .iter()
-        .filter(|rule| rule.patterns.iter().any(|pattern| NamePattern::new(pattern).matches(name, Effect::Deny)));
-    KnownRisk { own: by_name.or_else(|| asserted.filter_map(|rule| highest(rule.class)).next()), guardrail: by_name }
+    let locked = server.lock.as_ref().and_then(|lock| lock.class(name));
+    let mut asserted = asserted(&server.risk, name).chain(locked);
+    KnownRisk { own: by_name.or_else(|| asserted.find_map(highest)), guardrail: by_name }
 }
 
 fn for_people(explanation: &Explanation, unclassified: bool) -> String {

@@ -238,24 +238,56 @@ pub fn write<'a>(tools: impl IntoIterator<Item = Reviewed<'a>>) -> Result<Writte
     Ok(Written { text, definitions: false })
 }
 
-fn document(tools: &BTreeMap<String, Reviewed<'_>>, definitions: bool) -> String {
-    let mut out = format!("{{\n  \"format\": {FORMAT},\n  \"definitions\": {definitions},\n  \"tools\": [");
-    for (n, reviewed) in tools.values().enumerate() {
-        out.push_str(if n > 0 { ",\n    " } else { "\n    " });
-        entry(&mut out, reviewed, definitions);
+/// Writes definitions as several locks, each small enough for a ConfigMap and `most` at most; and how many found no room.
+pub fn write_parts<'a>(tools: impl IntoIterator<Item = Reviewed<'a>>, most: usize) -> (Vec<String>, usize) {
+    let (mut parts, mut left_out): (Vec<Vec<String>>, usize) = (Vec::new(), 0);
+    let mut room = 0;
+    for reviewed in tools {
+        let entry = entry(&reviewed, true);
+        // What stands around and between entries is short.
+        let needed = entry.len() + 8;
+        if needed > FILLED - 100 || needed > room && parts.len() == most {
+            left_out += 1;
+            continue;
+        }
+        if needed > room {
+            parts.push(Vec::new());
+            room = FILLED - 100;
+        }
+        room -= needed;
+        if let Some(part) = parts.last_mut() {
+            part.push(entry);
+        }
     }
-    out.push_str(if tools.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
-    out
+    // Where nothing found room, there is still a place to say so.
+    if parts.is_empty() && left_out > 0 && most > 0 {
+        parts.push(Vec::new());
+    }
+    (parts.into_iter().map(|part| around(&part, true)).collect(), left_out)
+}
+
+fn document(tools: &BTreeMap<String, Reviewed<'_>>, definitions: bool) -> String {
+    let entries: Vec<String> = tools.values().map(|reviewed| entry(reviewed, definitions)).collect();
+    around(&entries, definitions)
+}
+
+fn around(entries: &[String], definitions: bool) -> String {
+    let open = format!("{{\n  \"format\": {FORMAT},\n  \"definitions\": {definitions},\n  \"tools\": [");
+    match entries {
+        [] => format!("{open}]\n}}\n"),
+        entries => format!("{open}\n    {}\n  ]\n}}\n", entries.join(",\n    ")),
+    }
 }
 
 /// One entry: on one line, or with the definition on lines of its own.
-fn entry(out: &mut String, reviewed: &Reviewed<'_>, definitions: bool) {
+fn entry(reviewed: &Reviewed<'_>, definitions: bool) -> String {
+    let mut out = String::with_capacity(if definitions { reviewed.tool.raw.len() * 2 } else { 128 });
     let Reviewed { tool, digest, risk } = reviewed;
     let (open, between, close) = if definitions { ("{\n      ", ",\n      ", "\n    }") } else { ("{", ", ", "}") };
     let name = serde_json::Value::from(&*tool.name).to_string();
     out.push_str(open);
     out.push_str("\"name\": ");
-    indented(out, &name, 3);
+    indented(&mut out, &name, 3);
     let risk = risk.map_or_else(|| "null".to_owned(), |risk| format!("\"{risk}\""));
     out.push_str(&format!("{between}\"digest\": \"{digest}\"{between}\"risk\": {risk}"));
     let members = [
@@ -269,10 +301,11 @@ fn entry(out: &mut String, reviewed: &Reviewed<'_>, definitions: bool) {
         // What has a digest has a canonical form.
         if let Some(canonical) = raw.and_then(|raw| canonical(raw.as_bytes())) {
             out.push_str(&format!("{between}\"{member}\": "));
-            indented(out, &canonical, 3);
+            indented(&mut out, &canonical, 3);
         }
     }
     out.push_str(close);
+    out
 }
 
 /// Writes compact JSON on several lines, with everything escaped that a reader could not see or could take for something

@@ -285,6 +285,8 @@ fn matches(rule: &Considered) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generated::Digest;
+    use crate::generated::server::{Lock, LockedTool, OnChange};
 
     #[test]
     fn principals_are_read_as_documented() {
@@ -371,6 +373,35 @@ mod tests {
         assert_eq!(least_risk(&server, "delete_note"), both);
         assert_eq!(least_risk(&server, "x_y"), KnownRisk { own: Some(Risk::Destructive), guardrail: None });
         assert_eq!(least_risk(&server, "get_note"), KnownRisk::default());
+    }
+
+    #[test]
+    fn a_lock_is_explained() {
+        let mut fleet = crate::access::tests::example();
+        let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+        let locked = LockedTool(Digest([7; 32]), None);
+        for (on_change, code, says, hidden) in [
+            (OnChange::Deny, 1, "Deny: ToolNotReviewed", false),
+            (OnChange::Hide, 1, "Deny: ToolNotReviewed", true),
+            (OnChange::Warn, 0, "The tool lock has no create_issue: it passes, and is reported.", false),
+        ] {
+            let explained = |fleet: &Fleet| {
+                let who = "user:alice@corp,groups=sre";
+                let text = ["explain", "--server", "team/a", "--tool", "create_issue", "--as", who, "--args"];
+                let line = <Line as clap::Parser>::try_parse_from([&text[..], &[r#"{"repo":"acme/x"}"#]].concat());
+                run(&line.unwrap().args, fleet, None, 600).unwrap()
+            };
+            server.lock = Some(Lock { on_change, tools: [("other".to_owned(), locked)].into() });
+            fleet.put_server(server.clone());
+            let (text, exit) = explained(&fleet);
+            assert_eq!(exit, ExitCode::from(code), "{text}");
+            assert!(text.contains(says) && text.contains("did not exist") == hidden, "{text}");
+            server.lock = Some(Lock { on_change, tools: [("create_issue".to_owned(), locked)].into() });
+            fleet.put_server(server.clone());
+            let (text, exit) = explained(&fleet);
+            assert_eq!(exit, ExitCode::from(0), "{text}");
+            assert!(text.contains("another digest than sha256:0707"), "{text}");
+        }
     }
 
     #[test]

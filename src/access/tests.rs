@@ -186,6 +186,7 @@ fn corp() -> Authority {
         keys: KeySource::Local,
         key_set: None,
         revoked: vec![],
+        clients: None,
     }
 }
 
@@ -267,13 +268,15 @@ fn a_lock_that_refuses_says_which_tools_there_are() {
     let mut fleet = example();
     let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
     let locked = LockedTool(Digest([7; 32]), None);
-    let tools: std::collections::BTreeMap<_, _> = ["create_issue", "unheard_of"].map(|name| (name.to_owned(), locked)).into();
+    let tools: std::collections::BTreeMap<_, _> =
+        ["create_issue", "unheard_of"].map(|name| (name.to_owned(), locked)).into();
     for on_change in [OnChange::Hide, OnChange::Deny, OnChange::Warn] {
         server.lock = Some(Lock { on_change, tools: tools.clone() });
         fleet.put_server(server.clone());
         let served = fleet.by_name("team", "a").unwrap();
         let rows = who_can(served, None, &Facts { now: 600 }).rows;
-        let asked: BTreeSet<&str> = rows.iter().filter(|row| row.kind == "Tool").map(|row| row.target.as_str()).collect();
+        let asked: BTreeSet<&str> =
+            rows.iter().filter(|row| row.kind == "Tool").map(|row| row.target.as_str()).collect();
         assert_eq!(asked == BTreeSet::from(["create_issue", "unheard_of"]), on_change != OnChange::Warn, "{asked:?}");
         let other = [Tool { name: "get_x".to_owned(), risk: None }];
         let rows = who_can(served, Some(&other), &Facts { now: 600 }).rows;

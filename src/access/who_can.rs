@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::explain::refusal;
 use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
+use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
 use crate::generated::server::{Lock, OnChange};
 use crate::generated::{Risk, Server};
-use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::policy::evaluate::about_apart_from_condition;
 use crate::policy::index::PrincipalKeys;
@@ -388,6 +388,8 @@ impl Someone {
         via: Option<&str>,
         actor: Option<&str>,
     ) -> Self {
+        let mut groups: BTreeSet<Box<str>> = group.map(Box::from).into_iter().collect();
+        groups.extend(subject.filter(|_| kind == Kind::ServiceAccount).map(own_groups).into_iter().flatten());
         let principal = Principal {
             authority: authority.into(),
             issuer: "".into(),
@@ -396,7 +398,7 @@ impl Someone {
             subject: subject.unwrap_or("\0somebody").into(),
             kind,
             client: if kind == Kind::Client { subject } else { via }.map(Box::from),
-            groups: Groups::Known(group.map(Box::from).into_iter().collect()),
+            groups: Groups::Known(groups.into_iter().collect()),
             actor: actor.map(|actor| Actor { subject: actor.into(), issuer: None }),
         };
         Self { name: name(&principal, subject.is_some()), principal, particular: subject.is_some() }
@@ -423,9 +425,21 @@ impl Someone {
         (both != *self).then_some(both)
     }
 
-    /// The same, perhaps in further groups.
+    /// The same, perhaps in further groups. A ServiceAccount is in none.
     fn perhaps_in_groups(&self) -> Principal {
-        Principal { groups: Groups::Unknown, ..self.principal.clone() }
+        match self.principal.kind {
+            Kind::ServiceAccount => self.principal.clone(),
+            Kind::User | Kind::Client => Principal { groups: Groups::Unknown, ..self.principal.clone() },
+        }
+    }
+}
+
+/// The groups that a ServiceAccount is in by itself.
+fn own_groups(subject: &str) -> Vec<Box<str>> {
+    let namespace = subject.split(':').nth(2).unwrap_or_default();
+    match Groups::of_service_account(namespace) {
+        Groups::Known(groups) => groups.into(),
+        Groups::Unknown => Vec::new(),
     }
 }
 
@@ -447,7 +461,12 @@ fn name(principal: &Principal, particular: bool) -> String {
         });
     }
     if let Groups::Known(groups) = &principal.groups {
-        parts.extend(groups.iter().map(|group| format!("group:{group}")));
+        let own = if particular && principal.kind == Kind::ServiceAccount {
+            own_groups(&principal.subject)
+        } else {
+            Vec::new()
+        };
+        parts.extend(groups.iter().filter(|group| !own.contains(group)).map(|group| format!("group:{group}")));
     }
     if parts.is_empty() {
         parts.push("any".to_owned());

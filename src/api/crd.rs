@@ -5,11 +5,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::v1alpha1::{McpAuthorizationServer, McpPolicy, McpServer};
+use super::v1alpha1::{McpAuthorizationServer, McpClient, McpPolicy, McpServer};
 
 /// The CustomResourceDefinition of every kind that we own, by name.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![McpAuthorizationServer::crd(), McpPolicy::crd(), McpServer::crd()];
+    let mut crds = vec![McpAuthorizationServer::crd(), McpClient::crd(), McpPolicy::crd(), McpServer::crd()];
     let schemas = crds.iter_mut().flat_map(|crd| &mut crd.spec.versions).filter_map(|version| version.schema.as_mut());
     schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()).for_each(forbid_null);
     crds

@@ -14,7 +14,7 @@ pub mod v1alpha1;
 pub use field_path::FieldPath;
 pub use object::{Invalidity, Key, Kind, Object, Rejected};
 pub use schema::Problem;
-pub use v1alpha1::{McpAuthorizationServer, McpPolicy, McpServer};
+pub use v1alpha1::{McpAuthorizationServer, McpClient, McpPolicy, McpServer};
 
 /// The API group of every kind that we own.
 pub const GROUP: &str = "portcullis.dev";

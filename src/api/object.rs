@@ -15,7 +15,7 @@ use super::{
     core::{self, ConfigMap, Namespace, Secret},
     metadata::MEMBERS,
     schema::{self, Problem, ProblemKind, nearest},
-    v1alpha1::{McpAuthorizationServer, McpPolicy, McpServer},
+    v1alpha1::{McpAuthorizationServer, McpClient, McpPolicy, McpServer},
 };
 
 /// The kinds that are read.
@@ -23,6 +23,8 @@ use super::{
 pub enum Kind {
     /// A trust anchor.
     McpAuthorizationServer,
+    /// An application that calls servers.
+    McpClient,
     /// Rules.
     McpPolicy,
     /// A governed server.
@@ -37,12 +39,13 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds of our group.
-    pub const OURS: [Kind; 3] = [Kind::McpAuthorizationServer, Kind::McpPolicy, Kind::McpServer];
+    pub const OURS: [Kind; 4] = [Kind::McpAuthorizationServer, Kind::McpClient, Kind::McpPolicy, Kind::McpServer];
 
     /// The kind as manifests write it.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::McpAuthorizationServer => "McpAuthorizationServer",
+            Kind::McpClient => "McpClient",
             Kind::McpPolicy => "McpPolicy",
             Kind::McpServer => "McpServer",
             Kind::Secret => "Secret",
@@ -97,6 +100,8 @@ impl fmt::Display for Key {
 pub enum Object {
     /// A trust anchor.
     AuthorizationServer(Box<McpAuthorizationServer>),
+    /// An application that calls servers.
+    Client(Box<McpClient>),
     /// Rules.
     Policy(Box<McpPolicy>),
     /// A governed server.
@@ -114,6 +119,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::AuthorizationServer(_) => Kind::McpAuthorizationServer,
+            Object::Client(_) => Kind::McpClient,
             Object::Policy(_) => Kind::McpPolicy,
             Object::Server(_) => Kind::McpServer,
             Object::Secret(_) => Kind::Secret,
@@ -126,6 +132,7 @@ impl Object {
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
             Object::AuthorizationServer(o) => &o.metadata,
+            Object::Client(o) => &o.metadata,
             Object::Policy(o) => &o.metadata,
             Object::Server(o) => &o.metadata,
             Object::Secret(o) => &o.metadata,
@@ -138,6 +145,7 @@ impl Object {
     pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Object::AuthorizationServer(o) => &mut o.metadata,
+            Object::Client(o) => &mut o.metadata,
             Object::Policy(o) => &mut o.metadata,
             Object::Server(o) => &mut o.metadata,
             Object::Secret(o) => &mut o.metadata,
@@ -199,6 +207,7 @@ pub fn read(value: &Value) -> Result<Object, Rejected> {
     }
     let mut object = match kind {
         Kind::McpAuthorizationServer => typed(value).map(|o| Object::AuthorizationServer(Box::new(o))),
+        Kind::McpClient => typed(value).map(|o| Object::Client(Box::new(o))),
         Kind::McpPolicy => typed(value).map(|o| Object::Policy(Box::new(o))),
         Kind::McpServer => typed(value).map(|o| Object::Server(Box::new(o))),
         Kind::Secret => core::secret(value).map(Object::Secret),

@@ -72,7 +72,7 @@ fn members(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Secret => &["apiVersion", "kind", "metadata", "data", "immutable", "stringData", "type"],
         Kind::ConfigMap => &["apiVersion", "kind", "metadata", "binaryData", "data", "immutable"],
-        Kind::Namespace | Kind::McpAuthorizationServer | Kind::McpPolicy | Kind::McpServer => {
+        Kind::Namespace | Kind::McpAuthorizationServer | Kind::McpClient | Kind::McpPolicy | Kind::McpServer => {
             &["apiVersion", "kind", "metadata", "spec", "status"]
         }
     }

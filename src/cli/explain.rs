@@ -1,16 +1,17 @@
 //! `portcullis explain`: one decision, and why.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::load;
 use super::output::{self, Format, Said, Tone, filled, printable};
+use super::source::Source;
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
 use crate::fleet::Fleet;
+use crate::generated::authority::KeySource;
 use crate::generated::{Risk, Server};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::mcp::scan;
@@ -38,8 +39,8 @@ pub struct Args {
     /// The prompt that is asked for
     #[arg(long, value_name = "PROMPT", group = "target", env = "PORTCULLIS_PROMPT")]
     pub prompt: Option<String>,
-    /// Who calls: user:ALICE@AUTHORITY, client:ID@AUTHORITY or serviceaccount:NAMESPACE/NAME@AUTHORITY; then, each
-    /// after a comma, groups=A,B (groups=? for a token that does not say), client=ID and actor=SUBJECT
+    /// Who calls: user:ALICE@AUTHORITY, client:ID@AUTHORITY or serviceaccount:NAMESPACE/NAME; then, each after a comma,
+    /// groups=A,B (groups=? for a token that does not say), client=ID and actor=SUBJECT
     #[arg(long = "as", value_name = "WHO", value_parser = parse_who, env = "PORTCULLIS_AS")]
     pub who: Who,
     /// The arguments of the call, a JSON object
@@ -48,19 +49,9 @@ pub struct Args {
     /// The risk class to presume of the tool, as `portcullis scan` shows it, where its name alone does not tell
     #[arg(long, value_enum, env = "PORTCULLIS_RISK")]
     pub risk: Option<RiskClass>,
-    /// A folder or file of manifests; may be given several times
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "DIR",
-        default_value = ".",
-        value_delimiter = ',',
-        env = "PORTCULLIS_MANIFESTS"
-    )]
-    pub folders: Vec<PathBuf>,
-    /// The namespace whose policies are guardrails for all others
-    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
-    pub system_namespace: String,
+    /// Where the answer comes from.
+    #[command(flatten)]
+    pub source: Source,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     pub output: Format,
@@ -91,7 +82,8 @@ impl From<RiskClass> for Risk {
 /// Who calls, as written on the command line: everything but the issuer, which the authority knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
-    authority: String,
+    /// `None`: the cluster's, of which ServiceAccounts are.
+    authority: Option<String>,
     subject: String,
     kind: Kind,
     client: Option<String>,
@@ -99,37 +91,48 @@ pub struct Who {
     actor: Option<String>,
 }
 
-/// Reads `KIND:SUBJECT@AUTHORITY[,groups=A,B][,client=ID][,actor=SUBJECT]`. A subject may hold `@`, but no comma.
+/// Reads `KIND:SUBJECT@AUTHORITY[,groups=A,B][,client=ID][,actor=SUBJECT]`. A subject may hold `@`, but no comma. A
+/// ServiceAccount needs no authority, and has neither groups of its author's choice nor a client.
 pub fn parse_who(text: &str) -> Result<Who, String> {
     let (who, rest) = text.split_once(',').unwrap_or((text, ""));
-    let expected = "write user:SUBJECT@AUTHORITY, client:ID@AUTHORITY or serviceaccount:NAMESPACE/NAME@AUTHORITY";
+    let expected = "write user:SUBJECT@AUTHORITY, client:ID@AUTHORITY or serviceaccount:NAMESPACE/NAME";
     let (kind, qualified) = who.split_once(':').ok_or(expected)?;
-    let (subject, authority) = qualified.rsplit_once('@').ok_or(expected)?;
-    if subject.is_empty() || authority.is_empty() {
+    let (subject, authority) = match qualified.rsplit_once('@') {
+        Some((subject, authority)) => (subject, Some(authority.to_owned())),
+        None if kind == "serviceaccount" => (qualified, None),
+        None => return Err(expected.to_owned()),
+    };
+    if subject.is_empty() || authority.as_deref() == Some("") {
         return Err(expected.to_owned());
     }
+    let mut groups = Groups::Known(Box::default());
     let (kind, subject) = match kind {
         "user" => (Kind::User, subject.to_owned()),
         "client" => (Kind::Client, subject.to_owned()),
         "serviceaccount" => {
             let (namespace, name) = subject.split_once('/').ok_or(expected)?;
+            groups = Groups::of_service_account(namespace);
             (Kind::ServiceAccount, format!("system:serviceaccount:{namespace}:{name}"))
         }
         other => return Err(format!("{other:?} is not a kind of principal; {expected}")),
     };
     let client = (kind == Kind::Client).then(|| subject.clone());
-    let mut who = Who {
-        authority: authority.to_owned(),
-        subject,
-        kind,
-        client,
-        groups: Groups::Known(Box::default()),
-        actor: None,
-    };
+    let who = Who { authority, subject, kind, client, groups, actor: None };
+    besides(who, rest)
+}
+
+/// Reads what follows a principal.
+fn besides(mut who: Who, rest: &str) -> Result<Who, String> {
+    let kind = who.kind;
     let mut groups: Vec<Box<str>> = Vec::new();
     let mut in_groups = false;
     for part in rest.split(',').filter(|part| !part.is_empty()) {
         match part.split_once('=') {
+            Some(("groups" | "client", _)) if kind == Kind::ServiceAccount => {
+                return Err(
+                    "a ServiceAccount calls through no client, in the groups that Kubernetes gives it".to_owned()
+                );
+            }
             Some(("groups", "?")) => who.groups = Groups::Unknown,
             Some(("groups", group)) => groups.push(group.into()),
             Some(("client", _)) if kind == Kind::Client => return Err("a client is its own client".to_owned()),
@@ -139,6 +142,9 @@ pub fn parse_who(text: &str) -> Result<Who, String> {
             _ => return Err(format!("{part:?} is not understood; write groups=A,B, client=ID or actor=SUBJECT")),
         }
         in_groups = part.starts_with("groups=") || in_groups && !part.contains('=');
+    }
+    if kind == Kind::ServiceAccount {
+        return Ok(who);
     }
     if let Groups::Known(known) = &mut who.groups {
         groups.sort_unstable();
@@ -152,12 +158,24 @@ pub fn parse_who(text: &str) -> Result<Who, String> {
 
 impl Who {
     fn principal(&self, fleet: &Fleet) -> anyhow::Result<Principal> {
-        let authority = fleet.authority(&self.authority).with_context(|| {
-            let known = fleet.authorities().map(|authority| authority.id.name.clone()).collect();
-            load::missing(&format!("McpAuthorizationServer {}", self.authority), &self.authority, known)
-        })?;
+        let known = || fleet.authorities().map(|authority| authority.id.name.clone()).collect();
+        let authority = match &self.authority {
+            Some(name) => fleet
+                .authority(name)
+                .with_context(|| load::missing(&format!("McpAuthorizationServer {name}"), name, known())),
+            None => {
+                let mut clusters = fleet.authorities().filter(|one| one.keys == KeySource::Kubernetes);
+                let cluster = clusters.next().context("there is no McpAuthorizationServer with `kubernetes: {}`")?;
+                let others = clusters.next().is_some();
+                if others {
+                    Err(anyhow!("several McpAuthorizationServers have `kubernetes: {{}}`: write @NAME"))
+                } else {
+                    Ok(cluster)
+                }
+            }
+        }?;
         Ok(Principal {
-            authority: self.authority.as_str().into(),
+            authority: authority.id.name.as_str().into(),
             issuer: authority.issuer.as_str().into(),
             tenant: None,
             subject: self.subject.as_str().into(),
@@ -171,7 +189,7 @@ impl Who {
 
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let fleet = args.source.fleet(&args.server)?;
     let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
     output::say(&text)?;
     Ok(code)
@@ -184,11 +202,11 @@ pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> anyhow::Result<(String, ExitCode)> {
     let served = load::server(fleet, &args.server)?;
     let principal = args.who.principal(fleet)?;
-    if !served.server.authorities.contains(&args.who.authority) {
+    if !served.server.authorities.iter().any(|accepted| **accepted == *principal.authority) {
         bail!(
             "{} does not accept tokens of {:?}: nobody of it gets as far as a decision; it accepts those of {}",
             args.server,
-            args.who.authority,
+            principal.authority,
             served.server.authorities.join(", ")
         );
     }
@@ -291,11 +309,14 @@ mod tests {
     #[test]
     fn principals_are_read_as_documented() {
         let alice = parse_who("user:a@x.example@corp,groups=b,a,client=ide,actor=bot").unwrap();
-        assert_eq!((alice.subject.as_str(), alice.authority.as_str()), ("a@x.example", "corp"));
+        assert_eq!((alice.subject.as_str(), alice.authority.as_deref()), ("a@x.example", Some("corp")));
         assert_eq!(alice.groups, Groups::Known(Box::new(["a".into(), "b".into()])));
         assert_eq!((alice.client.as_deref(), alice.actor.as_deref()), (Some("ide"), Some("bot")));
         let bot = parse_who("serviceaccount:ci/bot@cluster").unwrap();
         assert_eq!((bot.kind, bot.subject.as_str()), (Kind::ServiceAccount, "system:serviceaccount:ci:bot"));
+        assert_eq!((bot.authority.as_deref(), &bot.groups), (Some("cluster"), &Groups::of_service_account("ci")));
+        let bot = parse_who("serviceaccount:ci/bot,actor=x").unwrap();
+        assert_eq!((bot.authority, bot.groups), (None, Groups::of_service_account("ci")));
         let client = parse_who("client:https://c.example/c.json@corp,groups=?").unwrap();
         assert_eq!((client.client.as_deref(), client.groups), (Some("https://c.example/c.json"), Groups::Unknown));
     }
@@ -310,6 +331,9 @@ mod tests {
             "user:alice@",
             "robot:r@corp",
             "serviceaccount:bot@cluster",
+            "serviceaccount:ci/bot@",
+            "serviceaccount:ci/bot,groups=sre",
+            "serviceaccount:ci/bot,client=ide",
             "user:alice@corp,dev",
             "user:alice@corp,client=x,dev",
             "user:alice@corp,groups=?,dev",

@@ -4,14 +4,19 @@
 //! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
 pub mod audit;
+pub mod cluster;
 pub mod crd;
+pub mod demo;
 pub mod explain;
 pub mod load;
 pub mod output;
 pub mod place;
+pub mod proxy;
 pub mod quickstart;
 pub mod scaffold;
 pub mod scan;
+pub mod serving;
+pub mod source;
 pub mod standalone;
 pub mod token;
 mod tool_lock;
@@ -44,12 +49,14 @@ struct Cli {
 enum Verb {
     Quickstart(Box<quickstart::Args>),
     Standalone(Box<standalone::Args>),
+    Proxy(Box<proxy::Args>),
     Scan(scan::Args),
     Validate(validate::Args),
     WhoCan(who_can::Args),
     Explain(explain::Args),
     Token(token::Args),
     Audit(audit::Args),
+    Demo(demo::Args),
     Crd(crd::Args),
 }
 
@@ -59,11 +66,13 @@ pub fn main() -> ExitCode {
         Verb::Quickstart(args) => quickstart::run(*args),
         Verb::Scan(args) => scan::run(args),
         Verb::Standalone(args) => standalone::run(*args),
+        Verb::Proxy(args) => proxy::run(*args),
         Verb::Validate(args) => validate::run(args),
         Verb::WhoCan(args) => who_can::answer(&args),
         Verb::Explain(args) => explain::answer(&args),
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Crd(args) => crd::run(args),
     };
     run.unwrap_or_else(|error| {

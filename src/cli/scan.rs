@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::output::{self, Format, Said, Tone, counted, filled, progress};
-use super::standalone::{pem, runtime};
+use super::serving::{pem, runtime};
 use super::{boolish, scaffold, tool_lock};
 use crate::egress::{self, AllowPrivate, Egress, EgressError};
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};

@@ -40,20 +40,19 @@ pub(super) struct NewLock {
 pub(super) fn make(out: &Path, namespace: &str, name: &str, scan: &Scan) -> anyhow::Result<NewLock> {
     let (file, config_map) = (format!("{name}-tools-lock.yaml"), format!("{name}-tools"));
     let former = former(&out.join(&file))?;
-    let before = former.as_deref().map(lock::read).transpose().with_context(|| {
-        format!("cannot go on from {}: restore or remove it", out.join(&file).display())
-    })?;
+    let before = former
+        .as_deref()
+        .map(lock::read)
+        .transpose()
+        .with_context(|| format!("cannot go on from {}: restore or remove it", out.join(&file).display()))?;
     let listed = lock::lockable(scan.definitions.iter().map(|raw| raw.get()));
     let class = |name: &str| {
         let found = scan.tools.iter().find(|tool| tool.name == name).and_then(|tool| tool.risk);
         let reviewed = before.as_ref().and_then(|tools| tools.get(name)).and_then(|LockedTool(_, class)| *class);
         found.max(reviewed)
     };
-    let reviewed = listed.iter().map(|(name, (tool, digest))| Reviewed {
-        tool: tool.clone(),
-        digest: *digest,
-        risk: class(name),
-    });
+    let reviewed =
+        listed.iter().map(|(name, (tool, digest))| Reviewed { tool: tool.clone(), digest: *digest, risk: class(name) });
     let written = lock::write(reviewed).context("cannot lock the tools")?;
     let listed: BTreeMap<&str, _> = listed.iter().map(|(name, (_, digest))| (name.as_str(), Some(*digest))).collect();
     let mut summary = counted(listed.len(), "tool");
@@ -146,7 +145,11 @@ impl NewLock {
                 scaffold::write(out, file, &text.replace(former.as_str(), &self.sha256), 0o644)?;
                 eprintln!("wrote its digest into {}: review both before you commit them", path.display());
             }
-            None => eprintln!("write this into the spec of the McpServer in {}:\n\n{}", path.display(), self.reference("  ")),
+            None => eprintln!(
+                "write this into the spec of the McpServer in {}:\n\n{}",
+                path.display(),
+                self.reference("  ")
+            ),
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{boolish, load};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
-    resolve::{self, Accepted, Finding, PublicUrl, Settings, Severity},
+    resolve::{self, Accepted, Cluster, Finding, PublicUrl, Settings, Severity},
 };
 
 /// Say what admission would say of manifests, with file, line and field
@@ -31,6 +31,9 @@ pub struct Args {
     /// The namespace whose policies are guardrails for all others
     #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
+    /// Judge as `portcullis standalone` does, which has no cluster: no ServiceAccounts, Services and McpClients
+    #[arg(long, env = "PORTCULLIS_STANDALONE", value_parser = boolish())]
+    pub standalone: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     pub output: Format,
@@ -85,7 +88,13 @@ pub struct Line {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let public_url = PublicUrl::parse(&args.public_url).with_context(|| format!("--public-url {}", args.public_url))?;
     load::check(&args.paths)?;
-    let report = report(&args.paths, &Settings { public_url: &public_url, system_namespace: &args.system_namespace });
+    let cluster = Cluster::presumed();
+    let settings = Settings {
+        public_url: &public_url,
+        system_namespace: &args.system_namespace,
+        cluster: (!args.standalone).then_some(&cluster),
+    };
+    let report = report(&args.paths, &settings);
     if report.objects == 0 && report.findings.is_empty() {
         let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
         eprintln!("warning: no object found in {}", paths.join(", "));
@@ -209,7 +218,10 @@ mod tests {
 
     fn judged(paths: &[PathBuf]) -> Report {
         let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-        report(paths, &Settings { public_url: &public_url, system_namespace: "portcullis-system" })
+        let cluster = Cluster::presumed();
+        let settings =
+            Settings { public_url: &public_url, system_namespace: "portcullis-system", cluster: Some(&cluster) };
+        report(paths, &settings)
     }
 
     fn judged_text(text: &str) -> (Report, tempfile::TempDir) {

@@ -7,4 +7,4 @@ pub mod client;
 pub mod watch;
 
 pub use client::{ConnectError, connect};
-pub use watch::{Event, watch};
+pub use watch::{Event, watch, watch_one};

@@ -39,10 +39,17 @@ pub enum Event {
 
 /// Follows what `api` lists under a label selector (empty: all), for ever.
 pub fn watch(api: Api<DynamicObject>, labels: &str) -> impl Stream<Item = Event> + Send + use<> {
-    let mut config = Config::default().timeout(LASTS_SECONDS);
-    if !labels.is_empty() {
-        config = config.labels(labels);
-    }
+    let config = Config::default();
+    follow(api, if labels.is_empty() { config } else { config.labels(labels) })
+}
+
+/// Follows the one object of this name, for ever.
+pub fn watch_one(api: Api<DynamicObject>, name: &str) -> impl Stream<Item = Event> + Send + use<> {
+    follow(api, Config::default().fields(&format!("metadata.name={name}")))
+}
+
+fn follow(api: Api<DynamicObject>, config: Config) -> impl Stream<Item = Event> + Send + use<> {
+    let config = config.timeout(LASTS_SECONDS);
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(5))

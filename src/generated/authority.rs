@@ -1,5 +1,7 @@
 //! One trust anchor, resolved: whose tokens are believed, and by which rules.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::ObjectId;
@@ -21,6 +23,10 @@ pub struct Authority {
     pub key_set: Option<KeySet>,
     /// Tokens no longer believed.
     pub revoked: Vec<Revocation>,
+    /// The clients whose tokens are believed, each with the time (Unix seconds) from which on its tokens must have been
+    /// issued. `None`: any client's. So the tokens of a client end with the client.
+    #[serde(deserialize_with = "super::present")]
+    pub clients: Option<BTreeMap<String, i64>>,
 }
 
 /// Where an authority's keys come from.
@@ -35,6 +41,8 @@ pub enum KeySource {
     },
     /// The gateway's own signing key.
     Local,
+    /// The cluster's API server.
+    Kubernetes,
 }
 
 /// How tokens of an authority are judged (identity-audit 1.4).
@@ -65,12 +73,21 @@ pub struct TokenRules {
 }
 
 /// How access tokens are told from other tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum TypRule {
     /// RFC 9068: `typ` is `at+jwt`, and its required claims are present.
     AccessTokenJwt,
     /// For issuers that do not mark access tokens: shapes of ID, refresh and logout tokens are refused instead.
     Compatible,
+    /// Tokens of Kubernetes ServiceAccounts, by their `kubernetes.io` claim. They carry neither client nor scopes, and
+    /// their groups are those that Kubernetes gives every ServiceAccount.
+    ServiceAccount {
+        /// Audiences of the API server: a token that carries one of them is a credential for the cluster, and refused.
+        api_audiences: Vec<String>,
+        /// ServiceAccounts that are no callers, by their subject: those as which the gateway itself calls.
+        refused: Vec<String>,
+    },
 }
 
 /// A JSON Web Key Set and how long it may be used.

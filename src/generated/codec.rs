@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Authority, Kind, Policy, Server};
+use super::{Authority, Kind, ObjectId, Policy, Server};
 
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -21,6 +21,17 @@ pub enum Generated {
     Policy(Policy),
     /// A trust anchor.
     Authority(Authority),
+}
+
+impl Generated {
+    /// What it is, and which object it was resolved from.
+    pub fn identity(&self) -> (Kind, &ObjectId) {
+        match self {
+            Generated::Server(server) => (Kind::Server, &server.id),
+            Generated::Policy(policy) => (Kind::Policy, &policy.id),
+            Generated::Authority(authority) => (Kind::Authority, &authority.id),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -62,6 +73,9 @@ pub enum CodecError {
         /// The document's version.
         found: u32,
     },
+    /// Of another kind, or resolved from another object, than its name says.
+    #[error("generated object is not what its name says")]
+    Identity,
     /// Could not be written.
     #[error("generated object cannot be encoded")]
     Encode,
@@ -73,6 +87,7 @@ impl CodecError {
         match self {
             CodecError::Malformed { .. } => "GeneratedMalformed",
             CodecError::Version { .. } => "GeneratedVersion",
+            CodecError::Identity => "GeneratedIdentity",
             CodecError::Encode => "GeneratedEncode",
         }
     }
@@ -104,6 +119,13 @@ pub fn decode(bytes: &[u8]) -> Result<Generated, CodecError> {
     })
 }
 
+/// Decodes what [`encode`] wrote of this very object.
+pub fn decode_as(kind: Kind, uid: &str, bytes: &[u8]) -> Result<Generated, CodecError> {
+    let object = decode(bytes)?;
+    let (found, id) = object.identity();
+    if (found, id.uid.as_str()) == (kind, uid) { Ok(object) } else { Err(CodecError::Identity) }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -111,7 +133,7 @@ mod tests {
     use super::*;
 
     /// One of each kind, in which every member has something to say.
-    fn examples() -> [Value; 3] {
+    fn examples() -> [Value; 4] {
         let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
         let selector = json!({"match_labels": {"a": "b"},
             "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
@@ -138,8 +160,12 @@ mod tests {
                 "subject_claim": "sub", "tenant_claim": "t", "client_claims": ["c"], "groups_claim": "g",
                 "allowed_audiences": ["a"]},
             "keys": {"Discovery": {"ca_pem": "p"}}, "key_set": {"jwks": "{}", "valid_until": 1},
-            "revoked": [{"Token": {"jti": "j"}}, {"Subject": {"subject": "s", "issued_before": 1}}]});
-        [("Policy", policy), ("Server", server), ("Authority", authority)]
+            "revoked": [{"Token": {"jti": "j"}}, {"Subject": {"subject": "s", "issued_before": 1}}],
+            "clients": {"team/a/1": 1}});
+        let mut cluster = authority.clone();
+        cluster["keys"] = "Kubernetes".into();
+        cluster["rules"]["typ"] = json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"]}});
+        [("Policy", policy), ("Server", server), ("Authority", authority), ("Authority", cluster)]
             .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
     }
 
@@ -154,7 +180,10 @@ mod tests {
                 for (name, member) in members {
                     objects(member, format!("{path}/{name}"), found);
                 }
-                if !["labels", "namespace_labels", "match_labels", "lock/tools"].iter().any(|labels| path.ends_with(labels)) {
+                if !["labels", "namespace_labels", "match_labels", "clients", "lock/tools"]
+                    .iter()
+                    .any(|labels| path.ends_with(labels))
+                {
                     found.push(path);
                 }
             }
@@ -170,6 +199,19 @@ mod tests {
         for example in examples() {
             let object = decoded(&example).unwrap();
             assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
+        }
+    }
+
+    #[test]
+    fn what_is_another_object_than_its_name_says_is_refused() {
+        for example in examples() {
+            let bytes = example.to_string().into_bytes();
+            let object = decode(&bytes).unwrap();
+            let own = object.identity().0;
+            for (kind, uid) in Kind::ALL.into_iter().flat_map(|kind| [(kind, "u"), (kind, "v"), (kind, "")]) {
+                let decoded = decode_as(kind, uid, &bytes);
+                assert_eq!(decoded.is_ok(), (kind, uid) == (own, "u"), "{kind:?} {uid}");
+            }
         }
     }
 

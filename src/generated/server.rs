@@ -72,6 +72,17 @@ pub struct Upstream {
     pub credentials: Credentials,
 }
 
+impl Upstream {
+    /// Whether `other` is the same place, called as the same somebody, though perhaps with a newer token.
+    pub fn is_same_place(&self, other: &Upstream) -> bool {
+        let credentials = match (&self.credentials, &other.credentials) {
+            (Credentials::ServiceAccount { .. }, Credentials::ServiceAccount { .. }) => true,
+            (one, other) => one == other,
+        };
+        self.url == other.url && self.tls == other.tls && credentials
+    }
+}
+
 /// How the upstream's certificate is verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +102,11 @@ pub enum Credentials {
     None,
     /// Fixed headers, taken from Secrets.
     Headers(Vec<CredentialHeader>),
+    /// A token of the gateway's ServiceAccount for upstreams, made for this server.
+    ServiceAccount {
+        /// What stands in `Authorization` after `Bearer`.
+        token: Sensitive,
+    },
 }
 
 /// A header sent with every upstream request.

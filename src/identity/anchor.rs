@@ -9,7 +9,7 @@ use std::fmt;
 use aws_lc_rs::digest;
 
 use super::keys::{Algorithm, KeySetError, KeySetParsed};
-use crate::generated::authority::{Authority, Revocation, TokenRules};
+use crate::generated::authority::{Authority, Revocation, TokenRules, TypRule};
 
 /// The largest clock skew that a configuration may allow, in seconds.
 pub const MAX_SKEW_SECONDS: u32 = 60;
@@ -36,7 +36,18 @@ pub struct Anchor {
     keys: Option<TimedKeys>,
     revoked_tokens: HashSet<Box<str>>,
     revoked_subjects: HashMap<Box<str>, i64>,
+    clients: Option<HashMap<Box<str>, i64>>,
     stamp: Stamp,
+}
+
+/// See [`Anchor::valid_after`].
+pub(super) enum ValidAfter {
+    /// Whenever it was issued.
+    Always,
+    /// Issued at this time (Unix seconds) or later.
+    Time(i64),
+    /// The client is not among those of the authority.
+    Never,
 }
 
 #[derive(Debug)]
@@ -110,7 +121,7 @@ impl Anchor {
         if rules.skew_seconds > MAX_SKEW_SECONDS {
             return Err(AnchorError::Skew { authority: named(), seconds: rules.skew_seconds });
         }
-        if rules.client_claims.is_empty() {
+        if rules.client_claims.is_empty() && !matches!(rules.typ, TypRule::ServiceAccount { .. }) {
             return Err(AnchorError::ClientClaims { authority: named() });
         }
         let algorithms = algorithms(authority)?;
@@ -131,6 +142,9 @@ impl Anchor {
             keys,
             revoked_tokens,
             revoked_subjects,
+            clients: authority.clients.as_ref().map(|clients| {
+                clients.iter().map(|(client, valid_after)| (client.as_str().into(), *valid_after)).collect()
+            }),
             stamp: stamp(authority),
         })
     }
@@ -150,7 +164,8 @@ impl Anchor {
         &self.rules
     }
 
-    /// Its configuration and keys, by content; revocations are not part of it, for they are looked up on every call.
+    /// Its configuration and keys, by content; revocations and the list of clients are not part of it, for they are
+    /// looked up on every call.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
@@ -171,6 +186,12 @@ impl Anchor {
     pub(super) fn is_revoked(&self, jti: Option<&str>, subject: &str, iat: Option<i64>) -> bool {
         jti.is_some_and(|jti| self.revoked_tokens.contains(jti))
             || self.revoked_subjects.get(subject).is_some_and(|before| iat.is_none_or(|iat| iat < *before))
+    }
+
+    /// From which time on a client's tokens must have been issued to be believed; none of a client without one.
+    pub(super) fn valid_after(&self, client: Option<&str>) -> ValidAfter {
+        let Some(clients) = &self.clients else { return ValidAfter::Always };
+        client.and_then(|client| clients.get(client)).map_or(ValidAfter::Never, |time| ValidAfter::Time(*time))
     }
 }
 
@@ -239,6 +260,7 @@ mod tests {
             keys: KeySource::Local,
             key_set: None,
             revoked: Vec::new(),
+            clients: None,
         }
     }
 

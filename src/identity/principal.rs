@@ -56,6 +56,15 @@ pub enum Groups {
     Unknown,
 }
 
+impl Groups {
+    /// The groups in which Kubernetes puts every ServiceAccount of a namespace, and no others
+    /// (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens>).
+    pub fn of_service_account(namespace: &str) -> Groups {
+        let groups = ["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}").into()];
+        Groups::Known(Box::new(groups))
+    }
+}
+
 /// The party that acts on the subject's behalf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {

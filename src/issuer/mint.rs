@@ -3,13 +3,7 @@
 //! Invariant: every token is an `at+jwt` with all claims that RFC 9068 section 2.2 requires, lives for a bounded time,
 //! is on record before anyone sees it, and fits the size that the gateway accepts.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
-
+use super::signer::Signer;
 use super::store::{IssuerError, LocalAuthority, TokenRecord};
 use crate::generated::Sensitive;
 
@@ -51,58 +45,24 @@ pub struct Issued {
     pub record: TokenRecord,
 }
 
-/// The public half of the signing key.
-#[derive(Debug)]
-pub(super) struct PublicKey {
-    kid: String,
-    pub(super) jwks: String,
-}
-
-impl PublicKey {
-    pub(super) fn of(key: &EcdsaKeyPair) -> Result<Self, IssuerError> {
-        // An uncompressed point (SEC 1 section 2.3.3): 4, then x and y of 32 bytes each.
-        let point = key.public_key().as_ref();
-        let (Some(4), Some(x), Some(y), 65) = (point.first(), point.get(1..33), point.get(33..65), point.len()) else {
-            return Err(IssuerError::Crypto);
-        };
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        // RFC 7638 section 3: required members in this order, no spaces.
-        let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()));
-        let jwks = format!(
-            r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","kid":"{kid}","use":"sig","alg":"ES256"}}]}}"#
-        );
-        Ok(Self { kid, jwks })
-    }
-}
-
-#[derive(Serialize)]
-struct Header<'a> {
-    typ: &'static str,
-    alg: &'static str,
-    kid: &'a str,
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    aud: &'a [String],
-    client_id: &'a str,
-    iat: i64,
-    exp: i64,
-    jti: &'a str,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    scope: String,
-    groups: &'a [String],
-}
-
 impl LocalAuthority {
     /// Issues a token at `now` (Unix seconds) and keeps a record of it.
     ///
     /// # Errors
     /// If the request is not acceptable or the record cannot be written; then there is no token.
     pub fn issue(&self, request: &TokenRequest, now: i64) -> Result<Issued, IssuerError> {
+        let issued = self.signer.mint(request, now)?;
+        self.record(&issued.record, now)?;
+        Ok(issued)
+    }
+}
+
+impl Signer {
+    /// Makes a token at `now` (Unix seconds). Whoever asks keeps the record, before the token leaves the house.
+    ///
+    /// # Errors
+    /// If the request is not acceptable.
+    pub fn mint(&self, request: &TokenRequest, now: i64) -> Result<Issued, IssuerError> {
         check(request)?;
         let record = TokenRecord {
             jti: uuid::Uuid::now_v7().to_string(),
@@ -122,35 +82,8 @@ impl LocalAuthority {
                 why: "would be larger than 8000 bytes, more than a request may carry: ask for fewer groups or audiences",
             });
         }
-        self.record(&record, now)?;
         Ok(Issued { token: Sensitive::new(token), record })
     }
-
-    fn sign(&self, record: &TokenRecord) -> Result<String, IssuerError> {
-        let header = Header { typ: "at+jwt", alg: "ES256", kid: &self.public.kid };
-        let claims = Claims {
-            iss: &self.issuer,
-            sub: &record.subject,
-            aud: &record.audiences,
-            client_id: &record.client_id,
-            iat: record.issued_at,
-            exp: record.expires_at,
-            jti: &record.jti,
-            scope: record.scopes.join(" "),
-            groups: &record.groups,
-        };
-        let mut token = encode(&header)?;
-        token.push('.');
-        token.push_str(&encode(&claims)?);
-        let signature = self.key.sign(&SystemRandom::new(), token.as_bytes()).map_err(|_| IssuerError::Crypto)?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
-    }
-}
-
-fn encode(part: &impl Serialize) -> Result<String, IssuerError> {
-    Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).map_err(|_| IssuerError::Crypto)?))
 }
 
 fn check(request: &TokenRequest) -> Result<(), IssuerError> {

@@ -7,10 +7,12 @@ mod jwks;
 mod mint;
 mod revoke;
 mod schedule;
+mod signer;
 mod store;
 
 pub use jwks::{Clock, JwksError, JwksSource, KeyState, SystemClock};
 pub use mint::{DEFAULT_LIFETIME_SECONDS, Issued, MAX_LIFETIME_SECONDS, TokenRequest};
 pub use revoke::RevocationWatch;
 pub use schedule::Timing;
+pub use signer::Signer;
 pub use store::{IssuerError, LocalAuthority, TokenRecord};

@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::mint::{self, PublicKey};
+use super::mint;
 use super::revoke::Revoked;
+use super::signer::Signer;
 
 const KEY: &str = "signing-key.p8";
 const ISSUED: &str = "issued.json";
@@ -106,14 +106,12 @@ pub struct TokenRecord {
 /// those that change something off the async threads.
 pub struct LocalAuthority {
     pub(super) folder: Folder,
-    pub(super) issuer: String,
-    pub(super) key: EcdsaKeyPair,
-    pub(super) public: PublicKey,
+    pub(super) signer: Signer,
 }
 
 impl std::fmt::Debug for LocalAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalAuthority").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("LocalAuthority").field("issuer", &self.issuer()).finish_non_exhaustive()
     }
 }
 
@@ -132,11 +130,9 @@ impl LocalAuthority {
             Err(e) if e.kind() == io::ErrorKind::NotFound => folder.first_use()?,
             Err(e) => return Err(io_error(&key_path, &e)),
         };
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8)
-            .map_err(|_| IssuerError::Damaged { path: key_path })?;
+        let signer = Signer::new(&pkcs8, issuer).map_err(|_| IssuerError::Damaged { path: key_path })?;
         drop(lock);
-        let public = PublicKey::of(&key)?;
-        let authority = Self { folder, issuer: issuer.into(), key, public };
+        let authority = Self { folder, signer };
         // Damage shows at start and not at the first revocation.
         authority.list()?;
         authority.revocations()?;
@@ -145,12 +141,12 @@ impl LocalAuthority {
 
     /// The `iss` of its tokens.
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        self.signer.issuer()
     }
 
     /// Its public key as a JSON Web Key Set (RFC 7517 section 5).
     pub fn jwks(&self) -> &str {
-        &self.public.jwks
+        self.signer.jwks()
     }
 
     /// The tokens on record, oldest first: those that have not expired, and for a month those that have.
@@ -220,8 +216,7 @@ impl Folder {
         for name in [ISSUED, REVOKED] {
             self.write_list::<()>(name, &[])?;
         }
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| IssuerError::Crypto)?;
-        let pkcs8 = key.to_pkcs8v1().map_err(|_| IssuerError::Crypto)?.as_ref().to_vec();
+        let pkcs8 = Signer::generate()?;
         self.write(KEY, &pkcs8)?;
         Ok(pkcs8)
     }

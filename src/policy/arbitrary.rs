@@ -29,6 +29,9 @@ const ARGUMENTS: [&str; 10] = [
     r#"{"\u006e":3,"r\u0065po":"acme/"}"#,
 ];
 
+/// A group that Kubernetes gives.
+const ACCOUNTS: &str = "system:serviceaccounts:ci";
+
 fn names(all: &'static [&'static str], at_least: usize) -> impl Strategy<Value = Vec<String>> {
     subsequence(all, at_least..=all.len().min(2)).prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
@@ -46,7 +49,7 @@ fn principal_match(narrowing: bool) -> impl Strategy<Value = PrincipalMatch> {
     let who = prop_oneof![
         Just(PrincipalMatch { any: true, ..PrincipalMatch::default() }),
         names(&["u1", "u2"], 1).prop_map(|users| PrincipalMatch { users, ..PrincipalMatch::default() }),
-        names(&["g1", "g2"], 1).prop_map(|groups| PrincipalMatch { groups, ..PrincipalMatch::default() }),
+        names(&["g1", "g2", ACCOUNTS], 1).prop_map(|groups| PrincipalMatch { groups, ..PrincipalMatch::default() }),
         names(&["c1", "c2"], 1).prop_map(|clients| PrincipalMatch { clients, ..PrincipalMatch::default() }),
         Just(PrincipalMatch {
             service_account: Some(ServiceAccount { namespace: "ci".into(), name: "bot".into() }),
@@ -155,7 +158,7 @@ pub(crate) fn principal() -> impl Strategy<Value = Principal> {
         ][..],
     );
     let groups = prop_oneof![
-        3 => subsequence(&["g1", "g2", "g3"][..], 0..=2)
+        3 => subsequence(&["g1", "g2", "g3", ACCOUNTS][..], 0..=2)
             .prop_map(|groups| Groups::Known(groups.into_iter().map(Box::from).collect())),
         1 => Just(Groups::Unknown),
     ];
@@ -170,8 +173,8 @@ pub(crate) fn principal() -> impl Strategy<Value = Principal> {
             tenant: None,
             subject: subject.into(),
             kind,
-            client: client.map(Box::from),
-            groups,
+            client: client.filter(|_| kind != Kind::ServiceAccount).map(Box::from),
+            groups: if kind == Kind::ServiceAccount { Groups::of_service_account("ci") } else { groups },
             actor: actor.map(|(subject, issuer)| Actor { subject: subject.into(), issuer: issuer.map(Box::from) }),
         },
     )

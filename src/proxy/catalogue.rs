@@ -149,18 +149,14 @@ impl Catalogue {
     }
 
     /// Of this drift, what nobody was told yet.
-    fn untold<'a>(
-        &self,
-        drifted: impl Iterator<Item = (&'a Box<str>, &'a Arc<str>, Drift)>,
-    ) -> Vec<(Box<str>, Drift)> {
+    fn untold<'a>(&self, drifted: impl Iterator<Item = (&'a Box<str>, &'a Arc<str>, Drift)>) -> Vec<(Box<str>, Drift)> {
         let mut drifted = drifted.peekable();
         if drifted.peek().is_none() {
             return Vec::new();
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = drifted.filter(|(name, digest, _)| {
-            told.len() < MOST && told.insert(((*name).clone(), (*digest).clone()))
-        });
+        let fresh =
+            drifted.filter(|(name, digest, _)| told.len() < MOST && told.insert(((*name).clone(), (*digest).clone())));
         fresh.map(|(name, _, drift)| (name.clone(), drift)).collect()
     }
 

@@ -339,7 +339,8 @@ impl EventStream {
         match server::classify(message, stream, self.carries.revision) {
             Verdict::Forward => {
                 if message.method() == Some("notifications/tools/list_changed") {
-                    self.watched.site().catalogue.outdated();
+                    let snapshot = self.gateway.snapshot();
+                    snapshot.same(self.watched.site()).inspect(|site| site.catalogue.outdated());
                 }
                 Ok(Some(message.body().clone()))
             }

@@ -64,8 +64,12 @@ impl Locked {
     pub fn message(self, name: &str) -> String {
         match self.word() {
             Some(UNSEEN) => format!("The tool {name} could not be held against its review yet: try again in a moment."),
-            Some(word) if word == Drift::Gone.as_str() => format!("The tool {name} is not listed by its server any more."),
-            Some(word) if word == Drift::New.as_str() => format!("The tool {name} was not reviewed, so it is not called."),
+            Some(word) if word == Drift::Gone.as_str() => {
+                format!("The tool {name} is not listed by its server any more.")
+            }
+            Some(word) if word == Drift::New.as_str() => {
+                format!("The tool {name} was not reviewed, so it is not called.")
+            }
             _ => format!("The tool {name} was changed after its review, so it is not called."),
         }
     }

@@ -38,8 +38,10 @@ pub fn authority(
         let message = "give exactly one of issuer, local and kubernetes";
         errors.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec"), message));
     }
-    if spec.kubernetes.is_some() {
-        errors.push(not_enforced("spec.kubernetes", "this build does not authenticate ServiceAccounts"));
+    if spec.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.token_review) {
+        let finding =
+            not_enforced("spec.kubernetes.tokenReview", "this build does not ask the API server about tokens");
+        errors.push(finding.remedy("leave it out: a token is then good until it expires"));
     }
     if spec.registration.is_some() {
         errors.push(not_enforced("spec.registration", "this build registers no clients"));
@@ -57,16 +59,13 @@ pub fn authority(
             }
         }
     }
-    let issuer = match &spec.issuer {
-        Some(issuer) => {
-            check_issuer(issuer, &mut errors);
-            issuer.clone()
+    let (issuer, rules) = match (&spec.issuer, &spec.kubernetes) {
+        (Some(issuer), _) => {
+            check_issuer(issuer, &FieldPath::of("spec.issuer"), &mut errors);
+            (issuer.clone(), rules(spec.validation.as_ref(), &spec.allowed_audiences, &mut errors))
         }
-        None => local_issuer(settings, name),
-    };
-    let rules = match &spec.issuer {
-        Some(_) => rules(spec.validation.as_ref(), &spec.allowed_audiences, &mut errors),
-        None => local_rules(&spec.allowed_audiences),
+        (None, Some(_)) => kubernetes(settings, &spec.allowed_audiences, &mut errors),
+        (None, None) => (local_issuer(settings, name), local_rules(&spec.allowed_audiences)),
     };
     let revoked = revocations(&spec.revoked, &mut errors);
     if !errors.is_empty() {
@@ -75,6 +74,7 @@ pub fn authority(
 
     let mut warnings = Findings::new();
     let keys = match (&spec.issuer, &spec.ca_ref) {
+        (None, _) if spec.kubernetes.is_some() => KeySource::Kubernetes,
         (None, _) => KeySource::Local,
         (Some(_), None) => KeySource::Discovery { ca_pem: None },
         (Some(_), Some(ca)) => {
@@ -89,7 +89,8 @@ pub fn authority(
         }
     };
     let id = object_id(&key, &server.metadata);
-    Ok(Resolved { object: Authority { id, issuer, rules, keys, key_set: None, revoked }, warnings })
+    let object = Authority { id, issuer, rules, keys, key_set: None, revoked, clients: None };
+    Ok(Resolved { object, warnings })
 }
 
 /// The issuer identifier of the gateway's own issuer: below `/-/`, where everything lies that the gateway serves for
@@ -99,7 +100,7 @@ fn local_issuer(settings: &Settings<'_>, name: &str) -> String {
 }
 
 /// RFC 8414 section 2: an https URL without query and fragment. The text itself is kept: tokens must carry it exactly.
-fn check_issuer(issuer: &str, errors: &mut Findings) {
+fn check_issuer(issuer: &str, field: &FieldPath, errors: &mut Findings) {
     let sound = Url::parse(issuer).is_ok_and(|url| {
         let secure = match url.scheme() {
             "https" => true,
@@ -110,7 +111,7 @@ fn check_issuer(issuer: &str, errors: &mut Findings) {
     });
     if !sound || Identifier::issuer(issuer).is_err() {
         let message = "not an https URL without query, fragment and user information";
-        errors.push(Finding::new(Reason::IssuerInvalid, FieldPath::of("spec.issuer"), message));
+        errors.push(Finding::new(Reason::IssuerInvalid, field.clone(), message));
     }
 }
 
@@ -147,6 +148,45 @@ fn rules(spec: Option<&ValidationSpec>, audiences: &[String], errors: &mut Findi
         groups_claim: spec.groups.map(|groups| groups.claim),
         allowed_audiences: audiences.to_vec(),
     }
+}
+
+/// The cluster's own issuer, and what its API server mints. What is wrong with it is nobody's fault who writes manifests.
+fn kubernetes(settings: &Settings<'_>, audiences: &[String], errors: &mut Findings) -> (String, TokenRules) {
+    let field = FieldPath::of("spec.kubernetes");
+    let known = settings.cluster.and_then(|cluster| Some((cluster, cluster.service_accounts.as_ref()?)));
+    match (settings.cluster, known) {
+        (None, _) => {
+            let message = "a gateway that stands alone knows no ServiceAccounts";
+            let finding = Finding::new(Reason::ClusterNeeded, field.clone(), message);
+            errors.push(finding.remedy("run Portcullis in a cluster, or use local: {} or an issuer"));
+        }
+        (Some(_), None) => {
+            let message = "who issues the cluster's ServiceAccount tokens is not known";
+            errors.push(Finding::new(Reason::ClusterIssuerUnknown, field.clone(), message));
+        }
+        (Some(_), Some((_, service_accounts))) => {
+            let before = errors.len();
+            check_issuer(&service_accounts.issuer, &field, errors);
+            if let Some(finding) = errors.get_mut(before) {
+                finding.message = format!("the cluster's issuer, {:?}, is not an https URL", service_accounts.issuer);
+                finding.remedy = "start the API server with --service-account-issuer=https://...".into();
+            }
+        }
+    }
+    let (issuer, api_audiences) = match known {
+        Some((_, accounts)) => (accounts.issuer.clone(), accounts.api_audiences.clone()),
+        None => (String::new(), Vec::new()),
+    };
+    let refused = known.map(|(cluster, _)| cluster.upstream_subject()).into_iter().collect();
+    let rules = TokenRules {
+        typ: TypRule::ServiceAccount { api_audiences, refused },
+        // What API servers sign with, or have signed outside (KEP-740).
+        algorithms: ["ES256", "ES384", "ES512", "RS256", "RS384", "RS512"].map(str::to_owned).to_vec(),
+        client_claims: Vec::new(),
+        groups_claim: None,
+        ..local_rules(audiences)
+    };
+    (issuer, rules)
 }
 
 /// What the local issuer mints.

@@ -6,6 +6,8 @@
 //! Deny or RequireApproval matches everything that it could. Pure: no clock, no I/O.
 
 mod authority;
+mod client;
+mod cluster;
 mod lock;
 mod pattern;
 mod policy;
@@ -18,6 +20,8 @@ mod upstream;
 mod value;
 
 pub use authority::authority;
+pub use client::{Client, Grant, client, client_id};
+pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
 pub use policy::{edit, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
@@ -33,7 +37,7 @@ use crate::{
         Key,
         core::{ConfigMap, Secret},
     },
-    generated::{Authority, Labels, ObjectId},
+    generated::{Authority, Labels, ObjectId, Sensitive, Server},
 };
 
 /// Something resolved, and what its author should know.
@@ -52,6 +56,8 @@ pub struct Settings<'a> {
     pub public_url: &'a PublicUrl,
     /// The namespace whose policies are guardrails.
     pub system_namespace: &'a str,
+    /// The cluster that the gateway runs in; `None`: it stands alone.
+    pub cluster: Option<&'a Cluster>,
 }
 
 /// The other objects that an object may refer to, as far as they exist. Keys are (namespace, name).
@@ -67,6 +73,12 @@ pub struct Lookup<'a> {
     pub secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
+    /// For McpServers: tokens of [`UPSTREAM_ACCOUNT`] that were got for them.
+    pub upstream_tokens: BTreeMap<(&'a str, &'a str), Sensitive>,
+    /// For McpClients: servers that have been resolved.
+    pub resolved: BTreeMap<(&'a str, &'a str), &'a Server>,
+    /// For McpPolicies: clients that have been resolved.
+    pub clients: BTreeMap<(&'a str, &'a str), &'a Client>,
 }
 
 /// The identity of an object; where no API server gave it a UID, one made from its key.

@@ -2,7 +2,7 @@
 
 use super::{
     Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, pattern,
-    principal::{Pull, principals},
+    principal::{Pull, Scope, principals},
     server::{not_enforced, risk_class},
     value,
 };
@@ -27,6 +27,7 @@ pub fn policy(policy: &McpPolicy, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     let mut errors = Findings::new();
     let mut warnings = Findings::new();
     let targets = targets(&policy.spec.targets, namespace, guardrail, lookup, &mut errors, &mut warnings);
+    let scope = Scope { authority: policy.spec.authority.as_deref(), namespace, lookup };
     let mut rules = Vec::with_capacity(policy.spec.rules.len());
     for (i, spec) in policy.spec.rules.iter().enumerate() {
         let field = FieldPath::of("spec.rules").index(i);
@@ -34,7 +35,7 @@ pub fn policy(policy: &McpPolicy, settings: &Settings<'_>, lookup: &Lookup<'_>) 
             let message = "another rule of the policy has this name";
             errors.push(Finding::new(Reason::DuplicateEntry, field.field("name"), message));
         }
-        rules.push(rule(spec, policy.spec.authority.as_deref(), &field, lookup, &mut errors, &mut warnings));
+        rules.push(rule(spec, scope, &field, &mut errors, &mut warnings));
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -112,14 +113,7 @@ fn targets(
     }
 }
 
-fn rule(
-    spec: &RuleSpec,
-    authority: Option<&str>,
-    field: &FieldPath,
-    lookup: &Lookup<'_>,
-    errors: &mut Findings,
-    warnings: &mut Findings,
-) -> Rule {
+fn rule(spec: &RuleSpec, scope: Scope<'_>, field: &FieldPath, errors: &mut Findings, warnings: &mut Findings) -> Rule {
     unenforced(spec, field, errors);
     let (effect, of_principals, of_exceptions) = match spec.effect {
         RuleEffect::Allow => (Effect::Allow, Pull::Widens, Pull::Narrows),
@@ -134,8 +128,7 @@ fn rule(
         let message = "the rule is about nobody";
         errors.push(Finding::new(Reason::PrincipalInvalid, field.field("principals"), message));
     }
-    let mut resolve =
-        |list, pull, name: &str| principals(list, pull, authority, &field.field(name), lookup, errors, warnings);
+    let mut resolve = |list, pull, name: &str| principals(list, pull, scope, &field.field(name), errors, warnings);
     let principals = resolve(&spec.principals, of_principals, "principals");
     let except = resolve(&spec.except, of_exceptions, "except");
     let tools = tools(spec, field, errors);

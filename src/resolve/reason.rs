@@ -120,6 +120,8 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// A client's token would be accepted in another namespace.
+    AudienceForeign: Error, "name servers of this namespace; others are for McpClients of the system namespace";
     /// An audience holds characters that no audience has.
     AudienceInvalid: Error, "write the audience exactly as tokens carry it";
     /// A principal does not say which McpAuthorizationServer it comes from.
@@ -128,6 +130,8 @@ reasons! {
     BoundsExceeded: Error, "stay within the bounds";
     /// Not exactly one of several choices was made.
     ChoiceInvalid: Error, "make exactly one of the choices";
+    /// What is asked for exists in a cluster only, and this gateway stands alone.
+    ClusterNeeded: Error, "run Portcullis in a cluster, or use something else";
     /// A condition does not compile, or is beyond its bounds.
     ConditionInvalid: Error, "see Conditions in docs/policies.md";
     /// What identifies the gateway to the upstream cannot be sent.
@@ -187,8 +191,16 @@ reasons! {
     AuthorityAmbiguous: Warning, "keep one McpAuthorizationServer per issuer";
     /// An McpAuthorizationServer does not exist or is invalid.
     AuthorityNotFound: Warning, "create the McpAuthorizationServer, or correct the name";
+    /// The McpAuthorizationServer is not the gateway's own issuer: it gives the client no token.
+    AuthorityNotLocal: Warning, "name an McpAuthorizationServer with local: {}";
+    /// A server does not accept tokens of the McpAuthorizationServer.
+    AuthorityNotTrusted: Warning, "add it to spec.authorization.servers of the McpServer";
     /// Certificates cannot be read from a ConfigMap: what needs them is not used.
     CaInvalid: Warning, "put PEM certificates under the key";
+    /// An McpClient does not exist, is invalid, or belongs to another McpAuthorizationServer than the entry that names it.
+    ClientNotFound: Warning, "create the McpClient, or correct the name or the authority";
+    /// The API server does not say who issues ServiceAccount tokens, or nobody has asked it yet: none is believed.
+    ClusterIssuerUnknown: Warning, "let the controller read /.well-known/openid-configuration of the API server";
     /// A ConfigMap or its key does not exist: what needs it is not used.
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
     /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
@@ -207,14 +219,20 @@ reasons! {
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
     PlaintextUpstream: Warning, "use https";
+    /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.
+    ScopesNotCarried: Warning, "leave the scopes out, or serve these callers by an McpServer without scopes";
     /// A Secret does not name the upstream's host among those that it may be sent to: the server takes no calls.
     SecretHostNotAllowed: Warning, "whoever owns the Secret adds the host to its annotation portcullis.dev/allowed-hosts";
     /// A Secret's value cannot be sent in a header: the server takes no calls.
     SecretInvalid: Warning, "store the value without line breaks and control characters (printf, not echo)";
     /// A Secret or its key does not exist: the server takes no calls.
     SecretNotFound: Warning, "create the Secret with that key, or correct the reference";
-    /// A policy names a server that does not exist.
+    /// A policy or client names a server that does not exist.
     ServerNotFound: Warning, "create the McpServer, or correct the name";
+    /// A principal is a ServiceAccount, but its McpAuthorizationServer is not the cluster: the entry matches nobody.
+    ServiceAccountUnknown: Warning, "name an McpAuthorizationServer with kubernetes: {}";
+    /// There is no token for the upstream yet: the server takes no calls.
+    UpstreamTokenMissing: Warning, "let the controller create tokens of the ServiceAccount portcullis-upstream";
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     },
     generated::{
         Risk, Server,
+        authority::KeySource,
         codec::{self, Generated},
         server::{Audit, AuditLevel, Delivery, Lock, RiskRule, Scopes, State, ToolScopes},
     },
@@ -42,18 +43,21 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     client_features(spec.client_features.as_ref(), &mut errors);
     let audit = audit(spec.audit.as_ref(), &mut errors);
     let scopes = scopes(spec.authorization.scopes.as_ref(), &mut errors);
-    audience_names(&spec.authorization.audiences, &mut errors);
-    let upstream = upstream::resolve(&spec.upstream, namespace, lookup, &mut errors);
+    let field = FieldPath::of("spec.authorization.audiences");
+    value::audiences(&spec.authorization.audiences, &field, &mut errors);
+    let upstream = upstream::resolve(&spec.upstream, (namespace, name), settings, lookup, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
 
     let mut warnings = upstream.warnings;
     let mut unserved = upstream.unserved;
-    let lock = tools.and_then(|tools| tools.lock.as_ref()).map(|spec| lock::resolve(spec, namespace, lookup, &mut warnings));
+    let lock =
+        tools.and_then(|tools| tools.lock.as_ref()).map(|spec| lock::resolve(spec, namespace, lookup, &mut warnings));
     let trusted = trusted(&spec.authorization.servers, lookup);
     unserved.extend(trusted.unserved);
     warnings.extend(trusted.warnings);
+    warnings.extend(scopes_not_carried(&scopes, &trusted.names, lookup));
     let audiences = audiences(&spec.authorization.audiences, &trusted.names, lookup, &mut warnings);
     let state = match (unserved.first(), spec.state) {
         (Some(why), _) => State::Unserved { reason: why.reason.as_str().to_owned(), message: why.to_string() },
@@ -63,21 +67,21 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     warnings.extend(unserved);
     let resource = settings.public_url.join(&path);
     let mut object = Server {
-            id: object_id(&key, &server.metadata),
-            labels: server.metadata.labels.clone().unwrap_or_default(),
-            namespace_labels: lookup.namespaces.get(namespace).cloned(),
-            metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
-            path,
-            resource,
-            upstream: upstream.upstream,
-            authorities: trusted.names,
-            audiences,
-            scopes,
-            risk,
-            lock,
-            audit,
-            state,
-        };
+        id: object_id(&key, &server.metadata),
+        labels: server.metadata.labels.clone().unwrap_or_default(),
+        namespace_labels: lookup.namespaces.get(namespace).cloned(),
+        metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
+        path,
+        resource,
+        upstream: upstream.upstream,
+        authorities: trusted.names,
+        audiences,
+        scopes,
+        risk,
+        lock,
+        audit,
+        state,
+    };
     warnings.extend(fit(&mut object));
     Ok(Resolved { object, warnings })
 }
@@ -222,15 +226,6 @@ fn scopes(spec: Option<&ScopesSpec>, errors: &mut Findings) -> Scopes {
     Scopes { baseline: value::scopes(&spec.baseline, &field.field("baseline"), errors), tools }
 }
 
-fn audience_names(audiences: &[String], errors: &mut Findings) {
-    for (i, audience) in audiences.iter().enumerate() {
-        if audience.is_empty() || audience.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            let field = FieldPath::of("spec.authorization.audiences").index(i);
-            errors.push(Finding::new(Reason::AudienceInvalid, field, "an audience holds no blanks"));
-        }
-    }
-}
-
 /// Whose tokens a server accepts, as far as they exist.
 #[derive(Default)]
 struct Trusted {
@@ -244,6 +239,7 @@ fn trusted(servers: &[String], lookup: &Lookup<'_>) -> Trusted {
     let field = FieldPath::of("spec.authorization.servers");
     let mut trusted = Trusted::default();
     let mut by_issuer: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut cluster = None;
     for (i, name) in servers.iter().enumerate() {
         let Some(authority) = lookup.authorities.get(name.as_str()) else {
             let message = format!("no valid McpAuthorizationServer {name}");
@@ -256,13 +252,27 @@ fn trusted(servers: &[String], lookup: &Lookup<'_>) -> Trusted {
             continue;
         }
         trusted.names.push(name.clone());
-        trusted.issuers.push(authority.issuer.clone());
+        match authority.keys {
+            KeySource::Kubernetes => cluster = Some(authority.issuer.clone()),
+            KeySource::Discovery { .. } | KeySource::Local => trusted.issuers.push(authority.issuer.clone()),
+        }
     }
+    // No OAuth client gets a token from the cluster: the metadata names it only where there is nobody else to name.
+    trusted.issuers.extend(cluster.filter(|_| trusted.issuers.is_empty()));
     if trusted.names.is_empty() && trusted.unserved.is_none() {
         // MCP requires at least one authorization server in the metadata, and nobody could authenticate anyway.
         trusted.unserved = trusted.warnings.pop();
     }
     trusted
+}
+
+/// ServiceAccounts have no scopes, so a server that asks every caller for some cannot be called by them.
+fn scopes_not_carried(scopes: &Scopes, trusted: &[String], lookup: &Lookup<'_>) -> Option<Finding> {
+    let of_cluster =
+        |name: &&String| lookup.authorities.get(name.as_str()).is_some_and(|one| one.keys == KeySource::Kubernetes);
+    let name = trusted.iter().find(of_cluster).filter(|_| !scopes.baseline.is_empty())?;
+    let message = format!("tokens of {name} carry no scopes: ServiceAccounts cannot call this server");
+    Some(Finding::new(Reason::ScopesNotCarried, FieldPath::of("spec.authorization.scopes.baseline"), message))
 }
 
 fn audiences(audiences: &[String], trusted: &[String], lookup: &Lookup<'_>, warnings: &mut Findings) -> Vec<String> {

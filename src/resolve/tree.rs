@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Finding, Findings, Lookup, Reason, Settings, authority, object_id,
+    Client, Finding, Findings, Lookup, Reason, Settings, authority, client, object_id,
     policy::{edit, policy},
     server::server,
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
     generated::{
-        Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, policy::Standing, server::State,
+        Authority, NAMESPACE_NAME, ObjectId, Policy, Sensitive, Server, codec::Generated, policy::Standing,
+        server::State,
     },
 };
 
@@ -70,6 +71,9 @@ pub fn tree(
     let authorities = authorities(settings, &objects, &lookup, &mut out);
     lookup.authorities = authorities.iter().map(|a| (a.id.name.as_str(), a)).collect();
     let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
+    lookup.resolved = servers.iter().map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
+    let clients = clients(settings, &objects, &lookup, &mut out);
+    lookup.clients = clients.iter().map(|c| ((c.id.namespace.as_str(), c.id.name.as_str()), c)).collect();
     let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
 
     unlabelled(&servers, &policies, &lookup, &mut out);
@@ -145,10 +149,15 @@ fn plain_lookup<'a>(objects: &[&'a Object], invalid: &'a BTreeMap<Key, Invalidit
             Object::ConfigMap(map) => {
                 lookup.config_maps.insert((namespace, name), map);
             }
-            Object::Server(_) => {
+            Object::Server(server) => {
                 lookup.servers.insert((namespace, name));
+                // A folder is resolved to answer questions, or for a gateway that stands alone, which has no use for
+                // one: a controller asks the API server for what it puts here.
+                if server.spec.upstream.credentials.service_account.is_some() {
+                    lookup.upstream_tokens.insert((namespace, name), Sensitive::new("presumed"));
+                }
             }
-            Object::Policy(_) | Object::AuthorizationServer(_) => {}
+            Object::Client(_) | Object::Policy(_) | Object::AuthorizationServer(_) => {}
         }
     }
     let broken = invalid.keys().filter(|key| key.kind == Kind::McpServer);
@@ -207,6 +216,22 @@ fn servers(
     }
     path_conflicts(&mut resolved, out);
     resolved.into_iter().map(|(_, server)| server).collect()
+}
+
+fn clients(settings: &Settings<'_>, objects: &[&Object], lookup: &Lookup<'_>, out: &mut Resolution) -> Vec<Client> {
+    let mut resolved = Vec::new();
+    for object in objects {
+        let Object::Client(spec) = object else { continue };
+        match client(spec, settings, lookup) {
+            Ok(client) => {
+                out.add(&object.key(), client.warnings);
+                resolved.push(client.object);
+            }
+            // Its tokens are not believed.
+            Err(findings) => out.add(&object.key(), findings),
+        }
+    }
+    resolved
 }
 
 /// A server whose last edit is invalid keeps its place and takes no calls.

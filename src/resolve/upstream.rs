@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::{
-    Finding, Findings, Lookup, Reason,
+    Finding, Findings, Lookup, Reason, Settings,
     public_url::{has_user_info, is_loopback},
     server::not_enforced,
     value,
@@ -16,7 +16,8 @@ use crate::{
     api::{
         ALLOWED_HOSTS, FieldPath,
         core::Secret,
-        v1alpha1::{CredentialsSpec, HeaderSpec, UpstreamSpec},
+        object::is_dns_label,
+        v1alpha1::{CredentialsSpec, HeaderSpec, Scheme, ServiceRef, UpstreamSpec},
     },
     generated::{
         Sensitive,
@@ -34,16 +35,24 @@ pub(super) struct ResolvedUpstream {
 /// Resolves an upstream. With findings in `errors`, what is returned is not to be used.
 pub(super) fn resolve(
     spec: &UpstreamSpec,
-    namespace: &str,
+    (namespace, name): (&str, &str),
+    settings: &Settings<'_>,
     lookup: &Lookup<'_>,
     errors: &mut Findings,
 ) -> ResolvedUpstream {
     let mut unserved = Findings::new();
     let mut warnings = Findings::new();
-    let url = url(spec, errors, &mut warnings);
+    let url = address(spec, namespace, settings, errors, &mut warnings);
     let tls = tls(spec, namespace, lookup, errors, &mut unserved);
     let headers = headers(&spec.credentials, errors);
     let credentials = match headers {
+        None if spec.credentials.service_account.is_some() => match token(spec, (namespace, name), lookup, errors) {
+            Ok(token) => Credentials::ServiceAccount { token },
+            Err(finding) => {
+                unserved.push(*finding);
+                Credentials::None
+            }
+        },
         None => Credentials::None,
         Some(headers) => {
             let mut resolved = Vec::with_capacity(headers.len());
@@ -65,17 +74,92 @@ fn header_field(index: usize) -> FieldPath {
     FieldPath::of("spec.upstream.credentials.headers").index(index)
 }
 
-fn url(spec: &UpstreamSpec, errors: &mut Findings, warnings: &mut Findings) -> Option<Url> {
-    if spec.url.is_some() == spec.service.is_some() {
-        let field = FieldPath::of("spec.upstream");
-        errors.push(Finding::new(Reason::ChoiceInvalid, field, "give exactly one of url and service"));
+/// The token of [`super::UPSTREAM_ACCOUNT`] that was got for this server. It is for a Service of the server's own
+/// namespace alone: elsewhere it would be somebody's proof of being the gateway.
+fn token(
+    spec: &UpstreamSpec,
+    server: (&str, &str),
+    lookup: &Lookup<'_>,
+    errors: &mut Findings,
+) -> Result<Sensitive, Box<Finding>> {
+    let field = FieldPath::of("spec.upstream.credentials.serviceAccount");
+    if spec.service.is_none() {
+        let message = "tokens of a ServiceAccount are sent to a service only";
+        errors.push(Finding::new(Reason::CredentialsInvalid, field.clone(), message).remedy("use service, or headers"));
+    }
+    lookup.upstream_tokens.get(&server).cloned().ok_or_else(|| {
+        let message = "there is no token for this upstream yet";
+        Box::new(Finding::new(Reason::UpstreamTokenMissing, field, message))
+    })
+}
+
+fn address(
+    spec: &UpstreamSpec,
+    namespace: &str,
+    settings: &Settings<'_>,
+    errors: &mut Findings,
+    warnings: &mut Findings,
+) -> Option<Url> {
+    match (&spec.url, &spec.service) {
+        (Some(text), None) => url(text, errors, warnings),
+        (None, Some(service)) if settings.cluster.is_some() => {
+            let sends = spec.credentials.none.is_none();
+            service_url(service, namespace, sends, errors, warnings)
+        }
+        (None, Some(_)) => {
+            let message = "a gateway that stands alone calls upstreams by URL only";
+            let finding = Finding::new(Reason::ClusterNeeded, FieldPath::of("spec.upstream.service"), message);
+            errors.push(finding.remedy("write url: http://<name>.<namespace>.svc:<port>/<path>"));
+            None
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            let field = FieldPath::of("spec.upstream");
+            errors.push(Finding::new(Reason::ChoiceInvalid, field, "give exactly one of url and service"));
+            None
+        }
+    }
+}
+
+/// The Service's name within the cluster, which its DNS completes.
+fn service_url(
+    service: &ServiceRef,
+    namespace: &str,
+    sends_credentials: bool,
+    errors: &mut Findings,
+    warnings: &mut Findings,
+) -> Option<Url> {
+    let field = FieldPath::of("spec.upstream.service");
+    let mut refuse = |name: &str, message: &str| {
+        errors
+            .push(Finding::new(Reason::UpstreamInvalid, field.field(name), message).remedy("write it as the Service"));
+    };
+    let scheme = match service.scheme {
+        None | Some(Scheme::Http) => "http",
+        Some(Scheme::Https) => "https",
+    };
+    let path = service.path.as_deref().unwrap_or("/mcp");
+    if !is_dns_label(&service.name) {
+        refuse("name", "not the name of a Service");
         return None;
     }
-    let Some(text) = &spec.url else {
-        let finding = not_enforced("spec.upstream.service", "this build calls upstreams by URL only");
-        errors.push(finding.remedy("write url: http://<name>.<namespace>.svc:<port>/<path>"));
+    if u16::try_from(service.port).map_or(true, |port| port == 0) {
+        refuse("port", "not the number of a port");
+        return None;
+    }
+    let url = Url::parse(&format!("{scheme}://{}.{namespace}.svc:{}{path}", service.name, service.port)).ok();
+    // What is sent is what was written: nothing to normalize, neither query nor fragment.
+    let Some(url) = url.filter(|url| path.starts_with('/') && url.path() == path) else {
+        refuse("path", "not an absolute path as it is sent, without query and fragment");
         return None;
     };
+    if scheme == "http" && sends_credentials {
+        let message = "credentials travel unencrypted within the cluster";
+        warnings.push(Finding::new(Reason::PlaintextUpstream, field.field("scheme"), message));
+    }
+    Some(url)
+}
+
+fn url(text: &str, errors: &mut Findings, warnings: &mut Findings) -> Option<Url> {
     let field = FieldPath::of("spec.upstream.url");
     let mut refuse = |message: &str| errors.push(Finding::new(Reason::UpstreamInvalid, field.clone(), message));
     let Ok(url) = Url::parse(text) else {
@@ -142,10 +226,6 @@ fn headers<'a>(spec: &'a CredentialsSpec, errors: &mut Findings) -> Option<&'a [
     }
     if spec.oauth.is_some() {
         errors.push(not_enforced("spec.upstream.credentials.oauth", "this build is no OAuth client"));
-    }
-    if spec.service_account.is_some() {
-        let field = "spec.upstream.credentials.serviceAccount";
-        errors.push(not_enforced(field, "this build asks for no ServiceAccount tokens"));
     }
     let headers = spec.headers.as_deref()?;
     let mut seen = std::collections::HashSet::new();

@@ -114,6 +114,15 @@ pub(super) fn scopes(list: &[String], field: &FieldPath, findings: &mut Findings
     list.to_vec()
 }
 
+/// Audiences, as they may be written.
+pub(super) fn audiences(list: &[String], field: &FieldPath, findings: &mut Findings) {
+    for (i, audience) in list.iter().enumerate() {
+        if audience.is_empty() || audience.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            findings.push(Finding::new(Reason::AudienceInvalid, field.index(i), "an audience holds no blanks"));
+        }
+    }
+}
+
 /// The PEM certificates that a reference points at; a warning if there are none.
 pub(super) fn ca(
     reference: &CaRef,

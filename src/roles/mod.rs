@@ -1,6 +1,7 @@
 //! Composition: what each role of the binary is made of.
 
 pub mod demo;
-pub mod inventory;
+pub mod proxy;
 pub mod quickstart;
+pub mod serving;
 pub mod standalone;

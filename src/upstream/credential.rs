@@ -4,8 +4,8 @@
 //! credential can take the place of a header that frames, routes or describes the message.
 
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -35,19 +35,16 @@ pub(super) struct Prepared(Vec<(HeaderName, HeaderValue)>);
 impl Prepared {
     /// Parses the configured credentials.
     pub(super) fn new(credentials: &Credentials) -> Result<Self, UpstreamError> {
-        let Credentials::Headers(headers) = credentials else { return Ok(Self::default()) };
-        let prepare = |header: &crate::generated::server::CredentialHeader| {
-            let error = |why| UpstreamError::Credential { name: header.name.clone(), why };
-            let name: HeaderName = header.name.parse().map_err(|_| error("has no proper name"))?;
-            if NEVER.contains(&name) || name.as_str().starts_with("mcp-") {
-                return Err(error("would replace a header of the protocol"));
+        match credentials {
+            Credentials::None => Ok(Vec::new()),
+            Credentials::Headers(headers) => {
+                headers.iter().map(|header| prepare(&header.name, header.value.expose())).collect::<Result<_, _>>()
             }
-            let mut value = HeaderValue::from_str(header.value.expose())
-                .map_err(|_| error("holds characters that no header may"))?;
-            value.set_sensitive(true);
-            Ok((name, value))
-        };
-        headers.iter().map(prepare).collect::<Result<_, _>>().map(Self)
+            Credentials::ServiceAccount { token } => {
+                prepare(AUTHORIZATION.as_str(), &format!("Bearer {}", token.expose())).map(|header| vec![header])
+            }
+        }
+        .map(Self)
     }
 
     /// Puts them on a request, in place of whatever has their names.
@@ -56,6 +53,17 @@ impl Prepared {
             headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+fn prepare(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), UpstreamError> {
+    let error = |why| UpstreamError::Credential { name: name.to_owned(), why };
+    let name: HeaderName = name.parse().map_err(|_| error("has no proper name"))?;
+    if NEVER.contains(&name) || name.as_str().starts_with("mcp-") {
+        return Err(error("would replace a header of the protocol"));
+    }
+    let mut value = HeaderValue::from_str(value).map_err(|_| error("holds characters that no header may"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use portcullis::cli::validate;
 use portcullis::mcp::method::{Form, Method, Sender};
 use portcullis::mcp::revision::SUPPORTED;
-use portcullis::resolve::{PublicUrl, Reason, Settings};
+use portcullis::resolve::{Cluster, PublicUrl, Reason, Settings};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -276,7 +276,8 @@ fn the_manifests_in_the_documentation_are_valid() {
         pages.extend(Some(entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
     }
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system" };
+    let cluster = Cluster::presumed();
+    let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system", cluster: Some(&cluster) };
     let mut checked = 0;
     for page in pages {
         let text = fs::read_to_string(&page).unwrap();

@@ -47,9 +47,10 @@ pub struct McpAuthorizationServerSpec {
     /// The gateway's own issuer: per-person tokens made with `portcullis token issue`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<Empty>,
-    /// The cluster's ServiceAccount tokens. Not enforced by this build: such objects are refused.
+    /// The cluster's ServiceAccounts: their tokens, made with an audience of the server's (its resource identifier or
+    /// `portcullis:<namespace>/<name>`). Tokens that the API server accepts too are refused. In a cluster only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kubernetes: Option<Empty>,
+    pub kubernetes: Option<KubernetesSpec>,
     /// The product behind the issuer. Only `Generic` is enforced by this build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
@@ -75,6 +76,16 @@ pub struct McpAuthorizationServerSpec {
     #[schemars(length(max = 4096))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub revoked: Vec<RevokedSpec>,
+}
+
+/// How ServiceAccount tokens are judged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesSpec {
+    /// Whether the API server is asked about each token, so that it ends with its Pod. Only `false` is enforced by this
+    /// build: a token is good until it expires.
+    #[serde(default)]
+    pub token_review: bool,
 }
 
 /// The product behind an issuer.

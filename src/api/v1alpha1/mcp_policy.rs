@@ -197,7 +197,7 @@ pub struct PrincipalSpec {
     #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 2048)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub clients: Option<Vec<String>>,
-    /// McpClients of this namespace. Not enforced by this build: such policies are refused.
+    /// The application through which the principal calls: McpClients of this namespace, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -207,7 +207,7 @@ pub struct PrincipalSpec {
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub via: Option<Vec<String>>,
-    /// A Kubernetes ServiceAccount. Not enforced by this build: such policies are refused.
+    /// A Kubernetes ServiceAccount, of an authority with `kubernetes: {}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccountSpec>,
     /// Who acts for the principal (the token's `act`, RFC 8693). Absent in an Allow: nobody does. Absent in a Deny or

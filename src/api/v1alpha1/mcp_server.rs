@@ -87,7 +87,7 @@ pub struct UpstreamSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 2048))]
     pub url: Option<String>,
-    /// A Service of this namespace. Not enforced by this build: such servers are refused.
+    /// A Service of this namespace, in a cluster: `<scheme>://<name>.<namespace>.svc:<port><path>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,
     /// How the upstream's certificate is verified. Default: the system's trust, and the URL's host.
@@ -170,7 +170,8 @@ pub struct CredentialsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
     pub oauth: Option<Empty>,
-    /// A token of a dedicated ServiceAccount. Not enforced by this build: such servers are refused.
+    /// A token of the ServiceAccount `portcullis-upstream`, which has no rights, in `Authorization`. Its audience is
+    /// `portcullis-upstream:<namespace>/<name>` of this server. Sent to a `service` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<Empty>,
 }

@@ -8,10 +8,12 @@
 
 mod common;
 mod mcp_authorization_server;
+mod mcp_client;
 mod mcp_policy;
 mod mcp_server;
 
 pub use common::*;
 pub use mcp_authorization_server::*;
+pub use mcp_client::*;
 pub use mcp_policy::*;
 pub use mcp_server::*;

@@ -61,7 +61,8 @@ fn drift_is_named_first() {
 
 #[test]
 fn whatever_an_upstream_declares_what_is_written_is_bounded() {
-    let named = |n: usize, size: usize| json!({"name": format!("{n:x>512}"), "description": "w".repeat(size)}).to_string();
+    let named =
+        |n: usize, size: usize| json!({"name": format!("{n:x>512}"), "description": "w".repeat(size)}).to_string();
     let many: Vec<String> = (0..5000).map(|n| named(n, 0)).collect();
     let large: Vec<String> = (0..16).map(|n| named(n, 1 << 20)).collect();
     let wide: Vec<String> = (0..200).map(|n| named(n, 80_000)).collect();

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::super::anchor::Anchor;
-use super::super::principal::{Actor, Groups, Principal};
+use super::super::principal::{Actor, Groups, Kind, Principal};
 use super::super::scope::GrantedScopes;
 use super::error::TokenError;
 use super::times::Times;
-use super::{Verified, kind};
-use crate::generated::authority::TypRule;
+use super::{Verified, kind, service_account};
+use crate::generated::authority::{TokenRules, TypRule};
 
 /// The most audiences of one token.
 const MAX_AUDIENCES: usize = 64;
@@ -26,25 +26,27 @@ type Claims = Map<String, Value>;
 /// Reads the claims of a token whose signature and times were proven.
 pub(super) fn read(claims: &Claims, anchor: &Anchor, times: Times) -> Result<Verified, TokenError> {
     let rules = anchor.rules();
-    kind::check_claims(claims, rules.typ)?;
+    kind::check_claims(claims, &rules.typ)?;
     let audiences = audiences(claims)?;
     if claims.contains_key("cnf") {
         return Err(TokenError::SenderConstrained);
     }
     let subject = text(claims, &rules.subject_claim)?;
-    let client = client(claims, &rules.client_claims)?;
-    if rules.typ == TypRule::Compatible && audiences.iter().all(|audience| **audience == *client) {
-        return Err(TokenError::NotAccessToken("its only audience is its own client"));
-    }
+    let caller = match &rules.typ {
+        TypRule::ServiceAccount { api_audiences, refused } => {
+            service_account::caller(claims, subject, &audiences, api_audiences, refused)?
+        }
+        TypRule::AccessTokenJwt | TypRule::Compatible => oauth_caller(claims, subject, &audiences, rules)?,
+    };
     let tenant = rules.tenant_claim.as_deref().map(|name| text(claims, name)).transpose()?;
     let principal = Principal {
         authority: anchor.name().into(),
         issuer: anchor.issuer().into(),
         tenant: tenant.map(Into::into),
         subject: subject.into(),
-        kind: kind::of_subject(claims, subject, client)?,
-        client: Some(client.into()),
-        groups: rules.groups_claim.as_deref().map_or_else(|| Groups::Known(Box::new([])), |name| groups(claims, name)),
+        kind: caller.kind,
+        client: caller.client,
+        groups: caller.groups,
         actor: actor(claims)?,
     };
     Ok(Verified {
@@ -52,9 +54,33 @@ pub(super) fn read(claims: &Claims, anchor: &Anchor, times: Times) -> Result<Ver
         principal: Arc::new(principal),
         stamp: anchor.stamp(),
         audiences,
-        scopes: scopes(claims, rules.typ)?,
+        scopes: scopes(claims, &rules.typ)?,
         id: claims.get("jti").map(|_| text(claims, "jti")).transpose()?.map(Into::into),
         times,
+    })
+}
+
+/// What kind of caller a subject is, through which client, in which groups.
+pub(super) struct Caller {
+    pub(super) kind: Kind,
+    pub(super) client: Option<Box<str>>,
+    pub(super) groups: Groups,
+}
+
+fn oauth_caller(
+    claims: &Claims,
+    subject: &str,
+    audiences: &[Box<str>],
+    rules: &TokenRules,
+) -> Result<Caller, TokenError> {
+    let client = client(claims, &rules.client_claims)?;
+    if rules.typ == TypRule::Compatible && audiences.iter().all(|audience| **audience == *client) {
+        return Err(TokenError::NotAccessToken("its only audience is its own client"));
+    }
+    Ok(Caller {
+        kind: kind::of_subject(claims, subject, client)?,
+        client: Some(client.into()),
+        groups: rules.groups_claim.as_deref().map_or_else(|| Groups::Known(Box::new([])), |name| groups(claims, name)),
     })
 }
 
@@ -64,7 +90,7 @@ pub(super) fn text<'c>(claims: &'c Claims, name: &str) -> Result<&'c str, TokenE
     printable(claim).ok_or_else(|| TokenError::MalformedClaim(name.into()))
 }
 
-fn printable(claim: &Value) -> Option<&str> {
+pub(super) fn printable(claim: &Value) -> Option<&str> {
     claim.as_str().filter(|text| !text.is_empty() && !text.chars().any(char::is_control))
 }
 
@@ -89,10 +115,11 @@ fn audiences(claims: &Claims) -> Result<Box<[Box<str>]>, TokenError> {
 }
 
 /// The first present of `scope`, `scp` and, where tokens are not marked, `roles`: a space-separated string or an array.
-fn scopes(claims: &Claims, rule: TypRule) -> Result<GrantedScopes, TokenError> {
+fn scopes(claims: &Claims, rule: &TypRule) -> Result<GrantedScopes, TokenError> {
     let names: &[&str] = match rule {
         TypRule::AccessTokenJwt => &["scope", "scp"],
         TypRule::Compatible => &["scope", "scp", "roles"],
+        TypRule::ServiceAccount { .. } => &[],
     };
     let Some((name, claim)) = names.iter().find_map(|name| Some((*name, claims.get(*name)?))) else {
         return Ok(GrantedScopes::default());

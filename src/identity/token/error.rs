@@ -131,9 +131,21 @@ pub enum TokenError {
     /// Not one of the token's audiences is accepted here.
     #[error("the token is meant for another audience")]
     Audience,
-    /// The token, or its subject's older tokens, are revoked.
+    /// The token, or its subject's or client's older tokens, are revoked.
     #[error("the token is revoked")]
     Revoked,
+    /// The authority lists the clients whose tokens are believed, and this one's is not among them (any more).
+    #[error("the token's client is not one of its authority's")]
+    ClientNotListed,
+    /// A ServiceAccount token that the API server accepts too: whoever sends it here lends out the cluster.
+    #[error("the token is also a credential for the cluster's API server")]
+    ApiServerAudience,
+    /// `sub` and the `kubernetes.io` claim name different ServiceAccounts, or none.
+    #[error("the token does not say clearly which ServiceAccount is its subject")]
+    ServiceAccountUnclear,
+    /// The ServiceAccount as which the gateway itself calls upstreams, which have seen its tokens.
+    #[error("the token is the gateway's own")]
+    GatewaysOwn,
 }
 
 impl TokenError {
@@ -165,6 +177,10 @@ impl TokenError {
             TokenError::UntrustedAuthority => "AuthorityNotTrusted",
             TokenError::Audience => "AudienceMismatch",
             TokenError::Revoked => "TokenRevoked",
+            TokenError::ClientNotListed => "ClientNotListed",
+            TokenError::ApiServerAudience => "ApiServerAudience",
+            TokenError::ServiceAccountUnclear => "ServiceAccountUnclear",
+            TokenError::GatewaysOwn => "GatewaysOwnToken",
         }
     }
 

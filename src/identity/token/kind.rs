@@ -23,24 +23,28 @@ const PERSON_CLAIMS: [&str; 8] =
     ["auth_time", "amr", "acr", "sid", "email", "given_name", "family_name", "phone_number"];
 
 /// The header's `typ`. Media types compare without regard to case (RFC 7515 section 4.1.9).
-pub(super) fn check_typ(typ: Option<&str>, rule: TypRule) -> Result<(), TokenError> {
+pub(super) fn check_typ(typ: Option<&str>, rule: &TypRule) -> Result<(), TokenError> {
     let is = |name: &str| typ.is_some_and(|typ| typ.eq_ignore_ascii_case(name));
     let is_access_token = is("at+jwt") || is("application/at+jwt");
     let fits = match rule {
         TypRule::AccessTokenJwt => is_access_token,
         TypRule::Compatible => is_access_token || typ.is_none() || is("JWT"),
+        // The API server writes none; an external signer (KEP-740) may write `JWT`.
+        TypRule::ServiceAccount { .. } => typ.is_none() || is("JWT"),
     };
     if fits { Ok(()) } else { Err(TokenError::NotAccessToken("its header `typ` says otherwise")) }
 }
 
 /// Whether the claims are those of an access token.
-pub(super) fn check_claims(claims: &Map<String, Value>, rule: TypRule) -> Result<(), TokenError> {
+pub(super) fn check_claims(claims: &Map<String, Value>, rule: &TypRule) -> Result<(), TokenError> {
     match rule {
         TypRule::AccessTokenJwt => match ACCESS_TOKEN_CLAIMS.iter().find(|name| !claims.contains_key(**name)) {
             Some(missing) => Err(TokenError::MissingClaim((*missing).into())),
             None => Ok(()),
         },
         TypRule::Compatible => check_compatible(claims),
+        // Told by its own claim, which its reading asks for.
+        TypRule::ServiceAccount { .. } => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod claims;
 mod compact;
 mod error;
 mod kind;
+mod service_account;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -21,11 +22,11 @@ pub use error::{Part, TokenError};
 
 use self::compact::Compact;
 use self::times::Times;
-use super::anchor::{Anchor, Stamp};
+use super::anchor::{Anchor, Stamp, ValidAfter};
 use super::keys::{Algorithm, NoKey};
-use super::principal::Principal;
+use super::principal::{Kind, Principal};
 use super::scope::GrantedScopes;
-use crate::generated::Sensitive;
+use crate::generated::{ObjectId, Sensitive};
 
 /// What is proven about a token for as long as its authority's configuration and keys stay what they are.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ impl Verified {
 pub struct Use<'a> {
     /// The authorities that it trusts, as they are now.
     pub anchors: &'a [Arc<Anchor>],
+    /// Which server it is: `portcullis:<namespace>/<name>` is its audience for ServiceAccounts.
+    pub id: &'a ObjectId,
     /// Its resource identifier.
     pub resource: &'a str,
     /// Audiences that it accepts besides, each only from an authority that allows it.
@@ -136,14 +139,22 @@ pub fn admit<'a>(verified: &'a Verified, server: &Use<'a>, now: i64) -> Result<A
     if anchor.is_revoked(verified.token_id(), &verified.principal.subject, verified.times.issued) {
         return Err(TokenError::Revoked);
     }
+    match anchor.valid_after(verified.principal.client.as_deref()) {
+        ValidAfter::Always => {}
+        ValidAfter::Time(time) if verified.times.issued.is_some_and(|issued| issued >= time) => {}
+        ValidAfter::Time(_) => return Err(TokenError::Revoked),
+        ValidAfter::Never => return Err(TokenError::ClientNotListed),
+    }
     Ok(Admitted { verified, anchor })
 }
 
 /// Exact membership (RFC 7519 section 4.1.3): no prefix, no origin, no trailing slash.
 fn is_audience(verified: &Verified, server: &Use<'_>, anchor: &Anchor) -> bool {
+    let of_service_account = verified.principal.kind == Kind::ServiceAccount;
     verified.audiences.iter().any(|audience| {
         let is = |accepted: &String| **accepted == **audience;
         **audience == *server.resource
+            || (of_service_account && service_account::names(audience, server.id))
             || (server.audiences.iter().any(is) && anchor.rules().allowed_audiences.iter().any(is))
     })
 }
@@ -165,7 +176,7 @@ fn check_header(jws: &Compact<'_>, anchor: &Anchor) -> Result<Algorithm, TokenEr
         .header_text("alg")?
         .and_then(|name| anchor.algorithm(name))
         .ok_or_else(|| TokenError::Algorithm { authority: anchor.name().into() })?;
-    kind::check_typ(jws.header_text("typ")?, anchor.rules().typ)?;
+    kind::check_typ(jws.header_text("typ")?, &anchor.rules().typ)?;
     Ok(algorithm)
 }
 

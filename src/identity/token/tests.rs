@@ -14,12 +14,20 @@ use crate::generated::authority::{Authority, KeySet, KeySource, Revocation, Toke
 
 #[path = "../../../tests/it/support/attack_tokens.rs"]
 mod attack_tokens;
+mod service_accounts;
 
 use self::attack_tokens::{ALGORITHMS, Forge, MAX_LIFETIME, SKEW, ec_jwk, with};
 
 const NOW: i64 = 1_800_000_000;
 const ISSUER: &str = "https://as.example/realms/corp";
 const RESOURCE: &str = "https://gw.example/team-a/github";
+
+static SERVER: LazyLock<ObjectId> = LazyLock::new(|| ObjectId {
+    uid: "uid-github".into(),
+    namespace: "team-a".into(),
+    name: "github".into(),
+    generation: 1,
+});
 
 static FORGE: LazyLock<Forge> = LazyLock::new(|| Forge::new(ISSUER, RESOURCE, "https://canary.invalid", NOW));
 
@@ -41,6 +49,7 @@ fn authority(typ: TypRule) -> Authority {
         keys: KeySource::Discovery { ca_pem: None },
         key_set: Some(KeySet { jwks: FORGE.jwks(), valid_until: NOW + 86_400 }),
         revoked: Vec::new(),
+        clients: None,
     }
 }
 
@@ -55,7 +64,7 @@ fn strict() -> Vec<Arc<Anchor>> {
 /// Both phases; the reason if one of them refuses.
 fn authenticate(token: &str, anchors: &[Arc<Anchor>], now: i64) -> Result<Verified, &'static str> {
     let verified = verify(token, anchors, now).map_err(|error| error.reason())?;
-    let server = Use { anchors, resource: RESOURCE, audiences: &[] };
+    let server = Use { anchors, id: &SERVER, resource: RESOURCE, audiences: &[] };
     admit(&verified, &server, now).map_err(|error| error.reason())?;
     Ok(verified)
 }
@@ -295,7 +304,7 @@ fn audiences_match_exactly_and_extra_ones_need_both_sides() {
     let extra = ["api://extra".to_owned(), "api://undeclared".to_owned()];
     let admits = |audience: Value, audiences: &[String]| {
         let verified = verify(&claims_token(&[("aud", audience)]), &strict, NOW).unwrap();
-        admit(&verified, &Use { anchors: &strict, resource: RESOURCE, audiences }, NOW).is_ok()
+        admit(&verified, &Use { anchors: &strict, id: &SERVER, resource: RESOURCE, audiences }, NOW).is_ok()
     };
     assert!(admits(json!(["first", "second", RESOURCE]), &[]), "ours may come last");
     assert!(admits(json!("api://extra"), &extra));
@@ -324,7 +333,8 @@ fn revocation_is_seen_on_every_call() {
         let mut authority = authority(TypRule::AccessTokenJwt);
         authority.revoked = revoked.clone();
         let anchors = anchors(&authority);
-        let admitted = admit(&verified, &Use { anchors: &anchors, resource: RESOURCE, audiences: &[] }, NOW);
+        let admitted =
+            admit(&verified, &Use { anchors: &anchors, id: &SERVER, resource: RESOURCE, audiences: &[] }, NOW);
         assert_eq!(admitted.err(), refused.then_some(TokenError::Revoked), "{revoked:?}");
     }
     let (mut authority, token) = without_iat;
@@ -345,11 +355,11 @@ fn a_cache_hit_is_still_checked_and_dies_with_keys_and_configuration() {
     assert!(cache.get(&digest, &anchors_now).is_none());
     cache.insert(digest, Arc::new(verify(&token, &anchors_now, NOW).unwrap()));
     let hit = cache.get(&digest, &anchors_now).unwrap();
-    let server = |anchors| Use { anchors, resource: RESOURCE, audiences: &[] };
+    let server = |anchors| Use { anchors, id: &SERVER, resource: RESOURCE, audiences: &[] };
     assert!(admit(&hit, &server(&anchors_now), NOW).is_ok());
     assert_eq!(admit(&hit, &server(&anchors_now), NOW + 330).unwrap_err(), TokenError::Expired);
     assert_eq!(admit(&hit, &server(&anchors_now), NOW + 86_401).unwrap_err().reason(), "KeysUnavailable");
-    let elsewhere = Use { anchors: &anchors_now, resource: "https://gw.example/team-b/x", audiences: &[] };
+    let elsewhere = Use { anchors: &anchors_now, id: &SERVER, resource: "https://gw.example/team-b/x", audiences: &[] };
     assert_eq!(admit(&hit, &elsewhere, NOW).unwrap_err(), TokenError::Audience);
     assert_eq!(admit(&hit, &server(&[]), NOW).unwrap_err(), TokenError::UntrustedAuthority);
 

@@ -1,6 +1,7 @@
 //! What people write, and what it comes to.
 
 mod arbitrary;
+mod clusters;
 mod policies;
 mod servers;
 mod trees;
@@ -15,6 +16,13 @@ use crate::{
     generated::{Policy, Server, codec::Generated},
 };
 
+/// One that stands alone.
+fn resolve_alone(documents: &[Value]) -> Resolution {
+    let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
+    resolved(documents, &settings, &Accepted::default())
+}
+
 /// Documents to what they come to, as in a folder in which nothing was before.
 fn resolve(documents: &[Value]) -> Resolution {
     resolve_after(documents, &Accepted::default())
@@ -22,7 +30,12 @@ fn resolve(documents: &[Value]) -> Resolution {
 
 fn resolve_after(documents: &[Value], previous: &Accepted) -> Resolution {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: "sys" };
+    let cluster = Cluster::presumed();
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: Some(&cluster) };
+    resolved(documents, &settings, previous)
+}
+
+fn resolved(documents: &[Value], settings: &Settings<'_>, previous: &Accepted) -> Resolution {
     let mut objects: Vec<Object> = Vec::new();
     let mut invalid = BTreeMap::new();
     for document in documents {
@@ -34,7 +47,7 @@ fn resolve_after(documents: &[Value], previous: &Accepted) -> Resolution {
             Err(other) => panic!("{other:?}"),
         }
     }
-    tree(&settings, &objects, &invalid, false, previous)
+    tree(settings, &objects, &invalid, false, previous)
 }
 
 fn authority_named(name: &str) -> Value {

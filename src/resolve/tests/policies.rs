@@ -105,11 +105,20 @@ fn what_is_wrong_in_a_rule_is_named_where_it_stands() {
         ("PrincipalInvalid", principal.clone(), json!({"principals": [{"users": ["u"], "clients": ["c"]}]})),
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": false}]})),
         ("PrincipalInvalid", format!("{principal}.any"), json!({"principals": [{"any": true, "groups": ["g"]}]})),
-        ("NotYetEnforced", format!("{principal}.mcpClients"), json!({"principals": [{"mcpClients": ["c"]}]})),
         (
-            "NotYetEnforced",
+            "PrincipalInvalid",
+            format!("{principal}.mcpClients"),
+            json!({"principals": [{"mcpClients": ["c"], "via": ["x"]}]}),
+        ),
+        (
+            "PrincipalInvalid",
             format!("{principal}.serviceAccount"),
-            json!({"principals": [{"serviceAccount": {"namespace": "ci", "name": "bot"}}]}),
+            json!({"principals": [{"serviceAccount": {"namespace": "ci", "name": "a:b"}}]}),
+        ),
+        (
+            "PrincipalInvalid",
+            format!("{principal}.serviceAccount"),
+            json!({"principals": [{"serviceAccount": {"namespace": "ci", "name": "bot"}, "via": ["ide"]}]}),
         ),
         ("UnknownField", format!("{principal}.user"), json!({"principals": [{"user": ["u"]}]})),
         ("ChoiceInvalid", format!("{principal}.actor"), json!({"principals": [{"users": ["u"], "actor": {}}]})),

@@ -67,7 +67,6 @@ fn paths_stay_inside_the_namespace_and_have_one_spelling() {
 fn what_this_build_does_not_enforce_is_refused() {
     for (field, spec) in [
         ("spec.gateway", json!({"gateway": "edge"})),
-        ("spec.upstream.service", json!({"upstream": {"url": null, "service": {"name": "x", "port": 80}}})),
         ("spec.upstream.tls.clientCertRef", json!({"upstream": {"tls": {"clientCertRef": {"secretName": "x"}}}})),
         ("spec.upstream.credentials.oauth", json!({"upstream": {"credentials": {"none": null, "oauth": {"x": 1}}}})),
         ("spec.clientFeatures.sampling", json!({"clientFeatures": {"sampling": "Allow"}})),
@@ -245,7 +244,8 @@ fn certificates_are_read_or_the_server_is_unserved() {
 fn lock_text() -> String {
     let listed = [r#"{"name":"get_x"}"#, r#"{"name":"delete_x","description":"d"}"#];
     let found = lock::lockable(listed);
-    let reviewed = found.values().map(|(tool, digest)| lock::Reviewed { tool: tool.clone(), digest: *digest, risk: None });
+    let reviewed =
+        found.values().map(|(tool, digest)| lock::Reviewed { tool: tool.clone(), digest: *digest, risk: None });
     lock::write(reviewed).unwrap().text
 }
 
@@ -262,7 +262,11 @@ fn duty_59_a_lock_is_read_by_its_digest() {
     let resolution = with_lock(json!({}), json!({"tools-lock.json": lock_text()}));
     assert_eq!(found(&resolution), []);
     let lock = lock_of(&resolution);
-    assert_eq!((lock.on_change, lock.tools.len()), (OnChange::Deny, 2), "what is not said is the strictest that is seen");
+    assert_eq!(
+        (lock.on_change, lock.tools.len()),
+        (OnChange::Deny, 2),
+        "what is not said is the strictest that is seen"
+    );
     for (word, on_change) in [("Warn", OnChange::Warn), ("Hide", OnChange::Hide), ("Deny", OnChange::Deny)] {
         let spec = json!({"onChange": word, "key": "other"});
         assert_eq!(lock_of(&with_lock(spec, json!({"other": lock_text()}))).on_change, on_change);
@@ -308,7 +312,8 @@ fn what_is_too_large_for_kubernetes_is_unserved_and_written_without_what_is_larg
 
 #[test]
 fn ten_thousand_locked_tools_fit_into_one_object() {
-    let tools = (0..10_000).map(|n| (format!("vendor-tool-with-a-name-{n:0>6}"), LockedTool(Digest([7; 32]), Some(Risk::Destructive))));
+    let tools = (0..10_000)
+        .map(|n| (format!("vendor-tool-with-a-name-{n:0>6}"), LockedTool(Digest([7; 32]), Some(Risk::Destructive))));
     let mut server = servers_of(&with_server(json!({})))[0].clone();
     server.lock = Some(Lock { on_change: OnChange::Deny, tools: tools.collect() });
     let bytes = crate::generated::codec::encode(&Generated::Server(server)).unwrap().len();
@@ -340,7 +345,7 @@ fn authorities_are_judged() {
         ("ChoiceInvalid", "spec", json!({})),
         ("ChoiceInvalid", "spec", json!({"issuer": issuer, "local": {}})),
         ("ChoiceInvalid", "spec.validation", json!({"local": {}, "validation": {}})),
-        ("NotYetEnforced", "spec.kubernetes", json!({"kubernetes": {}})),
+        ("NotYetEnforced", "spec.kubernetes.tokenReview", json!({"kubernetes": {"tokenReview": true}})),
         ("NotYetEnforced", "spec.registration", json!({"issuer": issuer, "registration": {"methods": ["DCR"]}})),
         ("NotYetEnforced", "spec.profile", json!({"issuer": issuer, "profile": "Okta"})),
         ("IssuerInvalid", "spec.issuer", json!({"issuer": "http://a.example.com"})),

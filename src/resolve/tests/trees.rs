@@ -35,7 +35,7 @@ fn a_server_whose_edit_is_invalid_keeps_its_place_and_takes_no_calls() {
 #[test]
 fn what_was_never_read_denies_everything() {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: "sys" };
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
     let resolution = tree(&settings, &[], &BTreeMap::new(), true, &Accepted::default());
     let [policy] = policies_of(&resolution)[..] else { panic!() };
     assert!(policy.guardrail && matches!(policy.standing, Standing::DenyAll { .. }));
@@ -46,7 +46,7 @@ fn what_was_never_read_denies_everything() {
 #[test]
 fn an_object_that_is_only_known_by_name_counts() {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: "sys" };
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
     let key = Key { kind: Kind::McpPolicy, namespace: "team".into(), name: "p".into() };
     let invalid = BTreeMap::from([(key.clone(), Invalidity::Unreadable)]);
     let resolution = tree(&settings, &[], &invalid, false, &Accepted::default());

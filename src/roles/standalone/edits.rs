@@ -143,7 +143,7 @@ impl Gateway {
         let found = scan(&[folder.to_owned()], &LIMITS, self.scan.as_ref());
         let merged = merge(&self.remembered, &found);
         let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-        let settings = Settings { public_url: &public_url, system_namespace: "sys" };
+        let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
         let resolution = tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &self.accepted);
         let mut policies = BTreeSet::new();
         for object in resolution.generated {

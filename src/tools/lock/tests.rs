@@ -9,11 +9,8 @@ fn texts(definitions: &[Value]) -> Vec<String> {
 
 fn locked(definitions: &[String]) -> Written {
     let found = lockable(definitions.iter().map(String::as_str));
-    let reviewed = found.values().map(|(tool, digest)| Reviewed {
-        tool: tool.clone(),
-        digest: *digest,
-        risk: Some(Risk::Write),
-    });
+    let reviewed =
+        found.values().map(|(tool, digest)| Reviewed { tool: tool.clone(), digest: *digest, risk: Some(Risk::Write) });
     write(reviewed).unwrap()
 }
 
@@ -109,12 +106,12 @@ fn what_is_too_large_is_locked_by_digest_and_what_is_too_much_is_not() {
 
 #[test]
 fn parts_are_small_few_and_locks_of_their_own() {
-    let tool = |n: usize, size: usize| json!({"name": format!("t{n:0>5}"), "description": "y".repeat(size)}).to_string();
+    let tool =
+        |n: usize, size: usize| json!({"name": format!("t{n:0>5}"), "description": "y".repeat(size)}).to_string();
     let mut listed: Vec<String> = (0..100).map(|n| tool(n, 40_000)).collect();
     listed.push(tool(999, FILLED));
     let found = lockable(listed.iter().map(String::as_str));
-    let reviewed =
-        || found.values().map(|(tool, digest)| Reviewed { tool: tool.clone(), digest: *digest, risk: None });
+    let reviewed = || found.values().map(|(tool, digest)| Reviewed { tool: tool.clone(), digest: *digest, risk: None });
     let (parts, left_out) = write_parts(reviewed(), 10);
     assert_eq!((parts.len(), left_out), (5, 1));
     let read_back: usize = parts.iter().map(|part| read(part).unwrap().len()).sum();
@@ -127,14 +124,16 @@ fn parts_are_small_few_and_locks_of_their_own() {
 
 #[test]
 fn what_cannot_be_told_apart_or_digested_is_not_locked() {
-    let listed = ["{\"name\":\"a\"}", "{\"name\":\"a\",\"title\":\"x\"}", "{\"name\":\"b\"}", "{}", "[]", "{\"name\":\"\"}"];
+    let listed =
+        ["{\"name\":\"a\"}", "{\"name\":\"a\",\"title\":\"x\"}", "{\"name\":\"b\"}", "{}", "[]", "{\"name\":\"\"}"];
     assert_eq!(lockable(listed).keys().collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]
 fn duty_59_every_difference_has_its_name() {
     let digest = |text: &str| tool_digest(&ToolView::read(text).unwrap());
-    let (a, b, other) = (digest("{\"name\":\"a\"}"), digest("{\"name\":\"b\"}"), digest("{\"name\":\"a\",\"title\":\"\"}"));
+    let (a, b, other) =
+        (digest("{\"name\":\"a\"}"), digest("{\"name\":\"b\"}"), digest("{\"name\":\"a\",\"title\":\"\"}"));
     let tools = Tools::from([
         ("a".to_owned(), LockedTool(a.unwrap(), None)),
         ("b".to_owned(), LockedTool(b.unwrap(), Some(Risk::Write))),
@@ -156,7 +155,8 @@ fn what_misleads_a_reader_is_escaped_and_letters_are_not() {
         text.chars().for_each(|c| push_visible(&mut out, c));
         out
     };
-    for plain in ["prénom", "名前、「x」。", "Größe…", "a–b “c”", "हिन्दी".get(..3).unwrap(), "~ \\"] {
+    for plain in ["prénom", "名前、「x」。", "Größe…", "a–b “c”", "हिन्दी".get(..3).unwrap(), "~ \\"]
+    {
         assert_eq!(visible(plain), plain);
     }
     for (hidden, shown) in [

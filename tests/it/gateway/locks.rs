@@ -401,7 +401,10 @@ fn a_real_server_that_is_locked_as_it_is_has_no_drift() {
         let session = {
             let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "w", "version": "1"}});
             let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}).to_string();
-            http::post(&gateway.url("items"), Some(&token), &[], body.as_bytes()).header("mcp-session-id").unwrap().to_owned()
+            http::post(&gateway.url("items"), Some(&token), &[], body.as_bytes())
+                .header("mcp-session-id")
+                .unwrap()
+                .to_owned()
         };
         let headers = [("Mcp-Session-Id", session.as_str()), ("MCP-Protocol-Version", "2025-11-25")];
         let told = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();

@@ -42,7 +42,7 @@ pub struct Inventory {
 }
 
 /// Sums up what an upstream lists to the gateway: definitions as they came.
-pub fn sum_up<'a>(server: &Server, listed: &[&'a str]) -> Inventory {
+pub fn sum_up(server: &Server, listed: &[&str]) -> Inventory {
     let tools = lock::lockable(listed.iter().copied());
     let drifts = drifts(server, listed, &tools);
     let risk = |name: &str, tool: &ToolView<'_>| {

@@ -80,10 +80,10 @@ mod tests {
         assert_eq!(Digest::from_hex(&digest.hex()), Some(digest));
         let encoded = serde_json::to_string(&digest).unwrap();
         assert_eq!((encoded.len(), serde_json::from_str::<Digest>(&encoded).unwrap()), (45, digest));
-        for other in ["", "sha256:", &text[1..], &text[..70], &text.to_uppercase(), &format!("{text}0"), "sha256:é"] {
+        let cut = text.strip_prefix('s').unwrap();
+        for other in ["", "sha256:", cut, "sha256:00", &text.to_uppercase(), &format!("{text}0"), "sha256:é"] {
             assert_eq!(Digest::parse(other), None, "{other}");
         }
-        assert!(serde_json::from_str::<Digest>(&encoded[..44]).is_err());
         assert!(serde_json::from_str::<Digest>("\"AAAA\"").is_err());
     }
 }

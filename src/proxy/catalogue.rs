@@ -81,12 +81,14 @@ impl Catalogue {
     /// Knows what `previous` knows of the same server, as this lock and these rules have it.
     pub fn after(previous: &Self, asserted: &[RiskRule], lock: Option<&Lock>) -> Self {
         let mut catalogue = Self::new(asserted);
-        let judged = |(name, tool): (&Box<str>, &Tool)| {
+        let judged = |name: &str, tool: &Tool| {
             let said = (Digest::parse(&tool.digest), tool.said);
             let (risk, drift) = catalogue.judge(name, said, lock);
-            (name.clone(), Tool { risk, drift, ..tool.clone() })
+            Tool { risk, drift, ..tool.clone() }
         };
-        catalogue.tools = ArcSwap::from_pointee(previous.tools.load().iter().map(judged).collect());
+        let known = previous.tools.load();
+        let tools = known.iter().map(|(name, tool)| (name.clone(), judged(name, tool))).collect();
+        catalogue.tools = ArcSwap::from_pointee(tools);
         catalogue.whole = watch::Sender::new(previous.is_whole());
         catalogue
     }

@@ -17,6 +17,7 @@ pub mod filter;
 mod forward;
 pub mod gateway;
 mod idle;
+mod learn;
 mod listen;
 pub mod listener;
 pub mod locked;

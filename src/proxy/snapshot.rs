@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalogue::{Catalogue, Tool};
+use super::catalogue::Catalogue;
+use super::learn;
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
@@ -19,14 +20,10 @@ use crate::identity::anchor::{Anchor, AnchorError};
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
-use crate::mcp::list::ToolView;
 use crate::oauth::protected_resource;
 use crate::oauth::server_metadata::local_document;
 use crate::policy::rule::CompileError;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
-
-/// How many tools a warning names.
-const SHOWN: usize = 20;
 
 /// How many errors of one policy are told.
 const SAID: usize = 5;
@@ -201,49 +198,6 @@ impl Site {
         }
     }
 
-    /// Judges a definition of one of its tools, without remembering it.
-    pub fn assess(&self, tool: &ToolView<'_>) -> Tool {
-        self.catalogue.assess(tool, self.server.lock.as_ref())
-    }
-
-    /// Remembers definitions of its tools, and names that several definitions have. Warns of names that could be taken for
-    /// one another (mcp-obligations 30), and once of each definition that is not the reviewed one (59).
-    pub fn learn(&self, mut seen: Vec<(Box<str>, Tool)>, ambiguous: &[String]) {
-        let lock = self.server.lock.as_ref();
-        seen.extend(ambiguous.iter().map(|name| (name.as_str().into(), self.catalogue.ambiguous(name, lock))));
-        let learnt = self.catalogue.learn(seen);
-        if !learnt.drifted.is_empty() {
-            let server = self.server.id.display_name();
-            let count = learnt.drifted.len();
-            let tools: Vec<String> =
-                learnt.drifted.iter().take(SHOWN).map(|(name, drift)| format!("{name}: {}", drift.as_str())).collect();
-            let on_change = lock.map(|lock| lock.on_change);
-            tracing::warn!(server, count, ?tools, ?on_change, "tools that are not as they were reviewed");
-        }
-        for names in learnt.changed.then(|| self.catalogue.look_alikes()).unwrap_or_default() {
-            let server = self.server.id.display_name();
-            tracing::warn!(server, ?names, "tools whose names look alike: grant them by exact name only");
-        }
-    }
-
-    /// Learns what an inventory found: all that the server lists.
-    pub fn take_stock<'t>(&self, listed: impl Iterator<Item = &'t str>) {
-        let mut found: HashMap<Box<str>, Option<Tool>> = HashMap::new();
-        for tool in listed.filter_map(ToolView::read) {
-            let known = self.assess(&tool);
-            found.entry(tool.name.as_ref().into()).and_modify(|twice| *twice = None).or_insert(Some(known));
-        }
-        let (mut seen, mut ambiguous) = (Vec::new(), Vec::new());
-        for (name, tool) in found {
-            match tool {
-                Some(tool) => seen.push((name, tool)),
-                None => ambiguous.push(name.into_string()),
-            }
-        }
-        self.learn(seen, &ambiguous);
-        self.catalogue.complete();
-    }
-
     fn compile(
         server: Arc<Server>,
         anchors: &BTreeMap<String, Trusted>,
@@ -267,7 +221,7 @@ impl Site {
             (None, Some(pool)) => Some(pool),
             (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
         };
-        let catalogue = catalogue(&server, previous);
+        let catalogue = learn::catalogue(&server, previous);
         Ok(Site {
             challenges: Challenges::new(&metadata_url, &scopes)?,
             anchors: named(&server, anchors),
@@ -280,20 +234,6 @@ impl Site {
             server,
         })
     }
-}
-
-/// What is known of a server's tools. It outlives changes of everything but the place where they are: with other
-/// credentials, classes or another lock they are looked at anew, and what was known counts meanwhile.
-fn catalogue(server: &Server, previous: Option<&Site>) -> Arc<Catalogue> {
-    let (now, risk, lock) = (&server.upstream, &server.risk, server.lock.as_ref());
-    let place = |site: &&Site| site.server.upstream.url == now.url && site.server.upstream.tls == now.tls;
-    let Some(previous) = previous.filter(place) else { return Arc::new(Catalogue::new(risk)) };
-    let before = &previous.server;
-    // A token is renewed many times a day, and the tools stay what they are.
-    if before.upstream.is_same_place(now) && before.risk == *risk && before.lock.as_ref() == lock {
-        return previous.catalogue.clone();
-    }
-    Arc::new(Catalogue::after(&previous.catalogue, risk, lock))
 }
 
 fn named(server: &Server, anchors: &BTreeMap<String, Trusted>) -> Box<[Arc<Anchor>]> {

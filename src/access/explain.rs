@@ -87,12 +87,12 @@ pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Expl
     if let (Some(lock), Target::Tool { name, .. }) = (&served.server.lock, request.target) {
         let hides = lock.on_change == OnChange::Hide;
         let refuses = hides || lock.on_change == OnChange::Deny && decision.effect != Effect::Deny;
+        doubts.push(on_change(lock, name));
         if refuses && !lock.tools.contains_key(name) {
             let (answer, reason) = (Answer::Deny, Drift::New.as_str().to_owned());
             let visible = decision.visible && !hides;
             return Explanation { answer, reason, visible, rule: None, message: None, shadow: None, doubts, rules };
         }
-        doubts.push(on_change(lock, name));
     }
     let reason = match served.layers.denied {
         Some(word) => format!("{} ({word})", decision.reason.as_str()),

@@ -454,3 +454,18 @@ fn scan_renews_a_lock_keeps_what_was_raised_and_says_what_changed() {
     let valid = portcullis().args(["validate", "--strict"]).arg(out).output().unwrap();
     assert!(!String::from_utf8_lossy(&valid.stdout).contains("Lock"), "{valid:?}");
 }
+
+#[test]
+fn the_example_is_locked_as_it_says() {
+    let folders = ["examples/first-server", "examples/locked-server"];
+    let folders = folders.map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let valid = portcullis().args(["validate", "--strict"]).args(&folders).output().unwrap();
+    assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stdout));
+    let mut who = portcullis();
+    who.args(["who-can", "--server", "default/reviewed-notes", "-o", "json"]);
+    let told = who.args(folders.iter().flat_map(|folder| [Path::new("-f"), folder])).output().unwrap();
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let tools: std::collections::BTreeSet<&str> =
+        told["rows"].as_array().unwrap().iter().map(|row| row["target"].as_str().unwrap()).collect();
+    assert_eq!(tools.into_iter().collect::<Vec<_>>(), ["create_note", "delete_note", "get_note", "list_notes"]);
+}

@@ -17,7 +17,8 @@ use crate::identity::principal::{Groups, Kind, Principal};
 use crate::policy::arbitrary;
 use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
+use crate::tools::risk::KnownRisk;
 
 fn fleet(policies: &[Policy]) -> Fleet {
     let mut fleet = Fleet::default();

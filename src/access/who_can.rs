@@ -19,9 +19,10 @@ use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::policy::evaluate::about_apart_from_condition;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::list::{Foreseen, Visibility, foresee_anybody};
-use crate::policy::request::{Facts, KnownRisk, Target};
+use crate::policy::request::{Facts, Target};
 use crate::policy::rule::{Rule, subject};
 use crate::policy::tri::Tri;
+use crate::tools::risk::KnownRisk;
 
 /// A tool that a server is known to have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,9 @@ use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::pattern::asserted;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
 use crate::tools::risk;
+use crate::tools::risk::KnownRisk;
 
 /// One decision, and why
 ///

@@ -13,6 +13,8 @@ use kube::api::DynamicObject;
 use kube::runtime::utils::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config, ExponentialBackoff};
 
+use super::client;
+
 /// How long one watch lasts before it is taken up again where it ended: also how long a connection that is silently gone
 /// goes unnoticed, about.
 pub const LASTS_SECONDS: u32 = 60;
@@ -121,16 +123,11 @@ fn identity(object: &DynamicObject) -> ((String, String), String) {
 
 /// What went wrong, without what was being read: a decoding error may quote a Secret.
 fn in_words(error: &watcher::Error) -> String {
-    let cause = |error: &kube::Error| match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
-        other => other.to_string(),
-    };
     match error {
-        watcher::Error::InitialListFailed(error) => format!("cannot list: {}", cause(error)),
-        watcher::Error::WatchStartFailed(error) => format!("cannot watch: {}", cause(error)),
+        watcher::Error::InitialListFailed(error) => format!("cannot list: {}", client::in_words(error)),
+        watcher::Error::WatchStartFailed(error) => format!("cannot watch: {}", client::in_words(error)),
         watcher::Error::WatchError(status) => format!("the watch ended: {} ({})", status.message, status.code),
-        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", cause(error)),
+        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", client::in_words(error)),
         watcher::Error::NoResourceVersion => "the answer has no resource version".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::index::PrincipalKeys;
 use crate::identity::principal::Principal;
-pub use crate::tools::risk::KnownRisk;
+use crate::tools::risk::KnownRisk;
 
 /// One question: may this principal do this to this target?
 #[derive(Clone, Copy, Debug)]

@@ -22,7 +22,8 @@ use crate::mcp::param_header::check_params;
 use crate::mcp::revision::Era;
 use crate::policy::decision::Decision;
 use crate::policy::evaluate::evaluate;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
+use crate::tools::risk::KnownRisk;
 
 /// Proof that a message may be forwarded. Made here only.
 #[must_use = "a permit that is not used is a call that was recorded and not made"]

@@ -18,8 +18,9 @@ use crate::mcp::list::{ToolView, filter_tools};
 use crate::mcp::revision::Revision;
 use crate::mcp::rewrite::{self, Hostile, Negotiated, ResultRules};
 use crate::policy::list::{Visibility, list};
-use crate::policy::request::{Facts, KnownRisk, Target};
+use crate::policy::request::{Facts, Target};
 use crate::seal::Purpose;
+use crate::tools::risk::KnownRisk;
 
 /// How long a client may keep a filtered list without asking again, in milliseconds: the promised revocation delay.
 pub const MAX_TTL_MS: u64 = 1_000;

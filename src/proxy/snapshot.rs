@@ -540,6 +540,21 @@ mod tests {
         assert!(alone.is_some() && alone == snapshot.document(&well_known("/team/one")));
     }
 
+    #[test]
+    fn a_change_makes_its_own_site_anew_and_no_other() {
+        let named = |name: &str| server("team", name, Labels::new(), Some(Labels::new()));
+        let before = serving((0..1000).map(|number| named(&number.to_string())));
+        let mut after = before.clone();
+        after.put(Generated::Policy(crate::fleet::tests::allow_all("team")));
+        settle(&mut after);
+        assert!(after.serves_alike(&before), "a policy changes no site");
+        after.put(Generated::Server(Server { audiences: vec!["another".into()], ..named("7") }));
+        settle(&mut after);
+        assert!(!after.serves_alike(&before));
+        let changed = after.sites().filter(|site| !before.same(site).is_some_and(|old| Arc::ptr_eq(old, site)));
+        assert_eq!(changed.map(|site| &*site.server.id.name).collect::<Vec<_>>(), ["7"]);
+    }
+
     fn well_known(path: &str) -> String {
         format!("{}{path}", protected_resource::WELL_KNOWN_PREFIX)
     }

@@ -25,6 +25,7 @@ use self::wanted::Wanted;
 use self::world::{Checks, World};
 use super::serving::{self, Opened};
 use crate::generated::report::Report;
+use crate::process::Drain;
 use crate::process::drain::Finish;
 use crate::proxy::gateway::Change;
 use crate::seal::Sealer;
@@ -78,15 +79,21 @@ pub async fn run(options: Options, client: Client) -> anyhow::Result<Finish> {
     world.apply(first).await;
     report.send_replace(world.report(&BTreeMap::new()));
     let writer = Writer::new(client, &options.gateway_namespace, options.pod, shown);
-    drain.spawn(writer.keep(report.subscribe(), drain.draining().clone()));
-    let stop = drain.draining().clone();
-    drain.spawn(async move {
+    while_anything_is_served(&drain, writer.keep(report.subscribe()));
+    while_anything_is_served(&drain, world.follow(told, wanted, report));
+    Ok(opened.serve(gateway)?.finish().await)
+}
+
+/// Runs a task until the last call has ended: a revocation counts for calls that a drain lets end, and a proxy that serves
+/// them reports what it runs. So it is not a task that the drain waits for.
+fn while_anything_is_served(drain: &Drain, task: impl Future<Output = ()> + Send + 'static) {
+    let ended = drain.aborted().child_token();
+    tokio::spawn(async move {
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = world.follow(told, wanted, report) => {}
+            () = ended.cancelled() => {}
+            () = task => {}
         }
     });
-    Ok(opened.serve(gateway)?.finish().await)
 }
 
 /// Takes in what is told until everything was read once: the sealing keys, and all that is to be served, as one batch.

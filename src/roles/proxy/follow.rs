@@ -57,13 +57,7 @@ fn spawn<S: Stream<Item = Event> + Send + 'static>(
     tell: mpsc::Sender<(Source, Told)>,
     open: impl Fn() -> S + Send + 'static,
 ) {
-    let stop = drain.draining().clone();
-    drain.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = for_ever(source, tell, open) => {}
-        }
-    });
+    super::while_anything_is_served(drain, for_ever(source, tell, open));
 }
 
 /// Ends when nobody listens.

@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use crate::cluster;
 use crate::generated::report::{LEASE_PREFIX, REPORT, REPORTS, Report};
 use crate::process::readiness::Check;
 
@@ -54,26 +54,23 @@ pub struct Writer {
     since: MicroTime,
     /// As the API server last answered.
     written: Option<Lease>,
+    failing: bool,
 }
 
 impl Writer {
     /// Has written nothing yet.
     pub fn new(client: Client, namespace: &str, pod: Pod, shown: Shown) -> Self {
         let since = MicroTime(jiff::Timestamp::now());
-        Self { api: Api::namespaced(client, namespace), pod, shown, since, written: None }
+        Self { api: Api::namespaced(client, namespace), pod, shown, since, written: None, failing: false }
     }
 
-    /// Keeps the Lease until `stop`, or until nobody reports any more.
-    pub async fn keep(mut self, mut report: watch::Receiver<Report>, stop: CancellationToken) {
+    /// Keeps the Lease until nobody reports any more.
+    pub async fn keep(mut self, mut report: watch::Receiver<Report>) {
         loop {
             let begun = Instant::now();
             let now = report.borrow_and_update().clone();
-            let next = tokio::select! {
-                () = stop.cancelled() => return,
-                next = self.show(&now) => next,
-            };
+            let next = self.show(&now).await;
             tokio::select! {
-                () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(begun + next) => {}
                 changed = report.changed() => match changed {
                     Ok(()) => tokio::time::sleep_until(begun + LEAST).await,
@@ -86,17 +83,20 @@ impl Writer {
     /// Writes, shows how that went, and says after what time to write again.
     async fn show(&mut self, report: &Report) -> Duration {
         let outcome = match tokio::time::timeout(PATIENCE, self.write(report)).await {
-            Ok(outcome) => outcome.map_err(|error| in_words(&error)),
+            Ok(outcome) => outcome.map_err(|error| cluster::in_words(&error)),
             Err(_) => Err("the API server does not answer".to_owned()),
         };
         match outcome {
             Ok(()) => {
                 self.shown.check.ready();
+                self.failing = false;
                 RENEWED
             }
             Err(error) => {
                 let name = self.name();
-                tracing::warn!(lease = name, error, "the report cannot be written; calls go on");
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(lease = name, error, "the report cannot be written; calls go on");
+                }
                 self.shown.failures.inc();
                 self.shown.check.not_ready("ReportNotWritten", format!("Lease {name}: {error}"));
                 RETRY
@@ -148,12 +148,5 @@ impl Writer {
             ..LeaseSpec::default()
         });
         lease
-    }
-}
-
-fn in_words(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        other => other.to_string(),
     }
 }

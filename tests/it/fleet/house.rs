@@ -55,7 +55,7 @@ subjects: [{kind: ServiceAccount, name: portcullis-proxy, namespace: portcullis-
 
 pub(super) struct House {
     pub(super) cluster: Cluster,
-    _upstream: Upstream,
+    pub(super) upstream: Upstream,
     pub(super) issuer: LocalAuthority,
     pub(super) server: Server,
     pub(super) policy: Policy,
@@ -98,7 +98,7 @@ impl House {
         let kubeconfig = cluster.kubeconfig_of(GATEWAY, "portcullis-proxy");
         let mut house = Self {
             cluster,
-            _upstream: upstream,
+            upstream,
             issuer,
             server: servers.pop().unwrap(),
             policy: policies.pop().unwrap(),
@@ -142,6 +142,11 @@ impl House {
 
     pub(super) fn process(&self) -> &Process {
         self.proxy.as_ref().unwrap()
+    }
+
+    /// Whether it ends cleanly.
+    pub(super) fn ends_cleanly(&mut self) -> bool {
+        self.proxy.as_mut().unwrap().wait_exit().success()
     }
 
     fn said(&self, message: &str) -> SocketAddr {

@@ -47,6 +47,9 @@ fn nothing_is_served_before_there_are_sealing_keys() {
     });
     assert!(message.contains("portcullis-sealing"), "{message}");
     assert!(!house.process().stderr().contains("\"serving\""));
+    house.process().signal("TERM");
+    assert!(house.ends_cleanly(), "what waits can be stopped");
+    house.start(&[]);
     house.seal(1, None);
     house.wait_ready();
     assert!(house.is_allowed(&house.token("ana")));
@@ -97,6 +100,39 @@ fn revocations_and_removals_reach_open_streams() {
     house.remove(&Generated::Server(house.server.clone()));
     while removed.read_some().is_some() {}
     assert_eq!(house.call(&other).status, 404);
+}
+
+#[test]
+fn a_policy_that_goes_is_told_to_whoever_listens_and_filters_what_they_see() {
+    let house = House::serve(&[]);
+    let ana = house.token("ana");
+    let list = || {
+        let bytes = http::request_2026("http://mcp.example/default/items", Some(&ana), "tools/list", &json!({}));
+        http::send(&house.address(), &bytes).json()["result"]["tools"].as_array().unwrap().len()
+    };
+    assert!(list() > 0);
+    let (mut stream, mut buffer) = (listen(&house, &ana), String::new());
+    house.remove(&Generated::Policy(house.policy.clone()));
+    // It comes only if the change reaches the open stream.
+    let told = std::iter::from_fn(|| stream.read_event(&mut buffer));
+    let mut told = told.filter(|event| event.data.contains("notifications/tools/list_changed"));
+    assert!(told.next().is_some(), "the stream ended");
+    assert_eq!(list(), 0);
+}
+
+#[test]
+fn a_drain_ends_cleanly_and_obeys_what_comes_meanwhile() {
+    let mut house = House::serve(&[]);
+    let ana = house.token("ana");
+    let mut call = http::Connection::open(&house.address());
+    let params = json!({"name": "wait", "arguments": {"ms": 2000}});
+    call.write(&http::request_2026("http://mcp.example/default/items", Some(&ana), "tools/call", &params));
+    house.upstream.seen().wait_calls(1);
+    house.process().signal("TERM");
+    let version = house.put(&generated_policy("other", super::house::RULES));
+    house.wait_report("what came during the drain", |report| report.applied[&Collection::ConfigMaps] >= version);
+    assert!(call.read().json().get("result").is_some());
+    assert!(house.ends_cleanly());
 }
 
 /// A stream that only listens, in a session of its own.

@@ -16,7 +16,7 @@
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity tools     upstream -> egress generated mcp
 //! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
-//! controller proxy -> pure, effects.   Only roles and cli join planes.
+//! controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!
 //! `tests/it/architecture.rs` holds these arrows; `docs/architecture.md` is the guided tour.

@@ -30,6 +30,11 @@ fn trust() -> Value {
         "spec": {"issuer": "https://login.example"}})
 }
 
+fn client() -> Value {
+    json!({"apiVersion": VERSION, "kind": "McpClient", "metadata": {"name": "ana", "namespace": "default"}, "spec": {
+        "authorizationServer": "local", "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
+}
+
 /// `object` with `value` at a JSON pointer; null removes.
 fn with(mut object: Value, changes: &[(&str, Value)]) -> Value {
     for (pointer, value) in changes {
@@ -153,7 +158,23 @@ fn cases() -> Vec<Case> {
         (
             "the name must be at most 63 characters",
             vec![with(server(), &[("/metadata/name", json!("n".repeat(63)))])],
-            vec![with(server(), &[("/metadata/name", json!("n".repeat(64)))])],
+            vec![
+                with(server(), &[("/metadata/name", json!("n".repeat(64)))]),
+                with(client(), &[("/metadata/name", json!("n".repeat(64)))]),
+            ],
+        ),
+        (
+            "say where the token is accepted: servers or audiences",
+            vec![
+                client(),
+                with(client(), &[("/spec/token", json!({"subject": "ana", "audiences": ["https://mcp.example/a/b"]}))]),
+            ],
+            vec![with(client(), &[("/spec/token", json!({"subject": "ana"}))])],
+        ),
+        (
+            "token belongs to the method Token",
+            vec![with(client(), &[("/spec/method", json!("DCR")), ("/spec/token", Value::Null)])],
+            vec![with(client(), &[("/spec/method", json!("DCR"))]), with(client(), &[("/spec/token", Value::Null)])],
         ),
         (
             "give either jti, or subject and issuedBefore",
@@ -184,7 +205,8 @@ fn cases() -> Vec<Case> {
 }
 
 /// Messages of rules that compare an object with what it was before: see [`what_cannot_be_changed_is_refused`].
-const TRANSITIONS: [&str; 1] = ["gateway cannot be changed"];
+const TRANSITIONS: [&str; 2] =
+    ["gateway cannot be changed", "validAfter cannot be moved back: tokens that were revoked would be believed again"];
 
 /// Every rule's message in our CustomResourceDefinitions.
 fn messages(schema: &Value, found: &mut BTreeSet<String>) {
@@ -232,6 +254,16 @@ fn what_cannot_be_changed_is_refused() {
     let moved = with(server(), &[("/spec/gateway", json!("other"))]);
     let error = runtime().block_on(cluster.try_apply(&moved)).unwrap_err().to_string();
     assert!(error.contains(TRANSITIONS[0]), "{error}");
+
+    let after = |time: Value| with(client(), &[("/spec/validAfter", time)]);
+    cluster.apply(&after(json!("2026-11-25T10:00:00Z")));
+    // The same moment and a later one, whatever their spelling.
+    cluster.apply(&after(json!("2026-11-25T11:00:00+01:00")));
+    cluster.apply(&after(json!("2026-11-25T10:30:00Z")));
+    for back in [json!("2026-11-25T10:29:59Z"), json!("2026-11-25T11:00:00+01:00"), Value::Null] {
+        let error = runtime().block_on(cluster.try_apply(&after(back))).unwrap_err().to_string();
+        assert!(error.contains(TRANSITIONS[1]), "{error}");
+    }
 }
 
 /// What the documentation tells people to apply.

@@ -186,9 +186,9 @@ pub fn conditions(status: &Value) -> Vec<Condition> {
 
 /// `Accepted`, of an object with these findings. `meanwhile` says what is enforced of one that is not.
 pub fn accepted(errors: &[Finding], warnings: &[Finding], meanwhile: &str) -> Said {
-    let conflict: Vec<&Finding> = warnings.iter().filter(|finding| finding.reason == Reason::PathConflict).collect();
-    if let Some(first) = errors.first().or(conflict.first().copied()) {
-        let all = if errors.is_empty() { conflict } else { errors.iter().collect() };
+    let closing: Vec<&Finding> = warnings.iter().filter(|finding| closes(finding.reason)).collect();
+    if let Some(first) = errors.first().or(closing.first().copied()) {
+        let all = if errors.is_empty() { closing } else { errors.iter().collect() };
         let mut message = listed(&all);
         if !meanwhile.is_empty() {
             message = format!("{message}\nMeanwhile: {meanwhile}");
@@ -241,9 +241,14 @@ pub fn is_under_way(reason: &str) -> bool {
     [PENDING, FETCHING, NO_PROXIES].contains(&reason)
 }
 
+/// Whether a server with such a warning is not accepted, though nothing in it is wrong by itself.
+fn closes(reason: Reason) -> bool {
+    matches!(reason, Reason::PathConflict | Reason::ServerTooLarge)
+}
+
 /// Whether a warning is about something that the object refers to.
 fn is_reference(reason: Reason) -> bool {
-    !matches!(reason, Reason::ApprovalsUnavailable | Reason::PathConflict | Reason::PlaintextUpstream)
+    !closes(reason) && !matches!(reason, Reason::ApprovalsUnavailable | Reason::PlaintextUpstream)
 }
 
 fn listed(findings: &[&Finding]) -> String {

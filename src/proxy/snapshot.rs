@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalogue::{Catalogue, Tool};
+use super::catalogue::Catalogue;
+use super::learn;
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
@@ -197,16 +198,6 @@ impl Site {
         }
     }
 
-    /// Remembers definitions of its tools, and warns of names that could be taken for one another (mcp-obligations 30).
-    pub fn learn(&self, seen: Vec<(Box<str>, Tool)>) {
-        if self.catalogue.learn(seen) {
-            for names in self.catalogue.look_alikes() {
-                let server = self.server.id.display_name();
-                tracing::warn!(server, ?names, "tools whose names look alike: grant them by exact name only");
-            }
-        }
-    }
-
     fn compile(
         server: Arc<Server>,
         anchors: &BTreeMap<String, Trusted>,
@@ -230,12 +221,7 @@ impl Site {
             (None, Some(pool)) => Some(pool),
             (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
         };
-        // A token is renewed many times a day, and the tools stay what they are.
-        let same_place = previous.filter(|previous| previous.server.upstream.is_same_place(&server.upstream));
-        let catalogue = match same_place {
-            Some(previous) if previous.server.risk == server.risk => previous.catalogue.clone(),
-            _ => Arc::new(Catalogue::new(&server.risk)),
-        };
+        let catalogue = learn::catalogue(&server, previous);
         Ok(Site {
             challenges: Challenges::new(&metadata_url, &scopes)?,
             anchors: named(&server, anchors),

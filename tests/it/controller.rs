@@ -1,10 +1,11 @@
-//! The controller against a real API server, as its ServiceAccount with the rights that it is meant to have.
+//! The controller against a real API server, as the ServiceAccount that the chart makes, with its rights and under its
+//! admission policies.
 
 mod lead;
 mod objects;
 mod proxies;
 mod random;
-mod rights;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +32,6 @@ struct Controller {
 
 impl Controller {
     fn start(cluster: &Cluster) -> Self {
-        rights::grant(cluster);
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=true"]);

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Controller, object, server, trust, wait_condition};
+use crate::chart::installed;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::wait::until;
 
@@ -19,7 +20,7 @@ fn beating(cluster: &Cluster) -> Option<String> {
 
 #[test]
 fn one_leads_and_another_takes_over_when_it_is_killed_and_at_once_when_it_is_stopped() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     let mut first = Controller::start(&cluster);
@@ -59,7 +60,7 @@ fn one_leads_and_another_takes_over_when_it_is_killed_and_at_once_when_it_is_sto
 
 #[test]
 fn who_was_overtaken_writes_nothing_more_and_ends() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     let mut first = Controller::start(&cluster);

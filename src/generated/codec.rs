@@ -11,6 +11,9 @@ use super::{Authority, Kind, ObjectId, Policy, Server};
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
+/// How large an encoded object may be: one of Kubernetes holds a mebibyte of data, in Secrets and in ConfigMaps.
+pub const MOST_BYTES: usize = 1_000_000;
+
 /// One generated object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "object")]

@@ -152,6 +152,8 @@ reasons! {
     NamespaceSelectorNotAllowed: Error, "remove namespaceSelector, or put the policy into the system namespace";
     /// The field is known, but nothing enforces it in this build.
     NotYetEnforced: Error, "remove the field; nothing is accepted and ignored";
+    /// What the object comes to is larger than the API server stores.
+    ObjectTooLarge: Error, "split it into several, or leave out what is long";
     /// A path cannot be served.
     PathInvalid: Error, "leave path out, or write /<namespace>/<name>";
     /// A pattern is empty, or holds characters that are reserved.
@@ -213,14 +215,14 @@ reasons! {
     LockNotFound: Warning, "create the ConfigMap with that key (portcullis scan URL --lock), or correct the reference";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
-    /// What was resolved is larger than an object of Kubernetes may be: the server takes no calls.
-    ObjectTooLarge: Warning, "shorten its certificates, its lock or its lists";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
     PlaintextUpstream: Warning, "use https";
     /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.
     ScopesNotCarried: Warning, "leave the scopes out, or serve these callers by an McpServer without scopes";
+    /// The controller was not given the right to read a Secret: the server takes no calls.
+    SecretForbidden: Warning, "whoever owns the namespace applies the RoleBinding that the status shows";
     /// A Secret does not name the upstream's host among those that it may be sent to: the server takes no calls.
     SecretHostNotAllowed: Warning, "whoever owns the Secret adds the host to its annotation portcullis.dev/allowed-hosts";
     /// A Secret's value cannot be sent in a header: the server takes no calls.
@@ -229,6 +231,8 @@ reasons! {
     SecretNotFound: Warning, "create the Secret with that key, or correct the reference";
     /// A policy or client names a server that does not exist.
     ServerNotFound: Warning, "create the McpServer, or correct the name";
+    /// What was resolved of a server is larger than an object of Kubernetes may be: it takes no calls.
+    ServerTooLarge: Warning, "shorten its certificates, its lock or its lists";
     /// A principal is a ServiceAccount, but its McpAuthorizationServer is not the cluster: the entry matches nobody.
     ServiceAccountUnknown: Warning, "name an McpAuthorizationServer with kubernetes: {}";
     /// There is no token for the upstream yet: the server takes no calls.

@@ -14,7 +14,7 @@ use crate::{
     generated::{
         Risk, Server,
         authority::KeySource,
-        codec::{self, Generated},
+        codec::{self, Generated, MOST_BYTES},
         server::{Audit, AuditLevel, Delivery, Lock, RiskRule, Scopes, State, ToolScopes},
     },
     oauth::protected_resource::ProtectedResource,
@@ -86,9 +86,6 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     Ok(Resolved { object, warnings })
 }
 
-/// How large a generated object may be: one of Kubernetes holds a mebibyte of data, in Secrets and in ConfigMaps.
-const MOST_BYTES: usize = 1_000_000;
-
 /// Keeps what is written within what the API server takes: a server that is too large is written without what makes it so,
 /// and takes no calls.
 fn fit(server: &mut Server) -> Option<Finding> {
@@ -97,7 +94,7 @@ fn fit(server: &mut Server) -> Option<Finding> {
         return None;
     }
     let message = format!("what is resolved from it has {bytes} bytes, and {MOST_BYTES} are allowed");
-    let finding = Finding::new(Reason::ObjectTooLarge, FieldPath::of("spec"), message);
+    let finding = Finding::new(Reason::ServerTooLarge, FieldPath::of("spec"), message);
     server.state = State::Unserved { reason: finding.reason.as_str().to_owned(), message: finding.to_string() };
     server.upstream.tls.ca_pem = None;
     server.lock = server.lock.take().map(|lock| Lock { tools: BTreeMap::new(), ..lock });

@@ -305,8 +305,8 @@ fn what_is_too_large_for_kubernetes_is_unserved_and_written_without_what_is_larg
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": "team"}, "data": {"ca.crt": many}});
     let server = server_with(json!({"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}));
     let resolution = resolve(&[authority_named("corp"), map, server]);
-    assert_eq!(found(&resolution), [("ObjectTooLarge", "spec".into())]);
-    assert_eq!(unserved_because(&resolution).as_deref(), Some("ObjectTooLarge"));
+    assert_eq!(found(&resolution), [("ServerTooLarge", "spec".into())]);
+    assert_eq!(unserved_because(&resolution).as_deref(), Some("ServerTooLarge"));
     assert!(crate::generated::codec::encode(&resolution.generated[0]).unwrap().len() < 10_000);
 }
 

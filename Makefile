@@ -1,6 +1,6 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
 
-.PHONY: help run test lint crds docs bench soak fuzz testbed ci
+.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -11,6 +11,9 @@ run:  ## a governed MCP server on this machine, with a small demo server behind 
 test:  ## every test; installs the MCP clients and servers that it talks to on first use
 	cargo test
 
+test-cluster:  ## installs the image with Helm on a real cluster of one node and drives it with real clients (needs root)
+	hack/cluster/test release::
+
 lint:  ## formatting, clippy, and what may be linked
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/Cargo.toml
@@ -19,14 +22,22 @@ lint:  ## formatting, clippy, and what may be linked
 	cargo clippy --all-targets --quiet --manifest-path bench/Cargo.toml -- -D warnings
 	hack/deny
 
-crds:  ## writes crds/*.yaml from the API types
+crds:  ## writes crds/*.yaml from the API types, and their copy in the chart
 	cargo run --quiet -- crd --dir crds
+	hack/chart-docs
+
+chart:  ## writes the generated files of charts/portcullis, lints it, and looks at what it renders
+	hack/chart-docs
+	hack/chart-test
 
 docs:  ## writes the generated pages of docs/ from the code
-	BLESS=1 cargo test --test it docs::
+	BLESS=1 cargo test --test it -- docs:: chart::rights::the_page
 
 bench:  ## what a governed call costs over a bare forwarder (ten minutes at most, release builds)
 	bench/run
+
+bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
+	bench/run --cluster
 
 soak:  ## an hour of load on one gateway; fails when its memory grows
 	bench/run --soak 3600
@@ -36,6 +47,9 @@ fuzz:  ## five minutes of fuzzing for each target
 
 testbed:  ## installs the MCP clients and servers of the tests, and prints where
 	@hack/testbed/install
+
+kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
+	@hack/testbed/kube/install
 
 ci:  ## what runs before every merge
 	.ci/run

@@ -2,15 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Position, Record};
-
 /// One record of the audit log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its number in the journal.
-    pub seq: u64,
-    /// Where it lies.
-    pub position: Position,
     /// What questions are asked about.
     pub fields: Fields,
     /// The whole record, as written.
@@ -18,11 +12,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads a record; nothing if it is not one of the audit's.
-    pub(super) fn read(record: Record) -> Option<Self> {
-        let fields = serde_json::from_slice(&record.payload).ok()?;
-        let json = String::from_utf8(record.payload).ok()?;
-        Some(Self { seq: record.seq, position: record.position, fields, json })
+    /// Reads a record, as written; nothing if it is not one of the audit's.
+    pub fn read(json: Vec<u8>) -> Option<Self> {
+        let fields = serde_json::from_slice(&json).ok()?;
+        Some(Self { fields, json: String::from_utf8(json).ok()? })
     }
 }
 

@@ -102,8 +102,8 @@ pub fn query(dir: &Path, filter: &Filter, limit: usize) -> Result<Answer, ReadEr
     loop {
         match reader.next() {
             Ok(Some(record)) if record.kind == Kind::Data => {
-                if let Some(entry) = Entry::read(record) {
-                    found.observe(entry);
+                if let Some(entry) = Entry::read(record.payload) {
+                    found.observe(record.seq, entry);
                 }
             }
             Ok(Some(_)) => {}
@@ -128,7 +128,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn observe(&mut self, entry: Entry) {
+    fn observe(&mut self, seq: u64, entry: Entry) {
         if entry.fields.event == COMPLETION && self.filter.event.as_deref() != Some(COMPLETION) {
             return self.complete(entry);
         }
@@ -136,9 +136,9 @@ impl Found<'_> {
             return;
         }
         if let Some(id) = entry.fields.id.clone().filter(|_| entry.fields.event == DECISION) {
-            self.places.insert(id, entry.seq);
+            self.places.insert(id, seq);
         }
-        self.calls.insert(entry.seq, Call { entry, completion: None });
+        self.calls.insert(seq, Call { entry, completion: None });
         let undecided = if self.filter.outcome.is_some() { UNDECIDED } else { 0 };
         if self.calls.len() > self.limit.saturating_add(undecided) {
             self.forget_oldest();
@@ -201,7 +201,7 @@ impl Tail {
             if record.kind != Kind::Data {
                 continue;
             }
-            let Some(entry) = Entry::read(record) else { continue };
+            let Some(entry) = Entry::read(record.payload) else { continue };
             if self.wants(&entry.fields) {
                 return Ok(Some(entry));
             }

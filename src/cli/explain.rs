@@ -1,12 +1,12 @@
 //! `portcullis explain`: one decision, and why.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 
 use super::load;
 use super::output::{self, Format, Said, Tone, filled, printable};
+use super::source::Source;
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
@@ -50,19 +50,9 @@ pub struct Args {
     /// The risk class to presume of the tool, as `portcullis scan` shows it, where its name alone does not tell
     #[arg(long, value_enum, env = "PORTCULLIS_RISK")]
     pub risk: Option<RiskClass>,
-    /// A folder or file of manifests; may be given several times
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "DIR",
-        default_value = ".",
-        value_delimiter = ',',
-        env = "PORTCULLIS_MANIFESTS"
-    )]
-    pub folders: Vec<PathBuf>,
-    /// The namespace whose policies are guardrails for all others
-    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
-    pub system_namespace: String,
+    /// Where the answer comes from.
+    #[command(flatten)]
+    pub source: Source,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
     pub output: Format,
@@ -200,7 +190,7 @@ impl Who {
 
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let fleet = args.source.fleet(&args.server)?;
     let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
     output::say(&text)?;
     Ok(code)

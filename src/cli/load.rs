@@ -10,7 +10,7 @@ use crate::api::schema::nearest;
 use crate::fleet::{Fleet, Served};
 use crate::generated::codec::{self, Generated};
 use crate::manifests::{self, Limits, Remembered};
-use crate::resolve::{self, Accepted, Cluster, PublicUrl, Settings, Severity};
+use crate::resolve::{self, Accepted, Cluster, PublicUrl, Resolution, Settings, Severity};
 use crate::roles::quickstart::KEPT;
 
 /// What a folder comes to.
@@ -34,6 +34,16 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
     let settings = Settings { public_url, system_namespace, cluster: Some(&cluster) };
     let resolution =
         resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+    let mut loaded = joined(resolution)?;
+    loaded.errors += merged.problems.len();
+    Ok(loaded)
+}
+
+/// Joins what was resolved as the gateway does.
+///
+/// # Errors
+/// If an object cannot be encoded.
+pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
     let errors = resolution.findings.iter().filter(|found| found.finding.severity == Severity::Error).count();
     let mut fleet = Fleet::default();
     for object in resolution.generated {
@@ -44,7 +54,7 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
             Generated::Policy(policy) => drop(fleet.put_policy(policy)),
         }
     }
-    Ok(Loaded { fleet, errors: errors + merged.problems.len() })
+    Ok(Loaded { fleet, errors })
 }
 
 /// Whether these can be files and folders of manifests.
@@ -98,7 +108,7 @@ pub fn server<'a>(fleet: &'a Fleet, name: &str) -> anyhow::Result<Served<'a>> {
     }
 }
 
-/// Says that `what` is not among the manifests, and what its `name` may have been meant to be.
+/// Says that `what` is not there, and what its `name` may have been meant to be.
 pub fn missing(what: &str, name: &str, mut known: Vec<String>) -> String {
     known.sort_unstable();
     known.dedup();
@@ -107,11 +117,11 @@ pub fn missing(what: &str, name: &str, mut known: Vec<String>) -> String {
     let meant = bare.map(String::as_str).or_else(|| nearest(name, known.iter().map(String::as_str)));
     let hint = match (meant, known.as_slice()) {
         (Some(meant), _) => format!("did you mean {meant}?"),
-        (None, []) => "there is none at all; is this the right folder?".to_owned(),
+        (None, []) => "there is none at all; is this the right place to look?".to_owned(),
         (None, [..]) if known.len() > 10 => format!("there are {}, such as {}", known.len(), known[..10].join(", ")),
         (None, [..]) => format!("there are: {}", known.join(", ")),
     };
-    format!("there is no {what} among the manifests: {hint}")
+    format!("there is no {what}: {hint}")
 }
 
 #[cfg(test)]
@@ -127,9 +137,9 @@ mod tests {
             ("x/y", "there are: default/notes, payments/ledger"),
         ] {
             let said = missing(&format!("McpServer {name}"), name, known());
-            assert_eq!(said, format!("there is no McpServer {name} among the manifests: {hint}"));
+            assert_eq!(said, format!("there is no McpServer {name}: {hint}"));
         }
-        assert!(missing("McpServer x", "x", Vec::new()).ends_with("is this the right folder?"));
+        assert!(missing("McpServer x", "x", Vec::new()).ends_with("is this the right place to look?"));
         let many = (0..30).map(|n| format!("a/s{n}")).collect();
         assert!(missing("McpServer zzzzzz/zzzz", "zzzzzz/zzzz", many).contains("there are 30, such as a/s0,"));
     }

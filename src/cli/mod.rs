@@ -4,7 +4,9 @@
 //! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
 pub mod audit;
+pub mod cluster;
 pub mod crd;
+pub mod demo;
 pub mod explain;
 pub mod load;
 pub mod output;
@@ -12,6 +14,7 @@ pub mod place;
 pub mod quickstart;
 pub mod scaffold;
 pub mod scan;
+pub mod source;
 pub mod standalone;
 pub mod token;
 pub mod validate;
@@ -49,6 +52,7 @@ enum Verb {
     Explain(explain::Args),
     Token(token::Args),
     Audit(audit::Args),
+    Demo(demo::Args),
     Crd(crd::Args),
 }
 
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::answer(&args),
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Crd(args) => crd::run(args),
     };
     run.unwrap_or_else(|error| {

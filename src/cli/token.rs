@@ -275,11 +275,9 @@ impl Which {
                 let known = names.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect();
                 load::missing(&format!("McpAuthorizationServer {name} with `local: {{}}`"), name, known)
             }
-            None => {
-                "no McpAuthorizationServer with `local: {}` is among the manifests, so there is no issuer of tokens: \
+            None => "no McpAuthorizationServer with `local: {}` is there, so there is no issuer of tokens: \
                      add one, or get tokens from the issuer that they name"
-                    .to_owned()
-            }
+                .to_owned(),
         })?;
         Ok((fleet, authority))
     }

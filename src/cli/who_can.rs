@@ -1,11 +1,11 @@
 //! `portcullis who-can`: every principal and every tool of a server, with the rules that decide, as an auditor reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::explain::least_risk;
 use super::output::{self, Format, Said, Tone, filled};
+use super::source::Source;
 use super::{boolish, load};
 use crate::access::Answer;
 use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, who_can};
@@ -24,19 +24,9 @@ pub struct Args {
     /// Only this tool, by its exact name
     #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
     pub tool: Option<String>,
-    /// A folder or file of manifests; may be given several times
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "DIR",
-        default_value = ".",
-        value_delimiter = ',',
-        env = "PORTCULLIS_MANIFESTS"
-    )]
-    pub folders: Vec<PathBuf>,
-    /// The namespace whose policies are guardrails for all others
-    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
-    pub system_namespace: String,
+    /// Where the answer comes from.
+    #[command(flatten)]
+    pub source: Source,
     /// Leave out those who can do nothing
     #[arg(long, env = "PORTCULLIS_ONLY_ALLOWED", value_parser = boolish())]
     pub only_allowed: bool,
@@ -48,9 +38,9 @@ pub struct Args {
 /// The columns; the first three say who.
 const HEAD: [&str; 9] = ["principal", "via", "actor", "target", "risk", "answer", "rules", "condition", "notes"];
 
-/// Answers from the folder of manifests.
+/// Answers from manifests or cluster.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = load::for_questions(&args.folders, &args.system_namespace)?;
+    let fleet = args.source.fleet(&args.server)?;
     let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
     output::say(&text)?;
     Ok(code)

@@ -1,7 +1,7 @@
 //! Accepts connections and speaks HTTP on them.
 //!
 //! Invariant: no connection is served past the limit on open ones, none is kept on which nothing is under way, no head is
-//! awaited for ever, and after a drain begins no new request is taken while those under way may end.
+//! awaited for ever, and after a drain begins no new connection is taken while requests under way, or on their way, may end.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,7 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,6 +31,11 @@ use crate::process::{Drain, Seats};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long after a drain began a connection on which nothing is under way is kept. Whoever calls again meanwhile is told
+/// in the answer that it is the last (RFC 9112 section 9.6), and calls another replica next; a connection closed under a
+/// request that is on its way would be a failed call, which clients do not repeat.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// A caller who is gone without a word (a machine that sleeps, a network that is left) is found out although nothing is
 /// written to it: a stream that only listens would hold its places for ever (RFC 9293 section 3.8.4).
@@ -135,11 +141,15 @@ async fn connection<S>(
     let limits = &gateway.config().limits;
     let (patience, write_timeout) = (limits.head_timeout, limits.write_timeout);
     let service = service_fn({
-        let activity = activity.clone();
+        let (activity, drain) = (activity.clone(), drain.clone());
         move |request: Request<Incoming>| {
-            let (gateway, underway) = (gateway.clone(), activity.request());
+            let (gateway, underway, drain) = (gateway.clone(), activity.request(), drain.clone());
             async move {
-                let response = stack::handle(gateway, peer, request).await;
+                let one_by_one = request.version() < Version::HTTP_2;
+                let mut response = stack::handle(gateway, peer, request).await;
+                if one_by_one && drain.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<Response<Body>, Infallible>(response.map(|body| body.with_underway(underway)))
             }
         }
@@ -147,6 +157,10 @@ async fn connection<S>(
     let mut connection = pin!(server.serve_connection(stream, service));
     let mut look = pin!(tokio::time::sleep(patience));
     let mut ending = false;
+    let mut last_call = pin!(async {
+        drain.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+    });
     loop {
         tokio::select! {
             biased;
@@ -156,7 +170,7 @@ async fn connection<S>(
                 }
                 return;
             }
-            () = drain.cancelled(), if !ending => {
+            () = last_call.as_mut(), if !ending => {
                 connection.as_mut().graceful_shutdown();
                 ending = true;
             }

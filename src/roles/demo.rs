@@ -1,7 +1,8 @@
-//! The small MCP server that `quickstart` governs when no upstream is named: notes in memory, no authentication, loopback.
+//! The small MCP server that `quickstart` governs when no upstream is named, and `demo` runs by itself: notes in memory, no
+//! authentication.
 //!
 //! It speaks revision 2026-07-28 without sessions, and the revisions with a handshake from 2024-11-05 on, and answers in
-//! plain JSON only. Since it trusts whoever reaches it, it must never be bound to anything but loopback, and it refuses
+//! plain JSON only. Since it trusts whoever reaches it, it belongs on loopback or behind a NetworkPolicy; it refuses
 //! requests that carry an `Origin`, so that no web page can reach it through a browser.
 
 mod notes;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::client::{Client, Line, Stock};
+use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 use crate::support::{http, runtime};
 
@@ -51,6 +52,25 @@ fn every_stock_client_uses_it() {
         }
         client.close();
     }
+}
+
+/// As people run it behind a gateway in a Pod.
+#[test]
+fn it_runs_by_itself_and_ends_cleanly() {
+    let mut command = portcullis();
+    command.args(["demo", "--listen", "127.0.0.1:0"]);
+    let mut process = Process::start(command);
+    let url = until("the demo to serve", || {
+        let said = process.stderr();
+        let line =
+            said.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|l| l["url"].is_string()))?;
+        Some(line["url"].as_str().unwrap().to_owned())
+    });
+    let mut client = Client::connect(Stock::ALL[0], &url, None).unwrap();
+    assert_eq!(client.tool_names().unwrap().len(), 4);
+    client.close();
+    process.signal("TERM");
+    assert!(process.wait_exit().success());
 }
 
 fn post_2025(demo: &Demo, message: &Value) -> http::Response {

@@ -9,11 +9,14 @@
 )]
 
 mod architecture;
+mod chart;
 mod cli;
 mod clients;
+mod crds;
 mod demo;
 mod docs;
 mod gateway;
 mod newcomer;
+mod plugin;
 mod support;
 mod supported;

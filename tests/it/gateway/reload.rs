@@ -133,6 +133,25 @@ fn sigterm_lets_calls_under_way_end() {
     assert!(house.gateway.process_mut().wait_exit().success());
 }
 
+/// A replica that goes away must not close a connection under a request that is on its way: no client repeats a POST.
+#[test]
+fn sigterm_ends_kept_connections_with_an_answer() {
+    let mut house = House::build();
+    let url = house.url().replace("/default/", "/.well-known/oauth-protected-resource/default/");
+    let mut kept = http::Connection::open(http::split(&url).0);
+    let request = http::request("GET", &url, &[], b"");
+    let mut ask = || {
+        kept.write(&request);
+        let answer = kept.read();
+        assert_eq!(answer.status, 200);
+        answer.header("connection") == Some("close")
+    };
+    assert!(!ask());
+    house.gateway.process().signal("TERM");
+    until("the last answer", || ask().then_some(()));
+    assert!(house.gateway.process_mut().wait_exit().success());
+}
+
 #[test]
 fn what_broke_while_the_gateway_was_down_still_denies() {
     let mut house = House::build();

@@ -13,6 +13,7 @@ pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod inside;
 pub(crate) mod issuer;
+pub(crate) mod kube;
 pub(crate) mod locked_upstream;
 pub(crate) mod process;
 pub(crate) mod rmcp_client;

@@ -15,7 +15,12 @@ pub(crate) fn folder() -> &'static Path {
 }
 
 fn install() -> Result<PathBuf, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/testbed/install");
+    run_installer("hack/testbed/install")
+}
+
+/// Runs an installer of this repository; the last line that it prints is the folder with what it installed.
+pub(crate) fn run_installer(script: &str) -> Result<PathBuf, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let run = Command::new(&script).stdin(Stdio::null()).output().map_err(|e| format!("{}: {e}", script.display()))?;
     let said = String::from_utf8_lossy(&run.stdout);
     match said.lines().last() {
@@ -24,18 +29,33 @@ fn install() -> Result<PathBuf, String> {
     }
 }
 
+/// A certificate authority that every client started from now on trusts.
+static TRUSTED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets every client started from now on trust the certificate authority in this PEM file. Once for a test process.
+pub(crate) fn trust(ca: &Path) {
+    TRUSTED.set(ca.to_owned()).unwrap();
+}
+
+fn trusting(mut command: Command) -> Command {
+    if let Some(ca) = TRUSTED.get() {
+        command.env("NODE_EXTRA_CA_CERTS", ca).env("SSL_CERT_FILE", ca);
+    }
+    command
+}
+
 /// A command that runs `script` (below `tests/`) with Node.js and the npm packages.
 pub(crate) fn node(script: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(tests().join(script)).env("PORTCULLIS_TESTBED", folder());
-    command
+    trusting(command)
 }
 
 /// A command that runs `script` (below `tests/`) with Python and PyPI `mcp` of release line `line` (1 or 2).
 pub(crate) fn python(line: u8, script: &str) -> Command {
     let mut command = Command::new(folder().join(format!("mcp{line}/bin/python")));
     command.args(["-B", "-W", "ignore"]).arg(tests().join(script));
-    command
+    trusting(command)
 }
 
 /// A command for npm server-everything, which takes its port from the environment.

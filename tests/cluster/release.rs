@@ -1,0 +1,203 @@
+//! A release from `helm install` to `helm uninstall`, with callers all the while.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Line, Stock};
+use crate::support::wait::until;
+use crate::world::{GATEWAY, SYSTEM, World};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/portcullis");
+
+/// What the documentation has a newcomer apply.
+const FIRST: &str = include_str!("../../examples/cluster/first-server.yaml");
+
+fn values(world: &World) -> Vec<String> {
+    let (repository, tag) = world.image.rsplit_once(':').unwrap();
+    [
+        format!("publicUrl={}", world.url("")),
+        format!("image.repository={repository}"),
+        format!("image.tag={tag}"),
+        "tls.terminatedBy=Proxy".to_owned(),
+        "tls.secretName=public-tls".to_owned(),
+        "allowPrivateUpstreams=true".to_owned(),
+        format!("proxy.service.clusterIP={}", world.address),
+        "proxy.journal.storageClassName=by-hand".to_owned(),
+        "proxy.journal.size=1Gi".to_owned(),
+    ]
+    .into_iter()
+    .flat_map(|value| ["--set-string".to_owned(), value])
+    .map(|word| if word == "allowPrivateUpstreams=true" { "allowPrivateUpstreams=true".to_owned() } else { word })
+    .collect()
+}
+
+fn helm(world: &World, verb: &[&str], more: &[&str]) {
+    let values = values(world);
+    let mut arguments: Vec<&str> = verb.to_vec();
+    arguments.extend(["portcullis", CHART, "-n", SYSTEM]);
+    arguments.extend(values.iter().map(String::as_str));
+    arguments.extend(more);
+    world.helm(&arguments);
+}
+
+/// Volumes for the journals: the node has no provisioner.
+fn volumes(world: &World) {
+    let volume = |number: u32| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("journal-{number}")},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": format!("/var/lib/journal-{number}"), "type": "DirectoryOrCreate"}}})
+    };
+    let volumes: Vec<String> = (0..3).map(|number| volume(number).to_string()).collect();
+    world.apply("volumes.yaml", &volumes.join("\n---\n"));
+}
+
+fn token(world: &World, client: &str) -> String {
+    let path =
+        ["get", "secret", "-n", "demo", &format!("{client}-token"), "-o", "jsonpath={.data.token}"].map(str::to_owned);
+    let encoded = until("the token", || {
+        let output = world.try_kubectl(&path.iter().map(String::as_str).collect::<Vec<_>>());
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+            .filter(|text| output.status.success() && !text.is_empty())
+    });
+    use base64::Engine as _;
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).unwrap()).unwrap()
+}
+
+fn connect(world: &World, stock: Stock, token: &str) -> Client {
+    Client::connect(stock, &world.url("/demo/notes"), Some(token)).unwrap_or_else(|error| {
+        world.tell();
+        panic!("{stock:?}: {error:?}")
+    })
+}
+
+/// Runs a step, and says everything there is to know if it fails.
+fn step<T>(world: &World, what: &str, run: impl FnOnce() -> T + std::panic::UnwindSafe) -> T {
+    eprintln!("== {what}");
+    std::panic::catch_unwind(run).unwrap_or_else(|why| {
+        world.tell();
+        std::panic::resume_unwind(why)
+    })
+}
+
+#[test]
+fn a_release_is_installed_used_upgraded_and_removed() {
+    let world = World::get();
+    step(world, "helm install", || install(world));
+    step(world, "the first governed call", || first_calls(world));
+    step(world, "records and questions", || records(world));
+    step(world, "a token that is revoked", || revoked(world));
+    step(world, "an upgrade with traffic flowing", || upgrade(world));
+    step(world, "helm uninstall", || uninstall(world));
+}
+
+fn install(world: &World) {
+    volumes(world);
+    for namespace in [SYSTEM, GATEWAY] {
+        let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+        world.apply("namespace.yaml", &made.to_string());
+    }
+    let (certificate, key) = (world.file("tls.crt"), world.file("tls.key"));
+    let (certificate, key) = (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
+    world.kubectl(&["create", "secret", "tls", "public-tls", "-n", GATEWAY, &certificate, &key]);
+    helm(world, &["install"], &["--set", "gateway.createNamespace=false", "--wait", "--timeout", "3m"]);
+}
+
+fn first_calls(world: &World) {
+    world.apply("first.yaml", &FIRST.replace("image: portcullis:0.1.0", &format!("image: {}", world.image)));
+    world.kubectl(&["wait", "--for=condition=Available", "deployment/notes", "-n", "demo", "--timeout=2m"]);
+    for object in ["mcpserver/notes", "mcppolicy/notes", "mcpclient/alice", "mcpclient/bob"] {
+        world.kubectl(&["wait", "--for=condition=Ready", object, "-n", "demo", "--timeout=2m"]);
+    }
+    let (alice, bob) = (token(world, "alice"), token(world, "bob"));
+    for stock in [Stock::NpmSdk1, Stock::Npm2(Line::Y2026), Stock::Pypi2(Line::Y2026)] {
+        let mut client = connect(world, stock, &bob);
+        assert_eq!(client.tool_names().unwrap(), ["list_notes", "get_note"], "{stock:?}");
+        assert!(client.call("list_notes", &json!({})).unwrap()["structuredContent"]["notes"].is_array(), "{stock:?}");
+        let hidden = client.call("create_note", &json!({"title": "t", "text": "x"})).unwrap_err();
+        assert!(hidden.message.contains("Unknown tool"), "{stock:?}: {hidden:?}");
+        client.close();
+    }
+    let mut client = connect(world, Stock::NpmSdk1, &alice);
+    let refused = client.call("delete_note", &json!({"id": "note-1"})).unwrap();
+    assert_eq!(refused["isError"], true, "{refused}");
+    client.close();
+}
+
+fn records(world: &World) {
+    let output = world.plugin(&["audit", "query", "-o", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let calls: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let decided = |tool: &str, decision: &str| {
+        calls
+            .iter()
+            .any(|call| call["record"]["gen_ai.tool.name"] == tool && call["record"]["portcullis.decision"] == decision)
+    };
+    assert!(
+        decided("list_notes", "allow") && decided("create_note", "deny") && decided("delete_note", "deny"),
+        "{calls:#?}"
+    );
+    let verified = world.plugin(&["audit", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
+    let answer = world.plugin(&["who-can", "--server", "demo/notes", "--only-allowed"]);
+    let table = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(answer.status.success() && table.contains("alice") && table.contains("bob"), "{table}");
+}
+
+fn revoked(world: &World) {
+    let bob = token(world, "bob");
+    let mut client = connect(world, Stock::NpmSdk1, &bob);
+    world.kubectl(&["delete", "mcpclient", "bob", "-n", "demo"]);
+    until("the token to be refused", || client.call("list_notes", &json!({})).err());
+}
+
+fn upgrade(world: &World) {
+    let alice = token(world, "alice");
+    let (stop, mut calls) = (AtomicBool::new(false), 0);
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut client = connect(world, Stock::Npm2(Line::Y2026), &alice);
+            while !stop.load(Ordering::SeqCst) {
+                let answer =
+                    client.call("list_notes", &json!({})).unwrap_or_else(|e| panic!("after {calls} calls: {e:?}"));
+                assert!(answer["structuredContent"]["notes"].is_array(), "{answer}");
+                calls += 1;
+            }
+            calls
+        });
+        helm(
+            world,
+            &["upgrade"],
+            &[
+                "--set",
+                "gateway.createNamespace=false",
+                "--set",
+                "proxy.podAnnotations.upgraded=yes",
+                "--set",
+                "controller.podAnnotations.upgraded=yes",
+                "--wait",
+                "--timeout",
+                "4m",
+            ],
+        );
+        world.kubectl(&["rollout", "status", "-n", GATEWAY, "statefulset", "--timeout=3m"]);
+        stop.store(true, Ordering::SeqCst);
+        let calls = traffic.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
+        assert!(calls > 50, "only {calls} calls flowed");
+    });
+}
+
+fn uninstall(world: &World) {
+    world.helm(&["uninstall", "portcullis", "-n", SYSTEM, "--wait", "--timeout", "2m"]);
+    // What people wrote is theirs.
+    for (kind, name) in [("mcpserver", "notes"), ("mcppolicy", "notes"), ("mcpclient", "alice")] {
+        world.kubectl(&["get", kind, name, "-n", "demo"]);
+    }
+    let volumes = world.list("persistentvolumeclaims", GATEWAY);
+    assert!(!volumes.is_empty(), "the journals are gone");
+    // And nothing keeps it from being removed.
+    world.kubectl(&["delete", "namespace", "demo", "--timeout=2m"]);
+}

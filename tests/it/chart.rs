@@ -1,0 +1,153 @@
+//! The Helm chart, as helm renders it and as a real API server takes it.
+
+mod admission;
+mod rights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM, assets};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn chart() -> PathBuf {
+    root().join("charts/portcullis")
+}
+
+/// Runs helm against a cluster, with nothing of the person's who runs the tests.
+fn try_helm(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(assets().join("helm"));
+    command.args(arguments).env("KUBECONFIG", cluster.kubeconfig()).env("HOME", home.path());
+    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELM_PLUGINS"] {
+        command.env(variable, home.path().join(variable));
+    }
+    command.output().unwrap()
+}
+
+/// [`try_helm`], which must succeed.
+fn helm(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = try_helm(cluster, arguments);
+    assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the chart renders with a file of values.
+fn render(cluster: &Cluster, values: &Path) -> String {
+    let (chart, values) = (chart(), values.to_str().unwrap());
+    helm(cluster, &["template", "portcullis", chart.to_str().unwrap(), "--namespace", SYSTEM, "--values", values])
+}
+
+/// The chart with the values that one cannot do without, on a cluster.
+fn installed() -> Cluster {
+    let cluster = Cluster::acquire();
+    let rendered = render(&cluster, &chart().join("ci/minimal.yaml"));
+    cluster.apply_yaml(&rendered);
+    cluster
+}
+
+#[test]
+fn it_holds_what_it_promises_without_a_cluster() {
+    let output = Command::new(root().join("hack/chart-test")).env("HELM", assets().join("helm")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Kinds of others, which a plain API server does not have.
+const FOREIGN: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "Certificate", "HTTPRoute"];
+
+/// Every value set, and not a single warning: of Pod Security, of unknown fields, or of what is deprecated.
+#[test]
+fn a_real_api_server_takes_every_value_set_without_a_warning() {
+    let cluster = installed();
+    let restricted: Vec<(&str, &str)> = ["enforce", "warn"].iter().map(|mode| (*mode, "restricted")).collect();
+    let keys: Vec<(String, &str)> =
+        restricted.iter().map(|(mode, level)| (format!("pod-security.kubernetes.io/{mode}"), *level)).collect();
+    let labels: Vec<(&str, &str)> = keys.iter().map(|(key, level)| (key.as_str(), *level)).collect();
+    cluster.namespace(SYSTEM, &labels);
+    cluster.namespace("mcp-gateway", &labels);
+    let mut sets = 0;
+    for entry in fs::read_dir(chart().join("ci")).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            continue;
+        }
+        let rendered = render(&cluster, &entry);
+        let foreign = |document: &&str| FOREIGN.iter().any(|kind| document.contains(&format!("\nkind: {kind}\n")));
+        let ours: Vec<&str> = rendered.split("\n---\n").filter(|document| !foreign(document)).collect();
+        let arguments =
+            ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let output = cluster.try_kubectl(&arguments, Some(&ours.join("\n---\n")));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{}: {said}", entry.display());
+        sets += 1;
+    }
+    assert!(sets >= 12, "{sets}");
+}
+
+/// The Pods themselves, made from the workloads as their controllers would, in a namespace that enforces `restricted`.
+#[test]
+fn pods_meet_the_restricted_standard() {
+    let cluster = installed();
+    cluster.namespace(SYSTEM, &[("pod-security.kubernetes.io/enforce", "restricted")]);
+    for (kind, namespace, name) in
+        [("Deployment", SYSTEM, "portcullis-controller"), ("StatefulSet", GATEWAY, "portcullis-proxy")]
+    {
+        let pod = pod_of(&cluster, kind, namespace, name, "0");
+        cluster.apply(&pod);
+        let mut broken = pod;
+        broken["metadata"]["name"] = "broken".into();
+        broken["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
+        let error = crate::support::runtime().block_on(cluster.try_apply(&broken)).unwrap_err().to_string();
+        assert!(error.contains("violates PodSecurity \"restricted"), "{error}");
+    }
+}
+
+/// One Pod of a workload.
+fn pod_of(cluster: &Cluster, kind: &str, namespace: &str, name: &str, ordinal: &str) -> Value {
+    let workload = cluster.get("apps/v1", kind, Some(namespace), name).unwrap();
+    let mut spec = workload["spec"]["template"]["spec"].clone();
+    if let Some(claims) = workload["spec"]["volumeClaimTemplates"].as_array() {
+        let volumes = claims.iter().map(|claim| {
+            let volume = &claim["metadata"]["name"];
+            json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{}-{name}-{ordinal}", volume.as_str().unwrap())}})
+        });
+        let volumes: Vec<Value> =
+            spec["volumes"].as_array().cloned().unwrap_or_default().into_iter().chain(volumes).collect();
+        spec["volumes"] = volumes.into();
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {"name": format!("{name}-{ordinal}"),
+        "namespace": namespace, "labels": workload["spec"]["template"]["metadata"]["labels"]}})
+}
+
+/// Whoever removes the release loses nothing of what users wrote, nor the namespace with the journals' volume claims.
+#[test]
+fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
+    let cluster = Cluster::acquire();
+    let chart = chart();
+    let chart = chart.to_str().unwrap();
+    let values = format!("{chart}/ci/minimal.yaml");
+    // The test's API server has the kinds and the namespaces already.
+    let install = ["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values, "--take-ownership"];
+    let notes = helm(&cluster, &install);
+    assert!(notes.contains("kubectl wait --for=condition=Ready"), "{notes}");
+    cluster.apply(&json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+        "metadata": {"name": "notes", "namespace": "default"}, "spec": {
+            "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
+            "authorization": {"servers": ["local"]}}}));
+
+    let values = format!("{chart}/ci/records-to-stdout.yaml");
+    helm(&cluster, &["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
+    let proxy = cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").unwrap();
+    let arguments = &proxy["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(arguments.as_array().unwrap().contains(&"--max-staleness=15m".into()), "{arguments}");
+
+    helm(&cluster, &["uninstall", "portcullis", "--namespace", SYSTEM]);
+    assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
+    assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());
+    assert!(cluster.get("portcullis.dev/v1alpha1", "McpServer", Some("default"), "notes").is_some());
+}

@@ -1,0 +1,273 @@
+//! The chart's admission policies, on a real API server: what each lets pass, and what it refuses.
+
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+use super::{installed, pod_of};
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM, api};
+use crate::support::runtime;
+use crate::support::wait::until;
+
+const CONTROLLER: &str = "system:serviceaccount:portcullis-system:portcullis-controller";
+const COLLECTOR: &str = "system:serviceaccount:kube-system:namespace-controller";
+
+/// What somebody tries; nothing is changed by it.
+enum Try {
+    /// Server-side apply, as creation or as an update.
+    Apply(Value),
+    Delete(Value),
+}
+
+/// What came of it: allowed, or refused by a policy, by name.
+fn outcome(client: &Client, attempt: &Try) -> Result<(), String> {
+    let (Try::Apply(object) | Try::Delete(object)) = attempt;
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let place = object["metadata"]["namespace"].as_str();
+    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let objects: Api<DynamicObject> = api(client, version, kind, place);
+    let done = runtime().block_on(async {
+        match attempt {
+            Try::Apply(object) => {
+                let how = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
+                objects.patch(name, &how, &Patch::Apply(object)).await.map(drop)
+            }
+            Try::Delete(_) => {
+                let how = DeleteParams { dry_run: true, ..DeleteParams::default() };
+                objects.delete(name, &how).await.map(drop)
+            }
+        }
+    });
+    match done {
+        Ok(()) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            let policy =
+                status.message.split("ValidatingAdmissionPolicy '").nth(1).and_then(|rest| rest.split('\'').next());
+            Err(policy.unwrap_or_else(|| panic!("refused, and not by a policy: {}", status.message)).to_owned())
+        }
+        Err(error) => panic!("{kind} {name}: {error}"),
+    }
+}
+
+#[track_caller]
+fn passes(client: &Client, attempt: Try) {
+    assert_eq!(outcome(client, &attempt), Ok(()));
+}
+
+#[track_caller]
+fn refused_by(policy: &str, client: &Client, attempt: Try) {
+    assert_eq!(outcome(client, &attempt), Err(policy.to_owned()));
+}
+
+/// A new policy is in force a moment after it was written.
+fn in_force(policy: &str, client: &Client, attempt: &Try) {
+    until(policy, || (outcome(client, attempt) == Err(policy.to_owned())).then_some(()));
+}
+
+/// Somebody with every right on these kinds, in this namespace, that RBAC can give.
+fn powerful(cluster: &Cluster, user: &str, namespace: &str) -> Client {
+    let name = format!("{}-everything", user.replace(':', "-"));
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": name, "namespace": namespace}, "rules": [{"verbs": ["*"],
+            "apiGroups": ["", "coordination.k8s.io", "portcullis.dev"],
+            "resources": ["secrets", "configmaps", "leases", "mcpclients"]}]}));
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}}));
+    cluster.as_user(user, &["system:authenticated"])
+}
+
+/// A client with the token that the kubelet would put into a Pod.
+fn in_pod(cluster: &Cluster, pod: &Value) -> Client {
+    let pod = cluster.apply(pod).metadata;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {
+        "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}}});
+    let url = format!("/api/v1/namespaces/{GATEWAY}/serviceaccounts/portcullis-proxy/token");
+    let request = http::Request::post(url).body(serde_json::to_vec(&request).unwrap()).unwrap();
+    let made: Value = runtime().block_on(cluster.client().request(request)).unwrap();
+    with_token(cluster, made["status"]["token"].as_str().unwrap())
+}
+
+fn with_token(cluster: &Cluster, token: &str) -> Client {
+    let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig()).unwrap()).unwrap();
+    kubeconfig["users"][0]["user"]["token"] = token.into();
+    let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig).unwrap();
+    runtime().block_on(async {
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    })
+}
+
+fn lease(name: &str, labels: Value) -> Value {
+    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"holderIdentity": "x"},
+        "metadata": {"name": name, "namespace": GATEWAY, "labels": labels}})
+}
+
+fn report(pod: &str) -> Value {
+    lease(&format!("proxy-{pod}"), json!({"portcullis.dev/reports": "proxy"}))
+}
+
+fn object(kind: &str, namespace: &str, name: &str, metadata: Value) -> Value {
+    let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+    object["metadata"]["name"] = name.into();
+    object["metadata"]["namespace"] = namespace.into();
+    object
+}
+
+#[test]
+fn a_proxys_lease_is_its_pods_alone() {
+    const POLICY: &str = "portcullis-proxy-leases";
+    let cluster = installed();
+    let pod = |ordinal: &str| pod_of(&cluster, "StatefulSet", GATEWAY, "portcullis-proxy", ordinal);
+    let first = in_pod(&cluster, &pod("0"));
+    let second = in_pod(&cluster, &pod("1"));
+    let unbound = with_token(&cluster, &cluster.service_account_token(GATEWAY, "portcullis-proxy", &[]));
+    let controller = cluster.as_user(CONTROLLER, &["system:serviceaccounts", "system:authenticated"]);
+    let eve = powerful(&cluster, "eve", GATEWAY);
+    in_force(POLICY, &unbound, &Try::Apply(report("portcullis-proxy-0")));
+
+    passes(&first, Try::Apply(report("portcullis-proxy-0")));
+    passes(&second, Try::Apply(report("portcullis-proxy-1")));
+    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-1")));
+    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-00")));
+    refused_by(POLICY, &first, Try::Apply(lease("another", json!({}))));
+    refused_by(POLICY, &first, Try::Apply(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
+    for other in [&controller, &eve] {
+        refused_by(POLICY, other, Try::Apply(report("portcullis-proxy-0")));
+        refused_by(POLICY, other, Try::Apply(lease("proxy-portcullis-proxy-0", json!({}))));
+        refused_by(POLICY, other, Try::Apply(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
+    }
+    // Also one that is there.
+    cluster.apply(&report("portcullis-proxy-1"));
+    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-1")));
+    refused_by(POLICY, &controller, Try::Apply(report("portcullis-proxy-1")));
+    passes(&second, Try::Apply(report("portcullis-proxy-1")));
+    passes(&controller, Try::Delete(report("portcullis-proxy-1")));
+    // Other Leases are not this policy's.
+    passes(&eve, Try::Apply(lease("another", json!({}))));
+    passes(&cluster.client(), Try::Apply(report("portcullis-proxy-0")));
+}
+
+#[test]
+fn generated_objects_are_the_controllers_alone() {
+    const POLICY: &str = "portcullis-generated-objects";
+    let cluster = installed();
+    let controller = cluster.as_user(CONTROLLER, &["system:serviceaccounts", "system:authenticated"]);
+    let eve = powerful(&cluster, "eve", GATEWAY);
+    let collector = powerful(&cluster, COLLECTOR, GATEWAY);
+    let labelled = |kind: &str, name: &str, what: &str| {
+        object(kind, GATEWAY, name, json!({"labels": {"portcullis.dev/generated": what}}))
+    };
+    let generated = [
+        labelled("Secret", "server-1", "server"),
+        labelled("ConfigMap", "policy-1", "policy"),
+        labelled("ConfigMap", "authority-1", "authority"),
+        labelled("Secret", "portcullis-sealing", "sealing"),
+        lease("portcullis-heartbeat", json!({})),
+    ];
+    in_force(POLICY, &eve, &Try::Apply(generated[0].clone()));
+    for object in &generated {
+        refused_by(POLICY, &eve, Try::Apply(object.clone()));
+        passes(&controller, Try::Apply(object.clone()));
+        cluster.apply(object);
+        let mut changed = object.clone();
+        changed["metadata"]["annotations"] = json!({"changed": "by hand"});
+        refused_by(POLICY, &eve, Try::Apply(changed.clone()));
+        passes(&controller, Try::Apply(changed));
+        refused_by(POLICY, &eve, Try::Delete(object.clone()));
+        passes(&controller, Try::Delete(object.clone()));
+        passes(&collector, Try::Delete(object.clone()));
+        refused_by(POLICY, &collector, Try::Apply(object.clone()));
+        passes(&cluster.client(), Try::Delete(object.clone()));
+    }
+    // Taking the label away is a change as well.
+    let mut bare = generated[1].clone();
+    bare["metadata"]["labels"]["portcullis.dev/generated"] = Value::Null;
+    let merge = api(&eve, "v1", "ConfigMap", Some(GATEWAY));
+    let how = PatchParams { dry_run: true, ..PatchParams::default() };
+    let taken = runtime().block_on(merge.patch("policy-1", &how, &Patch::Merge(&bare))).unwrap_err().to_string();
+    assert!(taken.contains(POLICY), "{taken}");
+    // What else lies there is not this policy's, and neither are objects elsewhere.
+    passes(&eve, Try::Apply(object("ConfigMap", GATEWAY, "notes", json!({}))));
+    let elsewhere = powerful(&cluster, "eve", "default");
+    let labels = json!({"labels": {"portcullis.dev/generated": "policy"}});
+    passes(&elsewhere, Try::Apply(object("ConfigMap", "default", "policy-1", labels)));
+}
+
+#[test]
+fn the_controller_takes_over_nothing_elsewhere() {
+    const POLICY: &str = "portcullis-controller-writes";
+    let cluster = installed();
+    // Rights are as wide as a careless administrator could make them; the policy holds all the same.
+    let controller = powerful(&cluster, CONTROLLER, "default");
+    let owned_by = |kind: &str, api: &str| json!({"ownerReferences": [{"apiVersion": format!("{api}/v1alpha1"), "kind": kind, "name": "a", "uid": "1"}]});
+    let client = || owned_by("McpClient", "portcullis.dev");
+    let server = || owned_by("McpServer", "portcullis.dev");
+    in_force(POLICY, &controller, &Try::Apply(object("Secret", "default", "theirs", json!({}))));
+
+    passes(&controller, Try::Apply(object("Secret", SYSTEM, "issuer-1", json!({}))));
+    passes(&controller, Try::Apply(object("Secret", "default", "a-token", client())));
+    passes(&controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", server())));
+    refused_by(POLICY, &controller, Try::Apply(object("Secret", SYSTEM, "other", json!({}))));
+    refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "issuer-1", json!({}))));
+    refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "a-token", server())));
+    refused_by(
+        POLICY,
+        &controller,
+        Try::Apply(object("Secret", "default", "a-token", owned_by("McpClient", "other.dev"))),
+    );
+    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", json!({}))));
+    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", client())));
+    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "settings", server())));
+
+    // What is there already and somebody else's is not taken over, whatever name a user's object asks for.
+    for (kind, name) in [("Secret", "theirs"), ("ConfigMap", "their-mcp-metadata")] {
+        cluster.apply(&object(kind, "default", name, json!({})));
+        let owner = if kind == "Secret" { client() } else { server() };
+        refused_by(POLICY, &controller, Try::Apply(object(kind, "default", name, owner)));
+        refused_by(POLICY, &controller, Try::Delete(object(kind, "default", name, json!({}))));
+    }
+    cluster.apply(&object("Secret", "default", "a-token", client()));
+    passes(&controller, Try::Apply(object("Secret", "default", "a-token", client())));
+    passes(&controller, Try::Delete(object("Secret", "default", "a-token", client())));
+    // It is the controller that is held, and nobody else.
+    let eve = powerful(&cluster, "eve", "default");
+    passes(&eve, Try::Apply(object("Secret", "default", "theirs", json!({}))));
+}
+
+#[test]
+fn a_client_with_a_token_needs_the_verb_issue() {
+    const POLICY: &str = "portcullis-token-clients";
+    let cluster = installed();
+    let eve = powerful(&cluster, "eve", "default");
+    let ivy = powerful(&cluster, "ivy", "default");
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "issue-local"}, "rules": [{"apiGroups": ["portcullis.dev"],
+            "resources": ["mcpauthorizationservers"], "resourceNames": ["local"], "verbs": ["issue"]}]}));
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "issue-local"},
+        "subjects": [{"kind": "User", "name": "ivy", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "issue-local"}}));
+    let client = |name: &str, authority: &str| {
+        json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpClient",
+            "metadata": {"name": name, "namespace": "default"}, "spec": {"authorizationServer": authority,
+                "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
+    };
+    in_force(POLICY, &eve, &Try::Apply(client("a", "local")));
+
+    passes(&ivy, Try::Apply(client("a", "local")));
+    refused_by(POLICY, &ivy, Try::Apply(client("a", "other")));
+    cluster.apply(&client("a", "local"));
+    // Asking for more is asking.
+    let mut more = client("a", "local");
+    more["spec"]["token"]["groups"] = json!(["admins"]);
+    refused_by(POLICY, &eve, Try::Apply(more.clone()));
+    passes(&ivy, Try::Apply(more));
+    // A label, and a way out, are nobody's to refuse.
+    let mut labelled = client("a", "local");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    passes(&eve, Try::Apply(labelled));
+    passes(&eve, Try::Delete(client("a", "local")));
+}

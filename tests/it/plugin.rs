@@ -1,0 +1,150 @@
+//! `kubectl portcullis`: the questions that are asked of files, asked of a cluster, with the rights of whoever asks.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::kube::{Cluster, SYSTEM};
+use crate::support::process::portcullis;
+
+const VERSION: &str = "portcullis.dev/v1alpha1";
+
+const MANIFESTS: &str = "\
+apiVersion: portcullis.dev/v1alpha1
+kind: McpAuthorizationServer
+metadata: {name: corp}
+spec: {issuer: \"https://login.example\", validation: {groups: {claim: groups}}}
+---
+apiVersion: portcullis.dev/v1alpha1
+kind: McpServer
+metadata: {name: notes, namespace: team-a}
+spec:
+  upstream:
+    url: https://notes.example/mcp
+    credentials: {headers: [{name: x-api-key, secretKeyRef: {name: notes, key: key}}]}
+  authorization: {servers: [corp]}
+---
+apiVersion: portcullis.dev/v1alpha1
+kind: McpPolicy
+metadata: {name: readers, namespace: team-a}
+spec:
+  authority: corp
+  targets: {servers: [notes]}
+  rules:
+  - {name: read, effect: Allow, principals: [{users: [ana]}, {groups: [sre]}], tools: [{patterns: [\"*\"]}]}
+---
+apiVersion: portcullis.dev/v1alpha1
+kind: McpPolicy
+metadata: {name: nothing-is-destroyed, namespace: portcullis-system}
+spec:
+  targets: {selector: {}, namespaceSelector: {matchLabels: {tier: prod}}}
+  rules:
+  - {name: none, effect: Deny, principals: [{any: true}], tools: [{names: [delete_note]}], message: Not here.}
+";
+
+/// What only a folder needs: in the cluster it is not read.
+const BESIDES: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: team-a, labels: {tier: prod}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: notes, namespace: team-a, annotations: {portcullis.dev/allowed-hosts: notes.example}}
+stringData: {key: hunter2}
+";
+
+fn plugin(kubeconfig: &Path, arguments: &[&str]) -> Output {
+    // kubectl calls plugins by their name.
+    let mut command: Command = portcullis();
+    command.arg0("kubectl-portcullis").args(arguments).env("KUBECONFIG", kubeconfig).output().unwrap()
+}
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn questions_to_a_cluster_are_answered_as_those_to_its_manifests() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team-a", &[("tier", "prod")]);
+    cluster.apply_yaml(MANIFESTS);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("all.yaml"), format!("{MANIFESTS}---\n{BESIDES}")).unwrap();
+    let files = folder.path().to_str().unwrap();
+    for question in [
+        vec!["who-can", "--server", "team-a/notes"],
+        vec!["who-can", "--server", "team-a/notes", "--tool", "delete_note", "-o", "json"],
+        vec!["explain", "--server", "team-a/notes", "--tool", "get_note", "--as", "user:ana@corp"],
+        vec!["explain", "--server", "team-a/notes", "--tool", "delete_note", "--as", "user:ana@corp", "-o", "yaml"],
+    ] {
+        let asked = plugin(&cluster.kubeconfig(), &question);
+        let offline = portcullis().args(&question).args(["-f", files]).output().unwrap();
+        assert_eq!(said(&asked), said(&offline), "{question:?}");
+        assert_eq!(asked.status.code(), offline.status.code(), "{question:?}");
+    }
+    // Files that are named are asked, also by the plugin; and a cluster that is named, also without it.
+    let named = plugin(&cluster.kubeconfig(), &["who-can", "--server", "team-a/notes", "-f", files]);
+    assert!(named.status.success(), "{:?}", said(&named));
+    let asked = portcullis()
+        .args(["who-can", "--server", "team-a/notes", "--cluster"])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .output();
+    assert!(asked.unwrap().status.success());
+}
+
+#[test]
+fn what_the_condition_says_of_references_counts() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team-a", &[]);
+    cluster.apply_yaml(MANIFESTS);
+    let condition = json!({"type": "ResolvedRefs", "status": "False", "reason": "SecretForbidden", "message": "bind it",
+        "lastTransitionTime": "2026-11-25T10:00:00Z"});
+    let patch = json!({"status": {"conditions": [condition]}}).to_string();
+    cluster.kubectl(&[
+        "patch",
+        "mcpserver",
+        "notes",
+        "-n",
+        "team-a",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    let (answer, _) = said(&plugin(&cluster.kubeconfig(), &["who-can", "--server", "team-a/notes"]));
+    assert!(answer.contains("SecretForbidden"), "{answer}");
+}
+
+#[test]
+fn what_may_not_be_read_is_said() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team-a", &[]);
+    cluster.apply_yaml(MANIFESTS);
+    let mine = cluster.kubeconfig_of("team-a", "owner");
+    let subject = json!({"kind": "ServiceAccount", "name": "owner", "namespace": "team-a"});
+    let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "mcp"});
+    let ours = json!([{"apiGroups": ["portcullis.dev"], "resources": ["*"], "verbs": ["get", "list"]}]);
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "mcp", "namespace": "team-a"}, "rules": ours}));
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "mcp", "namespace": "team-a"}, "roleRef": role("Role"), "subjects": [subject]}));
+    let question = ["who-can", "--server", "team-a/notes"];
+    let (_, why) = said(&plugin(&mine, &question));
+    assert!(why.contains("cannot read each McpAuthorizationServer") && why.contains("forbidden"), "{why}");
+
+    let anchors =
+        json!([{"apiGroups": ["portcullis.dev"], "resources": ["mcpauthorizationservers"], "verbs": ["list"]}]);
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "mcp"}, "rules": anchors}));
+    cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "mcp"}, "roleRef": role("ClusterRole"), "subjects": [subject]}));
+    let answer = plugin(&mine, &question);
+    let (table, why) = said(&answer);
+    assert!(answer.status.success() && table.contains("ana"), "{table}{why}");
+    assert!(why.contains("may not read the guardrails") && why.contains(SYSTEM), "{why}");
+    assert!(cluster.get(VERSION, "McpServer", Some("team-a"), "notes").is_some());
+}

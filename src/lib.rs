@@ -8,7 +8,7 @@
 //!          synchronous; no clock, no I/O, no async
 //! EFFECTS  cluster egress upstream issuer journal audit manifests process
 //!          I/O at the edge; no role's logic
-//! PLANES   proxy
+//! PLANES   controller proxy
 //! TOP      roles cli
 //!
 //! api generated glob mcp oauth seal journal egress cluster process -> nothing of ours
@@ -16,7 +16,7 @@
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity     upstream -> egress generated mcp
 //! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
-//! proxy -> pure, effects.   Only roles and cli join planes.
+//! controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!
 //! `tests/it/architecture.rs` holds these arrows; `docs/architecture.md` is the guided tour.
@@ -26,6 +26,7 @@ pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod egress;
 pub mod fleet;
 pub mod generated;

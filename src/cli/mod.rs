@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod controller;
 pub mod crd;
 pub mod demo;
 pub mod explain;
@@ -52,6 +53,7 @@ enum Verb {
     Explain(explain::Args),
     Token(token::Args),
     Audit(audit::Args),
+    Controller(controller::Args),
     Demo(demo::Args),
     Crd(crd::Args),
 }
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::answer(&args),
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
+        Verb::Controller(args) => controller::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Crd(args) => crd::run(args),
     };

@@ -16,7 +16,7 @@ use super::error::{ApiError, code};
 use super::service_account;
 use crate::generated::authority::KeySet;
 use crate::identity::keys::{Algorithm, KeySetParsed};
-use crate::resolve::ServiceAccounts;
+use crate::resolve::{Cluster, ServiceAccounts};
 
 /// How often it is asked.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -135,9 +135,10 @@ impl Default for ClusterIssuer {
 }
 
 impl ClusterIssuer {
-    /// Who issues tokens, if it is known: for [`crate::resolve::Cluster`].
-    pub fn service_accounts(&self) -> Option<ServiceAccounts> {
-        self.state().learnt.map(|(learnt, _)| learnt.service_accounts)
+    /// The cluster, as far as it is known.
+    pub fn cluster(&self, gateway_namespace: &str) -> Cluster {
+        let service_accounts = self.state().learnt.map(|(learnt, _)| learnt.service_accounts);
+        Cluster { gateway_namespace: gateway_namespace.to_owned(), service_accounts }
     }
 
     /// The keys, and why they could not be fetched anew: a stable word, and in words.

@@ -102,7 +102,7 @@ impl JwksError {
     }
 
     /// Whether the last good set must not be used either: private keys lie open, and they may be those of that set.
-    fn is_fatal(&self) -> bool {
+    pub fn is_fatal(&self) -> bool {
         matches!(self, JwksError::KeySet(KeySetError::SecretMembers { .. }))
     }
 }

@@ -25,7 +25,9 @@ pub use policy::{edit, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
 pub use server::server;
-pub use tree::{Accepted, ObjectFinding, Resolution, tree};
+pub use tree::{
+    Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, judged_again, reason_of, tree, unserved,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +72,8 @@ pub struct Lookup<'a> {
     pub servers: BTreeSet<(&'a str, &'a str)>,
     /// Secrets.
     pub secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
+    /// Secrets that whoever resolves may not read.
+    pub forbidden_secrets: BTreeSet<(&'a str, &'a str)>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
     /// For McpServers: tokens of [`UPSTREAM_ACCOUNT`] that were got for them.

@@ -152,6 +152,8 @@ reasons! {
     NamespaceSelectorNotAllowed: Error, "remove namespaceSelector, or put the policy into the system namespace";
     /// The field is known, but nothing enforces it in this build.
     NotYetEnforced: Error, "remove the field; nothing is accepted and ignored";
+    /// What the object comes to is larger than the API server stores.
+    ObjectTooLarge: Error, "split it into several, or leave out what is long";
     /// A path cannot be served.
     PathInvalid: Error, "leave path out, or write /<namespace>/<name>";
     /// A pattern is empty, or holds characters that are reserved.
@@ -213,6 +215,8 @@ reasons! {
     PlaintextUpstream: Warning, "use https";
     /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.
     ScopesNotCarried: Warning, "leave the scopes out, or serve these callers by an McpServer without scopes";
+    /// The controller was not given the right to read a Secret: the server takes no calls.
+    SecretForbidden: Warning, "whoever owns the namespace applies the RoleBinding that the status shows";
     /// A Secret does not name the upstream's host among those that it may be sent to: the server takes no calls.
     SecretHostNotAllowed: Warning, "whoever owns the Secret adds the host to its annotation portcullis.dev/allowed-hosts";
     /// A Secret's value cannot be sent in a header: the server takes no calls.

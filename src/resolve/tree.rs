@@ -80,7 +80,8 @@ pub fn tree(
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
-    let policies = policies.into_iter().map(|policy| judged_again(policy, &lookup));
+    let known = |name: &str| lookup.authorities.contains_key(name);
+    let policies = policies.into_iter().map(|policy| judged_again(policy, known));
     out.generated.extend(policies.chain(unread).map(Generated::Policy));
     out.generated.extend(servers.into_iter().map(Generated::Server));
     out.generated.extend(authorities.into_iter().map(Generated::Authority));
@@ -116,7 +117,8 @@ impl Resolution {
     }
 }
 
-fn invalidity_findings(why: &Invalidity) -> Findings {
+/// What is wrong with an object that could not be read.
+pub fn invalidity_findings(why: &Invalidity) -> Findings {
     match why {
         Invalidity::Problems(problems) => problems.iter().map(Finding::from).collect(),
         Invalidity::Unreadable => {
@@ -129,7 +131,7 @@ fn invalidity_findings(why: &Invalidity) -> Findings {
 }
 
 /// The word for an invalid edit: that of its first finding.
-fn reason_of(findings: &[Finding]) -> Reason {
+pub fn reason_of(findings: &[Finding]) -> Reason {
     findings.first().map_or(Reason::FileUnreadable, |finding| finding.reason)
 }
 
@@ -235,7 +237,7 @@ fn clients(settings: &Settings<'_>, objects: &[&Object], lookup: &Lookup<'_>, ou
 }
 
 /// A server whose last edit is invalid keeps its place and takes no calls.
-fn unserved(last: &Server, findings: &[Finding]) -> Server {
+pub fn unserved(last: &Server, findings: &[Finding]) -> Server {
     let message = findings.first().map(Finding::to_string).unwrap_or_default();
     Server { state: State::Unserved { reason: reason_of(findings).as_str().to_owned(), message }, ..last.clone() }
 }
@@ -247,17 +249,21 @@ fn path_conflicts(servers: &mut [(Key, Server)], out: &mut Resolution) {
         claims.entry(server.path.clone()).or_default().push(i);
     }
     for (path, claimants) in claims.into_iter().filter(|(_, claimants)| claimants.len() > 1) {
-        let names: Vec<String> =
-            claimants.iter().filter_map(|i| servers.get(*i)).map(|(key, _)| key.to_string()).collect();
-        let message = format!("{path} is claimed by {}", names.join(" and "));
-        let finding = Finding::new(Reason::PathConflict, FieldPath::of("spec.path"), message);
+        let keys: Vec<Key> = claimants.iter().filter_map(|i| servers.get(*i)).map(|(key, _)| key.clone()).collect();
         for i in claimants {
             let Some((key, server)) = servers.get_mut(i) else { continue };
-            server.state =
-                State::Unserved { reason: Reason::PathConflict.as_str().to_owned(), message: finding.to_string() };
-            out.add(key, vec![finding.clone()]);
+            out.add(key, vec![conflicted(server, &path, &keys)]);
         }
     }
+}
+
+/// Takes a server out of service, for it is one of several that claim a path.
+pub fn conflicted(server: &mut Server, path: &str, claimants: &[Key]) -> Finding {
+    let names: Vec<String> = claimants.iter().map(Key::to_string).collect();
+    let message = format!("{path} is claimed by {}", names.join(" and "));
+    let finding = Finding::new(Reason::PathConflict, FieldPath::of("spec.path"), message);
+    server.state = State::Unserved { reason: Reason::PathConflict.as_str().to_owned(), message: finding.to_string() };
+    finding
 }
 
 fn policies(
@@ -299,10 +305,10 @@ fn policies(
 
 /// What stays in force of an invalid edit, by the objects that are present now: an entry of an authority that is gone
 /// matches callers of every authority, as it would in a policy that is accepted today.
-fn judged_again(mut policy: Policy, lookup: &Lookup<'_>) -> Policy {
+pub fn judged_again(mut policy: Policy, known: impl Fn(&str) -> bool) -> Policy {
     if matches!(policy.standing, Standing::NarrowingOnly { .. }) {
         for entry in policy.rules.iter_mut().flat_map(|rule| &mut rule.principals) {
-            if entry.authority.as_deref().is_some_and(|name| !lookup.authorities.contains_key(name)) {
+            if entry.authority.as_deref().is_some_and(|name| !known(name)) {
                 (entry.authority, entry.any) = (None, true);
             }
         }

@@ -285,6 +285,10 @@ fn value_of(
 ) -> Result<Sensitive, Box<Finding>> {
     let reference = &header.secret_key_ref;
     let finding = |reason, message| Box::new(Finding::new(reason, field.clone(), message));
+    if lookup.forbidden_secrets.contains(&(namespace, reference.name.as_str())) {
+        let message = format!("the controller may not read the Secret {namespace}/{}", reference.name);
+        return Err(finding(Reason::SecretForbidden, message));
+    }
     let Some(secret) = lookup.secrets.get(&(namespace, reference.name.as_str())) else {
         return Err(finding(Reason::SecretNotFound, format!("no Secret {namespace}/{}", reference.name)));
     };

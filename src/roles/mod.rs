@@ -1,5 +1,6 @@
 //! Composition: what each role of the binary is made of.
 
+pub mod controller;
 pub mod demo;
 pub mod quickstart;
 pub mod standalone;

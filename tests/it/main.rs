@@ -12,6 +12,7 @@ mod architecture;
 mod chart;
 mod cli;
 mod clients;
+mod controller;
 mod crds;
 mod demo;
 mod docs;

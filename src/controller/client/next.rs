@@ -16,6 +16,9 @@ const MOST_AHEAD: i64 = 5;
 /// How much of an authority's generated object its list of clients may take, in bytes.
 const MOST_LIST_BYTES: usize = 600_000;
 
+/// So many clients are always listed: their ids have at most 150 bytes.
+pub const ALWAYS_LISTED: usize = MOST_LIST_BYTES / 200;
+
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -92,7 +95,8 @@ pub fn valid_after(client: &Client, held: Option<&TokenRecord>, last: &McpClient
     ended.max(client.valid_after).max(remembered(last))
 }
 
-fn remembered(last: &McpClientStatus) -> i64 {
+/// From which time on, as was said before.
+pub fn remembered(last: &McpClientStatus) -> i64 {
     last.valid_after.as_deref().and_then(seconds).unwrap_or_default()
 }
 

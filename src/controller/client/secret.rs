@@ -15,14 +15,14 @@ use crate::controller::error::{ApiError, code};
 use crate::generated::{ObjectId, Sensitive};
 
 /// The key, in `data`, of the token.
-pub const KEY: &str = "token";
+pub(super) const KEY: &str = "token";
 /// The label that says whose token it is.
-pub const CLIENT: &str = "portcullis.dev/client";
+pub(super) const CLIENT: &str = "portcullis.dev/client";
 const FIELD_MANAGER: &str = "portcullis";
 
 /// What is there under the name.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub(super) enum Found {
     /// Nothing.
     Absent,
     /// A Secret that the client owns, and the token in it, if it holds one.
@@ -42,7 +42,7 @@ pub enum Found {
 ///
 /// # Errors
 /// If the API server does not say.
-pub async fn find(client: &Client, owner: &ObjectId, name: &str) -> Result<Found, ApiError> {
+pub(super) async fn find(client: &Client, owner: &ObjectId, name: &str) -> Result<Found, ApiError> {
     match secrets(client, owner).get_opt(name).await {
         Ok(None) => Ok(Found::Absent),
         Ok(Some(secret)) => Ok(read(&secret, owner)),
@@ -64,7 +64,7 @@ fn read(secret: &Secret, owner: &ObjectId) -> Found {
 ///
 /// # Errors
 /// If the API server does not take it.
-pub async fn write(
+pub(super) async fn write(
     client: &Client,
     owner: &ObjectId,
     name: &str,
@@ -100,7 +100,7 @@ pub async fn write(
 ///
 /// # Errors
 /// If the API server does not do it.
-pub async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Result<(), ApiError> {
+pub(super) async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Result<(), ApiError> {
     let Found::Own { uid, .. } = find(client, owner, name).await? else { return Ok(()) };
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };

@@ -1,0 +1,93 @@
+//! `portcullis controller`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::address;
+use super::standalone::{ended, pem, runtime};
+use super::token::duration;
+use crate::controller::Installation;
+use crate::egress::{self, AllowPrivate};
+use crate::process::telemetry::{self, Format};
+use crate::resolve::PublicUrl;
+use crate::roles::controller::{End, Options, run as serve};
+
+/// Turn the McpServers, McpPolicies and McpAuthorizationServers of a cluster into what its proxies serve
+///
+/// Runs in the system namespace, reached through the Pod's ServiceAccount or KUBECONFIG. Several may run: one leads and
+/// writes, the others know everything and take over when it goes. Each object's status says what is wrong with it, what is
+/// enforced meanwhile, and whether every proxy runs it. Exit code 0: it was told to stop; 1: it lost the lead, and another
+/// takes over; 2: it could not start.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The URL under which callers reach the gateway
+    #[arg(long, env = "PORTCULLIS_PUBLIC_URL", value_name = "URL")]
+    public_url: String,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, env = "PORTCULLIS_SYSTEM_NAMESPACE", value_name = "NAME", default_value = "portcullis-system")]
+    system_namespace: String,
+    /// The namespace of the proxies and of what they serve, and of nothing else
+    #[arg(long, env = "PORTCULLIS_GATEWAY_NAMESPACE", value_name = "NAME", default_value = "portcullis-gateway")]
+    gateway_namespace: String,
+    /// The controller's ServiceAccount: whoever has to let it read a Secret is shown a RoleBinding for it
+    #[arg(long, env = "PORTCULLIS_SERVICE_ACCOUNT", value_name = "NAME", default_value = "portcullis-controller")]
+    service_account: String,
+    /// How old what a proxy has may be before it denies everything; the same as the proxies'
+    #[arg(long, env = "PORTCULLIS_MAX_STALENESS", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    max_staleness: u32,
+    /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
+    admin_listen: Option<SocketAddr>,
+    /// A host name, besides loopback ones, under which the admin listener may be called
+    #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    admin_hosts: Vec<String>,
+    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
+    #[arg(
+        long,
+        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
+        value_name = "true|CIDR,...",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    allow_private_upstreams: Option<AllowPrivate>,
+    /// PEM certificates trusted for upstreams and issuers besides the system's
+    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
+    extra_ca: Option<PathBuf>,
+}
+
+/// Runs until it is told to stop, or has lost the lead.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    telemetry::init(Format::Auto, None)?;
+    let url = &args.public_url;
+    let public_url = PublicUrl::parse(url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}"))?;
+    let options = Options {
+        installation: Installation {
+            public_url,
+            system_namespace: args.system_namespace,
+            gateway_namespace: args.gateway_namespace,
+            service_account: args.service_account,
+            max_staleness: Duration::from_secs(args.max_staleness.into()),
+        },
+        admin_listen: args.admin_listen,
+        admin_hosts: args.admin_hosts,
+        egress: egress::Policy {
+            allow_private: args.allow_private_upstreams.unwrap_or_default(),
+            extra_roots_pem: pem(args.extra_ca.as_deref())?,
+            ..egress::Policy::default()
+        },
+    };
+    let runtime = runtime()?;
+    let end = runtime.block_on(serve(options))?;
+    // Nothing that still runs may write any more.
+    runtime.shutdown_background();
+    Ok(match end {
+        End::Told(finish) => ended(finish),
+        End::Lost(lost) => {
+            tracing::error!("{lost}");
+            ExitCode::from(1)
+        }
+    })
+}

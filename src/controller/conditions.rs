@@ -1,0 +1,348 @@
+//! What is said of an object: conditions, and whether they differ from what it says already.
+//!
+//! Invariant: a status is written only if something in it changes; the time of a condition moves with its status alone
+//! (Kubernetes API conventions, "Typical status properties"); and `Ready` is there from the first sight on, so that
+//! nobody takes an object without it for ready (kstatus).
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::proxies::Programming;
+use crate::resolve::{Finding, Findings, Reason};
+
+/// The object is not wrong in itself.
+pub const ACCEPTED: &str = "Accepted";
+/// What the object refers to is there and may be used.
+pub const RESOLVED_REFS: &str = "ResolvedRefs";
+/// Every proxy that could be serving runs this generation of a server.
+pub const PROGRAMMED: &str = "Programmed";
+/// Every proxy that could be serving runs this generation of a policy.
+pub const ENFORCED: &str = "Enforced";
+/// The Secret of a client holds its token.
+pub const TOKEN_ISSUED: &str = "TokenIssued";
+/// The keys of an authority are known.
+pub const KEYS_AVAILABLE: &str = "KeysAvailable";
+/// Sums up the others.
+pub const READY: &str = "Ready";
+/// Only a change by its author brings the object further; absent otherwise (kstatus).
+pub const STALLED: &str = "Stalled";
+
+/// The reason of what is under way.
+pub const PENDING: &str = "Pending";
+/// The reason of keys that were not fetched yet.
+pub const FETCHING: &str = "Fetching";
+
+/// The longest message of a condition, in bytes.
+const LONGEST_MESSAGE: usize = 4096;
+/// How many findings a message lists.
+const MOST_FINDINGS: usize = 10;
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+impl Truth {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Truth::True => "True",
+            Truth::False => "False",
+            Truth::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One condition to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its type.
+    pub type_: &'static str,
+    /// Its status.
+    pub truth: Truth,
+    /// A stable word.
+    pub reason: String,
+    /// For people: what is wrong, where, and how to mend it.
+    pub message: String,
+}
+
+impl Said {
+    /// A condition.
+    pub fn new(type_: &'static str, truth: Truth, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { type_, truth, reason: reason.into(), message: message.into() }
+    }
+}
+
+/// What is said of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// Of which generation.
+    pub generation: i64,
+    /// The conditions; none is said twice.
+    pub conditions: Vec<Said>,
+    /// Further members of the status.
+    pub members: Map<String, Value>,
+}
+
+impl Statement {
+    /// A statement of these conditions, summed up in `Ready`: the first that does not hold says why.
+    pub fn new(generation: i64, mut conditions: Vec<Said>) -> Self {
+        let stalled = conditions.iter().find(|said| said.type_ == ACCEPTED && said.truth == Truth::False).cloned();
+        let worst = |truth| conditions.iter().find(move |said| said.truth == truth);
+        let ready = match worst(Truth::False).or(worst(Truth::Unknown)) {
+            Some(why) => Said { type_: READY, ..why.clone() },
+            None => Said::new(READY, Truth::True, READY, ""),
+        };
+        conditions.push(ready);
+        conditions.extend(stalled.map(|why| Said { type_: STALLED, truth: Truth::True, ..why }));
+        for said in &mut conditions {
+            said.message = shortened(&said.message);
+        }
+        Self { generation, conditions, members: Map::new() }
+    }
+
+    /// Says a member besides the conditions.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The condition of this type.
+    pub fn said(&self, type_: &str) -> Option<&Said> {
+        self.conditions.iter().find(|said| said.type_ == type_)
+    }
+
+    /// The status to be written over `before`; `None` if it says that already.
+    pub fn status(&self, before: &Value, now: Timestamp) -> Option<Value> {
+        let earlier = conditions(before);
+        let mut same = before.get("observedGeneration").and_then(Value::as_i64) == Some(self.generation);
+        let known = |type_: &str| earlier.iter().find(|condition| condition.type_ == type_);
+        let mut written = Vec::with_capacity(self.conditions.len());
+        for said in &self.conditions {
+            let before = known(said.type_).filter(|before| before.status == said.truth.as_str());
+            same &= before.is_some_and(|before| {
+                before.reason == said.reason
+                    && before.message == said.message
+                    && before.observed_generation == Some(self.generation)
+            });
+            written.push(Condition {
+                type_: said.type_.to_owned(),
+                status: said.truth.as_str().to_owned(),
+                reason: said.reason.clone(),
+                message: said.message.clone(),
+                observed_generation: Some(self.generation),
+                last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
+            });
+        }
+        same &= self.said(STALLED).is_some() || known(STALLED).is_none();
+        same &= self.members.iter().all(|(name, value)| before.get(name) == Some(value));
+        if same {
+            return None;
+        }
+        let mut status = self.members.clone();
+        status.insert("observedGeneration".to_owned(), self.generation.into());
+        status.insert("conditions".to_owned(), json!(written));
+        Some(Value::Object(status))
+    }
+}
+
+/// The conditions that a status holds, as far as they can be read.
+pub fn conditions(status: &Value) -> Vec<Condition> {
+    let list = status.get("conditions").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|one| serde_json::from_value(one.clone()).ok()).collect()
+}
+
+/// `Accepted`, of an object with these findings. `meanwhile` says what is enforced of one that is not.
+pub fn accepted(errors: &[Finding], warnings: &[Finding], meanwhile: &str) -> Said {
+    let conflict: Vec<&Finding> = warnings.iter().filter(|finding| finding.reason == Reason::PathConflict).collect();
+    if let Some(first) = errors.first().or(conflict.first().copied()) {
+        let all = if errors.is_empty() { conflict } else { errors.iter().collect() };
+        let mut message = listed(&all);
+        if !meanwhile.is_empty() {
+            message = format!("{message}\nMeanwhile: {meanwhile}");
+        }
+        return Said::new(ACCEPTED, Truth::False, first.reason.as_str(), message);
+    }
+    let notes: Vec<&Finding> = warnings.iter().filter(|finding| !is_reference(finding.reason)).collect();
+    Said::new(ACCEPTED, Truth::True, ACCEPTED, listed(&notes))
+}
+
+/// `ResolvedRefs`, of an object with these warnings.
+pub fn resolved_refs(accepted: bool, warnings: &[Finding]) -> Said {
+    let unresolved: Vec<&Finding> = warnings.iter().filter(|finding| is_reference(finding.reason)).collect();
+    match unresolved.first() {
+        Some(first) => Said::new(RESOLVED_REFS, Truth::False, first.reason.as_str(), listed(&unresolved)),
+        None if accepted => Said::new(RESOLVED_REFS, Truth::True, RESOLVED_REFS, ""),
+        None => Said::new(RESOLVED_REFS, Truth::Unknown, "NotAccepted", "references are looked at once it is accepted"),
+    }
+}
+
+/// `Programmed` or `Enforced`, by what proxies make of what was written.
+pub fn programming(type_: &'static str, programming: Option<Programming>) -> Said {
+    match programming {
+        None => Said::new(type_, Truth::Unknown, PENDING, "it is being written for the proxies"),
+        Some(Programming::NoProxies) => {
+            let message = "no proxy runs in the gateway namespace that could enforce it";
+            Said::new(type_, Truth::Unknown, "NoProxies", message)
+        }
+        Some(Programming::Waiting) => {
+            Said::new(type_, Truth::False, PENDING, "not every proxy has said yet that it runs this generation")
+        }
+        Some(Programming::Everywhere(_)) => Said::new(type_, Truth::True, type_, "every proxy runs this generation"),
+        Some(Programming::Silent(who)) => {
+            let message = format!(
+                "not heard of, and perhaps still serving an earlier generation: {who}. It counts until its Pod is gone, \
+                 or until it denies everything for want of news"
+            );
+            Said::new(type_, Truth::False, "ProxySilent", message)
+        }
+        Some(Programming::Refused { proxy, reason }) => {
+            let reason: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+            let message = format!("{proxy} could not load it ({reason}) and denies what it governs");
+            Said::new(type_, Truth::False, "ProxyRefused", message)
+        }
+    }
+}
+
+/// Whether a condition that does not hold will, by itself, if all is well.
+pub fn is_under_way(reason: &str) -> bool {
+    [PENDING, FETCHING, "NoProxies"].contains(&reason)
+}
+
+/// Whether a warning is about something that the object refers to.
+fn is_reference(reason: Reason) -> bool {
+    let advice = [
+        Reason::ApprovalsUnavailable,
+        Reason::PathConflict,
+        Reason::PlaintextUpstream,
+        Reason::ScopesNotCarried,
+        Reason::AuthorityNotTrusted,
+    ];
+    !advice.contains(&reason)
+}
+
+fn listed(findings: &[&Finding]) -> String {
+    let mut lines: Vec<String> = findings.iter().take(MOST_FINDINGS).map(ToString::to_string).collect();
+    if let Some(more) = findings.len().checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
+}
+
+/// Findings in which every Secret that may not be read comes with the RoleBinding that would allow it.
+#[must_use]
+pub fn with_role_binding(findings: Findings, namespace: &str, service_account: (&str, &str)) -> Findings {
+    let binding = role_binding("portcullis-secret-reader", namespace, service_account);
+    let told = |finding: Finding| match finding.reason {
+        Reason::SecretForbidden => finding.remedy(binding.clone()),
+        _ => finding,
+    };
+    findings.into_iter().map(told).collect()
+}
+
+/// The RoleBinding that gives the controller a role in a namespace.
+pub fn role_binding(role: &str, namespace: &str, (account_namespace, account): (&str, &str)) -> String {
+    format!(
+        "whoever owns the namespace applies:\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
+         metadata: {{name: {role}, namespace: {namespace}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}\n\
+         subjects: [{{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}]"
+    )
+}
+
+fn shortened(text: &str) -> String {
+    let mut end = LONGEST_MESSAGE.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::FieldPath;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn programmed(truth: Truth) -> Statement {
+        let said = Said::new(PROGRAMMED, truth, "Word", "why");
+        Statement::new(3, vec![accepted(&[], &[], ""), said]).member("resource", "https://x")
+    }
+
+    #[test]
+    fn nothing_is_written_twice_and_times_move_with_the_status_alone() {
+        let first = programmed(Truth::Unknown).status(&Value::Null, at(1)).unwrap();
+        assert_eq!(first["observedGeneration"], 3);
+        assert_eq!(first["conditions"][2]["type"], READY);
+        assert_eq!(first["conditions"][2]["status"], "Unknown");
+        assert_eq!(programmed(Truth::Unknown).status(&first, at(2)), None);
+
+        let second = programmed(Truth::True).status(&first, at(9)).unwrap();
+        assert_eq!(second["conditions"][0]["lastTransitionTime"], first["conditions"][0]["lastTransitionTime"]);
+        assert_eq!(second["conditions"][1]["lastTransitionTime"], json!(Time(at(9))));
+        assert_eq!(second["conditions"][2]["status"], "True");
+        for (name, spoiled) in [("observedGeneration", json!(2)), ("resource", json!("https://y"))] {
+            let mut other = second.clone();
+            other[name] = spoiled;
+            assert_eq!(programmed(Truth::True).status(&other, at(10)), Some(second.clone()), "{name}");
+        }
+        let mut foreign = second.clone();
+        foreign["conditions"].as_array_mut().unwrap().push(json!({
+            "type": "Theirs", "status": "True", "reason": "X", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"
+        }));
+        assert_eq!(programmed(Truth::True).status(&foreign, at(10)), None, "another's condition is not ours to mend");
+    }
+
+    #[test]
+    fn what_is_not_accepted_stalls_and_says_what_applies_meanwhile() {
+        let finding = Finding::new(Reason::ConditionInvalid, FieldPath::of("spec.rules"), "does not compile");
+        let errors = [finding];
+        let said = accepted(&errors, &[], "every call to team is denied.");
+        assert!(said.message.starts_with("spec.rules: does not compile (ConditionInvalid)"), "{}", said.message);
+        assert!(said.message.ends_with("Meanwhile: every call to team is denied."));
+        let refused = Statement::new(1, vec![said, resolved_refs(false, &[])]);
+        let words = |type_| refused.said(type_).map(|said| (said.truth, said.reason.clone()));
+        assert_eq!(words(READY), Some((Truth::False, "ConditionInvalid".into())));
+        assert_eq!(words(STALLED), Some((Truth::True, "ConditionInvalid".into())));
+        assert_eq!(words(RESOLVED_REFS), Some((Truth::Unknown, "NotAccepted".into())));
+
+        let before = refused.status(&Value::Null, at(1)).unwrap();
+        let mended = Statement::new(1, vec![accepted(&[], &[], ""), resolved_refs(true, &[])]);
+        let after = mended.status(&before, at(2)).unwrap();
+        assert!(!after.to_string().contains(STALLED));
+        assert_eq!(mended.said(READY).unwrap().truth, Truth::True);
+    }
+
+    #[test]
+    fn advice_is_no_unresolved_reference_and_a_forbidden_secret_comes_with_its_role_binding() {
+        let plain = Finding::new(Reason::PlaintextUpstream, FieldPath::root(), "unencrypted");
+        let secret = Finding::new(Reason::SecretForbidden, FieldPath::root(), "may not be read");
+        let findings = with_role_binding(vec![plain, secret], "team", ("system", "controller"));
+        assert!(accepted(&[], &findings, "").message.contains("PlaintextUpstream"));
+        let said = resolved_refs(true, &findings);
+        assert_eq!((said.truth, said.reason.as_str()), (Truth::False, "SecretForbidden"));
+        assert!(
+            said.message.contains("namespace: team}") && said.message.contains("name: controller, namespace: system")
+        );
+        assert!(!said.message.contains("PlaintextUpstream"));
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let said = Said::new(ACCEPTED, Truth::True, "X", "\u{e9}".repeat(LONGEST_MESSAGE));
+        let statement = Statement::new(1, vec![said]);
+        assert_eq!(statement.conditions[0].message.len(), LONGEST_MESSAGE);
+    }
+}

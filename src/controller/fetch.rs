@@ -1,0 +1,83 @@
+//! Secrets and ConfigMaps that objects refer to: by name, with `get` alone.
+//!
+//! Invariant: nobody's Secrets are listed, and none is read but those that an object names; where that is forbidden, the
+//! object is told so, and nothing else is held up. They are not watched: a watch by name is a connection each, and one of a
+//! whole namespace would show Secrets that nobody named. Reading them again every minute costs the API server little,
+//! since it answers from memory (resource version 0).
+
+use kube::api::{DynamicObject, GetParams};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::apply::resource;
+use super::error::{ApiError, Failure, code};
+use super::object::object_kind;
+use crate::api::core::{ConfigMap, Secret};
+use crate::api::{Object, object};
+use crate::generated::Collection;
+
+/// What became of a reference.
+pub enum Fetched<T> {
+    /// It is there.
+    Found(T),
+    /// It is not there, or nothing that can be read.
+    Absent,
+    /// It may not be read.
+    Forbidden,
+}
+
+/// A Secret by its name.
+///
+/// # Errors
+/// If the API server cannot say whether it is there.
+pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Fetched<Secret>, Failure> {
+    let found = get(client, Collection::Secrets, namespace, name).await?;
+    Ok(match found {
+        Fetched::Found(Object::Secret(secret)) => Fetched::Found(secret),
+        Fetched::Found(_) | Fetched::Absent => Fetched::Absent,
+        Fetched::Forbidden => Fetched::Forbidden,
+    })
+}
+
+/// A ConfigMap by its name.
+///
+/// # Errors
+/// If the API server cannot say whether it is there.
+pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<Fetched<ConfigMap>, Failure> {
+    let found = get(client, Collection::ConfigMaps, namespace, name).await?;
+    Ok(match found {
+        Fetched::Found(Object::ConfigMap(map)) => Fetched::Found(map),
+        Fetched::Found(_) | Fetched::Absent => Fetched::Absent,
+        Fetched::Forbidden => Fetched::Forbidden,
+    })
+}
+
+async fn get(client: &Client, collection: Collection, namespace: &str, name: &str) -> Result<Fetched<Object>, Failure> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource(collection));
+    let found = match api.get_with(name, &GetParams::any()).await {
+        // It may have been made a moment ago, with what refers to it: what is in memory may be older than that.
+        Err(error) if code(&error) == Some(404) => api.get(name).await,
+        found => found,
+    };
+    match found {
+        Ok(found) => Ok(read(found, collection).map_or(Fetched::Absent, Fetched::Found)),
+        Err(error) => match code(&error) {
+            Some(404) => Ok(Fetched::Absent),
+            Some(403) => Ok(Fetched::Forbidden),
+            _ => {
+                let what = format!("{} {namespace}/{name}", object_kind(collection));
+                Err(Failure::Dereference(ApiError::new(what, &error)))
+            }
+        },
+    }
+}
+
+fn read(mut found: DynamicObject, collection: Collection) -> Option<Object> {
+    found.metadata.managed_fields = None;
+    let metadata = serde_json::to_value(&found.metadata).ok()?;
+    let members = found.data.as_object_mut()?;
+    members.insert("apiVersion".to_owned(), Value::from("v1"));
+    members.insert("kind".to_owned(), object_kind(collection).into());
+    members.insert("metadata".to_owned(), metadata);
+    object::read(&found.data).ok()
+}

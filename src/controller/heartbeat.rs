@@ -1,0 +1,44 @@
+//! The sign of life of the leading controller, by which proxies measure how old what they have may be.
+//!
+//! Invariant: it is written by whoever leads, and says which encoding is written. Its time is that of writing, so a clock
+//! that is wrong shows, and a controller that is dead does too.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::Context;
+use super::error::{ApiError, Failure};
+use super::object::FIELD_MANAGER;
+use crate::generated::codec;
+use crate::generated::report::{HEARTBEAT, WRITES};
+
+/// How often.
+pub const EVERY: Duration = Duration::from_secs(10);
+
+/// Says that the controller lives.
+///
+/// # Errors
+/// If it could not be said.
+pub async fn beat(context: &Context) -> Result<(), Failure> {
+    let namespace = &context.installation.gateway_namespace;
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": HEARTBEAT, "annotations": {WRITES: codec::VERSION.to_string()}},
+        "spec": {
+            "holderIdentity": context.identity,
+            "leaseDurationSeconds": EVERY.as_secs() * 3,
+            "renewTime": MicroTime(Timestamp::now()),
+        },
+    });
+    context.may_write()?;
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch(HEARTBEAT, &params, &Patch::Apply(&lease)).await;
+    written.map(drop).map_err(|error| Failure::Apply(ApiError::new(format!("Lease {HEARTBEAT}"), &error)))
+}

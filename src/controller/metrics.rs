@@ -1,0 +1,112 @@
+//! What the controller counts.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::error::Failure;
+use super::queue::{Outcome, Subject};
+use crate::api;
+use crate::generated::Kind;
+use crate::process::metrics::CounterSet;
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+const RESULTS: [&str; 2] = ["done", "failed"];
+const STRAY: &str = "generated object";
+
+/// The counters and gauges of a controller. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reconciles: Family<Labels<2>, Counter>,
+    errors: CounterSet,
+    writes: CounterSet,
+    statuses: CounterSet,
+    objects: Family<Labels<1>, Gauge>,
+    /// How many things wait to be looked at.
+    pub queue: Gauge,
+    /// Whether this process leads.
+    pub leader: Gauge,
+    /// How many proxies could be serving.
+    pub proxies: Gauge,
+    /// For how long the proxy has been silent that has been so the longest.
+    pub silence: FloatGauge,
+}
+
+fn kinds() -> impl Iterator<Item = &'static str> {
+    api::Kind::OURS.into_iter().map(api::Kind::as_str)
+}
+
+fn count(counters: &CounterSet, word: &str) {
+    if let Some(counter) = counters.get(word) {
+        counter.inc();
+    }
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let reconciles = Family::<Labels<2>, Counter>::default();
+        for kind in kinds().chain([STRAY]) {
+            for result in RESULTS {
+                drop(reconciles.get_or_create(&[("kind", kind), ("result", result)]));
+            }
+        }
+        registry.register("reconciles", "Looks at objects, by how they ended", reconciles.clone());
+        let objects = Family::<Labels<1>, Gauge>::default();
+        kinds().for_each(|kind| drop(objects.get_or_create(&[("kind", kind)])));
+        registry.register("objects", "Objects that people wrote", objects.clone());
+        let errors = CounterSet::register(
+            registry,
+            "reconcile_errors",
+            "Steps that could not be taken",
+            "reason",
+            &Failure::REASONS,
+        );
+        let ours: Vec<&'static str> = kinds().collect();
+        let writes =
+            CounterSet::register(registry, "generated_writes", "Generated objects written or deleted", "kind", &ours);
+        let statuses = CounterSet::register(registry, "status_writes", "Statuses written", "kind", &ours);
+        let (queue, leader, proxies) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let silence = FloatGauge::default();
+        registry.register("queue_depth", "Objects that wait to be looked at", queue.clone());
+        registry.register("leader", "1 while this controller leads and writes", leader.clone());
+        registry.register("proxies", "Proxies that could be serving", proxies.clone());
+        registry.register("proxy_silence_seconds", "Since the most silent proxy was last heard", silence.clone());
+        Self { reconciles, errors, writes, statuses, objects, queue, leader, proxies, silence }
+    }
+
+    /// A look has ended.
+    pub fn reconciled(&self, subject: &Subject, outcome: Outcome) {
+        let kind = match subject {
+            Subject::Source(key) => key.kind.as_str(),
+            Subject::Stray(..) => STRAY,
+        };
+        let result = if outcome == Outcome::Failed { "failed" } else { "done" };
+        self.reconciles.get_or_create(&[("kind", kind), ("result", result)]).inc();
+    }
+
+    /// A step could not be taken.
+    pub fn failed(&self, failure: &Failure) {
+        count(&self.errors, failure.reason());
+    }
+
+    /// A generated object was written or deleted.
+    pub fn wrote(&self, kind: Kind) {
+        count(&self.writes, kind.api_kind());
+    }
+
+    /// A status was written.
+    pub fn spoke(&self, kind: api::Kind) {
+        count(&self.statuses, kind.as_str());
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: api::Kind, count: usize) {
+        self.objects.get_or_create(&[("kind", kind.as_str())]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

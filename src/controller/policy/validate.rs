@@ -1,0 +1,41 @@
+//! From what was found to what it means. No client is needed.
+
+use super::dereference::Raw;
+use crate::api::{FieldPath, Key};
+use crate::generated::{ObjectId, Policy};
+use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
+
+/// A policy that was judged.
+pub(super) struct Validated {
+    pub(super) key: Key,
+    pub(super) id: ObjectId,
+    pub(super) guardrail: bool,
+    pub(super) outcome: Result<Resolved<Policy>, Findings>,
+    pub(super) previous: Option<Policy>,
+    /// Trust anchors that are valid, as far as the policy names them.
+    pub(super) authorities: Vec<String>,
+}
+
+/// Judges a policy by what is there of what it refers to.
+pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
+    let outcome = match (&raw.source.read, raw.source.policy()) {
+        (Err(findings), _) => Err(findings.clone()),
+        (Ok(_), Some(policy)) => {
+            let namespace = raw.source.key.namespace.as_str();
+            let mut lookup = Lookup::default();
+            lookup.authorities.extend(raw.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
+            lookup.servers.extend(raw.servers.iter().map(|name| (namespace, name.as_str())));
+            lookup.clients.extend(raw.clients.iter().map(|c| ((namespace, c.id.name.as_str()), c.as_ref())));
+            resolve::policy(policy, settings, &lookup)
+        }
+        (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpPolicy")]),
+    };
+    Validated {
+        key: raw.source.key.clone(),
+        id: raw.source.id.clone(),
+        guardrail: raw.source.key.namespace == settings.system_namespace,
+        outcome,
+        previous: raw.previous,
+        authorities: raw.authorities.iter().map(|authority| authority.id.name.clone()).collect(),
+    }
+}

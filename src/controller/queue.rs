@@ -1,0 +1,300 @@
+//! What is to be looked at: each thing once, when it is due.
+//!
+//! Invariant: one thing is looked at by one worker at a time, however often it is asked for meanwhile; what was asked for
+//! meanwhile is looked at again; and what fails is tried again ever more rarely, but for ever.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::api::Key;
+use crate::generated::Kind;
+
+/// The wait after a first failure, and the longest one.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What can be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// An object that people write.
+    Source(Key),
+    /// A generated object whose source, by its UID, is gone.
+    Stray(Kind, String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Source(key) => key.fmt(f),
+            Subject::Stray(kind, uid) => write!(f, "generated object {}", kind.object_name(uid)),
+        }
+    }
+}
+
+/// How much of it is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What proxies make of it: nothing is resolved again.
+    Status,
+    /// All of it.
+    Whole,
+}
+
+/// How looking at something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Until something changes.
+    Settled,
+    /// It is looked at again after this time, whatever happens.
+    Again(Duration),
+    /// It is tried again.
+    Failed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Duration,
+    place: u64,
+    depth: Depth,
+}
+
+/// The queue as plain data: the time is given, as what has passed since some fixed moment.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    waiting: HashMap<Subject, Waiting>,
+    order: BTreeMap<(Duration, u64), Subject>,
+    running: HashSet<Subject>,
+    failures: HashMap<Subject, u32>,
+    places: u64,
+}
+
+impl Agenda {
+    /// Asks for a look at `subject` once `due` has come; an earlier time and a greater depth win.
+    pub fn add(&mut self, subject: Subject, depth: Depth, due: Duration) {
+        let place = self.places;
+        self.places += 1;
+        match self.waiting.get_mut(&subject) {
+            Some(waiting) => {
+                waiting.depth = waiting.depth.max(depth);
+                if waiting.due <= due {
+                    return;
+                }
+                self.order.remove(&(waiting.due, waiting.place));
+                (waiting.due, waiting.place) = (due, place);
+            }
+            None => {
+                self.waiting.insert(subject.clone(), Waiting { due, place, depth });
+            }
+        }
+        self.order.insert((due, place), subject);
+    }
+
+    /// The next thing that is due and that nobody looks at.
+    ///
+    /// # Errors
+    /// If there is none: how long until one is due, as far as known.
+    pub fn take(&mut self, now: Duration) -> Result<(Subject, Depth), Option<Duration>> {
+        // What is being looked at is passed over; there is no more of it than workers.
+        let free = self.order.iter().find(|(_, subject)| !self.running.contains(*subject));
+        let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else { return Err(None) };
+        if at.0 > now {
+            return Err(Some(at.0 - now));
+        }
+        self.order.remove(&at);
+        let depth = self.waiting.remove(&subject).map_or(Depth::Whole, |waiting| waiting.depth);
+        self.running.insert(subject.clone());
+        Ok((subject, depth))
+    }
+
+    /// Says how a look ended. `jitter` is in 0..=1.
+    pub fn done(&mut self, subject: Subject, outcome: Outcome, now: Duration, jitter: f64) {
+        self.running.remove(&subject);
+        if outcome != Outcome::Failed {
+            self.failures.remove(&subject);
+        }
+        match outcome {
+            Outcome::Settled => {}
+            // Those that were looked at together come back one after the other.
+            Outcome::Again(after) => self.add(subject, Depth::Whole, now + after.mul_f64(0.9 + 0.2 * jitter)),
+            Outcome::Failed => {
+                let failures = self.failures.entry(subject.clone()).or_default();
+                *failures += 1;
+                let wait = FIRST_WAIT.saturating_mul(1 << (*failures - 1).min(20)).min(LONGEST_WAIT);
+                self.add(subject, Depth::Whole, now + wait.mul_f64(0.5 + 0.5 * jitter));
+            }
+        }
+    }
+
+    /// How many things wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// An [`Agenda`] that workers share.
+#[derive(Debug)]
+pub struct Queue {
+    agenda: Mutex<Agenda>,
+    wake: Notify,
+    start: Instant,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { agenda: Mutex::default(), wake: Notify::new(), start: Instant::now() }
+    }
+}
+
+impl Queue {
+    /// Asks for a look now.
+    pub fn add(&self, subject: Subject, depth: Depth) {
+        let now = self.start.elapsed();
+        self.agenda().add(subject, depth, now);
+        self.wake.notify_one();
+    }
+
+    /// Waits for the next thing to look at. Whoever takes it says [`Queue::done`] of it.
+    pub async fn next(&self) -> (Subject, Depth) {
+        loop {
+            let taken = self.agenda().take(self.start.elapsed());
+            let wait = match taken {
+                Ok(taken) => {
+                    // One waker may have stood for several things: the next worker looks for itself.
+                    self.wake.notify_one();
+                    return taken;
+                }
+                Err(wait) => wait,
+            };
+            match wait {
+                Some(wait) => tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
+                },
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    /// Says how a look ended.
+    pub fn done(&self, subject: Subject, outcome: Outcome) {
+        let now = self.start.elapsed();
+        self.agenda().done(subject, outcome, now, jitter());
+        self.wake.notify_one();
+    }
+
+    /// How many things wait.
+    pub fn depth(&self) -> usize {
+        self.agenda().len()
+    }
+
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Uniform in 0..=1.
+pub fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, and nothing else is wrong.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return 0.0;
+    }
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thing(name: &str) -> Subject {
+        Subject::Stray(Kind::Server, name.to_owned())
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn one_thing_is_looked_at_once_at_a_time_and_again_if_asked_for_meanwhile() {
+        let mut agenda = Agenda::default();
+        agenda.add(thing("a"), Depth::Status, seconds(0));
+        agenda.add(thing("a"), Depth::Whole, seconds(0));
+        agenda.add(thing("b"), Depth::Status, seconds(0));
+        assert_eq!(agenda.len(), 2);
+        assert_eq!(agenda.take(seconds(0)), Ok((thing("a"), Depth::Whole)));
+        agenda.add(thing("a"), Depth::Status, seconds(1));
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("b"), Depth::Status)));
+        assert_eq!(agenda.take(seconds(1)), Err(None), "a is being looked at");
+        agenda.done(thing("a"), Outcome::Settled, seconds(1), 0.0);
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("a"), Depth::Status)));
+    }
+
+    #[test]
+    fn an_earlier_time_wins_and_what_is_due_first_comes_first() {
+        let mut agenda = Agenda::default();
+        agenda.add(thing("late"), Depth::Whole, seconds(60));
+        agenda.add(thing("soon"), Depth::Whole, seconds(5));
+        assert_eq!(agenda.take(seconds(0)), Err(Some(seconds(5))));
+        agenda.add(thing("late"), Depth::Status, seconds(1));
+        agenda.add(thing("soon"), Depth::Status, seconds(30));
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("late"), Depth::Whole)));
+        assert_eq!(agenda.take(seconds(1)), Err(Some(seconds(4))));
+        assert!(agenda.order.len() == agenda.waiting.len() && !agenda.is_empty());
+    }
+
+    #[test]
+    fn failures_are_tried_ever_more_rarely_and_success_forgets_them() {
+        let mut agenda = Agenda::default();
+        let mut now = seconds(0);
+        let mut waits = Vec::new();
+        agenda.add(thing("a"), Depth::Status, now);
+        for _ in 0..15 {
+            agenda.take(now).unwrap();
+            agenda.done(thing("a"), Outcome::Failed, now, 1.0);
+            let wait = agenda.take(now).unwrap_err().unwrap();
+            waits.push(wait);
+            now += wait;
+        }
+        assert_eq!(waits[0], FIRST_WAIT);
+        assert!(waits.is_sorted() && waits[1] == 2 * waits[0], "{waits:?}");
+        assert_eq!(waits.last(), Some(&LONGEST_WAIT));
+        assert_eq!(agenda.take(now), Ok((thing("a"), Depth::Whole)), "all of it is tried again");
+        agenda.done(thing("a"), Outcome::Again(seconds(60)), now, 0.5);
+        assert_eq!(agenda.take(now), Err(Some(seconds(60))));
+        assert!(agenda.failures.is_empty());
+    }
+
+    #[tokio::test]
+    async fn workers_are_woken_for_everything_that_was_added() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let (subject, _) = queue.next().await;
+                    queue.done(subject.clone(), Outcome::Settled);
+                    subject
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for name in ["a", "b", "c"] {
+            queue.add(thing(name), Depth::Whole);
+        }
+        let mut seen = Vec::new();
+        for worker in workers {
+            seen.push(worker.await.unwrap());
+        }
+        seen.sort();
+        assert_eq!(seen, ["a", "b", "c"].map(thing));
+    }
+}

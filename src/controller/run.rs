@@ -1,0 +1,187 @@
+//! The life of a controller: follow, wait to lead, lead, and give it back.
+//!
+//! Invariant: nothing is written before everything was told once, so nothing that exists is taken for a stray; and who
+//! no longer leads ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::{Failure, code};
+use super::lease::{Candidate, Lost};
+use super::queue::Outcome;
+use super::watches::{self, Watched};
+use super::{Context, heartbeat, sealing};
+use crate::api::Kind;
+use crate::issuer::{Clock as _, SystemClock};
+use crate::process::Drain;
+use crate::process::readiness::Check;
+
+/// How many objects are looked at at once.
+const WORKERS: usize = 16;
+/// How long looks under way may take to end before the lease is given back.
+const LAST_LOOKS: Duration = Duration::from_secs(5);
+/// How often what only time changes is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often Leases of proxies that are gone are removed.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// Runs until the drain starts.
+///
+/// # Errors
+/// If another controller took the lead, or may have: the process has to end at once.
+pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(), Lost> {
+    let stop = drain.draining().clone();
+    let (synced, mut count) = watch::channel(0);
+    for watched in Watched::ALL {
+        drain.spawn(watches::follow(context.clone(), watched, synced.clone(), stop.clone()));
+    }
+    drain.spawn(ask_for_issuer(context.clone(), synced.clone(), stop.clone()));
+    told.not_ready(
+        "Listing",
+        "not every collection was read yet: if this stays, see the log for what cannot be listed",
+    );
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        // One more: the cluster's issuer.
+        _ = count.wait_for(|count| *count > Watched::ALL.len()) => {}
+    }
+    told.ready();
+    tracing::info!(identity = context.identity, "everything is known; waiting to lead");
+
+    let installation = &context.installation;
+    let (client, identity, fence) = (context.client.clone(), context.identity.clone(), context.fence.clone());
+    let mut candidate = Candidate::new(client, &installation.system_namespace, identity, fence);
+    candidate.lead(&stop).await;
+    if !context.fence.is_open() {
+        return Ok(());
+    }
+    tracing::info!(identity = context.identity, "leading");
+    context.metrics.leader.set(1);
+    context.begin();
+    let work = TaskTracker::new();
+    for _ in 0..WORKERS {
+        work.spawn(worker(context.clone(), stop.clone()));
+    }
+    work.spawn(repeat(context.clone(), stop.clone(), heartbeat::EVERY, async |context| heartbeat::beat(context).await));
+    work.spawn(repeat(context.clone(), stop.clone(), sealing::LOOK, async |context| sealing::keep(context).await));
+    work.spawn(repeat(context.clone(), stop.clone(), TIDY, async |context| tidy(context).await));
+    work.spawn(tick(context.clone(), stop.clone()));
+    work.close();
+
+    candidate.keep(&stop).await?;
+    if timeout(LAST_LOOKS, work.wait()).await.is_err() {
+        tracing::warn!("looks under way did not end in time");
+    }
+    context.metrics.leader.set(0);
+    candidate.release().await;
+    Ok(())
+}
+
+/// Asks the API server who issues ServiceAccount tokens, from time to time. Once it was asked, `synced` counts one more: so
+/// nobody who begins to lead takes what is not known yet for what cannot be known.
+async fn ask_for_issuer(context: Arc<Context>, synced: watch::Sender<usize>, stop: CancellationToken) {
+    let asked = AtomicBool::new(false);
+    let changed = || {
+        let touched = context.store().issuer_changed();
+        context.look_at(touched);
+        if !asked.swap(true, Ordering::AcqRel) {
+            synced.send_modify(|count| *count += 1);
+        }
+    };
+    let gateway = context.installation.gateway_namespace.clone();
+    let now = || SystemClock::default().unix();
+    context.issuer.clone().run(context.client.clone(), gateway, now, changed, stop).await;
+}
+
+async fn worker(context: Arc<Context>, stop: CancellationToken) {
+    loop {
+        let (subject, depth) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            next = context.queue.next() => next,
+        };
+        let outcome = context.look(&subject, depth).await.unwrap_or_else(|failure| {
+            context.metrics.failed(&failure);
+            tracing::warn!(object = %subject, reason = failure.reason(), error = %failure, "not reconciled; trying again");
+            Outcome::Failed
+        });
+        context.metrics.reconciled(&subject, outcome);
+        context.queue.done(subject, outcome);
+    }
+}
+
+/// Does something from time to time. A failure is logged when it is new.
+async fn repeat(
+    context: Arc<Context>,
+    stop: CancellationToken,
+    every: Duration,
+    act: impl AsyncFn(&Context) -> Result<(), Failure>,
+) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match act(&context).await {
+            Ok(()) => failing = false,
+            Err(failure) => {
+                context.metrics.failed(&failure);
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(reason = failure.reason(), error = %failure, "trying again");
+                }
+            }
+        }
+    }
+}
+
+async fn tick(context: Arc<Context>, stop: CancellationToken) {
+    let mut ticks = interval(TICK);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = context.start.elapsed();
+        let (touched, silence, proxies) = {
+            let mut store = context.store();
+            let touched = store.tick(now);
+            for kind in Kind::OURS {
+                context.metrics.count(kind, store.count(kind));
+            }
+            (touched, store.proxies.longest_silence(now), store.proxies.len())
+        };
+        context.metrics.silence.set(silence.as_secs_f64());
+        context.metrics.proxies.set(i64::try_from(proxies).unwrap_or(i64::MAX));
+        context.metrics.queue.set(i64::try_from(context.queue.depth()).unwrap_or(i64::MAX));
+        context.look_at(touched);
+    }
+}
+
+/// Removes Leases of proxies that are gone.
+async fn tidy(context: &Context) -> Result<(), Failure> {
+    let abandoned = context.store().proxies.abandoned();
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
+    for name in abandoned {
+        context.may_write()?;
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(error) if code(&error) == Some(404) => {}
+            Err(error) => {
+                return Err(Failure::Apply(super::error::ApiError::new(format!("deleting Lease {name}"), &error)));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! From what a server means to everything that there should be for it. No client is needed.
+
+use super::validate::Validated;
+use crate::api::FieldPath;
+use crate::controller::Installation;
+use crate::controller::apply::Prepared;
+use crate::controller::conditions::with_role_binding;
+use crate::controller::document::Document;
+use crate::controller::error::Failure;
+use crate::controller::object::{MOST_BYTES, Wanted};
+use crate::generated::codec::Generated;
+use crate::generated::server::{Audit, AuditLevel, Credentials, Delivery, Scopes, State, Upstream, UpstreamTls};
+use crate::generated::{Kind, ObjectId, Server};
+use crate::resolve::{self, Finding, Findings, Reason};
+
+/// What the author of a server is to be told.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What is wrong with it in itself.
+    pub errors: Findings,
+    /// What depends on others.
+    pub warnings: Findings,
+    /// Where callers reach it, if it has a place.
+    pub resource: Option<String>,
+    /// Its owner switched it off.
+    pub disabled: bool,
+}
+
+/// What there should be for a server. One whose last edit is invalid keeps its place and takes no calls; one that was
+/// never valid has none.
+pub(super) fn build(validated: Validated, installation: &Installation) -> Result<Prepared<Verdict>, Failure> {
+    let Validated { key, id, outcome, previous, claimants } = validated;
+    let (mut errors, mut warnings) = (Findings::new(), Findings::new());
+    let mut server = match outcome {
+        Ok(resolved) => {
+            warnings = resolved.warnings;
+            Some(resolved.object)
+        }
+        Err(findings) => {
+            let standing = previous.map(|last| resolve::unserved(&last, &findings));
+            errors = findings;
+            standing
+        }
+    };
+    if let Some(server) = server.as_mut().filter(|_| !claimants.is_empty()) {
+        let path = server.path.clone();
+        warnings.push(resolve::conflicted(server, &path, &claimants));
+    }
+    let generated = match &server {
+        None => None,
+        Some(whole) => match encoded(&id, whole)? {
+            wanted if wanted.fits() => Some(wanted),
+            wanted => {
+                let finding = too_large(&wanted);
+                let wanted = encoded(&id, &emptied(whole, &finding))?;
+                errors.push(finding);
+                Some(wanted)
+            }
+        },
+    };
+    let account = (installation.system_namespace.as_str(), installation.service_account.as_str());
+    let content = server.as_ref().map(|server| server.metadata.clone()).filter(|metadata| !metadata.is_empty());
+    let document = Document { server: id.clone(), content: content.filter(|_| errors.is_empty()) };
+    let verdict = Verdict {
+        warnings: with_role_binding(warnings, &key.namespace, account),
+        errors,
+        resource: server.as_ref().map(|server| server.resource.clone()),
+        disabled: server.is_some_and(|server| server.state == State::Disabled),
+    };
+    Ok(Prepared { key, id, kind: Kind::Server, generated, document: Some(document), verdict })
+}
+
+fn encoded(id: &ObjectId, server: &Server) -> Result<Wanted, Failure> {
+    Wanted::new(Kind::Server, id, &Generated::Server(server.clone())).map_err(|error| Failure::Build(error.reason()))
+}
+
+fn too_large(wanted: &Wanted) -> Finding {
+    let message = format!("it comes to {} bytes, and {MOST_BYTES} can be stored", wanted.bytes.len());
+    Finding::new(Reason::ObjectTooLarge, FieldPath::of("spec"), message)
+}
+
+/// A server that keeps its place and nothing else.
+fn emptied(server: &Server, why: &Finding) -> Server {
+    Server {
+        id: server.id.clone(),
+        labels: server.labels.clone(),
+        namespace_labels: server.namespace_labels.clone(),
+        path: server.path.clone(),
+        resource: server.resource.clone(),
+        metadata: String::new(),
+        upstream: Upstream {
+            url: server.upstream.url.clone(),
+            tls: UpstreamTls::default(),
+            credentials: Credentials::None,
+        },
+        authorities: server.authorities.clone(),
+        audiences: Vec::new(),
+        scopes: Scopes::default(),
+        risk: Vec::new(),
+        audit: Audit { level: AuditLevel::Metadata, delivery: Delivery::Durable, redact: Vec::new() },
+        state: State::Unserved { reason: why.reason.as_str().to_owned(), message: why.to_string() },
+    }
+}

@@ -1,0 +1,33 @@
+//! What is said of a server, made of what was applied.
+
+use super::build::Verdict;
+use crate::controller::apply::Applied;
+use crate::controller::conditions::{self, PROGRAMMED, READY, Said, Statement, Truth};
+use crate::controller::proxies::Programming;
+
+/// What is said of a server. `programming` is what proxies make of what was written, if they were told of it.
+pub fn status(applied: &Applied<Verdict>, programming: Option<Programming>) -> Statement {
+    let Verdict { errors, warnings, resource, disabled } = &applied.verdict;
+    let meanwhile = match applied.generated {
+        Some(_) => "it takes no calls.",
+        None => "it is not served.",
+    };
+    let accepted = conditions::accepted(errors, warnings, meanwhile);
+    let resolved = conditions::resolved_refs(accepted.truth == Truth::True, warnings);
+    let programmed = match applied.generated {
+        Some(_) => conditions::programming(PROGRAMMED, programming),
+        None => Said::new(PROGRAMMED, Truth::False, accepted.reason.clone(), "nothing is served of it."),
+    };
+    let mut statement = Statement::new(applied.id.generation, vec![accepted, resolved, programmed]);
+    if *disabled {
+        let ready = statement.conditions.iter_mut().find(|said| said.type_ == READY && said.truth == Truth::True);
+        if let Some(said) = ready {
+            "Disabled".clone_into(&mut said.reason);
+            "spec.state is Disabled: every call is refused.".clone_into(&mut said.message);
+        }
+    }
+    match resource {
+        Some(resource) => statement.member("resource", resource.as_str()),
+        None => statement,
+    }
+}

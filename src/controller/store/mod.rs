@@ -1,0 +1,450 @@
+//! What the controller knows of the cluster.
+//!
+//! Invariant: everything in here was told by the API server; nothing is remembered that it does not hold as well, apart
+//! from what is about to be written. Every change says whom it touches, so the cost of a change is that of what depends
+//! on it, and never that of the fleet.
+
+mod clients;
+pub mod interest;
+pub mod source;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::DynamicObject;
+
+pub use self::interest::{Interest, Reference};
+pub use self::source::{Outline, Source};
+use super::cluster_issuer::ClusterIssuer;
+use super::object::{Present, Wanted};
+use super::proxies::{Change, Programming, Proxies};
+use super::queue::{Depth, Subject};
+use super::{Installation, Settled};
+use crate::api;
+use crate::api::Key;
+use crate::generated::codec::Generated;
+use crate::generated::{Authority, Collection, Kind, Labels, Policy, Server};
+
+/// Whom a change touches, and how deeply.
+pub type Touched = Vec<(Subject, Depth)>;
+
+/// What is known.
+pub struct Store {
+    installation: Arc<Installation>,
+    issuer: ClusterIssuer,
+    sources: HashMap<Key, Arc<Source>>,
+    by_uid: HashMap<(Kind, String), Key>,
+    namespaces: HashMap<String, Labels>,
+    interest: Interest,
+    /// Who claims which path; paths lie inside namespaces.
+    claims: HashMap<(String, String), BTreeSet<Key>>,
+    claimed: HashMap<Key, (String, String)>,
+    present: HashMap<(Kind, String), Present>,
+    versions: BTreeMap<(Collection, u64), (Kind, String)>,
+    wanted: HashMap<(Kind, String), Wanted>,
+    /// What stands of policies whose last edit is invalid, as it was accepted: what is written is judged by the objects
+    /// present.
+    standing: HashMap<String, Policy>,
+    settled: HashMap<Key, Settled>,
+    /// The proxies.
+    pub proxies: Proxies,
+}
+
+/// What is generated from a kind.
+pub fn generated_kind(kind: api::Kind) -> Option<Kind> {
+    match kind {
+        api::Kind::McpServer => Some(Kind::Server),
+        api::Kind::McpPolicy => Some(Kind::Policy),
+        api::Kind::McpAuthorizationServer => Some(Kind::Authority),
+        api::Kind::McpClient | api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
+    }
+}
+
+fn whole(key: &Key) -> (Subject, Depth) {
+    (Subject::Source(key.clone()), Depth::Whole)
+}
+
+impl Store {
+    /// Nothing is known.
+    pub fn new(installation: Arc<Installation>, issuer: ClusterIssuer) -> Self {
+        let proxies = Proxies::new(installation.max_staleness);
+        Self {
+            installation,
+            issuer,
+            sources: HashMap::new(),
+            by_uid: HashMap::new(),
+            namespaces: HashMap::new(),
+            interest: Interest::default(),
+            claims: HashMap::new(),
+            claimed: HashMap::new(),
+            present: HashMap::new(),
+            versions: BTreeMap::new(),
+            wanted: HashMap::new(),
+            standing: HashMap::new(),
+            settled: HashMap::new(),
+            proxies,
+        }
+    }
+
+    // What the API server tells.
+
+    /// An object that people write is there.
+    pub fn put_source(&mut self, kind: api::Kind, object: DynamicObject) -> Touched {
+        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let Some(source) = Source::read(kind, object, &self.installation.settings(&cluster)) else {
+            return Touched::new();
+        };
+        let key = source.key.clone();
+        let earlier = self.sources.get(&key).cloned();
+        if earlier.as_ref().is_some_and(|earlier| earlier.id.uid == source.id.uid && earlier.version >= source.version)
+        {
+            return Touched::new();
+        }
+        let outline = source.outline.clone();
+        let (changed, spoken) = match &earlier {
+            Some(earlier) => (source.is_another_than(earlier), source.status != earlier.status),
+            None => (true, false),
+        };
+        if let Some(kind) = generated_kind(kind) {
+            self.by_uid.insert((kind, source.id.uid.clone()), key.clone());
+        }
+        self.sources.insert(key.clone(), Arc::new(source));
+        let mut touched = Touched::new();
+        match (changed, spoken) {
+            (true, _) => touched.push(whole(&key)),
+            (false, true) => touched.push((Subject::Source(key.clone()), Depth::Status)),
+            (false, false) => {}
+        }
+        let is_new = earlier.is_none();
+        let was = earlier.as_ref().map_or(Outline::None, |earlier| earlier.outline.clone());
+        self.outline_changed(&key, &was, &outline, &mut touched);
+        match kind {
+            api::Kind::McpServer => {
+                self.reclaim(&key, &mut touched);
+                if is_new {
+                    self.server_came_or_went(&key, &mut touched);
+                }
+                if changed {
+                    let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
+                    touched.extend(self.interest.followers(&reference).map(whole));
+                }
+            }
+            api::Kind::McpClient => self.relist(&key, earlier.as_deref().and_then(clients::listed), &mut touched),
+            _ => {}
+        }
+        touched
+    }
+
+    /// An object that people write is gone.
+    pub fn source_gone(&mut self, key: &Key, uid: &str) -> Touched {
+        let mut touched = Touched::new();
+        if let Some(kind) = generated_kind(key.kind) {
+            self.by_uid.remove(&(kind, uid.to_owned()));
+            self.wanted.remove(&(kind, uid.to_owned()));
+            self.standing.remove(uid);
+            touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
+        }
+        let Some(source) = self.sources.remove(key) else { return touched };
+        self.settled.remove(key);
+        self.interest.set(key, BTreeSet::new());
+        self.outline_changed(key, &source.outline, &Outline::None, &mut touched);
+        match key.kind {
+            api::Kind::McpServer => {
+                self.reclaim(key, &mut touched);
+                self.server_came_or_went(key, &mut touched);
+                let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
+                touched.extend(self.interest.followers(&reference).map(whole));
+            }
+            api::Kind::McpClient => self.relist(key, clients::listed(&source), &mut touched),
+            _ => {}
+        }
+        touched
+    }
+
+    /// A namespace is there, or (`None`) gone.
+    pub fn put_namespace(&mut self, name: &str, labels: Option<Labels>) -> Touched {
+        let before = match labels.clone() {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            None => self.namespaces.remove(name),
+        };
+        if before == labels {
+            return Touched::new();
+        }
+        self.interest.followers(&Reference::Namespace(name.to_owned())).map(whole).collect()
+    }
+
+    /// A generated object is there.
+    pub fn put_generated(&mut self, collection: Collection, object: &DynamicObject) -> Touched {
+        let mut touched = Touched::new();
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let Some((kind, uid)) = Kind::of_object(name).filter(|(kind, _)| kind.collection() == collection) else {
+            return touched;
+        };
+        let Some(present) = Present::read(object, collection) else { return touched };
+        let at = (kind, uid.to_owned());
+        if !self.set_present(&at, present) {
+            return touched;
+        }
+        let as_wanted = self.wanted.get(&at).zip(self.present.get(&at)).is_some_and(|(wanted, is)| is.is(wanted));
+        match self.by_uid.get(&at).cloned() {
+            Some(key) => {
+                let depth = if as_wanted { Depth::Status } else { Depth::Whole };
+                touched.push((Subject::Source(key.clone()), depth));
+                self.reclaim(&key, &mut touched);
+            }
+            None => touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole)),
+        }
+        touched
+    }
+
+    /// A generated object is gone.
+    pub fn generated_gone(&mut self, name: &str, own_uid: &str) -> Touched {
+        let Some((kind, uid)) = Kind::of_object(name) else { return Touched::new() };
+        let at = (kind, uid.to_owned());
+        // One of the same name may have been written since.
+        if self.present.get(&at).is_some_and(|present| present.own_uid != own_uid) {
+            return Touched::new();
+        }
+        if let Some(present) = self.present.remove(&at) {
+            self.versions.remove(&(kind.collection(), present.version));
+        }
+        self.by_uid.get(&at).map(whole).into_iter().collect()
+    }
+
+    /// Whom a change of the proxies touches.
+    pub fn proxies_changed(&self, change: Change) -> Touched {
+        let status = |key: &Key| (Subject::Source(key.clone()), Depth::Status);
+        match change {
+            Change::Nothing => Touched::new(),
+            Change::Everything => self.sources.keys().map(status).collect(),
+            Change::CaughtUp(moved) => {
+                let objects = moved.into_iter().flat_map(|(collection, after, upto)| {
+                    self.versions.range((collection, after + 1)..=(collection, upto)).map(|(_, at)| at)
+                });
+                objects.filter_map(|at| self.by_uid.get(at)).map(status).collect()
+            }
+        }
+    }
+
+    /// Everything there is to look at: for who begins to lead, once all was told.
+    pub fn everything(&self) -> Touched {
+        let strays = self.present.keys().filter(|at| !self.by_uid.contains_key(*at));
+        let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Whole));
+        self.sources.keys().map(whole).chain(strays).collect()
+    }
+
+    fn outline_changed(&self, key: &Key, was: &Outline, is: &Outline, touched: &mut Touched) {
+        let reference = match key.kind {
+            api::Kind::McpAuthorizationServer => Reference::Authority(key.name.clone()),
+            api::Kind::McpClient => Reference::Client(key.namespace.clone(), key.name.clone()),
+            _ => return,
+        };
+        if was != is {
+            touched.extend(self.interest.followers(&reference).map(whole));
+        }
+    }
+
+    fn server_came_or_went(&self, key: &Key, touched: &mut Touched) {
+        let reference = Reference::Server(key.namespace.clone(), key.name.clone());
+        touched.extend(self.interest.followers(&reference).map(whole));
+    }
+
+    /// Finds out anew which path a server claims: its own, or, if it is invalid, the last that it was accepted with.
+    fn reclaim(&mut self, key: &Key, touched: &mut Touched) {
+        let path = self.sources.get(key).and_then(|source| match &source.outline {
+            Outline::Path(path) => Some(path.clone()),
+            Outline::Authority(_) | Outline::Client(_) => None,
+            Outline::None => self.last_server(&source.id.uid).map(|server| server.path),
+        });
+        let claim = path.map(|path| (key.namespace.clone(), path));
+        let before = self.claimed.remove(key);
+        if before == claim {
+            self.claimed.extend(claim.map(|claim| (key.clone(), claim)));
+            return;
+        }
+        if let Some(claim) = before
+            && let Some(claimants) = self.claims.get_mut(&claim)
+        {
+            claimants.remove(key);
+            touched.extend(claimants.iter().map(whole));
+            if claimants.is_empty() {
+                self.claims.remove(&claim);
+            }
+        }
+        if let Some(claim) = claim {
+            let claimants = self.claims.entry(claim.clone()).or_default();
+            touched.extend(claimants.iter().map(whole));
+            claimants.insert(key.clone());
+            self.claimed.insert(key.clone(), claim);
+        }
+    }
+
+    /// Takes over what is there, unless something newer is known already.
+    fn set_present(&mut self, at: &(Kind, String), present: Present) -> bool {
+        let collection = at.0.collection();
+        if let Some(known) = self.present.get(at) {
+            if known.own_uid == present.own_uid && known.version >= present.version {
+                return false;
+            }
+            self.versions.remove(&(collection, known.version));
+        }
+        self.versions.insert((collection, present.version), at.clone());
+        self.present.insert(at.clone(), present);
+        true
+    }
+
+    // What is looked up.
+
+    /// An object that people write.
+    pub fn source(&self, key: &Key) -> Option<Arc<Source>> {
+        self.sources.get(key).cloned()
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: api::Kind) -> usize {
+        self.sources.keys().filter(|key| key.kind == kind).count()
+    }
+
+    /// Says what `key` looks at, so that it is asked again when that changes.
+    pub fn follow(&mut self, key: &Key, references: BTreeSet<Reference>) {
+        self.interest.set(key, references);
+    }
+
+    /// A trust anchor that is valid in itself.
+    pub fn authority(&self, name: &str) -> Option<Arc<Authority>> {
+        let key = Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() };
+        match &self.sources.get(&key)?.outline {
+            Outline::Authority(authority) => Some(authority.clone()),
+            Outline::None | Outline::Path(_) | Outline::Client(_) => None,
+        }
+    }
+
+    /// The labels of a namespace, if it is known.
+    pub fn labels_of(&self, namespace: &str) -> Option<Labels> {
+        self.namespaces.get(namespace).cloned()
+    }
+
+    /// Whether there is a server of this name, valid or not.
+    pub fn has_server(&self, namespace: &str, name: &str) -> bool {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        self.sources.contains_key(&Key { kind: api::Kind::McpServer, namespace, name })
+    }
+
+    /// All servers that claim the path of this one, in order, if they are several.
+    pub fn claimants(&self, key: &Key) -> Vec<Key> {
+        let claimants = self.claimed.get(key).and_then(|claim| self.claims.get(claim));
+        claimants.filter(|claimants| claimants.len() > 1).into_iter().flatten().cloned().collect()
+    }
+
+    /// What was last written, or is there, for this source.
+    fn last(&self, kind: Kind, uid: &str) -> Option<Generated> {
+        let at = (kind, uid.to_owned());
+        // What we wrote counts over what somebody made of it.
+        match self.wanted.get(&at) {
+            Some(wanted) => crate::generated::codec::decode(&wanted.bytes).ok(),
+            None => self.present.get(&at)?.decoded(),
+        }
+    }
+
+    /// The server as it was last accepted.
+    pub fn last_server(&self, uid: &str) -> Option<Server> {
+        match self.last(Kind::Server, uid)? {
+            Generated::Server(server) => Some(server),
+            Generated::Policy(_) | Generated::Authority(_) => None,
+        }
+    }
+
+    /// The policy as it was last accepted.
+    pub fn last_policy(&self, uid: &str) -> Option<Policy> {
+        if let Some(standing) = self.standing.get(uid) {
+            return Some(standing.clone());
+        }
+        match self.last(Kind::Policy, uid)? {
+            Generated::Policy(policy) => Some(policy),
+            Generated::Server(_) | Generated::Authority(_) => None,
+        }
+    }
+
+    /// The trust anchor as it was last written, with its keys.
+    pub fn last_authority(&self, uid: &str) -> Option<Authority> {
+        match self.last(Kind::Authority, uid)? {
+            Generated::Authority(authority) => Some(authority),
+            Generated::Server(_) | Generated::Policy(_) => None,
+        }
+    }
+
+    /// What proxies make of a generated object; `None` while it is not there as it should be.
+    pub fn programming(&self, kind: Kind, uid: &str) -> Option<Programming> {
+        let at = (kind, uid.to_owned());
+        let present = self.present.get(&at).filter(|present| self.wanted.get(&at).is_some_and(|w| present.is(w)))?;
+        Some(self.proxies.programming(uid, kind.collection(), present.version))
+    }
+
+    /// What came of the last look at an object.
+    pub fn settled(&self, key: &Key) -> Option<Settled> {
+        self.settled.get(key).cloned()
+    }
+
+    // What is about to be written, or was.
+
+    /// Says what stands of a policy whose last edit is invalid; `None`: it is valid.
+    pub fn stands(&mut self, uid: &str, stands: Option<Policy>) {
+        match stands {
+            Some(policy) => self.standing.insert(uid.to_owned(), policy),
+            None => self.standing.remove(uid),
+        };
+    }
+
+    /// Says what there should be for a source, and answers whether it is there already.
+    pub fn want(&mut self, wanted: &Wanted) -> bool {
+        let at = (wanted.kind, wanted.uid.clone());
+        let is = self.present.get(&at).is_some_and(|present| present.is(wanted));
+        self.wanted.insert(at, wanted.clone());
+        is
+    }
+
+    /// Says that there should be nothing for a source, and answers what is there: its own UID.
+    pub fn want_nothing(&mut self, kind: Kind, uid: &str) -> Option<String> {
+        let at = (kind, uid.to_owned());
+        self.wanted.remove(&at);
+        self.present.get(&at).map(|present| present.own_uid.clone())
+    }
+
+    /// Whether a generated object of this source has one.
+    pub fn owner(&self, kind: Kind, uid: &str) -> Option<&Key> {
+        self.by_uid.get(&(kind, uid.to_owned()))
+    }
+
+    /// Something was written.
+    pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) {
+        self.set_present(&(kind, uid.to_owned()), present);
+    }
+
+    /// A status was written.
+    pub fn spoke(&mut self, key: &Key, uid: &str, version: u64, status: serde_json::Value) {
+        if let Some(source) = self.sources.get_mut(key)
+            && source.id.uid == uid
+            && source.version < version
+        {
+            let source = Arc::make_mut(source);
+            (source.version, source.status) = (version, status);
+        }
+    }
+
+    /// Keeps what came of a look at an object, unless it is gone.
+    pub fn settle(&mut self, key: &Key, settled: Settled) {
+        if self.sources.contains_key(key) {
+            self.settled.insert(key.clone(), settled);
+        }
+    }
+
+    /// Time has passed for the proxies.
+    pub fn tick(&mut self, now: Duration) -> Touched {
+        let change = self.proxies.tick(now);
+        self.proxies_changed(change)
+    }
+}
+
+#[cfg(test)]
+mod tests;

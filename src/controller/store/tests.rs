@@ -1,0 +1,194 @@
+//! Whom a change touches: those that it concerns, and nobody else.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::generated::kind::OBJECT_KEY;
+use crate::resolve::PublicUrl;
+
+fn store() -> Store {
+    let issuer = ClusterIssuer::default();
+    let installation = Installation {
+        public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
+        system_namespace: "sys".into(),
+        gateway_namespace: "gateway".into(),
+        service_account: "controller".into(),
+        max_staleness: Duration::from_secs(3600),
+    };
+    Store::new(Arc::new(installation), issuer)
+}
+
+fn object(name: &str, version: u64, spec: &Value) -> DynamicObject {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "team", "name": name, "uid": format!("uid-{name}"), "generation": version,
+            "resourceVersion": version.to_string()},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn trust(version: u64, issuer: &str) -> DynamicObject {
+    let mut object = object("corp", version, &json!({"issuer": issuer}));
+    object.metadata.namespace = None;
+    object
+}
+
+fn server(path: Option<&str>) -> Value {
+    let mut spec = json!({"upstream": {"url": "https://vendor.example/mcp", "credentials": {"none": {}}},
+        "authorization": {"servers": ["corp"]}});
+    if let Some(path) = path {
+        spec["path"] = json!(path);
+    }
+    spec
+}
+
+fn key(kind: api::Kind, name: &str) -> Key {
+    let namespace = if kind.is_namespaced() { "team" } else { "" };
+    Key { kind, namespace: namespace.into(), name: name.into() }
+}
+
+/// Names of sources, with `?` for those whose status alone is looked at, and UIDs of strays.
+fn names(touched: Touched) -> BTreeSet<String> {
+    let name = |(subject, depth)| match (subject, depth) {
+        (Subject::Source(key), Depth::Whole) => key.name,
+        (Subject::Source(key), Depth::Status) => format!("{}?", key.name),
+        (Subject::Stray(kind, uid), _) => kind.object_name(&uid),
+    };
+    touched.into_iter().map(name).collect()
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+const SERVER: api::Kind = api::Kind::McpServer;
+const POLICY: api::Kind = api::Kind::McpPolicy;
+const TRUST: api::Kind = api::Kind::McpAuthorizationServer;
+
+#[test]
+fn a_trust_anchor_touches_those_that_name_it_and_only_if_it_means_something_else() {
+    let mut store = store();
+    store.follow(&key(SERVER, "a"), BTreeSet::from([Reference::Authority("corp".into())]));
+    store.follow(&key(SERVER, "b"), BTreeSet::from([Reference::Authority("other".into())]));
+    assert_eq!(names(store.put_source(TRUST, trust(1, "https://a.example"))), set(["a", "corp"]));
+    assert_eq!(names(store.put_source(TRUST, trust(1, "https://a.example"))), set([]), "told once more");
+    let mut revoking = trust(2, "https://a.example");
+    revoking.data["spec"]["revoked"] = json!([{"jti": "x"}]);
+    assert_eq!(names(store.put_source(TRUST, revoking)), set(["corp"]), "no server means anything else by it");
+    assert_eq!(names(store.put_source(TRUST, trust(3, "not an issuer"))), set(["a", "corp"]));
+    assert!(store.authority("corp").is_none());
+    let gone = store.source_gone(&key(TRUST, "corp"), "uid-corp");
+    assert_eq!(names(gone), set(["authority-uid-corp"]));
+}
+
+#[test]
+fn a_status_touches_a_status_and_an_older_version_nothing() {
+    let mut store = store();
+    store.put_source(SERVER, object("a", 1, &server(None)));
+    let mut spoken = object("a", 2, &server(None));
+    spoken.metadata.generation = Some(1);
+    spoken.data["status"] = json!({"observedGeneration": 1});
+    assert_eq!(names(store.put_source(SERVER, spoken.clone())), set(["a?"]));
+    store.spoke(&key(SERVER, "a"), "uid-a", 3, json!({"observedGeneration": 9}));
+    assert_eq!(names(store.put_source(SERVER, spoken.clone())), set([]));
+    spoken.metadata.resource_version = Some("4".into());
+    spoken.metadata.labels = Some([("l".to_owned(), "v".to_owned())].into());
+    assert_eq!(names(store.put_source(SERVER, spoken)), set(["a"]), "labels have no generation");
+}
+
+#[test]
+fn claims_on_a_path_touch_each_other_however_they_come_and_go() {
+    let mut store = store();
+    store.put_source(SERVER, object("a", 1, &server(None)));
+    assert_eq!(store.claimants(&key(SERVER, "a")), []);
+    assert_eq!(names(store.put_source(SERVER, object("b", 2, &server(Some("/team/a"))))), set(["a", "b"]));
+    assert_eq!(store.claimants(&key(SERVER, "a")), [key(SERVER, "a"), key(SERVER, "b")]);
+    // What is not inside the namespace is nobody's claim.
+    assert_eq!(names(store.put_source(SERVER, object("c", 3, &server(Some("/other/a"))))), set(["c"]));
+    assert_eq!(names(store.put_source(SERVER, object("b", 4, &server(None)))), set(["a", "b"]));
+    assert_eq!(store.claimants(&key(SERVER, "a")), []);
+    store.put_source(SERVER, object("b", 5, &server(Some("/team/a"))));
+    let gone = store.source_gone(&key(SERVER, "b"), "uid-b");
+    assert_eq!(names(gone), set(["a", "server-uid-b"]));
+    store.source_gone(&key(SERVER, "a"), "uid-a");
+    store.source_gone(&key(SERVER, "c"), "uid-c");
+    assert!(store.claims.is_empty() && store.claimed.is_empty());
+}
+
+fn generated(name: &str, own_uid: &str, version: u64, content: &str) -> DynamicObject {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "gateway", "name": name, "uid": own_uid, "resourceVersion": version.to_string(),
+            "labels": {"portcullis.dev/generated": "policy", "portcullis.dev/source-uid": "uid-p"},
+            "annotations": {"portcullis.dev/source": "team/p"}},
+        "data": {OBJECT_KEY: content},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn generated_objects_touch_their_source_if_they_are_not_as_they_should_be_and_strays_themselves() {
+    let mut store = store();
+    let maps = Collection::ConfigMaps;
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 1, "{}"))), set(["policy-uid-p"]));
+    store.put_source(POLICY, object("p", 2, &json!({"targets": {"servers": ["a"]}, "rules": []})));
+    assert_eq!(names(store.everything()), set(["p"]));
+    let bytes: Arc<[u8]> = b"{}".as_slice().into();
+    let wanted = Wanted { kind: Kind::Policy, uid: "uid-p".into(), source: "team/p".into(), bytes };
+    assert!(store.want(&wanted), "it is there already");
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 3, "{}"))), set(["p?"]));
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 4, "other"))), set(["p"]));
+    assert!(!store.want(&wanted));
+    // Written by us, and told of afterwards.
+    let written = generated("policy-uid-p", "1", 5, "{}");
+    store.wrote(Kind::Policy, "uid-p", Present::read(&written, maps).unwrap());
+    assert_eq!(names(store.put_generated(maps, &written)), set([]));
+    // Deleted by somebody, and written again before that was told.
+    store.wrote(Kind::Policy, "uid-p", Present::read(&generated("policy-uid-p", "2", 6, "{}"), maps).unwrap());
+    assert_eq!(names(store.generated_gone("policy-uid-p", "1")), set([]));
+    assert_eq!(names(store.generated_gone("policy-uid-p", "2")), set(["p"]));
+    assert!(store.versions.is_empty());
+    assert_eq!(names(store.put_generated(maps, &generated("portcullis-sealing", "3", 7, "{}"))), set([]));
+}
+
+#[test]
+fn a_proxy_that_catches_up_touches_what_it_caught_up_with() {
+    let mut store = store();
+    for (name, version) in [("p", 10), ("q", 20)] {
+        let mut policy = object(name, 1, &json!({"targets": {"servers": ["a"]}, "rules": []}));
+        policy.metadata.uid = Some(format!("uid-{name}"));
+        store.put_source(POLICY, policy);
+        store.put_generated(Collection::ConfigMaps, &generated(&format!("policy-uid-{name}"), name, version, "{}"));
+    }
+    let moved = |after, upto| Change::CaughtUp(vec![(Collection::ConfigMaps, after, upto)]);
+    assert_eq!(names(store.proxies_changed(moved(1, 10))), set(["p?"]));
+    assert_eq!(names(store.proxies_changed(moved(10, 25))), set(["q?"]));
+    assert_eq!(names(store.proxies_changed(moved(20, 25))), set([]));
+    assert_eq!(names(store.proxies_changed(Change::Everything)), set(["p?", "q?"]));
+}
+
+#[test]
+fn a_namespace_touches_those_in_it_and_only_if_its_labels_change() {
+    let mut store = store();
+    store.follow(&key(SERVER, "a"), BTreeSet::from([Reference::Namespace("team".into())]));
+    let labels = |value: &str| Some(Labels::from([("tier".to_owned(), value.to_owned())]));
+    assert_eq!(names(store.put_namespace("team", labels("1"))), set(["a"]));
+    assert_eq!(names(store.put_namespace("team", labels("1"))), set([]));
+    assert_eq!(names(store.put_namespace("other", labels("1"))), set([]));
+    assert_eq!(names(store.put_namespace("team", None)), set(["a"]));
+}
+
+#[test]
+fn a_server_that_comes_or_goes_touches_policies_that_name_it() {
+    let mut store = store();
+    store.follow(&key(POLICY, "p"), BTreeSet::from([Reference::Server("team".into(), "a".into())]));
+    assert_eq!(names(store.put_source(SERVER, object("a", 1, &server(None)))), set(["a", "p"]));
+    let mut edited = server(None);
+    edited["state"] = json!("Disabled");
+    assert_eq!(names(store.put_source(SERVER, object("a", 2, &edited))), set(["a"]));
+    // Unreadable, and still there.
+    assert_eq!(names(store.put_source(SERVER, object("a", 3, &json!({"x": 1})))), set(["a"]));
+    assert!(store.has_server("team", "a"));
+    assert_eq!(names(store.source_gone(&key(SERVER, "a"), "uid-a")), set(["p", "server-uid-a"]));
+}

@@ -1,0 +1,81 @@
+//! Several controllers: one writes.
+
+use serde_json::json;
+
+use super::{Controller, object, server, trust, wait_condition};
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
+use crate::support::wait::until;
+
+fn holder(cluster: &Cluster) -> Option<String> {
+    let lease = cluster.get("coordination.k8s.io/v1", "Lease", Some(SYSTEM), "portcullis-leader")?;
+    Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
+}
+
+/// Who wrote the heartbeat last.
+fn beating(cluster: &Cluster) -> Option<String> {
+    let lease = cluster.get("coordination.k8s.io/v1", "Lease", Some(GATEWAY), "portcullis-heartbeat")?;
+    Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
+}
+
+#[test]
+fn one_leads_and_another_takes_over_when_it_is_killed_and_at_once_when_it_is_stopped() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team", &[]);
+    cluster.apply(&trust("corp"));
+    let mut first = Controller::start(&cluster);
+    first.wait_leading();
+    let second = Controller::start(&cluster);
+    let led_by = holder(&cluster).unwrap();
+    until("a heartbeat", || (beating(&cluster)? == led_by).then_some(()));
+    let ready = |controller: &Controller| controller.get("/readyz").status == 200;
+    until("the second to know everything", || ready(&second).then_some(()));
+    assert_eq!(second.metric("portcullis_leader"), 0.0);
+    cluster.apply(&server("team", "a", &json!({})));
+    wait_condition(&cluster, ("McpServer", Some("team"), "a"), ("Accepted", "True", "Accepted"));
+    let looks = "portcullis_reconciles_total{kind=\"McpServer\",result=\"done\"}";
+    assert!(first.metric(looks) > 0.0);
+    assert_eq!(second.metric(looks), 0.0, "it looks on");
+
+    first.process.kill();
+    assert_eq!(holder(&cluster).unwrap(), led_by, "the lease runs on");
+    cluster.apply(&server("team", "b", &json!({})));
+    second.wait_leading();
+    wait_condition(&cluster, ("McpServer", Some("team"), "b"), ("Accepted", "True", "Accepted"));
+    let now_led_by = holder(&cluster).unwrap();
+    assert_ne!(now_led_by, led_by);
+    // The lease was whole when the first one died: the API server's clock says how long nobody led.
+    let lease = cluster.get("coordination.k8s.io/v1", "Lease", Some(SYSTEM), "portcullis-leader").unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 2);
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 15);
+
+    // One that is told to stop gives the lease back.
+    let third = Controller::start(&cluster);
+    until("the third to know everything", || ready(&third).then_some(()));
+    second.stop();
+    third.wait_leading();
+    assert_ne!(holder(&cluster).unwrap(), now_led_by);
+    until("its heartbeat", || (beating(&cluster)? == holder(&cluster)?).then_some(()));
+}
+
+#[test]
+fn who_was_overtaken_writes_nothing_more_and_ends() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team", &[]);
+    cluster.apply(&trust("corp"));
+    let mut first = Controller::start(&cluster);
+    first.wait_leading();
+    // It sleeps, as a machine under load might, until its lease is another's.
+    first.process.signal("STOP");
+    let second = Controller::start(&cluster);
+    second.wait_leading();
+    let led_by = holder(&cluster).unwrap();
+    first.process.signal("CONT");
+    cluster.apply(&server("team", "a", &json!({})));
+    wait_condition(&cluster, ("McpServer", Some("team"), "a"), ("Accepted", "True", "Accepted"));
+    let status = first.process.wait_exit();
+    assert_eq!(status.code(), Some(1), "{}", first.process.stderr());
+    assert!(first.process.stderr().contains("another controller holds it"), "{}", first.process.stderr());
+    assert_eq!(holder(&cluster).unwrap(), led_by);
+    assert_eq!(beating(&cluster), Some(led_by));
+    assert!(object(&cluster, "McpServer", Some("team"), "a").is_some());
+}

@@ -1,0 +1,113 @@
+//! What proxies report, and what is said of it.
+
+use serde_json::{Value, json};
+
+use super::{Controller, object, policy, server, trust, wait_condition};
+use crate::support::kube::{Cluster, GATEWAY};
+use crate::support::wait::until;
+
+/// A proxy that says this, with a Lease that holds for `seconds`.
+fn report(cluster: &Cluster, name: &str, renewed: &str, seconds: u32, report: &Value) {
+    cluster.apply(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"namespace": GATEWAY, "name": format!("proxy-{name}"), "labels": {"portcullis.dev/reports": "proxy"},
+            "annotations": {"portcullis.dev/report": report.to_string()}},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": renewed}}));
+}
+
+/// The version of what is generated of an object.
+fn version(cluster: &Cluster, label: &str, kind: &str, source: &Value) -> u64 {
+    let name = format!("{label}-{}", source["metadata"]["uid"].as_str().unwrap());
+    let found = cluster.get("v1", kind, Some(GATEWAY), &name).unwrap();
+    found["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn programmed_and_enforced_are_what_every_proxy_says() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team", &[]);
+    cluster.apply(&trust("corp"));
+    cluster.apply(&server("team", "notes", &json!({})));
+    cluster.apply(&policy("team", "readers", "notes", "read"));
+    let _controller = Controller::start(&cluster);
+    let (notes, readers) = (("McpServer", Some("team"), "notes"), ("McpPolicy", Some("team"), "readers"));
+    let of_server = wait_condition(&cluster, notes, ("Programmed", "Unknown", "NoProxies"));
+    let of_policy = wait_condition(&cluster, readers, ("Enforced", "Unknown", "NoProxies"));
+    let secrets = version(&cluster, "server", "Secret", &of_server);
+    let maps = version(&cluster, "policy", "ConfigMap", &of_policy);
+    let applied = |secrets: u64, maps: u64| json!({"reads": 1, "applied": {"Secrets": secrets, "ConfigMaps": maps}});
+    let (first, second) = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:10.000000Z");
+
+    report(&cluster, "a", first, 600, &applied(secrets, maps));
+    wait_condition(&cluster, notes, ("Ready", "True", "Ready"));
+    wait_condition(&cluster, readers, ("Ready", "True", "Ready"));
+    report(&cluster, "b", first, 600, &applied(secrets, maps - 1));
+    wait_condition(&cluster, readers, ("Enforced", "False", "Pending"));
+    wait_condition(&cluster, notes, ("Programmed", "True", "Programmed"));
+    report(&cluster, "b", second, 600, &applied(secrets, maps));
+    wait_condition(&cluster, readers, ("Enforced", "True", "Enforced"));
+
+    // A change counts once both have it.
+    cluster.apply(&policy("team", "readers", "notes", "write"));
+    let changed = wait_condition(&cluster, readers, ("Enforced", "False", "Pending"));
+    let newer = version(&cluster, "policy", "ConfigMap", &changed);
+    assert!(newer > maps);
+    for name in ["a", "b"] {
+        report(&cluster, name, second, 600, &applied(secrets, newer));
+    }
+    wait_condition(&cluster, readers, ("Enforced", "True", "Enforced"));
+
+    // One cannot load it.
+    let mut refusing = applied(secrets, newer);
+    refusing["refused"] = json!({changed["metadata"]["uid"].as_str().unwrap(): "GeneratedMalformed"});
+    report(&cluster, "b", first, 600, &refusing);
+    let told = wait_condition(&cluster, readers, ("Enforced", "False", "ProxyRefused"));
+    assert!(super::message(&told, "Enforced").contains("GeneratedMalformed"));
+
+    // It falls silent: while its Pod is there it could be serving, whatever it last said.
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": GATEWAY, "name": "b"},
+        "spec": {"containers": [{"name": "c", "image": "c"}]}});
+    cluster.apply(&pod);
+    report(&cluster, "b", second, 1, &applied(secrets, newer));
+    let told = wait_condition(&cluster, readers, ("Enforced", "False", "ProxySilent"));
+    assert!(super::message(&told, "Enforced").contains(": b."), "{}", super::message(&told, "Enforced"));
+    let all_told = wait_condition(&cluster, notes, ("Programmed", "False", "ProxySilent"));
+    assert_eq!(super::condition(&all_told, "Ready"), Some(("False".into(), "ProxySilent".into())));
+    // Its Pod goes, and with it what it said.
+    cluster.kubectl(&["-n", GATEWAY, "delete", "pod", "b", "--force", "--grace-period=0"]);
+    wait_condition(&cluster, readers, ("Enforced", "True", "Enforced"));
+    wait_condition(&cluster, notes, ("Ready", "True", "Ready"));
+    assert!(object(&cluster, "McpServer", Some("team"), "notes").is_some());
+}
+
+#[test]
+fn a_key_that_a_proxy_lacks_is_fetched_and_written_for_all() {
+    use crate::support::issuer::{Document, Issuer};
+    let cluster = Cluster::acquire();
+    let issuer = Issuer::start();
+    let mut corp = trust("corp");
+    corp["spec"]["issuer"] = json!(issuer.url());
+    cluster.apply(&corp);
+    let controller = Controller::start(&cluster);
+    let told = wait_condition(&cluster, ("McpAuthorizationServer", None, "corp"), ("Ready", "True", "Ready"));
+    let keys = || match super::generated_of(&cluster, "authority", &told) {
+        Some(portcullis::generated::codec::Generated::Authority(authority)) => authority.key_set,
+        _ => None,
+    };
+    let first = keys().unwrap();
+    let hits = issuer.hits(Document::Jwks);
+    assert!(hits >= 1 && first.jwks.contains("\"keys\""), "{first:?}");
+
+    // Its keys were rotated, and a token names the new one. The issuer is asked as soon as it may be asked again.
+    issuer.publish(json!({"keys": [{"kty": "EC", "kid": "the-new-key"}]}));
+    let wanting = json!({"reads": 1, "wanted": {"corp": "the-new-key"}});
+    let mut renewals = 0;
+    let second = until("the new key to be written", || {
+        renewals += 1;
+        report(&cluster, "a", &format!("2026-01-01T00:00:00.{renewals:06}Z"), 600, &wanting);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        keys().filter(|keys| keys.jwks.contains("the-new-key"))
+    });
+    assert!(second.valid_until >= first.valid_until);
+    assert_eq!(issuer.hits(Document::Jwks), hits + 1, "one refresh, however often it is asked for");
+    assert_eq!(controller.metric("portcullis_objects{kind=\"McpAuthorizationServer\"}"), 1.0);
+}

@@ -30,6 +30,11 @@ fn trust() -> Value {
         "spec": {"issuer": "https://login.example"}})
 }
 
+fn client() -> Value {
+    json!({"apiVersion": VERSION, "kind": "McpClient", "metadata": {"name": "ana", "namespace": "default"}, "spec": {
+        "authorizationServer": "local", "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
+}
+
 /// `object` with `value` at a JSON pointer; null removes.
 fn with(mut object: Value, changes: &[(&str, Value)]) -> Value {
     for (pointer, value) in changes {
@@ -152,8 +157,14 @@ fn cases() -> Vec<Case> {
         ),
         (
             "the name must be at most 63 characters",
-            vec![with(server(), &[("/metadata/name", json!("n".repeat(63)))])],
-            vec![with(server(), &[("/metadata/name", json!("n".repeat(64)))])],
+            vec![
+                with(server(), &[("/metadata/name", json!("n".repeat(63)))]),
+                with(client(), &[("/metadata/name", json!("n".repeat(63)))]),
+            ],
+            vec![
+                with(server(), &[("/metadata/name", json!("n".repeat(64)))]),
+                with(client(), &[("/metadata/name", json!("n".repeat(64)))]),
+            ],
         ),
         (
             "give either jti, or subject and issuedBefore",
@@ -180,11 +191,31 @@ fn cases() -> Vec<Case> {
                 trusting(json!({"kubernetes": {}, "caRef": {"configMapName": "ca"}})),
             ],
         ),
+        (
+            "token belongs to the method Token",
+            vec![client(), with(client(), &[("/spec/method", json!("DCR")), ("/spec/token", Value::Null)])],
+            vec![with(client(), &[("/spec/method", json!("CIMD"))]), with(client(), &[("/spec/token", Value::Null)])],
+        ),
+        (
+            "say where the token is accepted: servers or audiences",
+            vec![
+                client(),
+                with(
+                    client(),
+                    &[
+                        ("/spec/token/servers", Value::Null),
+                        ("/spec/token/audiences", json!(["https://mcp.example/default/notes"])),
+                    ],
+                ),
+            ],
+            vec![with(client(), &[("/spec/token/servers", Value::Null)])],
+        ),
     ]
 }
 
 /// Messages of rules that compare an object with what it was before: see [`what_cannot_be_changed_is_refused`].
-const TRANSITIONS: [&str; 1] = ["gateway cannot be changed"];
+const TRANSITIONS: [&str; 2] =
+    ["gateway cannot be changed", "validAfter cannot be moved back: tokens that were revoked would be believed again"];
 
 /// Every rule's message in our CustomResourceDefinitions.
 fn messages(schema: &Value, found: &mut BTreeSet<String>) {
@@ -232,6 +263,15 @@ fn what_cannot_be_changed_is_refused() {
     let moved = with(server(), &[("/spec/gateway", json!("other"))]);
     let error = runtime().block_on(cluster.try_apply(&moved)).unwrap_err().to_string();
     assert!(error.contains(TRANSITIONS[0]), "{error}");
+
+    let at = |time: &str| with(client(), &[("/spec/validAfter", json!(time))]);
+    cluster.apply(&client());
+    cluster.apply(&at("2026-01-02T00:00:00Z"));
+    cluster.apply(&at("2026-01-03T00:00:00+02:00"));
+    for earlier in [client(), at("2026-01-01T00:00:00Z"), at("2026-01-02T23:00:00+02:00")] {
+        let error = runtime().block_on(cluster.try_apply(&earlier)).unwrap_err().to_string();
+        assert!(error.contains(TRANSITIONS[1]), "{error}");
+    }
 }
 
 /// What the documentation tells people to apply.

@@ -1,6 +1,6 @@
-# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11.
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26.
 
-.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube ci
+.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -8,7 +8,9 @@ help:  ## this list
 run:  ## a governed MCP server on this machine, with a small demo server behind the gate
 	cargo run -- quickstart
 
-test:  ## every test; installs the MCP clients and servers that it talks to on first use
+test:  ## every test that needs no node; installs the MCP clients and servers, and the API server, that it talks to on first use
+	hack/testbed/install >/dev/null
+	hack/testbed/kube/install >/dev/null
 	cargo test
 
 test-cluster:  ## installs the image with Helm on a real cluster of one node and drives it with real clients (needs root)
@@ -50,6 +52,12 @@ testbed:  ## installs the MCP clients and servers of the tests, and prints where
 
 kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
 	@hack/testbed/kube/install
+
+cluster:  ## a Kubernetes cluster of one node on this machine, until Ctrl-C (Linux, root)
+	@hack/cluster/run
+
+image:  ## the container image as an archive, without a registry (Debian)
+	@hack/image
 
 ci:  ## what runs before every merge
 	.ci/run

@@ -2,14 +2,16 @@
 //!
 //! Invariant: [`Sealer::open`] yields a payload only to the purpose, server, upstream and principal that it was sealed
 //! for, before its expiry, and whatever else was presented is one indistinguishable *unknown*. Every replica with the
-//! same keys opens it.
+//! same keys opens it, and keys are exchanged while calls go on: each call sees the keys of one moment.
 //!
 //! Wire form, base64url without padding: version (1) ‖ key id (4) ‖ nonce (12) ‖ ciphertext of expiry (8) and payload ‖
 //! tag (16). The cipher is AES-256-GCM-SIV (RFC 8452): nonces are drawn at random by replicas that cannot coordinate, and
 //! a repeated one reveals no more than that two payloads were equal, instead of the authentication key.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
@@ -125,17 +127,38 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// Seals with the current key, opens with it and with the one before.
+/// The keys of one moment.
 #[derive(Debug)]
-pub struct Sealer {
+pub struct KeyRing {
     current: SealKey,
     previous: Option<SealKey>,
 }
 
-impl Sealer {
+impl KeyRing {
     /// Two keys while one is being rotated out, one otherwise.
-    pub fn new(current: SealKey, previous: Option<SealKey>) -> Sealer {
-        Sealer { current, previous }
+    pub fn new(current: SealKey, previous: Option<SealKey>) -> KeyRing {
+        KeyRing { current, previous }
+    }
+
+    fn key(&self, version: u8, id: &[u8]) -> Option<&SealKey> {
+        let keys = std::iter::once(&self.current).chain(self.previous.as_ref());
+        keys.filter(|_| version == VERSION).find(|key| key.id == *id)
+    }
+}
+
+/// Seals with the current key, opens with it and with the one before. Clones share their keys.
+#[derive(Clone, Debug)]
+pub struct Sealer(Arc<ArcSwap<KeyRing>>);
+
+impl Sealer {
+    /// Seals and opens with these keys.
+    pub fn new(keys: KeyRing) -> Sealer {
+        Sealer(Arc::new(ArcSwap::from_pointee(keys)))
+    }
+
+    /// Seals and opens with other keys from now on.
+    pub fn rotate(&self, keys: KeyRing) {
+        self.0.store(Arc::new(keys));
     }
 
     /// Seals `payload` for `owner` until `expires` (Unix seconds). The result is visible ASCII.
@@ -145,7 +168,8 @@ impl Sealer {
         }
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| SealError::Cipher)?;
-        let key = &self.current;
+        let keys = self.0.load();
+        let key = &keys.current;
         let mut content = Vec::with_capacity(EXPIRY_BYTES + payload.len() + TAG_BYTES);
         content.extend_from_slice(&expires.to_be_bytes());
         content.extend_from_slice(payload);
@@ -164,17 +188,13 @@ impl Sealer {
         let (head, content) = bytes.split_at_mut_checked(HEAD_BYTES).ok_or(SealError::Unknown)?;
         let (version, rest) = head.split_first().ok_or(SealError::Unknown)?;
         let (key_id, nonce) = rest.split_at_checked(KEY_ID_BYTES).ok_or(SealError::Unknown)?;
-        let key = self.key(*version, key_id).ok_or(SealError::Unknown)?;
+        let keys = self.0.load();
+        let key = keys.key(*version, key_id).ok_or(SealError::Unknown)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Unknown)?;
         let data = Aad::from(associated_data(key.id, owner));
         let content = key.cipher.open_in_place(nonce, data, content).map_err(|_| SealError::Unknown)?;
         let (expires, payload) = content.split_first_chunk::<EXPIRY_BYTES>().ok_or(SealError::Unknown)?;
         if now >= i64::from_be_bytes(*expires) { Err(SealError::Expired) } else { Ok(payload.to_vec()) }
-    }
-
-    fn key(&self, version: u8, id: &[u8]) -> Option<&SealKey> {
-        let keys = std::iter::once(&self.current).chain(self.previous.as_ref());
-        keys.filter(|_| version == VERSION).find(|key| key.id == *id)
     }
 }
 
@@ -197,9 +217,13 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn sealer(byte: u8, previous: Option<u8>) -> Sealer {
+    fn ring(byte: u8, previous: Option<u8>) -> KeyRing {
         let key = |byte| SealKey::new(&[byte; KEY_BYTES]).unwrap();
-        Sealer::new(key(byte), previous.map(key))
+        KeyRing::new(key(byte), previous.map(key))
+    }
+
+    fn sealer(byte: u8, previous: Option<u8>) -> Sealer {
+        Sealer::new(ring(byte, previous))
     }
 
     fn owner<'a>(purpose: Purpose, server_uid: &'a str, principal: &'a [u8]) -> Owner<'a> {
@@ -247,6 +271,18 @@ mod tests {
         assert_eq!(sealer(3, Some(2)).open(&alice, &sealed, NOW), Err(SealError::Unknown));
         let newer = sealer(2, Some(1)).seal(&alice, NOW + 9, b"x").unwrap();
         assert_eq!(sealer(1, None).open(&alice, &newer, NOW), Err(SealError::Unknown), "sealed with the current key");
+    }
+
+    #[test]
+    fn keys_are_exchanged_for_all_who_share_them() {
+        let (sealer, alice) = (sealer(1, None), owner(Purpose::Session, "uid", b"alice"));
+        let (shared, sealed) = (sealer.clone(), sealer.seal(&alice, NOW + 9, b"x").unwrap());
+        sealer.rotate(ring(2, Some(1)));
+        assert!(shared.open(&alice, &sealed, NOW).is_ok(), "one rotation is survived");
+        let newer = shared.seal(&alice, NOW + 9, b"x").unwrap();
+        sealer.rotate(ring(3, Some(2)));
+        assert_eq!(shared.open(&alice, &sealed, NOW), Err(SealError::Unknown));
+        assert!(shared.open(&alice, &newer, NOW).is_ok());
     }
 
     #[test]

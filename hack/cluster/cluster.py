@@ -1,4 +1,4 @@
-"""A real Kubernetes cluster of one node on this machine, without Docker and without a registry: `up`, `down`, `load`.
+"""A real Kubernetes cluster of one node on this machine, without Docker and without a registry: `up`, `run`, `down`, `load`.
 
 Everything of a cluster is in one folder and below one process. That process, `pause`, is the first of a PID namespace with
 mounts and network of its own: when it is killed, the kernel ends daemons and containers, undoes every mount and removes the
@@ -47,9 +47,10 @@ def say(what):
 
 def run(*command, **options):
     """Runs a command to its end; its words are shown if it fails."""
-    done = subprocess.run([str(part) for part in command], stdin=options.pop("stdin", subprocess.DEVNULL), capture_output=True, text=True, **options)
+    command = [str(part) for part in command]
+    done = subprocess.run(command, capture_output=True, text=True, **(options or {"stdin": subprocess.DEVNULL}))
     if done.returncode != 0:
-        raise Failure(f"`{' '.join(str(part) for part in command)}` failed:\n{done.stdout}{done.stderr}".rstrip())
+        raise Failure(f"`{' '.join(command)}` failed:\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout
 
 
@@ -70,7 +71,8 @@ def until(what, holds, alive=lambda: None):
 
 def install(*options):
     """The folder that the installer prints."""
-    done = subprocess.run([HERE.parent / "testbed/kube/install", *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    script = HERE.parent / "testbed/kube/install"
+    done = subprocess.run([script, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise Failure("the parts of the cluster are not there (see above)")
     return Path(done.stdout.splitlines()[-1])
@@ -109,7 +111,8 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
             # The kernel has ended everything in the namespace before the first process itself is gone.
             until("ending the cluster's processes", lambda: self.first_process() != pid)
-        subprocess.run(["ip", "link", "delete", self.link], stdin=subprocess.DEVNULL, capture_output=True)  # gone with the namespace, or soon
+        # The kernel removes it with the namespace, but in its own time. With it go the routes.
+        subprocess.run(["ip", "link", "delete", self.link], stdin=subprocess.DEVNULL, capture_output=True)
         for root in cgroup_roots():
             remove_cgroup(root / self.name)
         if self.folder.is_symlink() or (self.folder.exists() and self.folder.stat().st_uid != os.geteuid()):
@@ -117,14 +120,16 @@ class Cluster:
         if self.folder.exists():
             if any(f" {self.folder}/" in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
                 raise Failure(f"something is mounted below {self.folder}: not removing it")
-            # A container's processes may be on their way out still, with files open: only what was written meanwhile is retried.
-            until(f"removing {self.folder}", lambda: (shutil.rmtree(self.folder), True)[1])
+            shutil.rmtree(self.folder)
 
     # --- Starting it -----------------------------------------------------------------------------------------------------
 
     def up(self):
         if self.first_process() and self.kubeconfig.exists():
-            raise Failure(f"cluster {self.number} is up already (KUBECONFIG={self.kubeconfig}): end it with hack/cluster/down, or set PORTCULLIS_CLUSTER to another number")
+            raise Failure(
+                f"cluster {self.number} is up already (KUBECONFIG={self.kubeconfig}): "
+                "end it with hack/cluster/down, or set PORTCULLIS_CLUSTER to another number"
+            )
         self.kube, self.parts = install(), install("--node")
         self.down()  # what an `up` that was killed left behind
         self.folder.mkdir(mode=0o711)
@@ -136,25 +141,27 @@ class Cluster:
             self.node_parts()
             self.dns_server()
             self.settle()
-        except BaseException:
-            self.show_logs()
+            self.record()
+        except BaseException as error:
+            if isinstance(error, Failure):
+                self.show_logs()
             self.down()
             raise
-        self.write_kubeconfig(self.kubeconfig, "admin")
 
     def namespaces(self):
         """The first process, the mounts and the network."""
-        subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", self.parts / "pause", self.name],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )
-        self.first = until("making namespaces", self.first_process)
+        unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation=private"]
+        self.spawn("pause", *unshare, self.parts / "pause", self.name)
+        self.first = until("making namespaces", self.first_process, self.alive)
         # kubelet and containerd hand mounts on to containers.
         self.inside("mount", "--make-rshared", "/")
         # The programs too, since the cache may itself lie below what is hidden next.
-        for name, source, place in (("kube", self.kube, None), ("node", self.parts, None), ("run", None, "/run"), ("lib", None, "/var/lib"), ("log", None, "/var/log")):
+        for name, source in (("kube", self.kube), ("node", self.parts)):
             (self.folder / name).mkdir()
-            self.inside("mount", "--bind", source or self.folder / name, place or self.folder / name)
+            self.inside("mount", "--bind", source, self.folder / name)
+        for name, place in (("run", "/run"), ("lib", "/var/lib"), ("log", "/var/log")):
+            (self.folder / name).mkdir()
+            self.inside("mount", "--bind", self.folder / name, place)
         run("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.first)
         run("ip", "address", "add", f"{self.host}/30", "dev", self.link)
         run("ip", "link", "set", self.link, "up")
@@ -170,29 +177,42 @@ class Cluster:
 
     def secrets(self):
         """Keys, and a token for each who talks to the API server."""
-        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", self.folder / "sa.key")
+        curve = ("-pkeyopt", "ec_paramgen_curve:P-256")
+        run("openssl", "genpkey", "-algorithm", "EC", *curve, "-out", self.folder / "sa.key")
         run("openssl", "pkey", "-in", self.folder / "sa.key", "-pubout", "-out", self.folder / "sa.pub")
         # The API server shows this certificate to kubelet, which trusts it and no other.
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650", "-subj", "/O=system:masters/CN=kube-apiserver",
-            "-keyout", self.folder / "kubelet-client.key", "-out", self.folder / "kubelet-client.crt")
+        client = self.folder / "kubelet-client"
+        run("openssl", "req", "-x509", "-newkey", "ec", *curve, "-nodes", "-days", "3650",
+            "-subj", "/O=system:masters/CN=kube-apiserver", "-keyout", f"{client}.key", "-out", f"{client}.crt")
         self.tokens = {user: secrets.token_hex(24) for user in manifests.USERS}
         lines = [f'{self.tokens[user]},{name},{user},"{group}"\n' for user, (name, group) in manifests.USERS.items()]
         private(self.folder / "tokens.csv", "".join(lines))
 
     def control_plane(self):
-        self.start("etcd", "--name=node", f"--data-dir={self.folder}/etcd", "--unsafe-no-fsync", "--log-level=warn",
-                   f"--listen-client-urls=unix://{self.folder}/etcd.sock", f"--advertise-client-urls=unix://{self.folder}/etcd.sock", "--listen-peer-urls=http://127.0.0.1:0")
-        self.start("kube-apiserver", f"--etcd-servers=unix://{self.folder}/etcd.sock", f"--advertise-address={self.node}", "--secure-port=6443", f"--cert-dir={self.folder}/certs",
-                   "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement", f"--token-auth-file={self.folder}/tokens.csv",
-                   "--service-account-issuer=https://kubernetes.default.svc.cluster.local", f"--service-account-signing-key-file={self.folder}/sa.key", f"--service-account-key-file={self.folder}/sa.pub",
-                   f"--service-cluster-ip-range={self.services}", f"--kubelet-client-certificate={self.folder}/kubelet-client.crt", f"--kubelet-client-key={self.folder}/kubelet-client.key",
-                   "--kubelet-preferred-address-types=InternalIP", "--allow-privileged")
+        folder, etcd = self.folder, f"unix://{self.folder}/etcd.sock"
+        self.start(
+            "etcd", "--name=node", f"--data-dir={folder}/etcd", "--unsafe-no-fsync", "--log-level=warn",
+            f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}", "--listen-peer-urls=http://127.0.0.1:0",
+        )
+        self.start(
+            "kube-apiserver", f"--etcd-servers={etcd}", f"--advertise-address={self.node}", "--secure-port=6443",
+            f"--cert-dir={folder}/certs", f"--service-cluster-ip-range={self.services}", "--allow-privileged",
+            "--authorization-mode=Node,RBAC", f"--token-auth-file={folder}/tokens.csv",
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            f"--service-account-signing-key-file={folder}/sa.key", f"--service-account-key-file={folder}/sa.pub",
+            f"--kubelet-client-certificate={folder}/kubelet-client.crt", f"--kubelet-client-key={folder}/kubelet-client.key",
+            "--kubelet-preferred-address-types=InternalIP",
+        )
         until("the API server", lambda: self.ask("/readyz") == b"ok", self.alive)
         for user in manifests.USERS:
-            self.write_kubeconfig(self.folder / f"{user}.kubeconfig", user)
-        self.start("kube-controller-manager", f"--kubeconfig={self.folder}/controller-manager.kubeconfig", "--use-service-account-credentials", "--leader-elect=false",
-                   f"--service-account-private-key-file={self.folder}/sa.key", f"--root-ca-file={self.folder}/certs/apiserver.crt")
-        self.start("kube-scheduler", f"--kubeconfig={self.folder}/scheduler.kubeconfig", "--leader-elect=false")
+            self.write_kubeconfig(f"{user}.kubeconfig", user)
+        self.start(
+            "kube-controller-manager", f"--kubeconfig={folder}/controller-manager.kubeconfig", "--leader-elect=false",
+            "--use-service-account-credentials", f"--service-account-private-key-file={folder}/sa.key",
+            f"--root-ca-file={folder}/certs/apiserver.crt",
+        )
+        self.start("kube-scheduler", f"--kubeconfig={folder}/scheduler.kubeconfig", "--leader-elect=false")
 
     def runtime(self):
         (self.folder / "cni").mkdir()
@@ -204,42 +224,67 @@ class Cluster:
         until("containerd", lambda: self.load(archive), self.alive)
 
     def node_parts(self):
-        (self.folder / "resolv.conf").write_text(f"nameserver {self.node}\n")
-        (self.folder / "kubelet.json").write_text(json.dumps(manifests.kubelet(self)))
-        self.start("kubelet", f"--config={self.folder}/kubelet.json", f"--kubeconfig={self.folder}/kubelet.kubeconfig", "--hostname-override=node", f"--node-ip={self.node}",
-                   f"--root-dir=/var/lib/kubelet", f"--cert-dir={self.folder}/kubelet-certs")
-        # The sysctls of conntrack belong to the machine, not to a network namespace.
-        self.start("kube-proxy", f"--kubeconfig={self.folder}/proxy.kubeconfig", "--hostname-override=node", "--proxy-mode=nftables", f"--cluster-cidr={self.pods}",
-                   "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0")
+        folder = self.folder
+        (folder / "resolv.conf").write_text(f"nameserver {self.node}\n")
+        (folder / "kubelet.json").write_text(json.dumps(manifests.kubelet(self)))
+        self.start(
+            "kubelet", f"--config={folder}/kubelet.json", f"--kubeconfig={folder}/kubelet.kubeconfig",
+            f"--cert-dir={folder}/kubelet-certs", "--hostname-override=node", f"--node-ip={self.node}",
+        )
+        # The limits of conntrack belong to the machine, not to a network namespace.
+        self.start(
+            "kube-proxy", f"--kubeconfig={folder}/proxy.kubeconfig", "--hostname-override=node", "--proxy-mode=nftables",
+            f"--cluster-cidr={self.pods}", "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0",
+            "--conntrack-tcp-timeout-close-wait=0",
+        )
 
     def dns_server(self):
-        self.apply(manifests.dns(self))
+        objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests.dns(self)})
+        run(self.kube / "kubectl", f"--kubeconfig={self.folder}/admin.kubeconfig", "apply", "--server-side", "--filename=-",
+            input=objects)
         (self.folder / "Corefile").write_text(manifests.corefile(self))
         self.start("coredns", f"-conf={self.folder}/Corefile")
 
     def settle(self):
-        until("the node", lambda: any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for node in json.loads(self.ask("/api/v1/nodes"))["items"] for condition in node["status"].get("conditions", [])
-        ), self.alive)
-        until("the default ServiceAccount", lambda: self.ask("/api/v1/namespaces/default/serviceaccounts/default"), self.alive)
+        until("the node", self.node_is_ready, self.alive)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        until("the default ServiceAccount", lambda: self.ask(account), self.alive)
         until("DNS at its Service's address", lambda: resolves(self.dns, "kubernetes.default.svc.cluster.local"), self.alive)
+
+    def node_is_ready(self):
+        nodes = json.loads(self.ask("/api/v1/nodes"))["items"]
+        conditions = [condition for node in nodes for condition in node["status"].get("conditions", [])]
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+    def record(self):
+        """Writes the daemons' pids, for tests that end one, and last of all the kubeconfig."""
+        pids = {}
+        for program, process in self.processes.items():
+            # What enters a PID namespace is a child of the one that was started.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            pids[program] = int(children[0])
+        (self.folder / "pids.json").write_text(json.dumps(pids, indent=1) + "\n")
+        self.write_kubeconfig("kubeconfig", "admin")
 
     # --- Tools -----------------------------------------------------------------------------------------------------------
 
-    def nsenter(self, *command):
-        return ["nsenter", f"--target={self.first}", "--mount", "--net", "--pid", "--", *(str(part) for part in command)]
+    def nsenter(self):
+        return ["nsenter", f"--target={self.first}", "--mount", "--net", "--pid", "--"]
 
     def inside(self, *command):
-        return run(*self.nsenter(*command))
+        return run(*self.nsenter(), *command)
 
     def start(self, program, *arguments):
-        """Starts a daemon inside, with a log file in the folder."""
-        path = f"{self.folder}/kube:{self.folder}/node:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        with open(self.folder / f"{program}.log", "wb") as log:
-            process = subprocess.Popen(self.nsenter("env", "-i", f"PATH={path}", f"HOME={self.folder}", program, *arguments),
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
-        self.processes[program] = process
+        """Starts a daemon inside, with nothing of this process's environment."""
+        path = f"PATH={self.folder}/kube:{self.folder}/node:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.spawn(program, *self.nsenter(), "env", "-i", path, f"HOME={self.folder}", program, *arguments)
+
+    def spawn(self, name, *command):
+        """Starts what goes on after this program, with a log file in the folder."""
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
 
     def alive(self):
         for program, process in self.processes.items():
@@ -247,25 +292,21 @@ class Cluster:
                 raise Failure(f"{program} ended with status {process.returncode}")
 
     def ask(self, path):
-        request = urllib.request.Request(f"https://{self.node}:6443{path}", headers={"Authorization": f"Bearer {self.tokens['admin']}"})
+        url, token = f"https://{self.node}:6443{path}", self.tokens["admin"]
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
         trust = ssl.create_default_context(cafile=str(self.folder / "certs/apiserver.crt"))
         with urllib.request.urlopen(request, context=trust, timeout=5) as answer:
             return answer.read()
 
-    def apply(self, objects):
-        everything = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        done = subprocess.run([self.kube / "kubectl", f"--kubeconfig={self.folder}/admin.kubeconfig", "apply", "--server-side", "-f", "-"],
-                              input=everything, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failure(f"kubectl apply: {done.stderr}")
-
     def load(self, archive):
         """Imports an image archive (OCI or docker) into the node."""
-        return run(install("--node") / "ctr", f"--address={self.folder}/run/containerd/containerd.sock", "--namespace=k8s.io", "images", "import", archive)
+        address = f"--address={self.folder}/run/containerd/containerd.sock"
+        return run(install("--node") / "ctr", address, "--namespace=k8s.io", "images", "import", archive)
 
-    def write_kubeconfig(self, path, user):
+    def write_kubeconfig(self, name, user):
         trust = (self.folder / "certs/apiserver.crt").read_bytes()
-        private(path, json.dumps(manifests.kubeconfig(self, trust, self.tokens[user]), indent=1) + "\n")
+        config = manifests.kubeconfig(self, trust, self.tokens[user])
+        private(self.folder / name, json.dumps(config, indent=1) + "\n")
 
     def show_logs(self):
         for program in self.processes:
@@ -331,7 +372,8 @@ def write_image(archive, name, program):
     with tarfile.open(archive, mode="w") as files:
         member(files, "layer.tar", layer)
         member(files, "config.json", config)
-        member(files, "manifest.json", json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode())
+        manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+        member(files, "manifest.json", json.dumps(manifest).encode())
 
 
 def resolves(server, name):
@@ -345,7 +387,7 @@ def resolves(server, name):
     return answer[:2] == b"\x12\x34" and answer[3] & 15 == 0 and int.from_bytes(answer[6:8], "big") > 0
 
 
-# --- The three verbs -----------------------------------------------------------------------------------------------------
+# --- The verbs -----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -358,27 +400,49 @@ def alone(cluster):
         yield
 
 
+def up(cluster):
+    started = time.monotonic()
+    with alone(cluster):
+        cluster.up()
+    say(f"cluster {cluster.number} is up, after {time.monotonic() - started:.0f} s")
+    print(cluster.kubeconfig, flush=True)
+
+
+def down(cluster):
+    with alone(cluster):
+        cluster.down()
+    say(f"cluster {cluster.number} is down")
+
+
+def hold(cluster):
+    """Up until Ctrl-C or SIGTERM."""
+    up(cluster)
+    say(f"`export KUBECONFIG={cluster.kubeconfig}` in another shell; Ctrl-C ends the cluster")
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        signal.pause()
+    down(cluster)
+
+
+def load(cluster, archive):
+    if not cluster.kubeconfig.exists():
+        raise Failure(f"cluster {cluster.number} is not up: hack/cluster/up brings it up")
+    say(cluster.load(archive).strip())
+
+
+VERBS = {"up": (up, ""), "run": (hold, ""), "down": (down, ""), "load": (load, "ARCHIVE")}
+
+
 def main(verb, *arguments):
     number = os.environ.get("PORTCULLIS_CLUSTER", "0")
     if not (number.isdecimal() and int(number) < 256):
         raise Failure(f"PORTCULLIS_CLUSTER={number} is not a number from 0 to 255")
-    if (verb == "load") != (len(arguments) == 1):
-        raise Failure("usage: hack/cluster/up | hack/cluster/down | hack/cluster/load ARCHIVE")
+    act, wants = VERBS[verb]
+    if len(arguments) != len(wants.split()):
+        raise Failure(f"usage: hack/cluster/{verb} {wants}".rstrip())
     if sys.platform != "linux" or os.geteuid() != 0:
         raise Failure("a cluster needs Linux and root: it makes namespaces, mounts and control groups")
-    cluster = Cluster(int(number))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if verb == "load":
-        cluster.load(arguments[0])
-        return
-    with alone(cluster):
-        if verb == "down":
-            cluster.down()
-            return
-        started = time.monotonic()
-        cluster.up()
-    say(f"up in {time.monotonic() - started:.0f} s; end it with hack/cluster/down")
-    print(cluster.kubeconfig)
+    act(Cluster(int(number)), *arguments)
 
 
 try:

@@ -49,11 +49,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
 def network(pods):
     """Each pod at a link of its own and everything routed. With a bridge, the answer to a pod that called a Service of a pod
     beside it would go back without being translated, unless the kernel shows bridged frames to its packet filter."""
-    return {
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "plugins": [{"type": "ptp", "ipam": {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]}}],
-    }
+    addresses = {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    return {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp", "ipam": addresses}]}
 
 
 def kubelet(cluster):
@@ -79,12 +76,12 @@ def kubelet(cluster):
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "healthzBindAddress": "127.0.0.1",
         # The machine's disk may be nearly full of other things; that must not empty the node.
-        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%"},
+        "evictionHard": {
+            "memory.available": "50Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%",
+        },
         "imageGCHighThresholdPercent": 100,
-        # Tests wait for what they change.
+        # How soon a pod sees a changed Secret or ConfigMap: tests wait for that.
         "syncFrequency": "5s",
-        "fileCheckFrequency": "5s",
-        "nodeStatusReportFrequency": "10s",
     }
 
 

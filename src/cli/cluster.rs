@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use super::load::{self, Loaded};
-use super::standalone;
+use super::serving;
 use crate::api::object::{self, Rejected};
 use crate::api::{GROUP, Invalidity, Key, Kind, Object, VERSION};
 use crate::cluster;
@@ -31,7 +31,7 @@ const PAGE: u32 = 500;
 /// If the cluster cannot be reached, or the server's namespace or the trust anchors may not be read.
 pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str) -> anyhow::Result<Fleet> {
     let Some((namespace, _)) = server.split_once('/') else { bail!("--server {server}: write NAMESPACE/NAME") };
-    let loaded = standalone::runtime()?.block_on(async {
+    let loaded = serving::runtime()?.block_on(async {
         let (client, _) = cluster::connect(context).await?;
         load(&client, namespace, system_namespace).await
     })?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::address;
-use super::standalone::{ended, pem, runtime};
+use super::serving::{ended, pem, runtime};
 use super::token::duration;
 use crate::controller::Installation;
 use crate::egress::{self, AllowPrivate};
@@ -34,8 +34,8 @@ pub struct Args {
     /// The controller's ServiceAccount: whoever has to let it read a Secret is shown a RoleBinding for it
     #[arg(long, env = "PORTCULLIS_SERVICE_ACCOUNT", value_name = "NAME", default_value = "portcullis-controller")]
     service_account: String,
-    /// How old what a proxy has may be before it denies everything; the same as the proxies'
-    #[arg(long, env = "PORTCULLIS_MAX_STALENESS", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    /// How old the configuration of a proxy may be before it denies every call, such as 1h or 90s: what the proxies have
+    #[arg(long, env = "PORTCULLIS_MAX_STALENESS", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     max_staleness: u32,
     /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]

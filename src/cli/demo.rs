@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::{address, standalone};
+use super::{address, serving};
 use crate::process::{Drain, telemetry};
 use crate::roles::demo;
 
@@ -23,7 +23,7 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     telemetry::init(telemetry::Format::default(), None)?;
-    standalone::runtime()?.block_on(async {
+    serving::runtime()?.block_on(async {
         let listener = TcpListener::bind(args.listen)
             .await
             .with_context(|| format!("cannot listen on {}: choose another address with --listen", args.listen))?;

@@ -12,9 +12,11 @@ pub mod explain;
 pub mod load;
 pub mod output;
 pub mod place;
+pub mod proxy;
 pub mod quickstart;
 pub mod scaffold;
 pub mod scan;
+pub mod serving;
 pub mod source;
 pub mod standalone;
 pub mod token;
@@ -47,6 +49,7 @@ struct Cli {
 enum Verb {
     Quickstart(Box<quickstart::Args>),
     Standalone(Box<standalone::Args>),
+    Proxy(Box<proxy::Args>),
     Scan(scan::Args),
     Validate(validate::Args),
     WhoCan(who_can::Args),
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Quickstart(args) => quickstart::run(*args),
         Verb::Scan(args) => scan::run(args),
         Verb::Standalone(args) => standalone::run(*args),
+        Verb::Proxy(args) => proxy::run(*args),
         Verb::Validate(args) => validate::run(args),
         Verb::WhoCan(args) => who_can::answer(&args),
         Verb::Explain(args) => explain::answer(&args),

@@ -220,7 +220,7 @@ pub async fn progress<T>(what: String, work: impl Future<Output = T>) -> T {
 /// # Errors
 /// If no thread can be had for it.
 pub fn progress_of<T: Send + 'static>(what: String, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-    super::standalone::runtime()?.block_on(async { Ok(progress(what, tokio::task::spawn_blocking(work)).await?) })
+    super::serving::runtime()?.block_on(async { Ok(progress(what, tokio::task::spawn_blocking(work)).await?) })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::{Deserialize, Serialize};
 
 use crate::resolve::PublicUrl;
-use crate::roles::standalone::{StateDir, WHERE};
+use crate::roles::serving::{StateDir, WHERE};
 
 /// The gateway that is meant: `--dir` for one that `quickstart` made, else `--manifests` and `--state-dir`.
 #[derive(Args, Clone, Debug)]

@@ -9,11 +9,12 @@ use anyhow::{Context as _, bail};
 
 use super::output::{self, printable, progress};
 use super::scan::{self, Shown};
-use super::standalone::{Serving, ended, pem, runtime};
+use super::serving::{Guardrails, Serving, ended, pem, runtime};
 use super::{boolish, scaffold};
 use crate::generated::Risk;
 use crate::process::telemetry::{self, Format};
 use crate::roles::quickstart::{Demo, Kept, PERSONS, Quickstart, SERVER, Said, Tour, Upstream};
+use crate::roles::standalone::Options;
 
 /// A governed MCP server in seconds: try this first
 ///
@@ -36,6 +37,8 @@ pub struct Args {
     tour_only: bool,
     #[command(flatten)]
     serving: Serving,
+    #[command(flatten)]
+    guardrails: Guardrails,
 }
 
 /// Runs the verb.
@@ -46,11 +49,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let manifests = args.dir.join("manifests");
-    let mut options = args.serving.clone().options(vec![manifests.clone()], args.dir.join("state"))?;
+    let mut serving = args.serving.clone().options(args.dir.join("state"))?;
     let kept = prepare(&args, &manifests).await?;
-    if options.admin_listen.is_none() {
-        options.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    if serving.admin_listen.is_none() {
+        serving.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     }
+    let system_namespace = args.guardrails.system_namespace.clone();
+    let options = Options { manifests: vec![manifests.clone()], system_namespace, serving };
     let quickstart = Quickstart::start(kept, options).await?;
     quickstart.drain().on_signals()?;
     let said = quickstart.said()?;

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::output::{self, Format, Said, Tone, counted, filled, progress};
 use super::scaffold;
-use super::standalone::{pem, runtime};
+use super::serving::{pem, runtime};
 use crate::egress::{self, AllowPrivate, Egress, EgressError};
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};
 use crate::generated::{Risk, Sensitive};

@@ -1,21 +1,12 @@
 //! `portcullis standalone`.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use http::HeaderValue;
-use url::Url;
+use anyhow::bail;
 
-use super::{address, boolish};
-use crate::audit::AuditError;
-use crate::egress::{self, AllowPrivate};
-use crate::journal::JournalError;
-use crate::process::drain::Finish;
+use super::serving::{Guardrails, Serving, ended, runtime, taken};
 use crate::process::telemetry::{self, Format};
-use crate::proxy::config::Limits;
-use crate::resolve::PublicUrl;
 use crate::roles::standalone::{Options, Standalone};
 
 /// Serve the servers and policies of a folder of manifests, without a cluster
@@ -34,100 +25,8 @@ pub struct Args {
     state_dir: PathBuf,
     #[command(flatten)]
     serving: Serving,
-}
-
-/// How a gateway on one machine serves: shared by `standalone` and `quickstart`.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Serving {
-    /// Where callers connect
-    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8420", value_parser = address)]
-    pub listen: SocketAddr,
-    /// The URL under which callers reach the gateway [default: http:// and the listening address, on loopback]
-    #[arg(long, env = "PORTCULLIS_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
-    /// Where operators look: /livez, /readyz, /metrics [default: nowhere; quickstart: a free port of loopback]
-    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
-    pub admin_listen: Option<SocketAddr>,
-    /// A host name, besides loopback ones, under which the admin listener may be called
-    #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
-    pub admin_hosts: Vec<String>,
-    /// Certificate chain of the public listener (PEM); read again when it changes
-    #[arg(long, env = "PORTCULLIS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// Key of the public listener (PEM)
-    #[arg(long, env = "PORTCULLIS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// A proxy in front ends TLS, so the listener speaks clear text although the public URL is https
-    #[arg(long, env = "PORTCULLIS_TLS_TERMINATED_BEFORE_PROXY", value_parser = boolish())]
-    pub tls_terminated_before_proxy: bool,
-    /// A browser origin whose pages may call, such as https://inspector.example.com
-    #[arg(
-        long = "allowed-origin",
-        env = "PORTCULLIS_ALLOWED_ORIGINS",
-        value_name = "ORIGIN",
-        value_delimiter = ',',
-        value_parser = origin
-    )]
-    pub allowed_origins: Vec<HeaderValue>,
-    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
-    #[arg(
-        long,
-        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
-        value_name = "true|CIDR,...",
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true
-    )]
-    pub allow_private_upstreams: Option<AllowPrivate>,
-    /// PEM certificates trusted for upstreams and issuers besides the system's
-    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
-    pub extra_ca: Option<PathBuf>,
-    /// The namespace whose policies are guardrails for all others
-    #[arg(long, env = "PORTCULLIS_SYSTEM_NAMESPACE", value_name = "NAME", default_value = "portcullis-system")]
-    pub system_namespace: String,
-    /// Copy every audit record to standard output as a JSON line
-    #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT", value_parser = boolish())]
-    pub audit_stdout: bool,
-    /// Size of one file of the audit journal; less than 4 MiB counts as that
-    #[arg(long, env = "PORTCULLIS_AUDIT_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
-    pub audit_segment_bytes: u64,
-    /// Oldest files of the audit journal are deleted while all together are larger
-    #[arg(long, env = "PORTCULLIS_AUDIT_MAX_BYTES", value_name = "BYTES", default_value_t = 10 << 30)]
-    pub audit_max_bytes: u64,
-}
-
-impl Serving {
-    /// The options of a gateway over these manifests.
-    ///
-    /// # Errors
-    /// If an URL or a file cannot be used.
-    pub fn options(self, manifests: Vec<PathBuf>, state_dir: PathBuf) -> anyhow::Result<Options> {
-        let extra_roots_pem = pem(self.extra_ca.as_deref())?;
-        let public_url = self
-            .public_url
-            .map(|url| PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}")));
-        Ok(Options {
-            manifests,
-            state_dir,
-            listen: self.listen,
-            public_url: public_url.transpose()?,
-            admin_listen: self.admin_listen,
-            admin_hosts: self.admin_hosts,
-            system_namespace: self.system_namespace,
-            tls: self.tls_cert.zip(self.tls_key),
-            tls_terminated_before_proxy: self.tls_terminated_before_proxy,
-            allowed_origins: self.allowed_origins,
-            egress: egress::Policy {
-                allow_private: self.allow_private_upstreams.unwrap_or_default(),
-                extra_roots_pem,
-                ..egress::Policy::default()
-            },
-            audit_stdout: self.audit_stdout,
-            audit_segment_bytes: self.audit_segment_bytes,
-            audit_max_bytes: self.audit_max_bytes,
-            limits: Limits::default(),
-        })
-    }
+    #[command(flatten)]
+    guardrails: Guardrails,
 }
 
 /// Serves until it is told to stop.
@@ -139,86 +38,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("--manifests {}: there is no such folder or file", path.display());
     }
     runtime()?.block_on(async {
-        let options = args.serving.options(args.manifests, args.state_dir)?;
-        let state = options.state_dir.clone();
+        let state = args.state_dir.clone();
+        let options = Options {
+            manifests: args.manifests,
+            system_namespace: args.guardrails.system_namespace,
+            serving: args.serving.options(args.state_dir)?,
+        };
         let gateway = Standalone::start(options).await.map_err(|error| taken(error, &state))?;
-        gateway.drain().on_signals()?;
-        Ok(ended(gateway.finish().await))
+        gateway.serving().drain().on_signals()?;
+        Ok(ended(gateway.into_serving().finish().await))
     })
-}
-
-/// Reads an origin, into the form in which browsers send it (RFC 6454 section 6.2): in small letters, and without the
-/// scheme's own port. What is compared byte for byte must not hold what never comes, such as a path.
-fn origin(text: &str) -> Result<HeaderValue, String> {
-    let expected = || "write scheme, host and port only, such as https://a.b".to_owned();
-    let rest = text.split_once("://").map(|(_, rest)| rest).ok_or_else(expected)?;
-    if rest.contains(|c: char| "/\\?#@".contains(c) || c.is_whitespace() || c.is_control()) {
-        return Err(expected());
-    }
-    let url = Url::parse(&text.to_ascii_lowercase()).map_err(|_| expected())?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(expected)?;
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    HeaderValue::try_from(format!("{}://{host}{port}", url.scheme())).map_err(|_| expected())
-}
-
-/// The certificates of `--extra-ca`.
-///
-/// # Errors
-/// If the file cannot be read, or holds none.
-pub fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
-    let Some(path) = path else { return Ok(None) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --extra-ca {}", path.display()))?;
-    if !text.contains("-----BEGIN CERTIFICATE-----") {
-        bail!("--extra-ca {} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
-    }
-    Ok(Some(text))
-}
-
-/// Says first what a locked journal means: which folder, and what to do.
-fn taken(error: anyhow::Error, state: &Path) -> anyhow::Error {
-    if !matches!(error.downcast_ref(), Some(AuditError::Journal(JournalError::Locked { .. }))) {
-        return error;
-    }
-    let state = state.display();
-    error.context(format!(
-        "another gateway uses the state folder {state}: stop it, or give this one its own --state-dir"
-    ))
-}
-
-/// The runtime of everything that serves.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
-}
-
-/// The exit code of a drain: calls that were cut off are not a clean end.
-pub fn ended(finish: Finish) -> ExitCode {
-    match finish {
-        Finish::Clean => ExitCode::SUCCESS,
-        Finish::Aborted(calls) | Finish::TimedOut(calls) => {
-            tracing::warn!(calls, "connections were cut off");
-            ExitCode::from(1)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_origin_is_kept_as_browsers_send_it() {
-        for (typed, sent) in [
-            ("https://a.b", "https://a.b"),
-            ("HTTPS://A.b:443", "https://a.b"),
-            ("http://localhost:6274", "http://localhost:6274"),
-            ("http://[::1]:80", "http://[::1]"),
-            ("vscode-webview://Abc", "vscode-webview://abc"),
-        ] {
-            assert_eq!(origin(typed).unwrap(), sent, "{typed}");
-        }
-        for typed in ["https://a.b/", "https://a.b/c", "a.b", "null", "*", "https://", "https://u@a.b", "https://a.b?x"]
-        {
-            assert!(origin(typed).is_err(), "{typed}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use crate::fleet::Fleet;
 use crate::generated::Authority;
 use crate::generated::authority::{KeySource, Revocation};
 use crate::issuer::{LocalAuthority, TokenRecord, TokenRequest};
-use crate::roles::standalone::StateDir;
+use crate::roles::serving::StateDir;
 
 /// Issue, list and revoke tokens of the gateway's own issuer
 ///

@@ -33,6 +33,26 @@ impl ConnectError {
     }
 }
 
+/// What went wrong, down to its cause, without what was being read: a decoding error may quote a Secret.
+pub fn in_words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
+        other => {
+            let mut said = other.to_string();
+            let mut cause = std::error::Error::source(other);
+            while let Some(error) = cause {
+                let text = error.to_string();
+                if !said.contains(&text) {
+                    said = format!("{said}: {text}");
+                }
+                cause = error.source();
+            }
+            said
+        }
+    }
+}
+
 /// A client for the Pod's own cluster, or for `context` (`None`: the current one) of the kubeconfig, and the namespace
 /// that it is meant for.
 ///

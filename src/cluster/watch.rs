@@ -13,6 +13,8 @@ use kube::api::DynamicObject;
 use kube::runtime::utils::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config, ExponentialBackoff};
 
+use super::client;
+
 /// How long one watch lasts before it is taken up again where it ended: also how long a connection that is silently gone
 /// goes unnoticed, about.
 pub const LASTS_SECONDS: u32 = 60;
@@ -39,10 +41,17 @@ pub enum Event {
 
 /// Follows what `api` lists under a label selector (empty: all), for ever.
 pub fn watch(api: Api<DynamicObject>, labels: &str) -> impl Stream<Item = Event> + Send + use<> {
-    let mut config = Config::default().timeout(LASTS_SECONDS);
-    if !labels.is_empty() {
-        config = config.labels(labels);
-    }
+    let config = Config::default();
+    follow(api, if labels.is_empty() { config } else { config.labels(labels) })
+}
+
+/// Follows the one object of this name, for ever.
+pub fn watch_one(api: Api<DynamicObject>, name: &str) -> impl Stream<Item = Event> + Send + use<> {
+    follow(api, Config::default().fields(&format!("metadata.name={name}")))
+}
+
+fn follow(api: Api<DynamicObject>, config: Config) -> impl Stream<Item = Event> + Send + use<> {
+    let config = config.timeout(LASTS_SECONDS);
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(5))
@@ -114,16 +123,11 @@ fn identity(object: &DynamicObject) -> ((String, String), String) {
 
 /// What went wrong, without what was being read: a decoding error may quote a Secret.
 fn in_words(error: &watcher::Error) -> String {
-    let cause = |error: &kube::Error| match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        kube::Error::SerdeError(_) => "an answer could not be read".to_owned(),
-        other => other.to_string(),
-    };
     match error {
-        watcher::Error::InitialListFailed(error) => format!("cannot list: {}", cause(error)),
-        watcher::Error::WatchStartFailed(error) => format!("cannot watch: {}", cause(error)),
+        watcher::Error::InitialListFailed(error) => format!("cannot list: {}", client::in_words(error)),
+        watcher::Error::WatchStartFailed(error) => format!("cannot watch: {}", client::in_words(error)),
         watcher::Error::WatchError(status) => format!("the watch ended: {} ({})", status.message, status.code),
-        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", cause(error)),
+        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", client::in_words(error)),
         watcher::Error::NoResourceVersion => "the answer has no resource version".to_owned(),
     }
 }

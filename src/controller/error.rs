@@ -2,6 +2,8 @@
 
 use kube::Error;
 
+use crate::cluster::in_words;
+
 /// Why the API server did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -16,10 +18,12 @@ pub enum ApiError {
         reason: String,
     },
     /// It could not be reached, or its answer could not be read.
-    #[error("{what}: the API server cannot be reached, or its answer cannot be read")]
+    #[error("{what}: the API server cannot be reached: {cause}")]
     Unreachable {
         /// What was asked for.
         what: String,
+        /// Down to the cause.
+        cause: String,
     },
 }
 
@@ -29,13 +33,7 @@ impl ApiError {
         let what = what.into();
         match error {
             Error::Api(status) => Self::Refused { what, code: status.code, reason: status.reason.clone() },
-            other => {
-                // An error of reading may quote what was read; the others are about the connection.
-                if !matches!(other, Error::SerdeError(_)) {
-                    tracing::debug!(%other, what, "the API server cannot be reached");
-                }
-                Self::Unreachable { what }
-            }
+            other => Self::Unreachable { what, cause: in_words(other) },
         }
     }
 

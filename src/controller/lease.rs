@@ -214,6 +214,9 @@ async fn bounded<T>(what: &str, asked: impl Future<Output = kube::Result<T>>) ->
     match timeout(ATTEMPT, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ApiError::new(what, &error)),
-        Err(_) => Err(ApiError::Unreachable { what: what.to_owned() }),
+        Err(_) => {
+            let cause = format!("no answer within {} s", ATTEMPT.as_secs());
+            Err(ApiError::Unreachable { what: what.to_owned(), cause })
+        }
     }
 }

@@ -79,7 +79,7 @@ pub(super) async fn request(
         .await
         .map_err(|error| ApiError::new(what(), &error))?;
     let token = given.status.map(|status| status.token).filter(|token| !token.is_empty());
-    let token = token.ok_or_else(|| ApiError::Unreachable { what: what() })?;
+    let token = token.ok_or_else(|| ApiError::Unreachable { what: what(), cause: "it gave none".to_owned() })?;
     Ok((token, given.spec.audiences))
 }
 

@@ -9,4 +9,5 @@ mod snapshot;
 pub(crate) mod tests;
 
 pub use selector::{matches, matches_namespace};
+pub use shard_map::ShardMap;
 pub use snapshot::{Basis, Fleet, Served};

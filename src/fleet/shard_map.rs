@@ -12,8 +12,9 @@ const CUT_ABOVE: usize = 256;
 
 type Shard<V> = Arc<HashMap<Arc<str>, V>>;
 
+/// A map from names. A fork costs nothing, and a change of one costs as much as one shard.
 #[derive(Clone, Debug)]
-pub(super) struct ShardMap<V> {
+pub struct ShardMap<V> {
     /// One shard, or [`SHARDS`].
     shards: Arc<[Shard<V>]>,
     entries: usize,
@@ -26,11 +27,13 @@ impl<V> Default for ShardMap<V> {
 }
 
 impl<V: Clone> ShardMap<V> {
-    pub(super) fn get(&self, key: &str) -> Option<&V> {
+    /// The value under a name.
+    pub fn get(&self, key: &str) -> Option<&V> {
         self.shards.get(self.place(key))?.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: &str, value: V) {
+    /// Puts a value under a name, instead of another.
+    pub fn insert(&mut self, key: &str, value: V) {
         if self.shards.len() == 1 && self.entries >= CUT_ABOVE {
             self.cut();
         }
@@ -46,7 +49,8 @@ impl<V: Clone> ShardMap<V> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &str) -> Option<V> {
+    /// Takes out what is under a name.
+    pub fn remove(&mut self, key: &str) -> Option<V> {
         self.get(key)?;
         let place = self.place(key);
         let removed = Arc::make_mut(Arc::make_mut(&mut self.shards).get_mut(place)?).remove(key);
@@ -54,12 +58,24 @@ impl<V: Clone> ShardMap<V> {
         removed
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+    /// All values, in no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
         self.entries
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Whether neither of two forks was changed since they were one. Costs nothing.
+    pub fn is_fork(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shards, &other.shards)
     }
 
     fn cut(&mut self) {
@@ -94,7 +110,9 @@ mod tests {
             origin.insert(&n.to_string(), n);
         }
         let mut fork = origin.clone();
+        assert!(fork.is_fork(&origin));
         fork.insert("7", -7);
+        assert!(!fork.is_fork(&origin));
         fork.insert("new", 1);
         assert_eq!(fork.remove("8"), Some(8));
         assert_eq!(fork.remove("8"), None);

@@ -287,6 +287,17 @@ impl Fleet {
         self.the_one(self.paths.get(path)?)
     }
 
+    /// The servers that claim an exact path: one, or none of them is served.
+    pub fn claimants(&self, path: &str) -> impl Iterator<Item = &Arc<Server>> {
+        let claims = self.paths.get(path).into_iter().flat_map(|uids| uids.iter());
+        claims.filter_map(|uid| self.server(uid))
+    }
+
+    /// The server with this UID.
+    pub fn server(&self, uid: &str) -> Option<&Arc<Server>> {
+        self.servers.get(uid).map(|entry| &entry.server)
+    }
+
     /// What decisions about the server at an exact path rest on, to keep and compare with a later one.
     pub fn basis(&self, path: &str) -> Option<Basis> {
         let [uid] = &**self.paths.get(path)? else { return None };
@@ -494,9 +505,9 @@ impl Fleet {
 impl Namespace {
     fn is_empty(&self) -> bool {
         self.groups.is_empty()
-            && self.whole.len() == 0
-            && self.selecting.len() == 0
-            && self.naming.len() == 0
+            && self.whole.is_empty()
+            && self.selecting.is_empty()
+            && self.naming.is_empty()
             && self.denials.is_empty()
     }
 
@@ -510,7 +521,7 @@ impl Namespace {
         for server in &member.targets().servers {
             let mut naming = self.naming.get(server).cloned().unwrap_or_default();
             enter_or_take(&mut naming, member, enter);
-            if naming.len() == 0 {
+            if naming.is_empty() {
                 self.naming.remove(server);
             } else {
                 self.naming.insert(server, naming);

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Authority, Kind, Policy, Server};
+use super::{Authority, Kind, ObjectId, Policy, Server};
 
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -21,6 +21,17 @@ pub enum Generated {
     Policy(Policy),
     /// A trust anchor.
     Authority(Authority),
+}
+
+impl Generated {
+    /// What it is, and which object it was resolved from.
+    pub fn identity(&self) -> (Kind, &ObjectId) {
+        match self {
+            Generated::Server(server) => (Kind::Server, &server.id),
+            Generated::Policy(policy) => (Kind::Policy, &policy.id),
+            Generated::Authority(authority) => (Kind::Authority, &authority.id),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -62,6 +73,9 @@ pub enum CodecError {
         /// The document's version.
         found: u32,
     },
+    /// Of another kind, or resolved from another object, than its name says.
+    #[error("generated object is not what its name says")]
+    Identity,
     /// Could not be written.
     #[error("generated object cannot be encoded")]
     Encode,
@@ -73,6 +87,7 @@ impl CodecError {
         match self {
             CodecError::Malformed { .. } => "GeneratedMalformed",
             CodecError::Version { .. } => "GeneratedVersion",
+            CodecError::Identity => "GeneratedIdentity",
             CodecError::Encode => "GeneratedEncode",
         }
     }
@@ -102,6 +117,13 @@ pub fn decode(bytes: &[u8]) -> Result<Generated, CodecError> {
         Kind::Policy => Generated::Policy(serde_json::from_str(object)?),
         Kind::Authority => Generated::Authority(serde_json::from_str(object)?),
     })
+}
+
+/// Decodes what [`encode`] wrote of this very object.
+pub fn decode_as(kind: Kind, uid: &str, bytes: &[u8]) -> Result<Generated, CodecError> {
+    let object = decode(bytes)?;
+    let (found, id) = object.identity();
+    if (found, id.uid.as_str()) == (kind, uid) { Ok(object) } else { Err(CodecError::Identity) }
 }
 
 #[cfg(test)]
@@ -176,6 +198,19 @@ mod tests {
         for example in examples() {
             let object = decoded(&example).unwrap();
             assert_eq!(decode(&encode(&object).unwrap()).unwrap(), object);
+        }
+    }
+
+    #[test]
+    fn what_is_another_object_than_its_name_says_is_refused() {
+        for example in examples() {
+            let bytes = example.to_string().into_bytes();
+            let object = decode(&bytes).unwrap();
+            let own = object.identity().0;
+            for (kind, uid) in Kind::ALL.into_iter().flat_map(|kind| [(kind, "u"), (kind, "v"), (kind, "")]) {
+                let decoded = decode_as(kind, uid, &bytes);
+                assert_eq!(decoded.is_ok(), (kind, uid) == (own, "u"), "{kind:?} {uid}");
+            }
         }
     }
 

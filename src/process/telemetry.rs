@@ -14,6 +14,10 @@ use tracing_subscriber::fmt::format::debug_fn;
 /// The variable that says what is logged, for example `info,portcullis::proxy=debug`.
 pub const FILTER_VARIABLE: &str = "PORTCULLIS_LOG";
 
+/// What is not logged unless somebody asks for it by name: the client of Kubernetes logs every failed try, and what it
+/// sends. Whoever uses it says once that something fails, and once that it is over.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -54,7 +58,8 @@ impl TelemetryError {
 pub fn init(format: Format, filter: Option<&str>) -> Result<(), TelemetryError> {
     let from_environment = std::env::var(FILTER_VARIABLE).ok();
     let directives = filter.or(from_environment.as_deref()).unwrap_or("info");
-    let filter = EnvFilter::try_new(directives).map_err(|e| TelemetryError::Filter(e.to_string()))?;
+    let filter =
+        EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|e| TelemetryError::Filter(e.to_string()))?;
     let terminal = io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter);

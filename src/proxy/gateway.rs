@@ -27,7 +27,7 @@ use super::snapshot::{Site, Snapshot, Trouble};
 use super::streams::Shares;
 use crate::audit::{ConfigChangeEvent, Recorder};
 use crate::egress::Egress;
-use crate::generated::codec::{self, Generated};
+use crate::generated::codec::{self, CodecError, Generated};
 use crate::generated::{Kind, ObjectId};
 use crate::seal::Sealer;
 use crate::upstream::Timeouts;
@@ -80,29 +80,42 @@ pub struct Gateway {
     pub large_answers: Room,
 }
 
-/// The objects that are served, by kind and UID, as they were encoded: an unchanged object changes nothing.
+/// Digests of the objects as they were encoded, by kind and UID: an unchanged object changes nothing.
 #[derive(Default)]
-struct Known(HashMap<(Kind, String), Vec<u8>>);
+struct Known(HashMap<(Kind, String), Digest>);
 
 /// One change of what is served. Holds credentials, so it is never printed.
 #[derive(Clone)]
 pub enum Change {
-    /// An encoded object, new or changed.
-    Put(Vec<u8>),
-    /// An object is gone.
+    /// The object of this kind and UID is new or changed: as it was encoded.
+    Put(Kind, String, Vec<u8>),
+    /// It cannot be read, and why not, without content: what it governs is denied until it is put or removed.
+    Unreadable(Kind, String, &'static str),
+    /// It is gone.
     Remove(Kind, String),
-    /// Until taken back, every call to every server is refused: `source` could not be read and never was.
+    /// Until taken back, every call to every server is refused.
     DenyAll {
-        /// What could not be read.
-        source: String,
+        /// Who says so.
+        source: &'static str,
         /// A stable word.
-        reason: String,
+        reason: &'static str,
     },
     /// Takes back [`Change::DenyAll`].
     Clear {
-        /// What can be read, or is gone.
-        source: String,
+        /// Who said so.
+        source: &'static str,
     },
+}
+
+impl Change {
+    /// An object, encoded.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn put(object: &Generated) -> Result<Self, CodecError> {
+        let (kind, id) = object.identity();
+        Ok(Change::Put(kind, id.uid.clone(), codec::encode(object)?))
+    }
 }
 
 impl Gateway {
@@ -194,101 +207,60 @@ impl Gateway {
     /// would have governed.
     pub fn apply(&self, changes: Vec<Change>) {
         let mut known = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut next = Snapshot::clone(&self.snapshot.load());
-        let (mut changed, mut sites) = (false, false);
+        let before = self.snapshot.load_full();
+        let mut next = Snapshot::clone(&before);
+        let mut changed = false;
         for change in changes {
-            let applied = self.apply_one(&mut known, &mut next, change);
-            changed |= applied != Applied::Nothing;
-            sites |= applied == Applied::Sites;
+            changed |= self.apply_one(&mut known, &mut next, change);
         }
         if !changed {
             return;
         }
-        if sites {
-            let before: Vec<Trouble> = next.troubles().cloned().collect();
-            let timeouts = Timeouts { headers: self.config().limits.answer_timeout, ..Timeouts::default() };
-            next.refresh(&self.parts.egress, timeouts, self.config().public_url.as_str());
-            next.troubles().filter(|trouble| !before.contains(trouble)).for_each(|trouble| self.report(trouble));
-        }
-        self.metrics().unserved_objects.set(i64::try_from(next.troubles().count()).unwrap_or(i64::MAX));
+        let timeouts = Timeouts { headers: self.config().limits.answer_timeout, ..Timeouts::default() };
+        next.settle(&self.parts.egress, timeouts, self.config().public_url.as_str());
+        next.new_troubles(&before).for_each(|trouble| self.report(trouble));
+        self.metrics().unserved_objects.set(i64::try_from(next.troubles().len()).unwrap_or(i64::MAX));
         self.snapshot.store(Arc::new(next));
         self.changes.send_modify(|version| *version += 1);
     }
 
-    fn apply_one(&self, known: &mut Known, next: &mut Snapshot, change: Change) -> Applied {
+    /// Whether anything changed.
+    fn apply_one(&self, known: &mut Known, next: &mut Snapshot, change: Change) -> bool {
         match change {
-            Change::Put(bytes) => match codec::decode(&bytes) {
-                Ok(object) => self.put(known, next, object, bytes),
-                Err(error) => {
-                    // Who wrote it and what it governs is unknown: nothing may be served that it could narrow.
-                    tracing::error!(reason = error.reason(), %error, "generated object refused");
-                    next.fleet.deny_all("generated object", error.reason());
-                    Applied::Fleet
-                }
-            },
-            Change::Remove(kind, uid) => self.remove(known, next, kind, &uid),
-            Change::DenyAll { source, reason } => {
-                next.fleet.deny_all(&source, &reason);
-                Applied::Fleet
+            Change::Put(kind, uid, bytes) => return self.put(known, next, kind, uid, &bytes),
+            Change::Unreadable(kind, uid, reason) => {
+                next.refuse(kind, &uid, reason, "it cannot be read, so what it governs is denied");
+                // Never equal to what is put next.
+                known.0.remove(&(kind, uid));
             }
-            Change::Clear { source } => {
-                next.fleet.clear_denial(&source);
-                Applied::Fleet
+            Change::Remove(kind, uid) => {
+                known.0.remove(&(kind, uid.clone()));
+                let gone = ObjectId { uid, namespace: String::new(), name: String::new(), generation: 0 };
+                next.remove(kind, &gone.uid);
+                self.record(kind, &gone, "removed", None);
             }
+            Change::DenyAll { source, reason } => next.fleet.deny_all(source, reason),
+            Change::Clear { source } => next.fleet.clear_denial(source),
         }
+        true
     }
 
-    fn put(&self, known: &mut Known, next: &mut Snapshot, object: Generated, bytes: Vec<u8>) -> Applied {
-        let (kind, id) = match &object {
-            Generated::Server(server) => (Kind::Server, server.id.clone()),
-            Generated::Policy(policy) => (Kind::Policy, policy.id.clone()),
-            Generated::Authority(authority) => (Kind::Authority, authority.id.clone()),
-        };
-        let key = (kind, id.uid.clone());
-        if known.0.get(&key) == Some(&bytes) {
-            return Applied::Nothing;
+    fn put(&self, known: &mut Known, next: &mut Snapshot, kind: Kind, uid: String, bytes: &[u8]) -> bool {
+        let digest = digest(bytes);
+        let key = (kind, uid);
+        if known.0.get(&key) == Some(&digest) {
+            return false;
         }
-        known.0.insert(key, bytes);
-        let mut refused = None;
-        let applied = match object {
-            Generated::Server(server) => {
-                next.fleet.put_server(server);
-                Applied::Sites
+        match codec::decode_as(kind, &key.1, bytes) {
+            Ok(object) => {
+                let id = object.identity().1.clone();
+                next.put(object);
+                self.record(kind, &id, "applied", None);
             }
-            Generated::Policy(policy) => {
-                let errors = next.fleet.put_policy(policy).err().unwrap_or_default();
-                refused = errors.first().map(|error| error.reason());
-                next.policy_put(&id, &errors);
-                for error in errors {
-                    tracing::error!(policy = id.display_name(), %error, "policy refused: what it governs denies");
-                }
-                Applied::Fleet
-            }
-            Generated::Authority(authority) => {
-                next.fleet.put_authority(authority);
-                Applied::Sites
-            }
-        };
-        self.record(kind, &id, if refused.is_some() { "refused" } else { "applied" }, refused);
-        applied
-    }
-
-    fn remove(&self, known: &mut Known, next: &mut Snapshot, kind: Kind, uid: &str) -> Applied {
-        if known.0.remove(&(kind, uid.to_owned())).is_none() {
-            return Applied::Nothing;
+            Err(error) => next.refuse(kind, &key.1, error.reason(), &format!("{error}, so what it governs is denied")),
         }
-        let gone = ObjectId { uid: uid.to_owned(), namespace: String::new(), name: String::new(), generation: 0 };
-        self.record(kind, &gone, "removed", None);
-        match kind {
-            Kind::Server => next.fleet.remove_server(uid),
-            Kind::Policy => {
-                next.fleet.remove_policy(uid);
-                next.policy_gone(uid);
-                return Applied::Fleet;
-            }
-            Kind::Authority => next.fleet.remove_authority(uid),
-        }
-        Applied::Sites
+        known.0.insert(key, digest);
+        true
     }
 
     /// Says once that an object cannot be served.
@@ -313,12 +285,14 @@ impl Gateway {
     }
 }
 
-/// What a change touched.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Applied {
-    Nothing,
-    Fleet,
-    Sites,
+/// The SHA-256 of an encoded object: the object itself holds credentials, and need not be kept.
+type Digest = [u8; 32];
+
+fn digest(bytes: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.iter_mut().zip(found.as_ref()).for_each(|(to, from)| *to = *from);
+    digest
 }
 
 /// Unix seconds.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Site`] is complete: nothing that a call needs is parsed, compiled or looked up by name while it runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,10 +11,11 @@ use super::catalogue::{Catalogue, Tool};
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
 use crate::egress::Egress;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, ShardMap};
+use crate::generated::codec::Generated;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
 use crate::generated::{Authority, Kind, ObjectId, Server};
-use crate::identity::anchor::Anchor;
+use crate::identity::anchor::{Anchor, AnchorError};
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
 use crate::identity::token::Use;
@@ -23,18 +24,30 @@ use crate::oauth::server_metadata::local_document;
 use crate::policy::rule::CompileError;
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
-/// Everything that is served.
+/// How many errors of one policy are told.
+const SAID: usize = 5;
+
+/// Everything that is served. Cloning is cheap, and a clone changes independently.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     /// Servers joined with the policies that reach them.
     pub fleet: Fleet,
-    sites: HashMap<String, Arc<Site>>,
-    documents: HashMap<String, Bytes>,
-    anchors: BTreeMap<String, Trusted>,
-    /// What servers and authorities cannot be served.
-    troubles: Vec<Trouble>,
-    /// Policies that cannot be enforced as they are, by UID.
-    policies: BTreeMap<String, Trouble>,
+    /// By path.
+    sites: ShardMap<Arc<Site>>,
+    /// Of local authorities.
+    documents: Arc<HashMap<String, Bytes>>,
+    /// By name.
+    anchors: Arc<BTreeMap<String, Trusted>>,
+    /// What cannot be served or enforced as it is, by kind and UID.
+    troubles: Arc<BTreeMap<(Kind, String), Trouble>>,
+    touched: Touched,
+}
+
+/// What [`Snapshot::settle`] has to look at again.
+#[derive(Clone, Default)]
+struct Touched {
+    paths: BTreeSet<String>,
+    authorities: bool,
 }
 
 /// An object that is not served, or not as it is written, though its author did not switch it off.
@@ -60,6 +73,19 @@ impl Trouble {
     fn refused(kind: Kind, id: &ObjectId, reason: &str, error: &dyn std::error::Error) -> Self {
         Self { kind, id: id.clone(), reason: reason.to_owned(), message: error.to_string(), refused: true }
     }
+
+    fn uncompiled(id: &ObjectId, errors: &[CompileError]) -> Self {
+        let reason = errors.first().map_or("PolicyInvalid", CompileError::reason).to_owned();
+        let said: Vec<String> = errors.iter().take(SAID).map(ToString::to_string).collect();
+        let message = format!("what it governs is denied: {}", said.join("; "));
+        Self { kind: Kind::Policy, id: id.clone(), reason, message, refused: true }
+    }
+
+    /// Nothing is known of the object but its kind and UID.
+    fn unreadable(kind: Kind, uid: &str, reason: &str, message: &str) -> Self {
+        let id = ObjectId { uid: uid.to_owned(), namespace: String::new(), name: kind.object_name(uid), generation: 0 };
+        Self { kind, id, reason: reason.to_owned(), message: message.to_owned(), refused: true }
+    }
 }
 
 /// An authority, and what was compiled from it.
@@ -67,6 +93,12 @@ impl Trouble {
 struct Trusted {
     source: Arc<Authority>,
     anchor: Arc<Anchor>,
+}
+
+impl Trusted {
+    fn compile(source: &Arc<Authority>) -> Result<Self, AnchorError> {
+        Ok(Self { source: source.clone(), anchor: Arc::new(Anchor::compile(source)?) })
+    }
 }
 
 /// A governed server, ready to be served.
@@ -233,9 +265,15 @@ impl Snapshot {
         self.site(&site.server.path).filter(|now| now.server.id.uid == site.server.id.uid)
     }
 
-    /// A public document at an exact path.
+    /// A public document at an exact path: protected-resource metadata at path-inserted URLs (RFC 9728 section 3.1), the
+    /// root document only if there is exactly one server (identity-audit 1.1); metadata and keys of local authorities
+    /// (RFC 8414).
     pub fn document(&self, path: &str) -> Option<&Bytes> {
-        self.documents.get(path)
+        match path.strip_prefix(protected_resource::WELL_KNOWN_PREFIX) {
+            Some("") => self.sites.values().next().filter(|_| self.sites.len() == 1).map(|site| &site.metadata),
+            Some(path) => self.site(path).map(|site| &site.metadata),
+            None => self.documents.get(path),
+        }
     }
 
     /// All servers, in no particular order.
@@ -243,58 +281,121 @@ impl Snapshot {
         self.sites.values()
     }
 
-    /// What is not served as it is written, and why. The rest goes on.
-    pub fn troubles(&self) -> impl Iterator<Item = &Trouble> {
-        self.troubles.iter().chain(self.policies.values())
+    /// Whether two snapshots serve the same servers in the same way, policies apart. Costs nothing.
+    pub fn serves_alike(&self, other: &Self) -> bool {
+        self.sites.is_fork(&other.sites)
     }
 
-    /// Notes how compiling a policy went: one that cannot be enforced denies what it governs.
-    pub fn policy_put(&mut self, id: &ObjectId, errors: &[CompileError]) {
-        self.policy_gone(&id.uid);
-        if let Some(error) = errors.first() {
-            self.policies.insert(id.uid.clone(), Trouble::refused(Kind::Policy, id, error.reason(), error));
+    /// What is not served or enforced as it is written, and why. The rest goes on.
+    pub fn troubles(&self) -> impl ExactSizeIterator<Item = &Trouble> {
+        self.troubles.values()
+    }
+
+    /// What of it is news to whoever knows an earlier snapshot.
+    pub fn new_troubles<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = &'a Trouble> {
+        let news = !Arc::ptr_eq(&self.troubles, &earlier.troubles);
+        self.troubles
+            .iter()
+            .filter(move |(key, trouble)| news && earlier.troubles.get(*key) != Some(*trouble))
+            .map(|(_, trouble)| trouble)
+    }
+
+    /// Puts an object, replacing the one with the same UID. A policy that cannot be compiled denies what it governs.
+    /// [`Snapshot::settle`] makes it served.
+    pub fn put(&mut self, object: Generated) {
+        let (kind, id) = object.identity();
+        self.clear(kind, &id.uid);
+        match object {
+            Generated::Server(server) => {
+                self.touch(&server.id.uid);
+                self.touched.paths.insert(server.path.clone());
+                self.fleet.put_server(server);
+            }
+            Generated::Policy(policy) => {
+                let id = policy.id.clone();
+                if let Err(errors) = self.fleet.put_policy(policy) {
+                    self.note(Trouble::uncompiled(&id, &errors));
+                }
+            }
+            Generated::Authority(authority) => {
+                self.touched.authorities = true;
+                self.fleet.put_authority(authority);
+            }
         }
     }
 
-    /// Forgets a policy.
-    pub fn policy_gone(&mut self, uid: &str) {
-        self.policies.remove(uid);
-    }
-
-    /// Makes everything that is served follow the fleet again, reusing what did not change.
-    pub fn refresh(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
-        let mut troubles = self.refresh_anchors();
-        let mut sites = HashMap::with_capacity(self.sites.len());
-        for served in self.fleet.servers() {
-            // Servers that claim one path are all unserved: `lookup` finds neither.
-            let (path, id) = (&served.server.path, &served.server.id);
-            if let State::Unserved { reason, message } = &served.server.state {
-                troubles.push(Trouble::unserved(Kind::Server, id, reason, message));
+    /// Removes an object.
+    pub fn remove(&mut self, kind: Kind, uid: &str) {
+        self.clear(kind, uid);
+        match kind {
+            Kind::Server => {
+                self.touch(uid);
+                self.fleet.remove_server(uid);
             }
-            if self.fleet.lookup(path).is_none() {
-                if served.server.state == State::Enabled {
-                    let message = "another server claims its path";
-                    troubles.push(Trouble::unserved(Kind::Server, id, "PathConflict", message));
-                }
-                continue;
-            }
-            let previous = self.sites.get(path).filter(|site| site.server.id.uid == served.server.id.uid);
-            if let Some(site) = previous.filter(|site| self.is_current(site, served.server)) {
-                sites.insert(path.clone(), site.clone());
-                continue;
-            }
-            let previous = previous.map(Arc::as_ref);
-            match Site::compile(served.server.clone(), &self.anchors, previous, egress, timeouts) {
-                Ok(site) => drop(sites.insert(path.clone(), Arc::new(site))),
-                Err(error) => {
-                    troubles.push(Trouble::refused(Kind::Server, id, error.reason(), &error));
-                }
+            Kind::Policy => self.fleet.remove_policy(uid),
+            Kind::Authority => {
+                self.touched.authorities = true;
+                self.fleet.remove_authority(uid);
             }
         }
-        self.sites = sites;
-        self.documents = self.documents(public_url);
-        troubles.sort_by_key(|trouble| (trouble.kind, trouble.id.display_name()));
-        self.troubles = troubles;
+    }
+
+    /// Denies what an object that cannot be read governs, until it is put or removed: its server is not served, no token
+    /// of its authority is believed; whom a policy narrows nobody knows, so every call is refused.
+    pub fn refuse(&mut self, kind: Kind, uid: &str, reason: &str, message: &str) {
+        match kind {
+            Kind::Server | Kind::Authority => self.remove(kind, uid),
+            Kind::Policy => self.fleet.deny_all(&kind.object_name(uid), reason),
+        }
+        self.note(Trouble::unreadable(kind, uid, reason, message));
+    }
+
+    /// Makes everything that is served follow what was put, removed and refused, at a cost that does not grow with the
+    /// fleet; a changed authority costs as much as the servers that trust it.
+    pub fn settle(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
+        let Touched { mut paths, authorities } = std::mem::take(&mut self.touched);
+        if authorities {
+            let changed = self.settle_anchors();
+            let trusting = |server: &&Arc<Server>| server.authorities.iter().any(|name| changed.contains(name));
+            paths.extend(
+                self.fleet.servers().map(|served| served.server).filter(trusting).map(|server| server.path.clone()),
+            );
+            let documents = self.fleet.authorities().flat_map(|authority| local_documents(authority, public_url));
+            self.documents = Arc::new(documents.collect());
+        }
+        for path in paths {
+            self.settle_path(&path, egress, timeouts);
+        }
+    }
+
+    fn settle_path(&mut self, path: &str, egress: &Egress, timeouts: Timeouts) {
+        let claimants: Vec<Arc<Server>> = self.fleet.claimants(path).cloned().collect();
+        for server in &claimants {
+            self.clear(Kind::Server, &server.id.uid);
+            if let State::Unserved { reason, message } = &server.state {
+                self.note(Trouble::unserved(Kind::Server, &server.id, reason, message));
+            }
+        }
+        let [server] = claimants.as_slice() else {
+            self.sites.remove(path);
+            // Servers that claim one path are all unserved.
+            for server in claimants.iter().filter(|server| server.state == State::Enabled) {
+                let message = "another server claims its path";
+                self.note(Trouble::unserved(Kind::Server, &server.id, "PathConflict", message));
+            }
+            return;
+        };
+        let previous = self.site(path).filter(|site| site.server.id.uid == server.id.uid).cloned();
+        if previous.as_ref().is_some_and(|site| self.is_current(site, server)) {
+            return;
+        }
+        match Site::compile(server.clone(), &self.anchors, previous.as_deref(), egress, timeouts) {
+            Ok(site) => self.sites.insert(path, Arc::new(site)),
+            Err(error) => {
+                self.sites.remove(path);
+                self.note(Trouble::refused(Kind::Server, &server.id, error.reason(), &error));
+            }
+        }
     }
 
     fn is_current(&self, site: &Site, server: &Arc<Server>) -> bool {
@@ -304,47 +405,61 @@ impl Snapshot {
             && site.anchors.iter().zip(&anchors).all(|(old, new)| Arc::ptr_eq(old, new))
     }
 
-    fn refresh_anchors(&mut self) -> Vec<Trouble> {
+    /// The names whose anchor is another now, new or gone.
+    fn settle_anchors(&mut self) -> BTreeSet<String> {
         let mut anchors = BTreeMap::new();
-        let mut troubles = Vec::new();
-        for authority in self.fleet.authorities() {
-            let name = &authority.id.name;
-            if authority.key_set.is_none() {
-                let message = "its keys have not been fetched yet, so every token of it is refused";
-                troubles.push(Trouble::unserved(Kind::Authority, &authority.id, "KeysUnavailable", message));
-            }
-            if let Some(kept) = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, authority)) {
-                anchors.insert(name.clone(), kept.clone());
+        let authorities: Vec<Arc<Authority>> = self.fleet.authorities().cloned().collect();
+        for authority in authorities {
+            let (id, name) = (&authority.id, &authority.id.name);
+            self.clear(Kind::Authority, &id.uid);
+            if self.fleet.authority(name).is_none() {
+                let message = "another authority has its name, so no token of either is believed";
+                self.note(Trouble::unserved(Kind::Authority, id, "NameConflict", message));
                 continue;
             }
-            match Anchor::compile(authority) {
-                Ok(anchor) => {
-                    anchors.insert(name.clone(), Trusted { source: authority.clone(), anchor: Arc::new(anchor) });
-                }
+            if authority.key_set.is_none() {
+                let message = "its keys have not been fetched yet, so every token of it is refused";
+                self.note(Trouble::unserved(Kind::Authority, id, "KeysUnavailable", message));
+            }
+            let kept = self.anchors.get(name).filter(|kept| Arc::ptr_eq(&kept.source, &authority)).cloned();
+            let trusted = kept.map_or_else(|| Trusted::compile(&authority), Ok);
+            match trusted {
+                Ok(trusted) => drop(anchors.insert(name.clone(), trusted)),
                 // Without its anchor every token of the authority is refused.
-                Err(error) => {
-                    troubles.push(Trouble::refused(Kind::Authority, &authority.id, error.reason(), &error));
-                }
+                Err(error) => self.note(Trouble::refused(Kind::Authority, id, error.reason(), &error)),
             }
         }
-        self.anchors = anchors;
-        troubles
+        let before = std::mem::replace(&mut self.anchors, Arc::new(anchors));
+        let same = |name: &String| match (before.get(name), self.anchors.get(name)) {
+            (Some(old), Some(new)) => Arc::ptr_eq(&old.anchor, &new.anchor),
+            _ => false,
+        };
+        before.keys().chain(self.anchors.keys()).filter(|name| !same(name)).cloned().collect()
     }
 
-    /// Protected-resource metadata at path-inserted URLs (RFC 9728 section 3.1), the root document only if there is
-    /// exactly one server (identity-audit 1.1); metadata and keys of local authorities (RFC 8414).
-    fn documents(&self, public_url: &str) -> HashMap<String, Bytes> {
-        let mut documents = HashMap::new();
-        for (path, site) in &self.sites {
-            documents.insert(format!("{}{path}", protected_resource::WELL_KNOWN_PREFIX), site.metadata.clone());
+    /// Has the place of a server looked at again, where it is before a change.
+    fn touch(&mut self, uid: &str) {
+        if let Some(server) = self.fleet.server(uid) {
+            self.touched.paths.insert(server.path.clone());
         }
-        if let (1, Some(site)) = (self.sites.len(), self.sites.values().next()) {
-            documents.insert(protected_resource::WELL_KNOWN_PREFIX.to_owned(), site.metadata.clone());
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        let key = (trouble.kind, trouble.id.uid.clone());
+        if self.troubles.get(&key) != Some(&trouble) {
+            Arc::make_mut(&mut self.troubles).insert(key, trouble);
         }
-        for authority in self.fleet.authorities() {
-            documents.extend(local_documents(authority, public_url));
+    }
+
+    /// Forgets what was wrong with an object.
+    fn clear(&mut self, kind: Kind, uid: &str) {
+        let key = (kind, uid.to_owned());
+        if self.troubles.contains_key(&key) {
+            Arc::make_mut(&mut self.troubles).remove(&key);
+            if kind == Kind::Policy {
+                self.fleet.clear_denial(&kind.object_name(uid));
+            }
         }
-        documents
     }
 }
 
@@ -366,12 +481,20 @@ mod tests {
     use crate::fleet::tests::server;
     use crate::generated::Labels;
 
-    fn refreshed(change: impl FnOnce(&mut Fleet)) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        change(&mut snapshot.fleet);
+    fn settle(snapshot: &mut Snapshot) {
         let egress = Egress::new(crate::egress::Policy::default()).unwrap();
-        snapshot.refresh(&egress, Timeouts::default(), "https://mcp.example");
+        snapshot.settle(&egress, Timeouts::default(), "https://mcp.example");
+    }
+
+    fn serving(servers: impl IntoIterator<Item = Server>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        servers.into_iter().for_each(|server| snapshot.put(Generated::Server(server)));
+        settle(&mut snapshot);
         snapshot
+    }
+
+    fn said(snapshot: &Snapshot) -> Vec<(&str, &str)> {
+        snapshot.troubles().map(|found| (&*found.id.name, &*found.reason)).collect()
     }
 
     #[test]
@@ -382,15 +505,15 @@ mod tests {
             edit(&mut server);
             server
         };
-        let snapshot = refreshed(|fleet| {
-            fleet.put_server(good.clone());
-            fleet.put_server(broken("resource", |server| server.resource = "not a URL".into()));
-            fleet.put_server(broken("upstream", |server| server.upstream.url = "ftp://a:b@c.example".into()));
-            fleet.put_server(broken("disabled", |server| server.state = State::Disabled));
-            fleet.put_server(broken("keyless", |server| {
+        let snapshot = serving([
+            good,
+            broken("resource", |server| server.resource = "not a URL".into()),
+            broken("upstream", |server| server.upstream.url = "ftp://a:b@c.example".into()),
+            broken("disabled", |server| server.state = State::Disabled),
+            broken("keyless", |server| {
                 server.state = State::Unserved { reason: "SecretNotFound".into(), message: "no Secret a/b".into() };
-            }));
-        });
+            }),
+        ]);
         let troubles: Vec<_> =
             snapshot.troubles().map(|found| (&*found.id.name, &*found.reason, found.refused)).collect();
         assert_eq!(
@@ -411,8 +534,66 @@ mod tests {
         let one = server("team", "one", Labels::new(), Some(Labels::new()));
         let mut two = server("team", "two", Labels::new(), Some(Labels::new()));
         two.path.clone_from(&one.path);
-        let snapshot = refreshed(|fleet| [one, two].into_iter().for_each(|server| fleet.put_server(server)));
-        let troubles: Vec<_> = snapshot.troubles().map(|found| (&*found.id.name, &*found.reason)).collect();
-        assert_eq!(troubles, [("one", "PathConflict"), ("two", "PathConflict")]);
+        let mut snapshot = serving([one.clone(), two]);
+        assert_eq!(said(&snapshot), [("one", "PathConflict"), ("two", "PathConflict")]);
+        assert!(snapshot.site("/team/one").is_none() && snapshot.document(&well_known("/team/one")).is_none());
+        // One of them moves away: the other is served, and the one that moved, where it is now.
+        let mut moved = one.clone();
+        moved.path = "/team/elsewhere".into();
+        let before = snapshot.clone();
+        snapshot.put(Generated::Server(moved));
+        settle(&mut snapshot);
+        assert_eq!((said(&snapshot), snapshot.new_troubles(&before).count()), (vec![], 0));
+        assert_eq!(snapshot.site("/team/one").unwrap().server.id.name, "two");
+        assert_eq!(snapshot.site("/team/elsewhere").unwrap().server.id.name, "one");
+        assert!(snapshot.document(protected_resource::WELL_KNOWN_PREFIX).is_none(), "there is more than one server");
+        snapshot.remove(Kind::Server, &one.id.uid);
+        settle(&mut snapshot);
+        assert!(snapshot.site("/team/elsewhere").is_none());
+        let alone = snapshot.document(protected_resource::WELL_KNOWN_PREFIX);
+        assert!(alone.is_some() && alone == snapshot.document(&well_known("/team/one")));
+    }
+
+    #[test]
+    fn a_change_makes_its_own_site_anew_and_no_other() {
+        let named = |name: &str| server("team", name, Labels::new(), Some(Labels::new()));
+        let before = serving((0..1000).map(|number| named(&number.to_string())));
+        let mut after = before.clone();
+        after.put(Generated::Policy(crate::fleet::tests::allow_all("team")));
+        settle(&mut after);
+        assert!(after.serves_alike(&before), "a policy changes no site");
+        after.put(Generated::Server(Server { audiences: vec!["another".into()], ..named("7") }));
+        settle(&mut after);
+        assert!(!after.serves_alike(&before));
+        let changed = after.sites().filter(|site| !before.same(site).is_some_and(|old| Arc::ptr_eq(old, site)));
+        assert_eq!(changed.map(|site| &*site.server.id.name).collect::<Vec<_>>(), ["7"]);
+    }
+
+    fn well_known(path: &str) -> String {
+        format!("{}{path}", protected_resource::WELL_KNOWN_PREFIX)
+    }
+
+    #[test]
+    fn what_cannot_be_read_denies_what_it_governs_until_it_can_be_or_is_gone() {
+        let served = server("team", "one", Labels::new(), Some(Labels::new()));
+        let denied = |snapshot: &Snapshot| {
+            snapshot.fleet.lookup("/team/one").and_then(|served| served.layers.denied.map(str::to_owned))
+        };
+        let mut snapshot = serving([served.clone()]);
+        snapshot.refuse(Kind::Policy, "p", "GeneratedVersion", "newer");
+        snapshot.refuse(Kind::Server, &served.id.uid, "GeneratedMalformed", "broken");
+        settle(&mut snapshot);
+        assert_eq!(
+            said(&snapshot).iter().map(|(_, reason)| *reason).collect::<Vec<_>>(),
+            ["GeneratedMalformed", "GeneratedVersion"]
+        );
+        assert!(snapshot.site("/team/one").is_none());
+        snapshot.put(Generated::Server(served));
+        settle(&mut snapshot);
+        assert!(snapshot.site("/team/one").is_some());
+        assert_eq!(denied(&snapshot).as_deref(), Some("GeneratedVersion"), "whom it narrows nobody knows");
+        snapshot.remove(Kind::Policy, "p");
+        settle(&mut snapshot);
+        assert_eq!((denied(&snapshot), said(&snapshot)), (None, vec![]));
     }
 }

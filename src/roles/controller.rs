@@ -76,6 +76,6 @@ pub async fn run(options: Options) -> anyhow::Result<End> {
 
 /// This process's alone: a Pod that is restarted is another candidate, and waits until its former lease has run out.
 fn identity() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
-    format!("{host}_{}", Uuid::now_v7().simple())
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), Uuid::now_v7().simple())
 }

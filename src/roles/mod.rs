@@ -2,5 +2,7 @@
 
 pub mod controller;
 pub mod demo;
+pub mod proxy;
 pub mod quickstart;
+pub mod serving;
 pub mod standalone;

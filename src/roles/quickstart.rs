@@ -206,20 +206,21 @@ impl Quickstart {
     /// If a port is taken or the folder cannot be used.
     pub async fn start(mut kept: Kept, mut options: Options) -> anyhow::Result<Self> {
         let url = Url::parse(kept.upstream.url()).context("the folder's upstream is no URL")?;
-        if options.egress.allow_private == AllowPrivate::Never {
+        let egress = &mut options.serving.egress;
+        if egress.allow_private == AllowPrivate::Never {
             // Exactly the server that this folder was made for, nothing beside it.
-            options.egress.allow_private = AllowPrivate::exactly(&url).await?;
+            egress.allow_private = AllowPrivate::exactly(&url).await?;
         }
         let demo = match &mut kept.upstream {
             Upstream::Demo(demo) => Some(demo.listener().await?),
             Upstream::Named { .. } => None,
         };
-        let state_dir = options.state_dir.clone();
+        let state_dir = options.serving.state_dir.clone();
         let gateway = Standalone::start(options).await?;
         let is_demo = demo.is_some();
         if let Some(listener) = demo {
             // It outlives the calls that the gateway lets end.
-            let stop = gateway.drain().aborted().clone();
+            let stop = gateway.serving().drain().aborted().clone();
             tokio::spawn(async move {
                 if let Err(error) = demo::serve(listener, stop).await {
                     tracing::error!(%error, "the demo server stopped");
@@ -231,7 +232,7 @@ impl Quickstart {
 
     /// How it ends.
     pub fn drain(&self) -> &Drain {
-        self.gateway.drain()
+        self.gateway.serving().drain()
     }
 
     /// Issues the tokens, and says what a user must know.
@@ -239,7 +240,7 @@ impl Quickstart {
     /// # Errors
     /// If the manifests have no local authority any more, or tokens cannot be issued.
     pub fn said(&self) -> anyhow::Result<Said> {
-        let endpoint = self.gateway.public_url().join(&format!("/default/{SERVER}"));
+        let endpoint = self.gateway.serving().public_url().join(&format!("/default/{SERVER}"));
         let issuer = self
             .gateway
             .local_authority("local")
@@ -258,7 +259,7 @@ impl Quickstart {
             issuer.issue(&request, now).map(|issued| issued.token)
         };
         let tokens = PERSONS.iter().map(issue).collect::<Result<_, _>>()?;
-        let admin = self.gateway.admin();
+        let admin = self.gateway.serving().admin();
         Ok(Said { upstream: self.upstream.clone(), endpoint, admin, tokens })
     }
 
@@ -336,14 +337,14 @@ impl Quickstart {
     }
 
     fn own_egress(&self) -> anyhow::Result<Egress> {
-        let ip = self.gateway.address().ip();
+        let ip = self.gateway.serving().address().ip();
         let range = format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 });
         Ok(Egress::new(egress::Policy { allow_private: range.parse()?, ..egress::Policy::default() })?)
     }
 
     /// Serves until it is told to stop.
     pub async fn finish(self) -> Finish {
-        self.gateway.finish().await
+        self.gateway.into_serving().finish().await
     }
 }
 

@@ -14,5 +14,6 @@
 #[allow(dead_code, reason = "shared with the other test binary, which uses all of it")]
 mod support;
 
+mod bench;
 mod release;
 mod world;

@@ -3,6 +3,7 @@
 mod admission;
 mod rights;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -58,19 +59,47 @@ fn it_holds_what_it_promises_without_a_cluster() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Alerts and panels that ask for what nobody counts would be silent for ever.
+#[test]
+fn every_metric_that_alerts_and_panels_name_exists() {
+    let mut sources = String::new();
+    read_sources(&root().join("src"), &mut sources);
+    let mut named = BTreeSet::new();
+    for file in ["templates/monitoring/prometheusrule.yaml", "files/dashboard.json"] {
+        let text = fs::read_to_string(chart().join(file)).unwrap();
+        for rest in text.split("portcullis_").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+            named.insert(rest[..end].trim_end_matches("_total").trim_end_matches("_info").to_owned());
+        }
+    }
+    assert!(named.len() > 15, "{named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "no source file registers {missing:?}");
+}
+
+fn read_sources(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            read_sources(&entry, text);
+        } else {
+            text.push_str(&fs::read_to_string(entry).unwrap());
+        }
+    }
+}
+
 /// Kinds of others, which a plain API server does not have.
 const FOREIGN: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "Certificate", "HTTPRoute"];
 
 /// Every value set, and not a single warning: of Pod Security, of unknown fields, or of what is deprecated.
 #[test]
 fn a_real_api_server_takes_every_value_set_without_a_warning() {
-    let cluster = installed();
-    let restricted: Vec<(&str, &str)> = ["enforce", "warn"].iter().map(|mode| (*mode, "restricted")).collect();
-    let keys: Vec<(String, &str)> =
-        restricted.iter().map(|(mode, level)| (format!("pod-security.kubernetes.io/{mode}"), *level)).collect();
-    let labels: Vec<(&str, &str)> = keys.iter().map(|(key, level)| (key.as_str(), *level)).collect();
-    cluster.namespace(SYSTEM, &labels);
-    cluster.namespace("mcp-gateway", &labels);
+    // A cluster without the chart: what cannot be changed later is no matter here.
+    let cluster = Cluster::acquire();
+    let labels =
+        [("pod-security.kubernetes.io/enforce", "restricted"), ("pod-security.kubernetes.io/warn", "restricted")];
+    for namespace in [SYSTEM, GATEWAY, "mcp-gateway"] {
+        cluster.namespace(namespace, &labels);
+    }
     let mut sets = 0;
     for entry in fs::read_dir(chart().join("ci")).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
@@ -140,14 +169,22 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
             "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
             "authorization": {"servers": ["local"]}}}));
 
-    let values = format!("{chart}/ci/records-to-stdout.yaml");
+    let values = format!("{chart}/ci/private-upstreams.yaml");
     helm(&cluster, &["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
     let proxy = cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").unwrap();
     let arguments = &proxy["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert!(arguments.as_array().unwrap().contains(&"--max-staleness=15m".into()), "{arguments}");
+    assert!(
+        arguments.as_array().unwrap().contains(&"--allow-private-upstreams=10.0.0.0/8,fd00::/8".into()),
+        "{arguments}"
+    );
 
     helm(&cluster, &["uninstall", "portcullis", "--namespace", SYSTEM]);
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
     assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());
     assert!(cluster.get("portcullis.dev/v1alpha1", "McpServer", Some("default"), "notes").is_some());
+
+    // Coming back, Helm takes on what it left.
+    let values = format!("{chart}/ci/minimal.yaml");
+    helm(&cluster, &["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
+    assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_some());
 }

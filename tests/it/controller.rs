@@ -36,7 +36,7 @@ impl Controller {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=true"]);
-        command.env("KUBECONFIG", cluster.kubeconfig_of(SYSTEM, ACCOUNT)).env_remove("HOSTNAME");
+        command.env("KUBECONFIG", cluster.kubeconfig_of(SYSTEM, ACCOUNT));
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {
             assert!(process.exit_status().is_none(), "it ended: {}", process.stderr());

@@ -272,8 +272,9 @@ fn the_page_of_environment_variables_is_current() {
 #[test]
 fn the_manifests_in_the_documentation_are_valid() {
     let mut pages = vec![root().join("README.md")];
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        pages.extend(Some(entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
+    for folder in ["docs", "docs/cluster"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(entries.filter(|path| path.extension().is_some_and(|end| end == "md")));
     }
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let cluster = Cluster::presumed();

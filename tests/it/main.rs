@@ -16,6 +16,7 @@ mod controller;
 mod crds;
 mod demo;
 mod docs;
+mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;

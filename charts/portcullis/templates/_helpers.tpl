@@ -165,7 +165,6 @@ topologySpreadConstraints:
 {{/* Arguments that both roles take. */}}
 {{- define "portcullis.commonArgs" -}}
 - --gateway-namespace={{ .Values.gateway.namespace }}
-- --system-namespace={{ .Release.Namespace }}
 - --public-url={{ .Values.publicUrl }}
 - {{ printf "--admin-listen=%s:8421" (include "portcullis.bindAddress" .) }}
 - --max-staleness={{ .Values.maxStaleness }}

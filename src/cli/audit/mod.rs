@@ -337,7 +337,7 @@ fn follow(args: &Follow) -> anyhow::Result<ExitCode> {
         Err(pods) => return pods.tail(&args.wanted.arguments(), args.from_start, args.output),
     };
     let mut tail = Tail::open(&dir, args.wanted.filter(), args.from_start)?;
-    super::standalone::runtime()?.block_on(async {
+    super::serving::runtime()?.block_on(async {
         // Listened to from the start: one that came between two looks would be lost otherwise.
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut told = false;

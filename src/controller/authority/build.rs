@@ -112,8 +112,15 @@ mod tests {
         };
         let id = ObjectId { uid: "u".into(), namespace: String::new(), name: "corp".into(), generation: 1 };
         let keys_from = KeySource::Discovery { ca_pem: None };
-        let issuer = issuer.into();
-        Authority { id, issuer, rules, keys: keys_from, key_set: keys, revoked: Vec::new(), clients: None }
+        Authority {
+            id,
+            issuer: issuer.into(),
+            rules,
+            keys: keys_from,
+            key_set: keys,
+            revoked: Vec::new(),
+            clients: None,
+        }
     }
 
     fn keys(jwks: &str, valid_until: i64) -> Option<KeySet> {

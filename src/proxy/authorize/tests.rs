@@ -19,7 +19,7 @@ use crate::egress::{self, Egress};
 use crate::fleet::tests::{allow_all, server};
 use crate::generated::Kind;
 use crate::generated::authority::{KeySet, KeySource, Revocation, TokenRules, TypRule};
-use crate::generated::codec::{Generated, encode};
+use crate::generated::codec::Generated;
 use crate::generated::{Authority, Labels, ObjectId};
 use crate::identity::token;
 use crate::issuer::{LocalAuthority, TokenRequest};
@@ -30,7 +30,7 @@ use crate::mcp::revision::Revision;
 use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
 use crate::resolve::PublicUrl;
-use crate::seal::{KEY_BYTES, SealKey, Sealer};
+use crate::seal::{KEY_BYTES, KeyRing, SealKey, Sealer};
 
 async fn recorder(dir: &Path) -> Recorder {
     let config = AuditConfig::in_state_dir(dir);
@@ -87,7 +87,7 @@ fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
 }
 
 fn put(object: Generated) -> Change {
-    Change::Put(encode(&object).unwrap())
+    Change::put(&object).unwrap()
 }
 
 /// A call of ann's that is allowed, at the moment that it came, and her token's id.
@@ -100,7 +100,7 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
         },
         recorder: recorder(dir).await,
         egress: Egress::new(egress::Policy::default()).unwrap(),
-        sealer: Sealer::new(SealKey::new(&[7; KEY_BYTES]).unwrap(), None),
+        sealer: Sealer::new(KeyRing::new(SealKey::new(&[7; KEY_BYTES]).unwrap(), None)),
         keys: Arc::new(NoKeys),
         metrics: Metrics::default(),
     });

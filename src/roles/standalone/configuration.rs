@@ -14,13 +14,13 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
-use super::state::StateDir;
-use crate::generated::codec::{self, Generated};
-use crate::generated::{Authority, Kind, ObjectId};
+use crate::generated::codec::Generated;
+use crate::generated::{Authority, Kind};
 use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::gateway::{Change, Gateway};
 use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
+use crate::roles::serving::StateDir;
 
 /// Where what was last read and accepted is kept.
 const REMEMBERED: &str = "manifests.json";
@@ -204,21 +204,19 @@ impl Configuration {
         let mut changes = Vec::new();
         let mut served = BTreeSet::new();
         for object in objects {
-            let (kind, id) = identity(&object);
+            let (kind, id) = object.identity();
             served.insert((kind, id.uid.clone()));
             match object {
                 Generated::Authority(authority) => authorities.push(authority),
-                other => changes.push(Change::Put(codec::encode(&other)?)),
+                other => changes.push(Change::put(&other)?),
             }
         }
         changes.extend(before.difference(&served).map(|(kind, uid)| Change::Remove(*kind, uid.clone())));
         let mut encoded = Ok(());
         self.keys.replace(authorities, |complete| {
             // Trust first: a server whose authority is not there yet would refuse everybody for a moment.
-            let trust: Result<Vec<Change>, _> = complete
-                .into_iter()
-                .map(|authority| codec::encode(&Generated::Authority(authority)).map(Change::Put))
-                .collect();
+            let trust: Result<Vec<Change>, _> =
+                complete.into_iter().map(|authority| Change::put(&Generated::Authority(authority))).collect();
             match trust {
                 Ok(trust) => self.gateway.apply(trust.into_iter().chain(changes).collect()),
                 Err(error) => encoded = Err(error),
@@ -237,14 +235,6 @@ async fn later(scan: Option<Scan>) -> Scan {
             scan
         }
         None => std::future::pending().await,
-    }
-}
-
-fn identity(object: &Generated) -> (Kind, &ObjectId) {
-    match object {
-        Generated::Server(server) => (Kind::Server, &server.id),
-        Generated::Policy(policy) => (Kind::Policy, &policy.id),
-        Generated::Authority(authority) => (Kind::Authority, &authority.id),
     }
 }
 

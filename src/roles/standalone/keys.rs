@@ -13,14 +13,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::state::StateDir;
 use crate::egress::{Egress, TlsOptions};
 use crate::generated::Authority;
 use crate::generated::authority::{KeySet, KeySource, Revocation};
-use crate::generated::codec::{self, Generated};
+use crate::generated::codec::Generated;
 use crate::issuer::{JwksSource, KeyState, LocalAuthority, SystemClock, Timing};
 use crate::process::Drain;
 use crate::proxy::gateway::{Change, Gateway, KeyRefresh};
+use crate::roles::serving::StateDir;
 
 /// The keys of all authorities.
 pub struct Keys {
@@ -201,8 +201,8 @@ impl Keys {
             return;
         };
         change(&mut entry.supply);
-        match codec::encode(&Generated::Authority(entry.complete())) {
-            Ok(bytes) => gateway.apply(vec![Change::Put(bytes)]),
+        match Change::put(&Generated::Authority(entry.complete())) {
+            Ok(change) => gateway.apply(vec![change]),
             Err(error) => tracing::error!(authority = name, %error, "authority cannot be served"),
         }
     }

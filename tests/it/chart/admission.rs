@@ -1,6 +1,6 @@
 //! The chart's admission policies, on a real API server: what each lets pass, and what it refuses.
 
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -15,23 +15,30 @@ const COLLECTOR: &str = "system:serviceaccount:kube-system:namespace-controller"
 
 /// What somebody tries; nothing is changed by it.
 enum Try {
-    /// Server-side apply, as creation or as an update.
-    Apply(Value),
+    /// Making it, or replacing the one that is there.
+    Write(Value),
     Delete(Value),
 }
 
 /// What came of it: allowed, or refused by a policy, by name.
 fn outcome(client: &Client, attempt: &Try) -> Result<(), String> {
-    let (Try::Apply(object) | Try::Delete(object)) = attempt;
+    let (Try::Write(object) | Try::Delete(object)) = attempt;
     let name = object["metadata"]["name"].as_str().unwrap();
     let place = object["metadata"]["namespace"].as_str();
     let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
     let objects: Api<DynamicObject> = api(client, version, kind, place);
     let done = runtime().block_on(async {
         match attempt {
-            Try::Apply(object) => {
-                let how = PatchParams { dry_run: true, ..PatchParams::apply("somebody").force() };
-                objects.patch(name, &how, &Patch::Apply(object)).await.map(drop)
+            Try::Write(object) => {
+                let how = PostParams { dry_run: true, ..PostParams::default() };
+                let mut object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+                match objects.get_opt(name).await.unwrap() {
+                    None => objects.create(&how, &object).await.map(drop),
+                    Some(before) => {
+                        object.metadata.resource_version = before.metadata.resource_version;
+                        objects.replace(name, &how, &object).await.map(drop)
+                    }
+                }
             }
             Try::Delete(_) => {
                 let how = DeleteParams { dry_run: true, ..DeleteParams::default() };
@@ -126,28 +133,28 @@ fn a_proxys_lease_is_its_pods_alone() {
     let unbound = with_token(&cluster, &cluster.service_account_token(GATEWAY, "portcullis-proxy", &[]));
     let controller = cluster.as_user(CONTROLLER, &["system:serviceaccounts", "system:authenticated"]);
     let eve = powerful(&cluster, "eve", GATEWAY);
-    in_force(POLICY, &unbound, &Try::Apply(report("portcullis-proxy-0")));
+    in_force(POLICY, &unbound, &Try::Write(report("portcullis-proxy-0")));
 
-    passes(&first, Try::Apply(report("portcullis-proxy-0")));
-    passes(&second, Try::Apply(report("portcullis-proxy-1")));
-    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-1")));
-    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-00")));
-    refused_by(POLICY, &first, Try::Apply(lease("another", json!({}))));
-    refused_by(POLICY, &first, Try::Apply(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
+    passes(&first, Try::Write(report("portcullis-proxy-0")));
+    passes(&second, Try::Write(report("portcullis-proxy-1")));
+    refused_by(POLICY, &first, Try::Write(report("portcullis-proxy-1")));
+    refused_by(POLICY, &first, Try::Write(report("portcullis-proxy-00")));
+    refused_by(POLICY, &first, Try::Write(lease("another", json!({}))));
+    refused_by(POLICY, &first, Try::Write(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
     for other in [&controller, &eve] {
-        refused_by(POLICY, other, Try::Apply(report("portcullis-proxy-0")));
-        refused_by(POLICY, other, Try::Apply(lease("proxy-portcullis-proxy-0", json!({}))));
-        refused_by(POLICY, other, Try::Apply(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
+        refused_by(POLICY, other, Try::Write(report("portcullis-proxy-0")));
+        refused_by(POLICY, other, Try::Write(lease("proxy-portcullis-proxy-0", json!({}))));
+        refused_by(POLICY, other, Try::Write(lease("another", json!({"portcullis.dev/reports": "proxy"}))));
     }
     // Also one that is there.
     cluster.apply(&report("portcullis-proxy-1"));
-    refused_by(POLICY, &first, Try::Apply(report("portcullis-proxy-1")));
-    refused_by(POLICY, &controller, Try::Apply(report("portcullis-proxy-1")));
-    passes(&second, Try::Apply(report("portcullis-proxy-1")));
+    refused_by(POLICY, &first, Try::Write(report("portcullis-proxy-1")));
+    refused_by(POLICY, &controller, Try::Write(report("portcullis-proxy-1")));
+    passes(&second, Try::Write(report("portcullis-proxy-1")));
     passes(&controller, Try::Delete(report("portcullis-proxy-1")));
     // Other Leases are not this policy's.
-    passes(&eve, Try::Apply(lease("another", json!({}))));
-    passes(&cluster.client(), Try::Apply(report("portcullis-proxy-0")));
+    passes(&eve, Try::Write(lease("another", json!({}))));
+    passes(&cluster.client(), Try::Write(report("portcullis-proxy-0")));
 }
 
 #[test]
@@ -167,19 +174,19 @@ fn generated_objects_are_the_controllers_alone() {
         labelled("Secret", "portcullis-sealing", "sealing"),
         lease("portcullis-heartbeat", json!({})),
     ];
-    in_force(POLICY, &eve, &Try::Apply(generated[0].clone()));
+    in_force(POLICY, &eve, &Try::Write(generated[0].clone()));
     for object in &generated {
-        refused_by(POLICY, &eve, Try::Apply(object.clone()));
-        passes(&controller, Try::Apply(object.clone()));
+        refused_by(POLICY, &eve, Try::Write(object.clone()));
+        passes(&controller, Try::Write(object.clone()));
         cluster.apply(object);
         let mut changed = object.clone();
         changed["metadata"]["annotations"] = json!({"changed": "by hand"});
-        refused_by(POLICY, &eve, Try::Apply(changed.clone()));
-        passes(&controller, Try::Apply(changed));
+        refused_by(POLICY, &eve, Try::Write(changed.clone()));
+        passes(&controller, Try::Write(changed));
         refused_by(POLICY, &eve, Try::Delete(object.clone()));
         passes(&controller, Try::Delete(object.clone()));
         passes(&collector, Try::Delete(object.clone()));
-        refused_by(POLICY, &collector, Try::Apply(object.clone()));
+        refused_by(POLICY, &collector, Try::Write(object.clone()));
         passes(&cluster.client(), Try::Delete(object.clone()));
     }
     // Taking the label away is a change as well.
@@ -190,10 +197,10 @@ fn generated_objects_are_the_controllers_alone() {
     let taken = runtime().block_on(merge.patch("policy-1", &how, &Patch::Merge(&bare))).unwrap_err().to_string();
     assert!(taken.contains(POLICY), "{taken}");
     // What else lies there is not this policy's, and neither are objects elsewhere.
-    passes(&eve, Try::Apply(object("ConfigMap", GATEWAY, "notes", json!({}))));
+    passes(&eve, Try::Write(object("ConfigMap", GATEWAY, "notes", json!({}))));
     let elsewhere = powerful(&cluster, "eve", "default");
     let labels = json!({"labels": {"portcullis.dev/generated": "policy"}});
-    passes(&elsewhere, Try::Apply(object("ConfigMap", "default", "policy-1", labels)));
+    passes(&elsewhere, Try::Write(object("ConfigMap", "default", "policy-1", labels)));
 }
 
 #[test]
@@ -205,36 +212,36 @@ fn the_controller_takes_over_nothing_elsewhere() {
     let owned_by = |kind: &str, api: &str| json!({"ownerReferences": [{"apiVersion": format!("{api}/v1alpha1"), "kind": kind, "name": "a", "uid": "1"}]});
     let client = || owned_by("McpClient", "portcullis.dev");
     let server = || owned_by("McpServer", "portcullis.dev");
-    in_force(POLICY, &controller, &Try::Apply(object("Secret", "default", "theirs", json!({}))));
+    in_force(POLICY, &controller, &Try::Write(object("Secret", "default", "theirs", json!({}))));
 
-    passes(&controller, Try::Apply(object("Secret", SYSTEM, "issuer-1", json!({}))));
-    passes(&controller, Try::Apply(object("Secret", "default", "a-token", client())));
-    passes(&controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", server())));
-    refused_by(POLICY, &controller, Try::Apply(object("Secret", SYSTEM, "other", json!({}))));
-    refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "issuer-1", json!({}))));
-    refused_by(POLICY, &controller, Try::Apply(object("Secret", "default", "a-token", server())));
+    passes(&controller, Try::Write(object("Secret", SYSTEM, "issuer-1", json!({}))));
+    passes(&controller, Try::Write(object("Secret", "default", "a-token", client())));
+    passes(&controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", server())));
+    refused_by(POLICY, &controller, Try::Write(object("Secret", SYSTEM, "other", json!({}))));
+    refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "issuer-1", json!({}))));
+    refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "a-token", server())));
     refused_by(
         POLICY,
         &controller,
-        Try::Apply(object("Secret", "default", "a-token", owned_by("McpClient", "other.dev"))),
+        Try::Write(object("Secret", "default", "a-token", owned_by("McpClient", "other.dev"))),
     );
-    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", json!({}))));
-    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "a-mcp-metadata", client())));
-    refused_by(POLICY, &controller, Try::Apply(object("ConfigMap", "default", "settings", server())));
+    refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", json!({}))));
+    refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", client())));
+    refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "settings", server())));
 
     // What is there already and somebody else's is not taken over, whatever name a user's object asks for.
     for (kind, name) in [("Secret", "theirs"), ("ConfigMap", "their-mcp-metadata")] {
         cluster.apply(&object(kind, "default", name, json!({})));
         let owner = if kind == "Secret" { client() } else { server() };
-        refused_by(POLICY, &controller, Try::Apply(object(kind, "default", name, owner)));
+        refused_by(POLICY, &controller, Try::Write(object(kind, "default", name, owner)));
         refused_by(POLICY, &controller, Try::Delete(object(kind, "default", name, json!({}))));
     }
     cluster.apply(&object("Secret", "default", "a-token", client()));
-    passes(&controller, Try::Apply(object("Secret", "default", "a-token", client())));
+    passes(&controller, Try::Write(object("Secret", "default", "a-token", client())));
     passes(&controller, Try::Delete(object("Secret", "default", "a-token", client())));
     // It is the controller that is held, and nobody else.
     let eve = powerful(&cluster, "eve", "default");
-    passes(&eve, Try::Apply(object("Secret", "default", "theirs", json!({}))));
+    passes(&eve, Try::Write(object("Secret", "default", "theirs", json!({}))));
 }
 
 #[test]
@@ -255,19 +262,19 @@ fn a_client_with_a_token_needs_the_verb_issue() {
             "metadata": {"name": name, "namespace": "default"}, "spec": {"authorizationServer": authority,
                 "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
     };
-    in_force(POLICY, &eve, &Try::Apply(client("a", "local")));
+    in_force(POLICY, &eve, &Try::Write(client("a", "local")));
 
-    passes(&ivy, Try::Apply(client("a", "local")));
-    refused_by(POLICY, &ivy, Try::Apply(client("a", "other")));
+    passes(&ivy, Try::Write(client("a", "local")));
+    refused_by(POLICY, &ivy, Try::Write(client("a", "other")));
     cluster.apply(&client("a", "local"));
     // Asking for more is asking.
     let mut more = client("a", "local");
     more["spec"]["token"]["groups"] = json!(["admins"]);
-    refused_by(POLICY, &eve, Try::Apply(more.clone()));
-    passes(&ivy, Try::Apply(more));
+    refused_by(POLICY, &eve, Try::Write(more.clone()));
+    passes(&ivy, Try::Write(more));
     // A label, and a way out, are nobody's to refuse.
     let mut labelled = client("a", "local");
     labelled["metadata"]["labels"] = json!({"a": "b"});
-    passes(&eve, Try::Apply(labelled));
+    passes(&eve, Try::Write(labelled));
     passes(&eve, Try::Delete(client("a", "local")));
 }

@@ -106,10 +106,12 @@ fn a_proxys_token_opens_nothing_but_its_namespace() {
         let config = format!("--kubeconfig={}", config.display());
         cluster.try_kubectl(&[&[config.as_str()], arguments].concat(), None)
     };
-    assert!(ask(&["get", "secrets", "-n", GATEWAY]).status.success());
+    let seen = ask(&["get", "secrets", "-n", GATEWAY]);
+    assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
     for arguments in [
         &["get", "secrets", "-n", SYSTEM][..],
         &["get", "secrets", "-A"],
+        &["get", "leases", "-n", GATEWAY],
         &["get", "mcpservers", "-A"],
         &["create", "secret", "generic", "x", "-n", GATEWAY],
         &["create", "token", "portcullis-controller", "-n", SYSTEM],

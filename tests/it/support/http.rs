@@ -314,6 +314,11 @@ pub(crate) fn mcp_request(url: &str, token: Option<&str>, headers: &[(&str, &str
 
 /// Posts a 2026-07-28 request of `method` with `params`, with its `_meta` and mirrored headers filled in.
 pub(crate) fn post_2026(url: &str, token: Option<&str>, method: &str, params: &Value) -> Response {
+    send(split(url).0, &request_2026(url, token, method, params))
+}
+
+/// The bytes that [`post_2026`] sends.
+pub(crate) fn request_2026(url: &str, token: Option<&str>, method: &str, params: &Value) -> Vec<u8> {
     let mut params = params.clone();
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
     params["_meta"]["io.modelcontextprotocol/clientInfo"] = serde_json::json!({"name": "wire", "version": "1"});
@@ -322,5 +327,5 @@ pub(crate) fn post_2026(url: &str, token: Option<&str>, method: &str, params: &V
     let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
     let mut headers = vec![("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", method)];
     headers.extend(name.as_deref().map(|n| ("Mcp-Name", n)));
-    post(url, token, &headers, body.as_bytes())
+    mcp_request(url, token, &headers, body.as_bytes())
 }

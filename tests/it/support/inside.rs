@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use portcullis::egress::{self, AllowPrivate};
 use portcullis::proxy::config::Limits;
+use portcullis::roles::serving;
 use portcullis::roles::standalone::{Options, Standalone};
 use tempfile::TempDir;
 
@@ -28,26 +29,28 @@ impl Inside {
         }
         let options = Options {
             manifests: vec![folder.path().join("manifests")],
-            state_dir: folder.path().join("state"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            public_url: None,
-            admin_listen: None,
-            admin_hosts: Vec::new(),
             system_namespace: "portcullis-system".to_owned(),
-            tls: None,
-            tls_terminated_before_proxy: false,
-            allowed_origins: Vec::new(),
-            egress: egress::Policy {
-                allow_private: "127.0.0.0/8".parse::<AllowPrivate>().unwrap(),
-                ..egress::Policy::default()
+            serving: serving::Options {
+                state_dir: folder.path().join("state"),
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                public_url: None,
+                admin_listen: None,
+                admin_hosts: Vec::new(),
+                tls: None,
+                tls_terminated_before_proxy: false,
+                allowed_origins: Vec::new(),
+                egress: egress::Policy {
+                    allow_private: "127.0.0.0/8".parse::<AllowPrivate>().unwrap(),
+                    ..egress::Policy::default()
+                },
+                audit_stdout: false,
+                audit_segment_bytes: 16 << 20,
+                audit_max_bytes: 1 << 30,
+                limits,
             },
-            audit_stdout: false,
-            audit_segment_bytes: 16 << 20,
-            audit_max_bytes: 1 << 30,
-            limits,
         };
         let running = runtime().block_on(Standalone::start(options)).unwrap();
-        Self { address: running.address(), running: Some(running), folder }
+        Self { address: running.serving().address(), running: Some(running), folder }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -73,9 +76,9 @@ impl Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.drain().start();
-            running.drain().abort();
-            runtime().block_on(running.finish());
+            running.serving().drain().start();
+            running.serving().drain().abort();
+            runtime().block_on(running.into_serving().finish());
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::WHERE;
-use crate::seal::{KEY_BYTES, SealKey, Sealer};
+use crate::seal::{KEY_BYTES, KeyRing, SealKey, Sealer};
 
 /// The folder that is the gateway's own.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl StateDir {
         };
         let key = SealKey::new(&material)
             .with_context(|| format!("{} is damaged: remove it (open sessions end)", path.display()))?;
-        Ok(Sealer::new(key, None))
+        Ok(Sealer::new(KeyRing::new(key, None)))
     }
 
     /// What was kept under this name; the default if nothing was.

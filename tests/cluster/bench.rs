@@ -1,0 +1,71 @@
+//! Controller and proxies at 10,000 servers and 10,000 policies, over a real API server: `make bench-cluster` prints what
+//! design 11 asks for. Ratios are of one run; absolute figures are of the machine. PORTCULLIS_BENCH_OBJECTS says another
+//! number of servers, and of policies.
+
+mod bare;
+mod fleet;
+
+use std::time::{Duration, Instant};
+
+use fleet::{Controller, Proxy, Seed};
+
+use crate::support::issuer::Issuer;
+use crate::support::kube::Cluster;
+use crate::support::upstream::{Sdk, Upstream};
+
+/// Rounds of changing one policy.
+const ROUNDS: usize = 100;
+/// For how long nothing may be written.
+const IDLE: Duration = Duration::from_secs(60);
+
+fn objects() -> usize {
+    std::env::var("PORTCULLIS_BENCH_OBJECTS").map_or(10_000, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn ten_thousand_servers_and_policies() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
+    let seed = Seed { count: objects(), issuer: issuer.url().to_owned(), upstream: upstream.url().to_owned() };
+    let cluster = Cluster::acquire();
+    seed.plant(&cluster);
+
+    let began = Instant::now();
+    let controller = Controller::start(&cluster);
+    controller.wait_settled(&seed);
+    let cold = began.elapsed();
+    println!("cold_reconcile_seconds = {:.1}", cold.as_secs_f64());
+    println!("controller_mib = {}", controller.memory());
+
+    let proxies: Vec<Proxy> = (0..3).map(|number| Proxy::start(&cluster, number)).collect();
+    proxies.iter().for_each(Proxy::wait_ready);
+    seed.wait_enforced(&cluster);
+    println!("proxy_mib = {}", proxies.iter().map(Proxy::memory).max().unwrap());
+    println!("controller_with_proxies_mib = {}", controller.memory());
+
+    let before = cluster.writes().len();
+    std::thread::sleep(IDLE);
+    let written = cluster.writes().split_off(before);
+    let beside_leases: Vec<_> = written.iter().filter(|write| write.resource != "leases").collect();
+    println!(
+        "idle_writes = {} (and {} of Leases, in {} s)",
+        beside_leases.len(),
+        written.len() - beside_leases.len(),
+        IDLE.as_secs()
+    );
+    assert!(beside_leases.is_empty(), "{beside_leases:?}");
+
+    let mut took: Vec<Duration> =
+        (0..ROUNDS).flat_map(|round| seed.change_one(&cluster, &issuer, &proxies, round)).collect();
+    took.sort();
+    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_millis();
+    println!("enforced_ms = p50 {} p99 {} max {} ({} changes, 3 proxies)", at(50), at(99), at(100), ROUNDS);
+    println!("proxy_after_changes_mib = {}", proxies.iter().map(Proxy::memory).max().unwrap());
+
+    let work = bare::gather(&cluster);
+    drop((proxies, controller, cluster));
+    let other = Cluster::acquire();
+    seed.plant(&other);
+    let bare = bare::write(&other, work);
+    println!("bare_client_seconds = {:.1}", bare.as_secs_f64());
+    println!("cold_reconcile_ratio = {:.2}", cold.as_secs_f64() / bare.as_secs_f64());
+}

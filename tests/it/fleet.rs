@@ -1,0 +1,8 @@
+//! Proxies of the real binary before a real API server, over generated objects that the tests write.
+
+mod away;
+mod house;
+mod keys;
+mod rights;
+mod serving;
+mod unreadable;

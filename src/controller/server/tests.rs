@@ -12,7 +12,6 @@ use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
 use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
 use crate::controller::proxies::Programming;
-use crate::generated::codec::MOST_BYTES;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::generated::{ObjectId, Server};

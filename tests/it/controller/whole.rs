@@ -102,6 +102,16 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
     wait_condition(&cluster, of_server, ("Ready", "True", "Ready"));
     assert!(proxy.is_allowed(&ana));
 
+    // The tools that the upstream lists are in the status; their definitions where no proxy looks.
+    let listed = wait_condition(&cluster, of_server, ("ToolsListed", "True", "ToolsListed"));
+    let tools = listed["status"]["tools"]["items"].as_array().unwrap();
+    let echo = tools.iter().find(|tool| tool["name"] == "echo").unwrap();
+    assert!(echo["digest"].as_str().unwrap().starts_with("sha256:"), "{echo}");
+    let inventory = format!("inventory-{}-0", listed["metadata"]["uid"].as_str().unwrap());
+    let definitions = cluster.get("v1", "ConfigMap", Some(GATEWAY), &inventory).unwrap();
+    assert!(definitions["data"]["tools-lock.json"].as_str().unwrap().contains("inputSchema"), "{definitions}");
+    assert!(definitions["metadata"]["labels"]["portcullis.dev/generated"].is_null());
+
     // The controller is gone: calls go on. The issuer's keys are rotated meanwhile.
     controller.stop();
     assert!(proxy.is_allowed(&ana));

@@ -65,6 +65,7 @@ use self::queue::{Depth, Outcome, Queue, Subject};
 use self::store::{Store, Touched};
 use crate::api::{Key, Kind};
 use crate::egress::Egress;
+use crate::generated;
 use crate::resolve::{Cluster, PublicUrl, Settings};
 
 pub use self::run::run;
@@ -219,8 +220,10 @@ impl Context {
                 // Its source may have been told of since.
                 if self.store().owner(*kind, uid).is_none() {
                     self.documents.forget(uid);
-                    self.tools.forget(uid);
                     apply::remove(self, *kind, uid).await?;
+                    if *kind == generated::Kind::Server {
+                        tools::discard(self, uid).await?;
+                    }
                 }
                 return Ok(Outcome::Settled);
             }

@@ -74,7 +74,7 @@ impl Tools {
     }
 
     /// A server is gone.
-    pub fn forget(&self, uid: &str) {
+    fn forget(&self, uid: &str) {
         self.known().remove(uid);
     }
 
@@ -202,7 +202,19 @@ async fn write(context: &Context, uid: &str, inventory: &Inventory) -> Result<()
     Ok(())
 }
 
-/// Removes inventories of servers that are gone.
+/// Removes the inventory of a server that is gone, whoever wrote it.
+///
+/// # Errors
+/// If it could not be removed. [`tidy`] tries again.
+pub async fn discard(context: &Context, uid: &str) -> Result<(), Failure> {
+    context.tools.forget(uid);
+    for number in 0..MOST_OBJECTS {
+        remove(context, &format!("inventory-{uid}-{number}")).await?;
+    }
+    Ok(())
+}
+
+/// Removes inventories of servers that went while nobody led, or while their upstream was asked.
 ///
 /// # Errors
 /// If they could not be listed or removed. It is to be tried again.

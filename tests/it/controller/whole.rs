@@ -122,4 +122,17 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
     until("the new key to be believed", || proxy.is_allowed(&ben).then_some(()));
     cluster.delete(super::VERSION, "McpPolicy", Some("team"), "readers");
     until("nothing to be allowed", || (!proxy.is_allowed(&ben)).then_some(()));
+
+    // Neither what proxies were given of a server nor what its upstream listed outlives it.
+    wait_condition(&cluster, of_server, ("ToolsListed", "True", "ToolsListed"));
+    cluster.delete(super::VERSION, "McpServer", Some("team"), "notes");
+    until("nothing to be left of it", || {
+        let left = cluster.list("v1", "ConfigMap", Some(GATEWAY)).into_iter().chain(cluster.list(
+            "v1",
+            "Secret",
+            Some(GATEWAY),
+        ));
+        let uid = listed["metadata"]["uid"].as_str().unwrap();
+        left.filter(|one| one["metadata"]["name"].as_str().unwrap().contains(uid)).next().is_none().then_some(())
+    });
 }

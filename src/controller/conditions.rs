@@ -36,6 +36,8 @@ words! {
     RESOLVED_REFS: "ResolvedRefs";
     /// Only a change by its author brings the object further; there is no such condition otherwise.
     STALLED: "Stalled";
+    /// McpClient: its Secret holds a token that says what it is granted now.
+    TOKEN_ISSUED: "TokenIssued";
 }
 
 words! {
@@ -243,7 +245,14 @@ pub fn is_under_way(reason: &str) -> bool {
 
 /// Whether a warning is about something that the object refers to.
 fn is_reference(reason: Reason) -> bool {
-    !matches!(reason, Reason::ApprovalsUnavailable | Reason::PathConflict | Reason::PlaintextUpstream)
+    let advice = [
+        Reason::ApprovalsUnavailable,
+        Reason::PathConflict,
+        Reason::PlaintextUpstream,
+        Reason::ScopesNotCarried,
+        Reason::AuthorityNotTrusted,
+    ];
+    !advice.contains(&reason)
 }
 
 fn listed(findings: &[&Finding]) -> String {
@@ -257,19 +266,23 @@ fn listed(findings: &[&Finding]) -> String {
 /// Findings in which every Secret that may not be read comes with the RoleBinding that would allow it.
 #[must_use]
 pub fn with_role_binding(findings: Findings, namespace: &str, service_account: (&str, &str)) -> Findings {
-    let (account_namespace, account) = service_account;
-    let binding = format!(
-        "whoever owns the namespace applies:\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
-         metadata: {{name: portcullis-secret-reader, namespace: {namespace}}}\n\
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: portcullis-secret-reader}}\n\
-         subjects: [{{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}]"
-    );
+    let binding = role_binding("portcullis-secret-reader", namespace, service_account);
     let told = |finding: Finding| match finding.reason {
         Reason::SecretForbidden => finding.remedy(binding.clone()),
         _ => finding,
     };
     findings.into_iter().map(told).collect()
+}
+
+/// The RoleBinding that gives the controller a role in a namespace.
+pub fn role_binding(role: &str, namespace: &str, (account_namespace, account): (&str, &str)) -> String {
+    format!(
+        "whoever owns the namespace applies:\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
+         metadata: {{name: {role}, namespace: {namespace}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}\n\
+         subjects: [{{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}]"
+    )
 }
 
 fn shortened(text: &str) -> String {

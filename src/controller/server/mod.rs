@@ -25,13 +25,15 @@ const REREAD_MISSING: Duration = Duration::from_secs(10);
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
     let Some(raw) = dereference::dereference(context, key).await? else { return Ok(None) };
     let reread = raw.refers().then_some(if raw.is_complete() { REREAD } else { REREAD_MISSING });
-    let validated = validate::validate(raw, &context.installation.settings());
+    let renew = raw.upstream_token.as_ref().map(|token| token.renew_in);
+    let cluster = context.cluster();
+    let validated = validate::validate(raw, &context.installation.settings(&cluster));
     let prepared = build::build(validated, &context.installation)?;
     let (applied, informed) = apply::apply(context, prepared).await?;
     context.store().settle(key, Settled::Server(applied.clone().into()));
     speak::speak(context, key, &applied.id.uid, &status(&applied, context.programming(&applied))).await?;
     informed?;
-    Ok(reread)
+    Ok(reread.into_iter().chain(renew).min())
 }
 
 #[cfg(test)]

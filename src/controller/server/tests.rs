@@ -11,8 +11,8 @@ use crate::api::{self, FieldPath, Key};
 use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
 use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
-use crate::controller::object::MOST_BYTES;
 use crate::controller::proxies::Programming;
+use crate::generated::codec::MOST_BYTES;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::generated::{ObjectId, Server};
@@ -22,7 +22,7 @@ fn installation() -> Installation {
     Installation {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
-        cluster: Cluster { gateway_namespace: "gateway".into(), service_accounts: None },
+        gateway_namespace: "gateway".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
     }
@@ -38,7 +38,9 @@ fn resolved(spec: &Value) -> Resolved<Server> {
         object["spec"][member] = value.clone();
     }
     let Ok(api::Object::Server(server)) = api::object::read(&object) else { panic!("{object}") };
-    resolve::server(&server, &installation().settings(), &Lookup::default()).unwrap()
+    let (installation, cluster) =
+        (installation(), Cluster { gateway_namespace: "gateway".into(), service_accounts: None });
+    resolve::server(&server, &installation.settings(&cluster), &Lookup::default()).unwrap()
 }
 
 fn validated(outcome: Result<Resolved<Server>, Vec<Finding>>) -> Validated {

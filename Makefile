@@ -41,7 +41,8 @@ bench:  ## what a governed call costs over a bare forwarder (ten minutes at most
 bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
 	bench/run --cluster
 
-soak:  ## an hour of load on one gateway; fails when its memory grows
+soak:  ## a controller killed 200 times, then an hour of load on one gateway; fails when it strays or its memory grows
+	PORTCULLIS_KILL_ROUNDS=200 cargo test --test it controller::random
 	bench/run --soak 3600
 
 fuzz:  ## five minutes of fuzzing for each target

@@ -14,7 +14,7 @@
 //! api generated glob mcp oauth seal journal egress cluster process -> nothing of ours
 //! identity -> oauth generated glob   tools -> mcp generated   policy -> generated glob identity tools
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
-//! access -> fleet policy generated identity     upstream -> egress generated mcp
+//! access -> fleet policy generated identity tools     upstream -> egress generated mcp
 //! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
 //! controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```

@@ -5,11 +5,12 @@ use serde::Serialize;
 use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
 use crate::generated::policy::Effect;
-use crate::generated::server::State;
+use crate::generated::server::{Lock, LockedTool, OnChange, State};
 use crate::policy::evaluate::evaluate;
-use crate::policy::request::{Facts, Request};
+use crate::policy::request::{Facts, Request, Target};
 use crate::policy::rule::Rule;
 use crate::policy::tri::Tri;
+use crate::tools::lock::Drift;
 
 /// A decision with its reasons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,6 +83,17 @@ pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Expl
         return Explanation { answer, reason, visible: false, rule: None, message: None, shadow: None, doubts, rules };
     }
     let decision = evaluate(served.layers, request, facts);
+    let mut doubts = doubts(served);
+    if let (Some(lock), Target::Tool { name, .. }) = (&served.server.lock, request.target) {
+        let hides = lock.on_change == OnChange::Hide;
+        let refuses = hides || lock.on_change == OnChange::Deny && decision.effect != Effect::Deny;
+        doubts.push(on_change(lock, name));
+        if refuses && !lock.tools.contains_key(name) {
+            let (answer, reason) = (Answer::Deny, Drift::New.as_str().to_owned());
+            let visible = decision.visible && !hides;
+            return Explanation { answer, reason, visible, rule: None, message: None, shadow: None, doubts, rules };
+        }
+    }
     let reason = match served.layers.denied {
         Some(word) => format!("{} ({word})", decision.reason.as_str()),
         None => decision.reason.as_str().to_owned(),
@@ -93,8 +105,23 @@ pub fn explain(served: Served<'_>, request: &Request<'_>, facts: &Facts) -> Expl
         rule: decision.rule.as_deref().map(rule_name),
         message: decision.rule.as_ref().and_then(|rule| rule.message.as_deref()).map(str::to_owned),
         shadow: decision.shadow.map(|shadow| shadow.effect.into()),
-        doubts: doubts(served),
+        doubts,
         rules,
+    }
+}
+
+/// What the tool lock makes of a tool that is not what was reviewed, which only the gateway sees.
+fn on_change(lock: &Lock, name: &str) -> String {
+    let consequence = match lock.on_change {
+        OnChange::Warn => "passes, and is reported",
+        OnChange::Hide => "is answered as if it did not exist",
+        OnChange::Deny => "is refused",
+    };
+    match lock.tools.get(name) {
+        Some(LockedTool(digest, _)) => {
+            format!("A definition of {name} with another digest than {digest}, which was reviewed, {consequence}.")
+        }
+        None => format!("The tool lock has no {name}: it {consequence}."),
     }
 }
 

@@ -11,12 +11,14 @@ use crate::fleet::Fleet;
 use crate::fleet::tests::server;
 use crate::generated::authority::{KeySource, TokenRules, TypRule};
 use crate::generated::policy::{Mode, Selector, Standing, Targets};
-use crate::generated::{Authority, Labels, ObjectId, Policy};
+use crate::generated::server::{Lock, LockedTool, OnChange};
+use crate::generated::{Authority, Digest, Labels, ObjectId, Policy};
 use crate::identity::principal::{Groups, Kind, Principal};
 use crate::policy::arbitrary;
 use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
+use crate::tools::risk::KnownRisk;
 
 fn fleet(policies: &[Policy]) -> Fleet {
     let mut fleet = Fleet::default();
@@ -260,4 +262,27 @@ fn an_explanation_says_what_spoke_for_and_against() {
             ("team/policy/read", false, Verdict::No),
         ]
     );
+}
+
+#[test]
+fn a_lock_that_refuses_says_which_tools_there_are() {
+    let mut fleet = example();
+    let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+    let locked = LockedTool(Digest([7; 32]), None);
+    let tools: std::collections::BTreeMap<_, _> =
+        ["create_issue", "unheard_of"].map(|name| (name.to_owned(), locked)).into();
+    for on_change in [OnChange::Hide, OnChange::Deny, OnChange::Warn] {
+        server.lock = Some(Lock { on_change, tools: tools.clone() });
+        fleet.put_server(server.clone());
+        let served = fleet.by_name("team", "a").unwrap();
+        let rows = who_can(served, None, &Facts { now: 600 }).rows;
+        let asked: BTreeSet<&str> =
+            rows.iter().filter(|row| row.kind == "Tool").map(|row| row.target.as_str()).collect();
+        assert_eq!(asked == BTreeSet::from(["create_issue", "unheard_of"]), on_change != OnChange::Warn, "{asked:?}");
+        let other = [Tool { name: "get_x".to_owned(), risk: None }];
+        let rows = who_can(served, Some(&other), &Facts { now: 600 }).rows;
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.kind == "Tool").collect();
+        assert_eq!(rows.iter().any(|row| row.answer != Answer::Deny), on_change == OnChange::Warn);
+        assert_eq!(rows.iter().any(|row| row.listed), on_change != OnChange::Hide);
+    }
 }

@@ -12,15 +12,17 @@ use serde::Serialize;
 use super::explain::refusal;
 use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
-use crate::generated::Risk;
 use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
+use crate::generated::server::{Lock, OnChange};
+use crate::generated::{Risk, Server};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::policy::evaluate::about_apart_from_condition;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::list::{Foreseen, Visibility, foresee_anybody};
-use crate::policy::request::{Facts, KnownRisk, Target};
+use crate::policy::request::{Facts, Target};
 use crate::policy::rule::{Rule, subject};
 use crate::policy::tri::Tri;
+use crate::tools::risk::KnownRisk;
 
 /// A tool that a server is known to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +105,8 @@ pub struct Dormant {
     pub window: Window,
 }
 
-/// Asks for every principal that the rules name and every tool: the given ones, or, if none are known, those that the
-/// rules name.
+/// Asks for every principal that the rules name and every tool: the given ones; if none are known, those that were
+/// reviewed, where a lock refuses all others; else those that the rules name.
 pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) -> Table {
     let rules: Vec<_> = served.layers.rules();
     let rules: Vec<&Rule> = rules.iter().map(|rule| &**rule).collect();
@@ -113,6 +115,8 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         refusal(&served.server.state).or_else(|| served.layers.denied.map(|word| format!("PolicyInvalid ({word})")));
     let people = Cast::of(&current, &served.server.authorities);
     let mut rows = BTreeSet::new();
+    let reviewed = reviewed(served.server);
+    let inventory = inventory.or(reviewed.as_deref());
     for asked in targets(&current, inventory) {
         let ask = |someone: &Someone| row(served, &current, someone, &asked, facts, refused.is_some());
         for someone in &people.named {
@@ -148,6 +152,10 @@ fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, fa
     let (principal, keys) = (&someone.principal, PrincipalKeys::of(&someone.principal));
     let target = asked.target();
     let prospect = foresee_anybody(served.layers, principal, &keys, target, facts);
+    let locked_out = asked.kind == TargetKind::Tool
+        && refusing_lock(served.server).is_some_and(|lock| !lock.tools.contains_key(&asked.name));
+    let hidden = refused || locked_out && refusing_lock(served.server).is_some_and(|l| l.on_change == OnChange::Hide);
+    let refused = refused || locked_out;
     let answer = if refused { Answer::Deny } else { answer(prospect.enforced) };
     let shadow = Some(answer_with_shadow(prospect.with_shadow, refused)).filter(|shadow| *shadow != answer);
     let about = |rule: &Rule, principal: &Principal, keys: &PrincipalKeys| {
@@ -176,13 +184,23 @@ fn row(served: Served<'_>, rules: &[&Rule], someone: &Someone, asked: &Asked, fa
         target: asked.shown.clone(),
         risk: asked.risk.own.map(Risk::as_str),
         answer,
-        listed: !refused && prospect.enforced.visibility != Visibility::Hidden,
+        listed: !hidden && prospect.enforced.visibility != Visibility::Hidden,
         rules: deciding.iter().map(|rule| rule_name(&rule.reference)).collect(),
         conditions: deciding.iter().filter_map(|rule| rule.condition()).map(str::to_owned).collect(),
         windows: deciding.iter().map(|rule| window(rule)).filter(Window::is_bounded).collect(),
         unless: unless.map(|rule| rule_name(&rule.reference)).collect(),
         shadow,
     }
+}
+
+/// The lock of a server, if it refuses what was not reviewed.
+pub fn refusing_lock(server: &Server) -> Option<&Lock> {
+    server.lock.as_ref().filter(|lock| lock.on_change != OnChange::Warn)
+}
+
+fn reviewed(server: &Server) -> Option<Vec<Tool>> {
+    let tools = refusing_lock(server)?.tools.keys();
+    Some(tools.map(|name| Tool { name: name.clone(), risk: None }).collect())
 }
 
 fn answer(foreseen: Foreseen) -> Answer {

@@ -172,8 +172,10 @@ pub struct DecisionEvent<'a> {
     pub level: Level,
     /// What is taken out of recorded arguments: pointers into the arguments object.
     pub redact: Option<&'a super::redact::Redaction>,
-    /// Digest of the tool's definition, as locked.
+    /// Digest of the tool's definition, as it was last seen.
     pub tool_digest: Option<&'a str>,
+    /// A stable word, if that is not the reviewed definition.
+    pub tool_drift: Option<&'a str>,
     /// `traceparent` as the caller sent it: recorded as a link only if well-formed.
     pub traceparent: Option<&'a str>,
     /// Address of the caller's end of the connection.

@@ -108,6 +108,7 @@ impl Context {
             }
         }
         object.some("portcullis.tool.definition_digest", event.tool_digest);
+        object.some("portcullis.tool.drift", event.tool_drift);
         if let Some(link) = event.traceparent.filter(|text| is_traceparent(text)) {
             object.word("portcullis.link.traceparent", link);
         }

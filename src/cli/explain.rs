@@ -12,14 +12,14 @@ use crate::access::explain::{Considered, Explanation, Verdict, explain};
 use crate::access::who_can::Tool;
 use crate::fleet::Fleet;
 use crate::generated::authority::KeySource;
-use crate::generated::policy::Effect;
 use crate::generated::{Risk, Server};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::pattern::NamePattern;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::pattern::asserted;
+use crate::policy::request::{Facts, Request, Target};
 use crate::tools::risk;
+use crate::tools::risk::KnownRisk;
 
 /// One decision, and why
 ///
@@ -256,11 +256,9 @@ fn target<'a>(args: &'a Args, server: &Server, inventory: Option<&[Tool]>) -> an
 pub fn least_risk(server: &Server, name: &str) -> KnownRisk {
     let highest = |risk: Risk| (risk == Risk::Destructive).then_some(risk);
     let by_name = risk::classify(name, None).into_iter().find_map(|reason| highest(reason.risk));
-    let asserted = server
-        .risk
-        .iter()
-        .filter(|rule| rule.patterns.iter().any(|pattern| NamePattern::new(pattern).matches(name, Effect::Deny)));
-    KnownRisk { own: by_name.or_else(|| asserted.filter_map(|rule| highest(rule.class)).next()), guardrail: by_name }
+    let locked = server.lock.as_ref().and_then(|lock| lock.class(name));
+    let mut asserted = asserted(&server.risk, name).chain(locked);
+    KnownRisk { own: by_name.or_else(|| asserted.find_map(highest)), guardrail: by_name }
 }
 
 fn for_people(explanation: &Explanation, unclassified: bool) -> String {
@@ -306,6 +304,8 @@ fn matches(rule: &Considered) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generated::Digest;
+    use crate::generated::server::{Lock, LockedTool, OnChange};
 
     #[test]
     fn principals_are_read_as_documented() {
@@ -398,6 +398,35 @@ mod tests {
         assert_eq!(least_risk(&server, "delete_note"), both);
         assert_eq!(least_risk(&server, "x_y"), KnownRisk { own: Some(Risk::Destructive), guardrail: None });
         assert_eq!(least_risk(&server, "get_note"), KnownRisk::default());
+    }
+
+    #[test]
+    fn a_lock_is_explained() {
+        let mut fleet = crate::access::tests::example();
+        let mut server = crate::generated::Server::clone(fleet.by_name("team", "a").unwrap().server);
+        let locked = LockedTool(Digest([7; 32]), None);
+        for (on_change, code, says, hidden) in [
+            (OnChange::Deny, 1, "Deny: ToolNotReviewed", false),
+            (OnChange::Hide, 1, "Deny: ToolNotReviewed", true),
+            (OnChange::Warn, 0, "The tool lock has no create_issue: it passes, and is reported.", false),
+        ] {
+            let explained = |fleet: &Fleet| {
+                let who = "user:alice@corp,groups=sre";
+                let text = ["explain", "--server", "team/a", "--tool", "create_issue", "--as", who, "--args"];
+                let line = <Line as clap::Parser>::try_parse_from([&text[..], &[r#"{"repo":"acme/x"}"#]].concat());
+                run(&line.unwrap().args, fleet, None, 600).unwrap()
+            };
+            server.lock = Some(Lock { on_change, tools: [("other".to_owned(), locked)].into() });
+            fleet.put_server(server.clone());
+            let (text, exit) = explained(&fleet);
+            assert_eq!(exit, ExitCode::from(code), "{text}");
+            assert!(text.contains(says) && text.contains("did not exist") == hidden, "{text}");
+            server.lock = Some(Lock { on_change, tools: [("create_issue".to_owned(), locked)].into() });
+            fleet.put_server(server.clone());
+            let (text, exit) = explained(&fleet);
+            assert_eq!(exit, ExitCode::from(0), "{text}");
+            assert!(text.contains("another digest than sha256:0707"), "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod serving;
 pub mod source;
 pub mod standalone;
 pub mod token;
+mod tool_lock;
 pub mod validate;
 pub mod who_can;
 

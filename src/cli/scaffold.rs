@@ -193,6 +193,7 @@ mod tests {
             revision: String::new(),
             tools: vec![tool("a\n  - name: all\n    effect: Allow"), tool("b\u{2028}c\u{85}d")],
             unreadable: 0,
+            definitions: Vec::new(),
         };
         let policy = closed_policy("default", "x", &scan);
         assert_eq!(

@@ -9,11 +9,12 @@ use clap::builder::{EnumValueParser, PossibleValue, StyledStr, TypedValueParser}
 use clap::error::{ContextKind, ContextValue};
 use http::HeaderName;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::output::{self, Format, Said, Tone, counted, filled, progress};
-use super::scaffold;
 use super::serving::{pem, runtime};
+use super::{boolish, scaffold, tool_lock};
 use crate::egress::{self, AllowPrivate, Egress, EgressError};
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};
 use crate::generated::{Risk, Sensitive};
@@ -35,6 +36,10 @@ pub struct Args {
     /// Write the manifests into this folder
     #[arg(long, value_name = "DIR", env = "PORTCULLIS_OUT")]
     out: Option<PathBuf>,
+    /// Write a tool lock as well: the tools' definitions as they are now, for you to review and keep in Git. Where manifests
+    /// of an earlier scan are, only the lock is written anew, and its digest in the McpServer
+    #[arg(long, requires = "out", env = "PORTCULLIS_LOCK", value_parser = boolish())]
+    lock: bool,
     /// Name of the McpServer [default: made from the host]
     #[arg(long, value_name = "NAME", value_parser = scaffold::label, env = "PORTCULLIS_NAME")]
     name: Option<String>,
@@ -174,6 +179,9 @@ pub struct Scan {
     pub tools: Vec<Found>,
     /// How many definitions are none that a gateway would list.
     pub unreadable: usize,
+    /// The definitions as they came.
+    #[serde(skip)]
+    pub definitions: Vec<Box<RawValue>>,
 }
 
 /// Runs the verb.
@@ -182,8 +190,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     output::print(args.output, &scan, for_people)?;
     if let Some(out) = &args.out {
         let name = args.name.clone().map_or_else(|| scaffold::name_of(&args.url), Ok)?;
-        let written = write_manifests(out, &args.namespace, &name, &scan, &args.shown.headers)?;
-        eprintln!("wrote {}: nobody may call anything until you open it there", written.display());
+        let manifests = Manifests { out, namespace: &args.namespace, name: &name, headers: &args.shown.headers };
+        manifests.write(&scan, args.lock)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -250,7 +258,8 @@ pub fn assessed(url: &str, found: &Inventory) -> Scan {
         None => name.clone(),
     });
     let unreadable = found.tools.len() - tools.len();
-    Scan { url: url.to_owned(), server, revision: found.revision.to_owned(), tools, unreadable }
+    let definitions = found.tools.clone();
+    Scan { url: url.to_owned(), server, revision: found.revision.to_owned(), tools, unreadable, definitions }
 }
 
 fn judged(tool: &ToolView<'_>) -> Found {
@@ -261,7 +270,7 @@ fn judged(tool: &ToolView<'_>) -> Found {
         (None, [..]) => why.push("the server's own word alone gives no class".to_owned()),
         (Some(_), _) => {}
     }
-    Found { name: tool.name.to_string(), risk: class, why, digest: tool_digest(tool) }
+    Found { name: tool.name.to_string(), risk: class, why, digest: tool_digest(tool).map(|digest| digest.to_string()) }
 }
 
 /// The table of a scan.
@@ -295,25 +304,42 @@ pub fn for_people(scan: &Scan) -> String {
     parts.join("\n\n")
 }
 
-fn write_manifests(
-    out: &Path,
-    namespace: &str,
-    name: &str,
-    scan: &Scan,
-    headers: &[FromEnv],
-) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let file = format!("{name}.yaml");
-    if out.join(&file).exists() {
-        bail!("{} is there already: remove it, or choose another folder with --out", out.join(&file).display());
-    }
-    let mut text = scaffold::server(namespace, name, "local", scan, headers) + "---\n";
-    if !headers.is_empty() {
-        let entries: Vec<_> = headers.iter().map(|from| (from.header.as_str(), "replace-me")).collect();
-        text += "# Put the whole value of the header here, or into a file of its own that no repository sees.\n";
-        text += &scaffold::secret(namespace, name, &scan.url, &entries)?;
+/// Where manifests of a scanned server are written.
+struct Manifests<'a> {
+    out: &'a Path,
+    namespace: &'a str,
+    name: &'a str,
+    headers: &'a [FromEnv],
+}
+
+impl Manifests<'_> {
+    fn write(&self, scan: &Scan, with_lock: bool) -> anyhow::Result<()> {
+        let Self { out, namespace, name, headers } = *self;
+        fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        let file = format!("{name}.yaml");
+        let there = out.join(&file).exists();
+        if there && !with_lock {
+            bail!("{} is there already: remove it, or choose another folder with --out", out.join(&file).display());
+        }
+        let lock = with_lock.then(|| tool_lock::make(out, namespace, name, scan)).transpose()?;
+        if let Some(lock) = lock.as_ref().filter(|_| there) {
+            return lock.renew(out, &file);
+        }
+        let mut text = scaffold::server(namespace, name, "local", scan, headers);
+        if let Some(lock) = &lock {
+            lock.write(out)?;
+            text += &lock.reference("  ");
+        }
         text += "---\n";
+        if !headers.is_empty() {
+            let entries: Vec<_> = headers.iter().map(|from| (from.header.as_str(), "replace-me")).collect();
+            text += "# Put the whole value of the header here, or into a file of its own that no repository sees.\n";
+            text += &scaffold::secret(namespace, name, &scan.url, &entries)?;
+            text += "---\n";
+        }
+        text += &scaffold::closed_policy(namespace, name, scan);
+        let written = scaffold::write(out, &file, &text, 0o644)?;
+        eprintln!("wrote {}: nobody may call anything until you open it there", written.display());
+        Ok(())
     }
-    text += &scaffold::closed_policy(namespace, name, scan);
-    scaffold::write(out, &file, &text, 0o644)
 }

@@ -8,7 +8,7 @@ use super::output::{self, Format, Said, Tone, filled};
 use super::source::Source;
 use super::{boolish, load};
 use crate::access::Answer;
-use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, who_can};
+use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, refusing_lock, who_can};
 use crate::fleet::Fleet;
 use crate::policy::request::Facts;
 
@@ -67,7 +67,7 @@ pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> 
     if args.only_allowed {
         answers.rows.retain(|row| row.answer != Answer::Deny);
     }
-    let tools_are_known = inventory.is_some() || args.tool.is_some();
+    let tools_are_known = inventory.is_some() || args.tool.is_some() || refusing_lock(served.server).is_some();
     let text = output::render(args.output, &answers, |answers| for_people(answers, tools_are_known))?;
     Ok((text, ExitCode::from(if somebody { 0 } else { 1 })))
 }

@@ -72,7 +72,8 @@ async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
     let object = written.map_err(|error| Failure::Apply(ApiError::new(format!("writing {name}"), &error)))?;
     context.metrics.wrote(wanted.kind);
     if let Some(present) = Present::read(&object, wanted.kind.collection()) {
-        context.store().wrote(wanted.kind, &wanted.uid, present);
+        let touched = context.store().wrote(wanted.kind, &wanted.uid, present);
+        context.look_at(touched);
     }
     Ok(())
 }

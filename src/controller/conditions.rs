@@ -11,27 +11,53 @@ use serde_json::{Map, Value, json};
 use super::proxies::Programming;
 use crate::resolve::{Finding, Findings, Reason};
 
-/// The object is not wrong in itself.
-pub const ACCEPTED: &str = "Accepted";
-/// What the object refers to is there and may be used.
-pub const RESOLVED_REFS: &str = "ResolvedRefs";
-/// Every proxy that could be serving runs this generation of a server.
-pub const PROGRAMMED: &str = "Programmed";
-/// Every proxy that could be serving runs this generation of a policy.
-pub const ENFORCED: &str = "Enforced";
-/// The Secret of a client holds its token.
-pub const TOKEN_ISSUED: &str = "TokenIssued";
-/// The keys of an authority are known.
-pub const KEYS_AVAILABLE: &str = "KeysAvailable";
-/// Sums up the others.
-pub const READY: &str = "Ready";
-/// Only a change by its author brings the object further; absent otherwise (kstatus).
-pub const STALLED: &str = "Stalled";
+macro_rules! words {
+    ($list:ident, $about:literal, $($(#[doc = $doc:literal])+ $name:ident: $word:literal;)+) => {
+        $($(#[doc = $doc])+ pub const $name: &str = $word;)+
 
-/// The reason of what is under way.
-pub const PENDING: &str = "Pending";
-/// The reason of keys that were not fetched yet.
-pub const FETCHING: &str = "Fetching";
+        #[doc = $about]
+        pub const $list: &[(&str, &str)] = &[$(($word, concat!($($doc),+))),+];
+    };
+}
+
+words! {
+    TYPES, "Every type of condition, and what it means.",
+    /// The object is not wrong in itself.
+    ACCEPTED: "Accepted";
+    /// McpPolicy: every proxy that could be serving runs this generation.
+    ENFORCED: "Enforced";
+    /// McpAuthorizationServer: the keys that its tokens are signed with are known.
+    KEYS_AVAILABLE: "KeysAvailable";
+    /// McpServer: every proxy that could be serving runs this generation.
+    PROGRAMMED: "Programmed";
+    /// Sums up the others: what is wrong first, then what is not known yet.
+    READY: "Ready";
+    /// What the object refers to is there and may be used.
+    RESOLVED_REFS: "ResolvedRefs";
+    /// Only a change by its author brings the object further; there is no such condition otherwise.
+    STALLED: "Stalled";
+    /// McpClient: its Secret holds a token that says what it is granted now.
+    TOKEN_ISSUED: "TokenIssued";
+}
+
+words! {
+    REASONS, "Every reason of a condition that is no finding about the object, and what it means.",
+    /// The server takes no calls because its owner wants that (`spec.state`).
+    DISABLED: "Disabled";
+    /// Keys are being fetched for the first time.
+    FETCHING: "Fetching";
+    /// Nobody has looked at it, since the object is not accepted.
+    NOT_ACCEPTED: "NotAccepted";
+    /// No proxy runs in the gateway namespace that could enforce it.
+    NO_PROXIES: "NoProxies";
+    /// It is being written, or not every proxy has said yet that it runs this generation.
+    PENDING: "Pending";
+    /// A proxy could not load what was generated, and denies what it governs: a proxy older than the controller, perhaps.
+    PROXY_REFUSED: "ProxyRefused";
+    /// A proxy is not heard of, and could still be serving an earlier generation: until its Pod is gone, or until it denies
+    /// everything for want of news.
+    PROXY_SILENT: "ProxySilent";
+}
 
 /// The longest message of a condition, in bytes.
 const LONGEST_MESSAGE: usize = 4096;
@@ -181,7 +207,7 @@ pub fn resolved_refs(accepted: bool, warnings: &[Finding]) -> Said {
     match unresolved.first() {
         Some(first) => Said::new(RESOLVED_REFS, Truth::False, first.reason.as_str(), listed(&unresolved)),
         None if accepted => Said::new(RESOLVED_REFS, Truth::True, RESOLVED_REFS, ""),
-        None => Said::new(RESOLVED_REFS, Truth::Unknown, "NotAccepted", "references are looked at once it is accepted"),
+        None => Said::new(RESOLVED_REFS, Truth::Unknown, NOT_ACCEPTED, "references are looked at once it is accepted"),
     }
 }
 
@@ -191,7 +217,7 @@ pub fn programming(type_: &'static str, programming: Option<Programming>) -> Sai
         None => Said::new(type_, Truth::Unknown, PENDING, "it is being written for the proxies"),
         Some(Programming::NoProxies) => {
             let message = "no proxy runs in the gateway namespace that could enforce it";
-            Said::new(type_, Truth::Unknown, "NoProxies", message)
+            Said::new(type_, Truth::Unknown, NO_PROXIES, message)
         }
         Some(Programming::Waiting) => {
             Said::new(type_, Truth::False, PENDING, "not every proxy has said yet that it runs this generation")
@@ -202,19 +228,19 @@ pub fn programming(type_: &'static str, programming: Option<Programming>) -> Sai
                 "not heard of, and perhaps still serving an earlier generation: {who}. It counts until its Pod is gone, \
                  or until it denies everything for want of news"
             );
-            Said::new(type_, Truth::False, "ProxySilent", message)
+            Said::new(type_, Truth::False, PROXY_SILENT, message)
         }
         Some(Programming::Refused { proxy, reason }) => {
             let reason: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
             let message = format!("{proxy} could not load it ({reason}) and denies what it governs");
-            Said::new(type_, Truth::False, "ProxyRefused", message)
+            Said::new(type_, Truth::False, PROXY_REFUSED, message)
         }
     }
 }
 
 /// Whether a condition that does not hold will, by itself, if all is well.
 pub fn is_under_way(reason: &str) -> bool {
-    [PENDING, FETCHING, "NoProxies"].contains(&reason)
+    [PENDING, FETCHING, NO_PROXIES].contains(&reason)
 }
 
 /// Whether a warning is about something that the object refers to.

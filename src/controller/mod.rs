@@ -29,6 +29,7 @@ pub mod document;
 pub mod error;
 pub mod fetch;
 pub mod heartbeat;
+pub mod inventory;
 pub mod leader;
 pub mod lease;
 pub mod metrics;

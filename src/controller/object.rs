@@ -11,12 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use crate::generated::codec::{self, CodecError, Generated};
+use crate::generated::codec::{self, CodecError, Generated, MOST_BYTES};
 use crate::generated::kind::{GENERATED, OBJECT_KEY, SOURCE, SOURCE_UID};
 use crate::generated::{Collection, Kind, ObjectId};
-
-/// The largest encoded object that is written. The API server takes Secrets and ConfigMaps of 1 MiB.
-pub const MOST_BYTES: usize = 1_000_000;
 
 /// Who writes, as managed fields call it.
 pub const FIELD_MANAGER: &str = "portcullis";

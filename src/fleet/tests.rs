@@ -41,6 +41,7 @@ pub(crate) fn server(namespace: &str, name: &str, labels: Labels, namespace_labe
         audiences: vec![],
         scopes: Scopes::default(),
         risk: vec![],
+        lock: None,
         audit: Audit { level: AuditLevel::Metadata, delivery: Delivery::BestEffort, redact: vec![] },
         state: State::Enabled,
     }

@@ -11,6 +11,9 @@ use super::{Authority, Kind, ObjectId, Policy, Server};
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
+/// How large an encoded object may be: one of Kubernetes holds a mebibyte of data, in Secrets and in ConfigMaps.
+pub const MOST_BYTES: usize = 1_000_000;
+
 /// One generated object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "object")]
@@ -152,6 +155,7 @@ mod tests {
             "authorities": ["corp"], "audiences": ["a"],
             "scopes": {"baseline": ["b"], "tools": [{"name": "n", "patterns": ["*"], "scopes": ["s"]}]},
             "risk": [{"name": "n", "patterns": ["*"], "class": "Write"}],
+            "lock": {"on_change": "Deny", "tools": {"t": ["A".repeat(43), "Write"], "u": ["A".repeat(43), null]}},
             "audit": {"level": "Metadata", "delivery": "Durable", "redact": ["/args/a"]},
             "state": {"Unserved": {"reason": "r", "message": "m"}}});
         let authority = json!({"id": id, "issuer": "https://i",
@@ -179,7 +183,7 @@ mod tests {
                 for (name, member) in members {
                     objects(member, format!("{path}/{name}"), found);
                 }
-                if !["labels", "namespace_labels", "match_labels", "clients"]
+                if !["labels", "namespace_labels", "match_labels", "clients", "lock/tools"]
                     .iter()
                     .any(|labels| path.ends_with(labels))
                 {

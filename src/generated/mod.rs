@@ -6,6 +6,7 @@
 
 pub mod authority;
 pub mod codec;
+pub mod digest;
 pub mod kind;
 pub mod policy;
 pub mod report;
@@ -13,6 +14,7 @@ pub mod secret;
 pub mod server;
 
 pub use authority::Authority;
+pub use digest::Digest;
 pub use kind::{Collection, Kind};
 pub use policy::Policy;
 pub use secret::Sensitive;

@@ -1,8 +1,10 @@
 //! One governed MCP server, resolved: where it is served, what it trusts, where calls go.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, ObjectId, Risk, Sensitive};
+use super::{Digest, Labels, ObjectId, Risk, Sensitive};
 
 /// A resolved `McpServer`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,9 @@ pub struct Server {
     pub scopes: Scopes,
     /// Risk classes that the owner asserts for tools; they may raise a class, never lower it.
     pub risk: Vec<RiskRule>,
+    /// Which tool definitions were reviewed; `None`: whatever the upstream defines is taken.
+    #[serde(deserialize_with = "super::present")]
+    pub lock: Option<Lock>,
     /// What is recorded of each call, and how surely.
     pub audit: Audit,
     /// Whether calls are served at all.
@@ -147,6 +152,33 @@ pub struct RiskRule {
     /// The class that matching tools have at least.
     pub class: Risk,
 }
+
+/// The reviewed tool definitions. Digests only: what they are digests of is in the ConfigMap that they come from, and in
+/// Git.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// What happens to a tool whose definition is not the reviewed one.
+    pub on_change: OnChange,
+    /// The reviewed tools, by exact name. Empty also where the lock cannot be used: then nothing counts as reviewed.
+    pub tools: BTreeMap<String, LockedTool>,
+}
+
+/// What happens to a tool whose definition is not the reviewed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnChange {
+    /// It is told, and passes.
+    Warn,
+    /// It is left out of lists, and answered like one that does not exist.
+    Hide,
+    /// It is listed, and refused.
+    Deny,
+}
+
+/// One reviewed tool: the digest of its definition, and the class that the review gave it. An array, since there may be
+/// thousands, and an object of Kubernetes holds a mebibyte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedTool(pub Digest, pub Option<Risk>);
 
 /// What is recorded of each call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

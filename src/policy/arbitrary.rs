@@ -6,12 +6,13 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::reference::CONDITIONS;
-use super::request::{KnownRisk, Target};
+use super::request::Target;
 use crate::generated::policy::{
     ActorMatch, Effect, Mode, PrincipalMatch, Rule, Selector, ServiceAccount, Standing, Targets, ToolMatch,
 };
 use crate::generated::{ObjectId, Policy, Risk};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
+use crate::tools::risk::KnownRisk;
 
 pub(crate) const TOOLS: [&str; 4] = ["get_x", "del_x", "odd name", "a_tool_with_a_rather_long_name"];
 const URIS: [&str; 5] = ["r://a/b", "r://a/b/c", "r://a/../b", "r://a/%2e", "s://"];

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
+use crate::generated::Risk;
 use crate::generated::policy::Effect;
+use crate::generated::server::RiskRule;
 use crate::glob::Glob;
 
 /// The longest pattern, in bytes.
@@ -31,6 +33,12 @@ impl NamePattern {
     pub(crate) fn matches(&self, name: &str, effect: Effect) -> bool {
         self.0.matches(name) && (effect != Effect::Allow || self.exact().is_some() || is_safe_name(name))
     }
+}
+
+/// The classes that an owner asserts for a tool of this name.
+pub fn asserted(rules: &[RiskRule], name: &str) -> impl Iterator<Item = Risk> {
+    let matches = |rule: &&RiskRule| rule.patterns.iter().any(|p| NamePattern::new(p).matches(name, Effect::Deny));
+    rules.iter().filter(matches).map(|rule| rule.class)
 }
 
 /// Whether a name is in the set that the protocol recommends for tools: `[A-Za-z0-9_.-]{1,128}`.

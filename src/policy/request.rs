@@ -1,8 +1,8 @@
 //! What is asked: who wants to do what, with which facts.
 
 use super::index::PrincipalKeys;
-use crate::generated::Risk;
 use crate::identity::principal::Principal;
+use crate::tools::risk::KnownRisk;
 
 /// One question: may this principal do this to this target?
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +38,6 @@ pub enum Target<'a> {
         /// The prompt's exact name.
         name: &'a str,
     },
-}
-
-/// What is known of a tool's risk (design 2, "Risk classes").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KnownRisk {
-    /// The class for policies of the server's own namespace; `None`: unclassified.
-    pub own: Option<Risk>,
-    /// The class for guardrails, which do not believe what only the lock or `tools.risk` asserts.
-    pub guardrail: Option<Risk>,
 }
 
 /// Facts that the evaluator must not find out by itself.

@@ -9,11 +9,12 @@ use super::condition::Condition;
 use super::decision::RuleRef;
 use super::index::{Edges, Facet, Key, PrincipalKeys};
 use super::pattern::{MAX_PATTERN, NamePattern, UriPattern};
-use super::request::{KnownRisk, Target};
+use super::request::Target;
 use super::tri::Tri;
 use crate::generated::policy::{ActorMatch, Effect, Mode, PrincipalMatch, Standing, ToolMatch};
 use crate::generated::{self, Policy, Risk};
 use crate::identity::principal::{Groups, Kind, Principal};
+use crate::tools::risk::KnownRisk;
 
 /// A rule, ready to be matched.
 #[derive(Debug)]

@@ -9,12 +9,13 @@ use super::evaluate::evaluate;
 use super::index::{Layer, Layers, PrincipalKeys};
 use super::list::{Foreseen, Visibility, foresee, list};
 use super::reference::{self, Answer};
-use super::request::{Facts, KnownRisk, Request, Target};
+use super::request::{Facts, Request, Target};
 use super::rule::{CompiledPolicy, compile};
 use super::{arbitrary, decision::RuleRef};
 use crate::generated::policy::{Effect, Mode, PrincipalMatch, Rule, Selector, Standing, Targets, ToolMatch};
 use crate::generated::{ObjectId, Policy, Risk};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
+use crate::tools::risk::KnownRisk;
 
 struct Reaching {
     guardrails: Layer,

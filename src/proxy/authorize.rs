@@ -10,6 +10,7 @@ use http::Response;
 use super::body::{Body, Completion};
 use super::call::{Call, Ruling, verdict};
 use super::catalogue::Tool;
+use super::locked::{self, Locked};
 use super::respond::Refused;
 use super::snapshot::Snapshot;
 use super::{authenticate, gateway, respond};
@@ -21,7 +22,8 @@ use crate::mcp::param_header::check_params;
 use crate::mcp::revision::Era;
 use crate::policy::decision::Decision;
 use crate::policy::evaluate::evaluate;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
+use crate::tools::risk::KnownRisk;
 
 /// Proof that a message may be forwarded. Made here only.
 #[must_use = "a permit that is not used is a call that was recorded and not made"]
@@ -36,7 +38,7 @@ impl Permit {
 
 /// Permits a message that needs no grant but a valid token: lifecycle, lists, their notifications (design 3.6).
 pub async fn permit(call: &Call) -> Result<Permit, Response<Body>> {
-    let ruling = Ruling { verdict: Verdict::Allow, reason: "Authenticated", decision: None, tool: None };
+    let ruling = Ruling { verdict: Verdict::Allow, reason: "Authenticated", decision: None, tool: None, drift: None };
     allow(call, &ruling, Delivery::BestEffort, None).await
 }
 
@@ -49,16 +51,24 @@ pub(super) fn permit_session(gateway: &gateway::Gateway, event: &DecisionEvent<'
 
 /// Decides a tool call.
 pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Body>> {
-    let tool = call.site.catalogue.get(name);
+    let tool = locked::known(&call.site, name).await;
     let decision = decide(call, &call.snapshot, name, risk(tool.as_ref()));
+    let locked = Locked::of(&call.site, name, tool.as_ref());
     let mut ruling = Ruling {
         verdict: verdict(decision.effect),
         reason: decision.reason.as_str(),
         decision: Some(&decision),
         tool: tool.as_ref(),
+        drift: locked.word(),
     };
     let delivery = call.site.delivery();
     let metrics = call.gateway.metrics();
+    if let Some(stopped) = stopped(call, name, locked, &decision) {
+        metrics.denied.inc();
+        metrics.locked.inc();
+        (ruling.verdict, ruling.reason, ruling.decision) = (Verdict::Deny, stopped.reason, None);
+        return Err(refuse(call, &ruling, delivery, *stopped.response).await);
+    }
     if decision.effect == Effect::Allow {
         let Err(lacking) = call.site.scopes.check(call.caller.verified.scopes(), Some(name)) else {
             if let Err(mismatch) = mirrored(call, tool.as_ref()) {
@@ -67,6 +77,9 @@ pub async fn permit_tool(call: &Call, name: &str) -> Result<Permit, Response<Bod
                 return Err(refuse(call, &ruling, delivery, respond::answer(mismatch.answer(call.id()))).await);
             }
             metrics.allowed.inc();
+            if locked.word().is_some() {
+                metrics.drifted.inc();
+            }
             return allow(call, &ruling, delivery, Some(name)).await;
         };
         // Another scope would help, and the tool is visible: the one case for this challenge (design 5).
@@ -116,6 +129,19 @@ fn decide(call: &Call, snapshot: &Snapshot, name: &str, risk: KnownRisk) -> Deci
         arguments: call.envelope.arguments_raw().and_then(|raw| std::str::from_utf8(raw).ok()),
     };
     evaluate(served.layers, &request, &Facts { now: gateway::now() })
+}
+
+/// What the tool lock refuses: what it hides before anybody is told anything, and what it denies only to those whom
+/// policy would let through; others are told what policy says.
+fn stopped(call: &Call, name: &str, locked: Locked, decision: &Decision) -> Option<Refused> {
+    match locked {
+        Locked::Same | Locked::Told(_) => None,
+        Locked::Hidden(word) => Some(Refused::new(word, answer::unknown_tool(call.id(), name))),
+        Locked::Refused(_) if decision.effect == Effect::Deny => None,
+        Locked::Refused(word) => {
+            Some(Refused::new(word, answer::tool_denied(call.id(), call.revision.era(), &locked.message(name))))
+        }
+    }
 }
 
 /// What a refused caller is told: that the tool does not exist, if it may not see it; else the rule's own message.
@@ -175,7 +201,11 @@ fn still_allowed(call: &Call, tool: Option<&str>) -> Result<(), Refused> {
         return Err(Refused::with("ServerMoved", respond::retry(respond::answer(answer), 1)));
     }
     if let Some(name) = tool {
-        let decision = decide(call, &snapshot, name, risk(site.catalogue.get(name).as_ref()));
+        let tool = site.catalogue.get(name);
+        let decision = decide(call, &snapshot, name, risk(tool.as_ref()));
+        if let Some(stopped) = stopped(call, name, Locked::of(&site, name, tool.as_ref()), &decision) {
+            return Err(stopped);
+        }
         if decision.effect != Effect::Allow {
             return Err(Refused::with(decision.reason.as_str(), denial(call, name, &decision)));
         }

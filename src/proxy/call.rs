@@ -57,6 +57,8 @@ pub struct Ruling<'a> {
     pub decision: Option<&'a Decision>,
     /// The tool's definition, if it is known.
     pub tool: Option<&'a Tool>,
+    /// A stable word, if the definition is not the reviewed one.
+    pub drift: Option<&'static str>,
 }
 
 impl Call {
@@ -90,7 +92,8 @@ impl Call {
             arguments: self.envelope.arguments_raw(),
             level: self.level(),
             redact: Some(&self.site.redaction),
-            tool_digest: ruling.tool.map(|tool| &*tool.digest),
+            tool_digest: ruling.tool.map(|tool| &*tool.digest).filter(|digest| !digest.is_empty()),
+            tool_drift: ruling.drift,
             traceparent: self.envelope.meta().traceparent(),
             client_address: Some(self.peer),
             config_digest: None,

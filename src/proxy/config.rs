@@ -53,6 +53,8 @@ pub struct Limits {
     pub listeners_per_identity: u32,
     /// How long a session id is honoured after it was made.
     pub session_lifetime: Duration,
+    /// How long the tools of a server with a lock go unlooked at, where nobody lists them.
+    pub inventory_age: Duration,
 }
 
 impl Default for Limits {
@@ -73,6 +75,7 @@ impl Default for Limits {
             calls_per_identity: 256,
             listeners_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),
+            inventory_age: Duration::from_secs(300),
         }
     }
 }

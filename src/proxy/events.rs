@@ -337,7 +337,13 @@ impl EventStream {
         let asked = self.carries.asked.as_ref();
         let stream = asked.map_or(Stream::Standalone, |asked| Stream::Request(&asked.request));
         match server::classify(message, stream, self.carries.revision) {
-            Verdict::Forward => Ok(Some(message.body().clone())),
+            Verdict::Forward => {
+                if message.method() == Some("notifications/tools/list_changed") {
+                    let snapshot = self.gateway.snapshot();
+                    snapshot.same(self.watched.site()).inspect(|site| site.catalogue.outdated());
+                }
+                Ok(Some(message.body().clone()))
+            }
             Verdict::Refuse(hostile) => Err(hostile.reason()),
             Verdict::Drop(dropped) => {
                 self.gateway.metrics().dropped_messages.inc();

@@ -11,14 +11,16 @@ use bytes::Bytes;
 use super::authenticate::{Caller, owner};
 use super::call::Call;
 use super::gateway::{self, Gateway};
+use super::locked::Locked;
 use super::snapshot::{Site, Snapshot};
 use crate::mcp::envelope::Envelope;
 use crate::mcp::list::{ToolView, filter_tools};
 use crate::mcp::revision::Revision;
 use crate::mcp::rewrite::{self, Hostile, Negotiated, ResultRules};
 use crate::policy::list::{Visibility, list};
-use crate::policy::request::{Facts, KnownRisk, Target};
+use crate::policy::request::{Facts, Target};
 use crate::seal::Purpose;
+use crate::tools::risk::KnownRisk;
 
 /// How long a client may keep a filtered list without asking again, in milliseconds: the promised revocation delay.
 pub const MAX_TTL_MS: u64 = 1_000;
@@ -98,15 +100,19 @@ impl ListFilter {
     /// response is [`Hostile::NoResult`].
     pub fn apply(&self, response: &Envelope) -> Result<Bytes, Hostile> {
         let snapshot = self.gateway.snapshot();
+        // By the lock of now as well, unless the server has moved: then it says nothing of this answer.
+        let now = snapshot.same(&self.site).filter(|now| now.server.upstream.url == self.site.server.upstream.url);
+        let site = now.unwrap_or(&self.site);
         let mut seen = Vec::new();
         let keep = |tool: &ToolView<'_>| {
-            let known = self.site.catalogue.assess(tool);
-            let visible = self.is_visible(&snapshot, &tool.name, known.risk);
+            let known = site.assess(tool);
+            let hidden = matches!(Locked::of(site, &tool.name, Some(&known)), Locked::Hidden(_));
+            let visible = !hidden && self.is_visible(&snapshot, &tool.name, known.risk);
             seen.push((tool.name.as_ref().into(), known));
             visible
         };
         let filtered = filter_tools(response, self.revision, MAX_TTL_MS, keep, |cursor| self.seal_cursor(cursor))?;
-        self.site.learn(seen);
+        site.learn(seen, &filtered.duplicates);
         if !filtered.duplicates.is_empty() || filtered.unreadable > 0 {
             let (duplicates, unreadable) = (filtered.duplicates.len(), filtered.unreadable);
             let server = self.site.server.id.display_name();

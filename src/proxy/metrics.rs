@@ -14,6 +14,10 @@ pub struct Metrics {
     pub allowed: Counter,
     /// Calls that a rule, or the want of one, refused.
     pub denied: Counter,
+    /// Calls that a tool lock refused.
+    pub locked: Counter,
+    /// Calls that went on although their tool is not as it was reviewed.
+    pub drifted: Counter,
     /// Calls that wait for a person, which this build refuses.
     pub approval_required: Counter,
     /// Requests without an acceptable token.
@@ -48,6 +52,11 @@ struct Refusal {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OnDrift {
+    outcome: &'static str,
+}
+
 impl Metrics {
     /// Creates the counters and puts them into `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -57,7 +66,7 @@ impl Metrics {
         registry.register("refused_requests", "Requests refused without a decision", refusals.clone());
         let decision = |decision| decisions.get_or_create(&Decision { decision }).clone();
         let refusal = |reason| refusals.get_or_create(&Refusal { reason }).clone();
-        let metrics = Self {
+        let mut metrics = Self {
             allowed: decision("allow"),
             denied: decision("deny"),
             approval_required: decision("require_approval"),
@@ -69,6 +78,11 @@ impl Metrics {
             unrecorded: refusal("unrecorded"),
             ..Self::default()
         };
+        let drift = Family::<OnDrift, Counter>::default();
+        registry.register("tool_drift_calls", "Calls of tools that are not as they were reviewed", drift.clone());
+        let on_drift = |outcome| drift.get_or_create(&OnDrift { outcome }).clone();
+        metrics.locked = on_drift("refused");
+        metrics.drifted = on_drift("passed");
         registry.register(
             "upstream_failures",
             "Calls to which the upstream gave no usable answer",

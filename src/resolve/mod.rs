@@ -8,6 +8,7 @@
 mod authority;
 mod client;
 mod cluster;
+mod lock;
 mod pattern;
 mod policy;
 mod principal;

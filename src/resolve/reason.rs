@@ -207,6 +207,12 @@ reasons! {
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
     /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
     GroupsNotMapped: Warning, "set validation.groups of the McpAuthorizationServer, or name persons";
+    /// A tool lock cannot be read: no tool counts as reviewed.
+    LockInvalid: Warning, "write it with portcullis scan URL --lock";
+    /// A tool lock is not the one that was reviewed: no tool counts as reviewed.
+    LockMismatch: Warning, "review the lock, then set spec.tools.lock.sha256 to the digest of what was reviewed";
+    /// A tool lock, or its key in the ConfigMap, does not exist: no tool counts as reviewed.
+    LockNotFound: Warning, "create the ConfigMap with that key (portcullis scan URL --lock), or correct the reference";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// Several servers claim one path: none of them takes calls.
@@ -225,6 +231,8 @@ reasons! {
     SecretNotFound: Warning, "create the Secret with that key, or correct the reference";
     /// A policy or client names a server that does not exist.
     ServerNotFound: Warning, "create the McpServer, or correct the name";
+    /// What was resolved of a server is larger than an object of Kubernetes may be: it takes no calls.
+    ServerTooLarge: Warning, "shorten its certificates, its lock or its lists";
     /// A principal is a ServiceAccount, but its McpAuthorizationServer is not the cluster: the entry matches nobody.
     ServiceAccountUnknown: Warning, "name an McpAuthorizationServer with kubernetes: {}";
     /// There is no token for the upstream yet: the server takes no calls.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, pattern, upstream, value};
+use super::{Finding, Findings, Lookup, Reason, Resolved, Settings, lock, object_id, pattern, upstream, value};
 use crate::{
     api::{
         FieldPath, Key, Kind, McpServer,
@@ -14,7 +14,8 @@ use crate::{
     generated::{
         Risk, Server,
         authority::KeySource,
-        server::{Audit, AuditLevel, Delivery, RiskRule, Scopes, State, ToolScopes},
+        codec::{self, Generated, MOST_BYTES},
+        server::{Audit, AuditLevel, Delivery, Lock, RiskRule, Scopes, State, ToolScopes},
     },
     oauth::protected_resource::ProtectedResource,
 };
@@ -51,6 +52,8 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
 
     let mut warnings = upstream.warnings;
     let mut unserved = upstream.unserved;
+    let lock =
+        tools.and_then(|tools| tools.lock.as_ref()).map(|spec| lock::resolve(spec, namespace, lookup, &mut warnings));
     let trusted = trusted(&spec.authorization.servers, lookup);
     unserved.extend(trusted.unserved);
     warnings.extend(trusted.warnings);
@@ -63,24 +66,41 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     };
     warnings.extend(unserved);
     let resource = settings.public_url.join(&path);
-    Ok(Resolved {
-        object: Server {
-            id: object_id(&key, &server.metadata),
-            labels: server.metadata.labels.clone().unwrap_or_default(),
-            namespace_labels: lookup.namespaces.get(namespace).cloned(),
-            metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
-            path,
-            resource,
-            upstream: upstream.upstream,
-            authorities: trusted.names,
-            audiences,
-            scopes,
-            risk,
-            audit,
-            state,
-        },
-        warnings,
-    })
+    let mut object = Server {
+        id: object_id(&key, &server.metadata),
+        labels: server.metadata.labels.clone().unwrap_or_default(),
+        namespace_labels: lookup.namespaces.get(namespace).cloned(),
+        metadata: metadata_document(&resource, &trusted.issuers, &scopes.baseline),
+        path,
+        resource,
+        upstream: upstream.upstream,
+        authorities: trusted.names,
+        audiences,
+        scopes,
+        risk,
+        lock,
+        audit,
+        state,
+    };
+    warnings.extend(fit(&mut object));
+    Ok(Resolved { object, warnings })
+}
+
+/// Keeps what is written within what the API server takes: a server that is too large is written without what makes it so,
+/// and takes no calls.
+fn fit(server: &mut Server) -> Option<Finding> {
+    let bytes = codec::encode(&Generated::Server(server.clone())).map_or(0, |encoded| encoded.len());
+    if bytes <= MOST_BYTES {
+        return None;
+    }
+    let message = format!("what is resolved from it has {bytes} bytes, and {MOST_BYTES} are allowed");
+    let finding = Finding::new(Reason::ServerTooLarge, FieldPath::of("spec"), message);
+    server.state = State::Unserved { reason: finding.reason.as_str().to_owned(), message: finding.to_string() };
+    server.upstream.tls.ca_pem = None;
+    server.lock = server.lock.take().map(|lock| Lock { tools: BTreeMap::new(), ..lock });
+    server.risk.clear();
+    server.scopes.tools.clear();
+    Some(finding)
 }
 
 pub(super) fn not_enforced(field: &str, message: &str) -> Finding {
@@ -115,9 +135,6 @@ fn path(path: Option<&str>, namespace: &str, name: &str, errors: &mut Findings) 
 
 fn risk(tools: Option<&ToolsSpec>, errors: &mut Findings) -> Vec<RiskRule> {
     let Some(tools) = tools else { return Vec::new() };
-    if tools.lock.is_some() {
-        errors.push(not_enforced("spec.tools.lock", "tool locks are not enforced by this build"));
-    }
     let field = FieldPath::of("spec.tools.risk");
     tools
         .risk

@@ -34,7 +34,7 @@ use crate::seal::Sealer;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How many events are taken in at once.
-const AT_ONCE: usize = 1024;
+const AT_ONCE: usize = 512;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -76,12 +76,19 @@ pub async fn run(options: Options, client: Client) -> anyhow::Result<Finish> {
     wanted.ask_for(&gateway);
     world.serve_through(gateway.clone(), sealer);
     let report = watch::Sender::new(Report::default());
-    world.apply(first).await;
+    world.apply(first).await?;
     report.send_replace(world.report(&BTreeMap::new()));
     let writer = Writer::new(client, &options.gateway_namespace, options.pod, shown);
+    let serving = opened.serve(gateway)?;
     while_anything_is_served(&drain, writer.keep(report.subscribe()));
-    while_anything_is_served(&drain, world.follow(told, wanted, report));
-    Ok(opened.serve(gateway)?.finish().await)
+    let follower = drain.clone();
+    while_anything_is_served(&drain, async move {
+        world.follow(told, wanted, report).await;
+        // Whoever starts it again has it read everything anew. Never what was last known, for good.
+        tracing::error!("changes cannot be followed any more: the proxy ends");
+        follower.abort();
+    });
+    Ok(serving.finish().await)
 }
 
 /// Runs a task until the last call has ended: a revocation counts for calls that a drain lets end, and a proxy that serves

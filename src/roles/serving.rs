@@ -3,6 +3,7 @@
 //! Invariant: a role cannot forget a part: [`Opened`] holds what is there before anything is served (state folder,
 //! journal, socket, dialer), and only its [`Opened::serve`] makes a [`Serving`], which ends what it began.
 
+pub mod inventory;
 pub mod state;
 pub mod upkeep;
 
@@ -165,7 +166,7 @@ impl Opened {
             drain.spawn(tls.clone().watch(Duration::from_secs(30), drain.draining().clone()));
         }
         upkeep::spawn(&gateway, &readiness, &drain);
-        upkeep::inventory(&gateway, &drain);
+        inventory::follow(&gateway, &drain);
         let listener = Listener { socket, tls: tls.map(|tls| tls.acceptor()) };
         let workers = Workers::start().context("cannot start the threads that serve connections")?;
         drain.spawn(listener::serve(listener, gateway.clone(), workers.seats().clone(), drain.clone()));

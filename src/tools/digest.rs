@@ -7,17 +7,18 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
+use crate::generated::Digest;
 use crate::mcp::list::ToolView;
 use crate::mcp::scan::{Limits, check};
 
-/// The members that a digest covers. `title` and `_meta` are display and transport; the rest decides what a model is
-/// told, what it may send and what it is promised.
-const COVERED: [&str; 5] = ["annotations", "description", "inputSchema", "name", "outputSchema"];
+/// The members that a digest covers: what a model or a person is told, what may be sent and what is promised. `icons` and
+/// `_meta` are decoration and transport, and `execution` is about tasks, which no call is let through for.
+const COVERED: [&str; 6] = ["annotations", "description", "inputSchema", "name", "outputSchema", "title"];
 
-/// The digest of a tool definition: `sha256:` and 64 hex digits, over the RFC 8785 form of an object with those of
-/// `annotations`, `description`, `inputSchema`, `name` and `outputSchema` that the definition has. `None` if a number in
-/// it cannot be written canonically (beyond a double's range): such a definition matches no lock.
-pub fn tool_digest(tool: &ToolView<'_>) -> Option<String> {
+/// The digest of a tool definition: over the RFC 8785 form of an object with those of `annotations`, `description`,
+/// `inputSchema`, `name`, `outputSchema` and `title` that the definition has. `None` if a number in it cannot be written
+/// canonically (beyond a double's range): such a definition matches no lock.
+pub fn tool_digest(tool: &ToolView<'_>) -> Option<Digest> {
     let mut canonical = String::with_capacity(tool.raw.len());
     canonical.push('{');
     for name in COVERED {
@@ -26,6 +27,7 @@ pub fn tool_digest(tool: &ToolView<'_>) -> Option<String> {
             "description" => tool.description,
             "inputSchema" => tool.input_schema,
             "outputSchema" => tool.output_schema,
+            "title" => tool.title,
             _ => None,
         };
         if raw.is_none() && name != "name" {
@@ -53,16 +55,11 @@ pub fn canonical(json: &[u8]) -> Option<String> {
     Some(canonical)
 }
 
-/// `sha256:` and 64 lower-case hex digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in digest(&SHA256, bytes).as_ref() {
-        for nibble in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(nibble), 16));
-        }
-    }
-    text
+/// The SHA-256 digest of bytes.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    let mut out = [0; 32];
+    out.iter_mut().zip(digest(&SHA256, bytes).as_ref()).for_each(|(to, from)| *to = *from);
+    Digest(out)
 }
 
 /// Writes a strict JSON value. It is read level by level from its text, since the values that serde_json makes of

@@ -2,4 +2,5 @@
 //! word; a digest pins it, and a risk class is never lowered by it.
 
 pub mod digest;
+pub mod lock;
 pub mod risk;

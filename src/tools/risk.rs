@@ -13,8 +13,10 @@ pub enum Source {
     Classifier,
     /// `McpServer.spec.tools.risk`.
     Configured,
-    /// The reviewed tool lock.
+    /// The reviewed tool lock, of a definition that is the reviewed one.
     Lock,
+    /// The tool lock, of another definition of the same name.
+    FormerLock,
     /// The upstream's annotations.
     Annotations,
 }
@@ -30,7 +32,53 @@ pub struct Reason {
     pub why: String,
 }
 
-/// What is known of a tool's risk.
+/// What is known of a tool's risk (design 2, "Risk classes").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownRisk {
+    /// The class for policies of the server's own namespace; `None`: unclassified, since nobody can vouch for one.
+    pub own: Option<Risk>,
+    /// The class for guardrails, which do not believe what only the lock or `tools.risk` asserts: whoever owns the server
+    /// writes those.
+    pub guardrail: Option<Risk>,
+}
+
+impl KnownRisk {
+    /// Joins what is said of one tool. Whoever can vouch for a class speaks first; then everything said counts, so that
+    /// nothing lowers a class: neither a hint of the upstream's nor a changed definition.
+    pub fn of(said: impl IntoIterator<Item = (Source, Risk)>) -> Self {
+        let (mut highest, mut own, mut guardrail) = (None, false, false);
+        for (source, risk) in said {
+            highest = highest.max(Some(risk));
+            own |= !matches!(source, Source::Annotations | Source::FormerLock);
+            guardrail |= source == Source::Classifier;
+        }
+        Self { own: highest.filter(|_| own), guardrail: highest.filter(|_| guardrail) }
+    }
+}
+
+/// What a definition says of its tool's class by itself: all that is kept of it, so that lock and configuration may change
+/// without another look at it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Said {
+    classifier: Option<Risk>,
+    annotations: Option<Risk>,
+}
+
+impl Said {
+    /// What this definition says.
+    pub fn of(tool: &ToolView<'_>) -> Self {
+        let classifier = classify(&tool.name, tool.input_schema).into_iter().map(|reason| reason.risk).max();
+        Self { classifier, annotations: annotations(tool.annotations).map(|reason| reason.risk) }
+    }
+
+    /// As statements, for [`KnownRisk::of`].
+    pub fn statements(self) -> impl Iterator<Item = (Source, Risk)> {
+        let classifier = self.classifier.map(|risk| (Source::Classifier, risk));
+        classifier.into_iter().chain(self.annotations.map(|risk| (Source::Annotations, risk)))
+    }
+}
+
+/// All that is said of a tool's risk, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
     /// The class; `None` if nobody but annotations says anything, or nobody at all.
@@ -52,12 +100,8 @@ impl Assessment {
             .first()
             .map(|reason| reason.source)
             .filter(|first| *first != Source::Classifier && reasons.iter().all(|reason| reason.source == *first));
-        // Whoever can vouch for a class speaks first; then everything said counts, annotations included.
-        let vouched = |vouches: fn(Source) -> bool| reasons.iter().any(|reason| vouches(reason.source));
-        let highest = reasons.iter().map(|reason| reason.risk).max();
-        let class = highest.filter(|_| vouched(|source| source != Source::Annotations));
-        let class_for_guardrails = highest.filter(|_| vouched(|source| source == Source::Classifier));
-        Assessment { class, class_for_guardrails, reasons, asserted_only_by }
+        let KnownRisk { own, guardrail } = KnownRisk::of(reasons.iter().map(|reason| (reason.source, reason.risk)));
+        Assessment { class: own, class_for_guardrails: guardrail, reasons, asserted_only_by }
     }
 }
 

@@ -16,21 +16,18 @@ const FIRST: &str = include_str!("../../examples/cluster/first-server.yaml");
 
 fn values(world: &World) -> Vec<String> {
     let (repository, tag) = world.image.rsplit_once(':').unwrap();
-    [
+    let text = [
         format!("publicUrl={}", world.url("")),
         format!("image.repository={repository}"),
         format!("image.tag={tag}"),
         "tls.terminatedBy=Proxy".to_owned(),
         "tls.secretName=public-tls".to_owned(),
-        "allowPrivateUpstreams=true".to_owned(),
         format!("proxy.service.clusterIP={}", world.address),
         "proxy.journal.storageClassName=by-hand".to_owned(),
         "proxy.journal.size=1Gi".to_owned(),
-    ]
-    .into_iter()
-    .flat_map(|value| ["--set-string".to_owned(), value])
-    .map(|word| if word == "allowPrivateUpstreams=true" { "allowPrivateUpstreams=true".to_owned() } else { word })
-    .collect()
+    ];
+    let text = text.into_iter().flat_map(|value| ["--set-string".to_owned(), value]);
+    text.chain(["--set".to_owned(), "allowPrivateUpstreams=true".to_owned()]).collect()
 }
 
 fn helm(world: &World, verb: &[&str], more: &[&str]) {

@@ -45,7 +45,7 @@ fn render(cluster: &Cluster, values: &Path) -> String {
 }
 
 /// The chart with the values that one cannot do without, on a cluster.
-fn installed() -> Cluster {
+pub(crate) fn installed() -> Cluster {
     let cluster = Cluster::acquire();
     let rendered = render(&cluster, &chart().join("ci/minimal.yaml"));
     cluster.apply_yaml(&rendered);

@@ -1,11 +1,12 @@
-//! The controller against a real API server, as its ServiceAccount with the rights that it is meant to have.
+//! The controller against a real API server, as the ServiceAccount that the chart makes, with its rights and under its
+//! admission policies.
 
 mod identities;
 mod lead;
 mod objects;
 mod proxies;
 mod random;
-mod rights;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,11 +33,16 @@ struct Controller {
 
 impl Controller {
     fn start(cluster: &Cluster) -> Self {
-        rights::grant(cluster);
+        cluster.kubeconfig_of(SYSTEM, ACCOUNT);
+        Self::launch(cluster)
+    }
+
+    /// [`Controller::start`] with a token that was made before.
+    fn launch(cluster: &Cluster) -> Self {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=true"]);
-        command.env("KUBECONFIG", cluster.kubeconfig_of(SYSTEM, ACCOUNT));
+        command.env("KUBECONFIG", cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig")));
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {
             assert!(process.exit_status().is_none(), "it ended: {}", process.stderr());

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use portcullis::cli::validate;
+use portcullis::controller::conditions;
 use portcullis::mcp::method::{Form, Method, Sender};
 use portcullis::mcp::revision::SUPPORTED;
 use portcullis::resolve::{Cluster, PublicUrl, Reason, Settings};
@@ -108,6 +109,24 @@ fn the_page_of_reasons_is_current() {
             .unwrap();
     }
     generated("docs/reference/reasons.md", &page);
+}
+
+#[test]
+fn the_page_of_conditions_is_current() {
+    let mut page = String::from(
+        "# Conditions\n\nWhat the controller says in the status of our kinds, generated from the code. Each condition is about the \
+         generation in its `observedGeneration`. Besides the reasons below, those of findings ([reasons.md](reasons.md)) and of \
+         keys that cannot be fetched are used; a condition that holds has its own type as its reason.\n\n\
+         | type | meaning |\n|---|---|\n",
+    );
+    let row = |page: &mut String, (word, doc): &(&str, &str)| {
+        let doc = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        writeln!(page, "| `{word}` | {doc} |").unwrap();
+    };
+    conditions::TYPES.iter().for_each(|one| row(&mut page, one));
+    page += "\n| reason | meaning |\n|---|---|\n";
+    conditions::REASONS.iter().for_each(|one| row(&mut page, one));
+    generated("docs/reference/conditions.md", &page);
 }
 
 #[test]

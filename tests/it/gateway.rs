@@ -16,6 +16,7 @@ mod hostile_http;
 mod house;
 mod late;
 mod listening;
+mod locks;
 mod messages;
 mod parser_corpus;
 mod readiness;

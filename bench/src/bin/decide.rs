@@ -16,8 +16,9 @@ use portcullis::generated::{ObjectId, Policy, Risk, Server};
 use portcullis::identity::principal::{Groups, Kind, Principal};
 use portcullis::policy::evaluate::evaluate;
 use portcullis::policy::index::PrincipalKeys;
-use portcullis::policy::request::{Facts, KnownRisk, Request, Target};
+use portcullis::policy::request::{Facts, Request, Target};
 use portcullis::policy::rule::compile;
+use portcullis::tools::risk::KnownRisk;
 use portcullis_bench::median;
 
 const NAMESPACES: usize = 990;
@@ -165,6 +166,7 @@ fn server(namespace: &str) -> Server {
         audiences: Vec::new(),
         scopes: Scopes::default(),
         risk: Vec::new(),
+        lock: None,
         audit: Audit { level: AuditLevel::Metadata, delivery: Delivery::Durable, redact: Vec::new() },
         state: State::Enabled,
     }

@@ -248,7 +248,7 @@ pub struct ToolScopesSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolsSpec {
-    /// Reviewed tool definitions. Not enforced by this build: such servers are refused.
+    /// Reviewed tool definitions: a tool that is defined otherwise is reported, hidden or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockSpec>,
     /// Risk classes that the owner asserts. They may raise a tool's class, never lower it.
@@ -258,14 +258,18 @@ pub struct ToolsSpec {
     pub risk: Vec<RiskSpec>,
 }
 
-/// Reviewed tool definitions, kept in Git.
+/// Reviewed tool definitions, kept in Git; written by `portcullis scan URL --lock`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LockSpec {
-    /// The ConfigMap that holds the lock.
+    /// The ConfigMap of the same namespace that holds the lock.
     #[schemars(length(min = 1, max = 253))]
     pub config_map_name: String,
-    /// SHA-256 of the lock, in hex.
+    /// The key within the ConfigMap.
+    #[serde(default = "lock_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+    /// SHA-256 of the lock that was reviewed, in hex. While the ConfigMap holds another, no tool counts as reviewed.
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: String,
     /// What happens to a tool whose definition differs. Default: `Deny`.
@@ -273,7 +277,14 @@ pub struct LockSpec {
     pub on_change: Option<OnChange>,
 }
 
-/// What happens to a tool whose definition differs from its lock.
+fn lock_key() -> String {
+    LOCK_KEY.to_owned()
+}
+
+/// The key of a lock within its ConfigMap, unless an McpServer says otherwise.
+pub const LOCK_KEY: &str = "tools-lock.json";
+
+/// What happens to a tool whose definition differs from its lock, or that is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnChange {
     /// It is reported.
@@ -390,4 +401,63 @@ pub struct McpServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub resource: Option<String>,
+    /// Which tools the upstream lists to the gateway, if it lists any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<ToolsStatus>,
+}
+
+/// Which tools an upstream lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolsStatus {
+    /// How many there are.
+    #[schemars(range(min = 0))]
+    pub count: i32,
+    /// How many definitions cannot be read, or share a name with another, so that no caller sees them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub unusable: i32,
+    /// How many are not as they were reviewed, those that are gone included; absent without a lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub drifted: Option<i32>,
+    /// The tools, at most 256: first those that are not as they were reviewed, then all by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub items: Vec<ToolStatus>,
+}
+
+fn is_zero(count: &i32) -> bool {
+    *count == 0
+}
+
+/// One tool that an upstream lists, or listed when it was reviewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolStatus {
+    /// Its name.
+    #[schemars(length(min = 1, max = 512))]
+    pub name: String,
+    /// Digest of its definition, as in the tool lock and in audit records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub digest: Option<String>,
+    /// Its risk class for policies of this namespace; absent: unclassified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub risk: Option<RiskClass>,
+    /// How it differs from the tool lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<ToolDrift>,
+}
+
+/// How a tool differs from the tool lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ToolDrift {
+    /// Its definition is another than the reviewed one.
+    Changed,
+    /// It was not reviewed.
+    New,
+    /// It was reviewed, and is not listed any more.
+    Gone,
 }

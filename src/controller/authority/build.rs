@@ -9,9 +9,9 @@ use crate::api::FieldPath;
 use crate::controller::apply::Prepared;
 use crate::controller::client::next;
 use crate::controller::error::Failure;
-use crate::controller::object::{MOST_BYTES, Wanted};
+use crate::controller::object::Wanted;
 use crate::generated::authority::{KeySet, KeySource};
-use crate::generated::codec::Generated;
+use crate::generated::codec::{Generated, MOST_BYTES};
 use crate::generated::{Authority, Kind, ObjectId};
 use crate::resolve::{Finding, Findings, Reason};
 

@@ -2,7 +2,7 @@
 
 use super::build::{Keys, Verdict};
 use crate::controller::apply::Applied;
-use crate::controller::conditions::{self, FETCHING, KEYS_AVAILABLE, Said, Statement, Truth};
+use crate::controller::conditions::{self, FETCHING, KEYS_AVAILABLE, NOT_ACCEPTED, Said, Statement, Truth};
 
 /// What is said of a trust anchor.
 pub fn status(applied: &Applied<Verdict>) -> Statement {
@@ -10,7 +10,7 @@ pub fn status(applied: &Applied<Verdict>) -> Statement {
     let accepted = conditions::accepted(errors, warnings, "none of its tokens is believed.");
     let resolved = conditions::resolved_refs(accepted.truth == Truth::True, warnings);
     let available = match keys {
-        None => Said::new(KEYS_AVAILABLE, Truth::Unknown, "NotAccepted", "keys are fetched once it is accepted"),
+        None => Said::new(KEYS_AVAILABLE, Truth::Unknown, NOT_ACCEPTED, "keys are fetched once it is accepted"),
         Some(keys) => keys_available(keys),
     };
     Statement::new(applied.id.generation, vec![accepted, resolved, available])

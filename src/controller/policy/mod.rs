@@ -30,3 +30,6 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     informed?;
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

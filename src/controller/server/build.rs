@@ -1,17 +1,16 @@
 //! From what a server means to everything that there should be for it. No client is needed.
 
 use super::validate::Validated;
-use crate::api::FieldPath;
 use crate::controller::Installation;
 use crate::controller::apply::Prepared;
 use crate::controller::conditions::with_role_binding;
 use crate::controller::document::Document;
 use crate::controller::error::Failure;
-use crate::controller::object::{MOST_BYTES, Wanted};
+use crate::controller::object::Wanted;
 use crate::generated::codec::Generated;
-use crate::generated::server::{Audit, AuditLevel, Credentials, Delivery, Scopes, State, Upstream, UpstreamTls};
+use crate::generated::server::State;
 use crate::generated::{Kind, ObjectId, Server};
-use crate::resolve::{self, Finding, Findings, Reason};
+use crate::resolve::{self, Findings};
 
 /// What the author of a server is to be told.
 #[derive(Clone, Debug)]
@@ -48,15 +47,7 @@ pub(super) fn build(validated: Validated, installation: &Installation) -> Result
     }
     let generated = match &server {
         None => None,
-        Some(whole) => match encoded(&id, whole)? {
-            wanted if wanted.fits() => Some(wanted),
-            wanted => {
-                let finding = too_large(&wanted);
-                let wanted = encoded(&id, &emptied(whole, &finding))?;
-                errors.push(finding);
-                Some(wanted)
-            }
-        },
+        Some(server) => Some(encoded(&id, server)?),
     };
     let account = (installation.system_namespace.as_str(), installation.service_account.as_str());
     let content = server.as_ref().map(|server| server.metadata.clone()).filter(|metadata| !metadata.is_empty());
@@ -72,32 +63,4 @@ pub(super) fn build(validated: Validated, installation: &Installation) -> Result
 
 fn encoded(id: &ObjectId, server: &Server) -> Result<Wanted, Failure> {
     Wanted::new(Kind::Server, id, &Generated::Server(server.clone())).map_err(|error| Failure::Build(error.reason()))
-}
-
-fn too_large(wanted: &Wanted) -> Finding {
-    let message = format!("it comes to {} bytes, and {MOST_BYTES} can be stored", wanted.bytes.len());
-    Finding::new(Reason::ObjectTooLarge, FieldPath::of("spec"), message)
-}
-
-/// A server that keeps its place and nothing else.
-fn emptied(server: &Server, why: &Finding) -> Server {
-    Server {
-        id: server.id.clone(),
-        labels: server.labels.clone(),
-        namespace_labels: server.namespace_labels.clone(),
-        path: server.path.clone(),
-        resource: server.resource.clone(),
-        metadata: String::new(),
-        upstream: Upstream {
-            url: server.upstream.url.clone(),
-            tls: UpstreamTls::default(),
-            credentials: Credentials::None,
-        },
-        authorities: server.authorities.clone(),
-        audiences: Vec::new(),
-        scopes: Scopes::default(),
-        risk: Vec::new(),
-        audit: Audit { level: AuditLevel::Metadata, delivery: Delivery::Durable, redact: Vec::new() },
-        state: State::Unserved { reason: why.reason.as_str().to_owned(), message: why.to_string() },
-    }
 }

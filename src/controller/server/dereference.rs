@@ -131,10 +131,11 @@ struct Names {
 impl Names {
     fn of(spec: &McpServerSpec) -> Self {
         let headers = spec.upstream.credentials.headers.iter().flatten();
-        let ca = spec.upstream.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref());
+        let ca = spec.upstream.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref()).map(|ca| &ca.config_map_name);
+        let lock = spec.tools.as_ref().and_then(|tools| tools.lock.as_ref()).map(|lock| &lock.config_map_name);
         Self {
             secrets: headers.map(|header| header.secret_key_ref.name.clone()).collect(),
-            config_maps: ca.map(|ca| ca.config_map_name.clone()).into_iter().collect(),
+            config_maps: ca.into_iter().chain(lock).cloned().collect(),
         }
     }
 }

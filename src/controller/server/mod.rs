@@ -35,3 +35,6 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     informed?;
     Ok(reread.into_iter().chain(renew).min())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::build::Verdict;
 use crate::controller::apply::Applied;
-use crate::controller::conditions::{self, PROGRAMMED, READY, Said, Statement, Truth};
+use crate::controller::conditions::{self, DISABLED, PROGRAMMED, READY, Said, Statement, Truth};
 use crate::controller::proxies::Programming;
 
 /// What is said of a server. `programming` is what proxies make of what was written, if they were told of it.
@@ -22,7 +22,7 @@ pub fn status(applied: &Applied<Verdict>, programming: Option<Programming>) -> S
     if *disabled {
         let ready = statement.conditions.iter_mut().find(|said| said.type_ == READY && said.truth == Truth::True);
         if let Some(said) = ready {
-            "Disabled".clone_into(&mut said.reason);
+            DISABLED.clone_into(&mut said.reason);
             "spec.state is Disabled: every call is refused.".clone_into(&mut said.message);
         }
     }

@@ -416,9 +416,12 @@ impl Store {
         self.by_uid.get(&(kind, uid.to_owned()))
     }
 
-    /// Something was written.
-    pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) {
-        self.set_present(&(kind, uid.to_owned()), present);
+    /// Something was written. Its source may have gone meanwhile.
+    pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) -> Touched {
+        let at = (kind, uid.to_owned());
+        self.set_present(&at, present);
+        let is_stray = !self.by_uid.contains_key(&at);
+        is_stray.then(|| (Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
     }
 
     /// A status was written.

@@ -38,7 +38,8 @@ pub enum Outline {
     None,
     /// A server that is valid in itself: its path.
     Path(String),
-    /// A trust anchor that is valid in itself. It has neither keys nor revocations here.
+    /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
+    /// revocations.
     Authority(Arc<Authority>),
     /// A client that is valid in itself. Its servers are not looked at here.
     Client(Arc<Client>),
@@ -148,7 +149,8 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
         },
         Object::AuthorizationServer(server) => match resolve::authority(server, settings, &nothing) {
             Ok(resolved) => {
-                Outline::Authority(Arc::new(Authority { key_set: None, revoked: Vec::new(), ..resolved.object }))
+                let id = ObjectId { generation: 0, ..resolved.object.id };
+                Outline::Authority(Arc::new(Authority { id, key_set: None, revoked: Vec::new(), ..resolved.object }))
             }
             Err(_) => Outline::None,
         },

@@ -142,13 +142,18 @@ fn generated_objects_touch_their_source_if_they_are_not_as_they_should_be_and_st
     assert!(!store.want(&wanted));
     // Written by us, and told of afterwards.
     let written = generated("policy-uid-p", "1", 5, "{}");
-    store.wrote(Kind::Policy, "uid-p", Present::read(&written, maps).unwrap());
+    assert_eq!(names(store.wrote(Kind::Policy, "uid-p", Present::read(&written, maps).unwrap())), set([]));
     assert_eq!(names(store.put_generated(maps, &written)), set([]));
     // Deleted by somebody, and written again before that was told.
     store.wrote(Kind::Policy, "uid-p", Present::read(&generated("policy-uid-p", "2", 6, "{}"), maps).unwrap());
     assert_eq!(names(store.generated_gone("policy-uid-p", "1")), set([]));
     assert_eq!(names(store.generated_gone("policy-uid-p", "2")), set(["p"]));
     assert!(store.versions.is_empty());
+    // Its source went while it was being written.
+    assert_eq!(names(store.source_gone(&key(POLICY, "p"), "uid-p")), set(["policy-uid-p"]));
+    let late = Present::read(&generated("policy-uid-p", "4", 8, "{}"), maps).unwrap();
+    assert_eq!(names(store.wrote(Kind::Policy, "uid-p", late)), set(["policy-uid-p"]));
+    assert_eq!(store.want_nothing(Kind::Policy, "uid-p").as_deref(), Some("4"));
     assert_eq!(names(store.put_generated(maps, &generated("portcullis-sealing", "3", 7, "{}"))), set([]));
 }
 

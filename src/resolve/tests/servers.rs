@@ -1,5 +1,8 @@
 use super::*;
-use crate::generated::server::{Audit, AuditLevel, Credentials, Delivery, State};
+use crate::generated::server::{Audit, AuditLevel, Credentials, Delivery, Lock, LockedTool, OnChange, State};
+use crate::generated::{Digest, Risk};
+use crate::tools::digest::sha256;
+use crate::tools::lock;
 
 fn with_server(spec: Value) -> Resolution {
     resolve(&[authority_named("corp"), server_with(spec)])
@@ -66,7 +69,6 @@ fn what_this_build_does_not_enforce_is_refused() {
         ("spec.gateway", json!({"gateway": "edge"})),
         ("spec.upstream.tls.clientCertRef", json!({"upstream": {"tls": {"clientCertRef": {"secretName": "x"}}}})),
         ("spec.upstream.credentials.oauth", json!({"upstream": {"credentials": {"none": null, "oauth": {"x": 1}}}})),
-        ("spec.tools.lock", json!({"tools": {"lock": {"configMapName": "x", "sha256": "0".repeat(64)}}})),
         ("spec.clientFeatures.sampling", json!({"clientFeatures": {"sampling": "Allow"}})),
         ("spec.clientFeatures.roots", json!({"clientFeatures": {"roots": "Allow"}})),
         ("spec.clientFeatures.elicitation", json!({"clientFeatures": {"elicitation": "Allow"}})),
@@ -236,6 +238,86 @@ fn certificates_are_read_or_the_server_is_unserved() {
         let kept = servers_of(&resolution)[0].upstream.tls.ca_pem.is_some();
         assert_eq!(kept, want.is_none());
     }
+}
+
+/// A lock of two tools, as it is written.
+fn lock_text() -> String {
+    let listed = [r#"{"name":"get_x"}"#, r#"{"name":"delete_x","description":"d"}"#];
+    let found = lock::lockable(listed);
+    let reviewed =
+        found.values().map(|(tool, digest)| lock::Reviewed { tool: tool.clone(), digest: *digest, risk: None });
+    lock::write(reviewed).unwrap().text
+}
+
+fn with_lock(spec: Value, data: Value) -> Resolution {
+    let mut whole = json!({"configMapName": "tools", "sha256": sha256(lock_text().as_bytes()).hex()});
+    patch(&mut whole, spec);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tools", "namespace": "team"}, "data": data});
+    resolve(&[authority_named("corp"), map, server_with(json!({"tools": {"lock": whole}}))])
+}
+
+#[test]
+fn duty_59_a_lock_is_read_by_its_digest() {
+    let lock_of = |resolution: &Resolution| servers_of(resolution)[0].lock.clone().unwrap();
+    let resolution = with_lock(json!({}), json!({"tools-lock.json": lock_text()}));
+    assert_eq!(found(&resolution), []);
+    let lock = lock_of(&resolution);
+    assert_eq!(
+        (lock.on_change, lock.tools.len()),
+        (OnChange::Deny, 2),
+        "what is not said is the strictest that is seen"
+    );
+    for (word, on_change) in [("Warn", OnChange::Warn), ("Hide", OnChange::Hide), ("Deny", OnChange::Deny)] {
+        let spec = json!({"onChange": word, "key": "other"});
+        assert_eq!(lock_of(&with_lock(spec, json!({"other": lock_text()}))).on_change, on_change);
+    }
+    assert_eq!(found(&with_lock(json!({"sha256": "A".repeat(64)}), json!({}))).len(), 1, "hex in small letters");
+}
+
+#[test]
+fn duty_59_a_lock_that_cannot_be_used_is_one_in_which_nothing_was_reviewed() {
+    let edited = lock_text().replacen("\"d\"", "\"e\"", 1);
+    let invalid = json!({"sha256": sha256(edited.as_bytes()).hex()});
+    for (reason, field, spec, data) in [
+        ("LockNotFound", "configMapName", json!({"configMapName": "none"}), json!({"tools-lock.json": lock_text()})),
+        ("LockNotFound", "configMapName", json!({"key": "none"}), json!({"tools-lock.json": lock_text()})),
+        ("LockMismatch", "sha256", json!({}), json!({"tools-lock.json": lock_text() + "\n"})),
+        ("LockMismatch", "sha256", json!({}), json!({"tools-lock.json": edited})),
+        ("LockInvalid", "configMapName", invalid, json!({"tools-lock.json": edited})),
+    ] {
+        let resolution = with_lock(spec, data);
+        assert_eq!(found(&resolution), [(reason, format!("spec.tools.lock.{field}"))]);
+        assert_eq!(resolution.findings[0].finding.severity, Severity::Warning, "{reason}");
+        let server = servers_of(&resolution)[0];
+        assert_eq!(server.state, State::Enabled, "{reason}: its other duties go on");
+        assert!(server.lock.as_ref().unwrap().tools.is_empty(), "{reason}");
+    }
+    // Whoever has reviewed it can take the digest from there.
+    let resolution = with_lock(json!({"sha256": "0".repeat(64)}), json!({"tools-lock.json": lock_text()}));
+    let message = &resolution.findings[0].finding.message;
+    assert!(message.contains(&sha256(lock_text().as_bytes()).hex()), "{message}");
+}
+
+#[test]
+fn what_is_too_large_for_kubernetes_is_unserved_and_written_without_what_is_large() {
+    let certificate = rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap().cert.pem();
+    let many = certificate.repeat(1_100_000 / certificate.len());
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": "team"}, "data": {"ca.crt": many}});
+    let server = server_with(json!({"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}));
+    let resolution = resolve(&[authority_named("corp"), map, server]);
+    assert_eq!(found(&resolution), [("ServerTooLarge", "spec".into())]);
+    assert_eq!(unserved_because(&resolution).as_deref(), Some("ServerTooLarge"));
+    assert!(crate::generated::codec::encode(&resolution.generated[0]).unwrap().len() < 10_000);
+}
+
+#[test]
+fn ten_thousand_locked_tools_fit_into_one_object() {
+    let tools = (0..10_000)
+        .map(|n| (format!("vendor-tool-with-a-name-{n:0>6}"), LockedTool(Digest([7; 32]), Some(Risk::Destructive))));
+    let mut server = servers_of(&with_server(json!({})))[0].clone();
+    server.lock = Some(Lock { on_change: OnChange::Deny, tools: tools.collect() });
+    let bytes = crate::generated::codec::encode(&Generated::Server(server)).unwrap().len();
+    assert!(bytes < 1_000_000, "{bytes}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::generated::report::HEARTBEAT;
 use crate::process::Drain;
 
 /// How many events may wait to be taken in.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 512;
 
 /// How long after a failure it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));

@@ -109,6 +109,14 @@ impl Writer {
     }
 
     async fn write(&mut self, report: &Report) -> kube::Result<()> {
+        match self.try_write(report).await {
+            // Somebody else changed it, made it or took it away: what is there now is read.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => self.try_write(report).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn try_write(&mut self, report: &Report) -> kube::Result<()> {
         let known = match self.written.take() {
             Some(known) => Some(known),
             None => self.api.get_opt(&self.name()).await?,

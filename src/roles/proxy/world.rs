@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 use super::follow::Told;
@@ -219,46 +220,40 @@ impl World {
         Now { unix: self.clock.unix(), monotonic: self.clock.monotonic() }
     }
 
-    /// Looks at the configuration's age, shows it, and says what follows when it passes the limit, either way.
-    fn look(&mut self) -> Option<Change> {
+    /// Has a batch served, and what follows from the configuration's age with it: it passed the limit, either way.
+    ///
+    /// # Errors
+    /// If it could not be: then nobody knows what is served, and nothing may be reported.
+    pub async fn apply(&mut self, mut changes: Vec<Change>) -> Result<(), JoinError> {
         let age = self.staleness.age(self.now());
-        self.checks.staleness.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         let stale = age > self.limit;
-        if !stale {
-            self.checks.configuration.ready();
-        } else {
-            let (age, limit) = (age.as_secs(), self.limit.as_secs());
-            let message = format!(
-                "the configuration may be {age} s old, more than the {limit} s of --max-staleness, so every call is \
-                 denied: see whether the controller runs and this proxy reaches the API server"
-            );
-            self.checks.configuration.not_ready(STALE, message);
-        }
-        if stale == self.stale {
-            return None;
+        if stale && !self.stale {
+            tracing::error!(age = age.as_secs(), "the configuration is too old: every call is denied");
+            changes.push(Change::DenyAll { source: SOURCE, reason: STALE });
+        } else if self.stale && !stale {
+            tracing::info!("the configuration is current again");
+            changes.push(Change::Clear { source: SOURCE });
         }
         self.stale = stale;
-        if stale {
-            tracing::error!(age = age.as_secs(), "the configuration is too old: every call is denied");
-            Some(Change::DenyAll { source: SOURCE, reason: STALE })
-        } else {
-            tracing::info!("the configuration is current again");
-            Some(Change::Clear { source: SOURCE })
-        }
-    }
-
-    /// Has a batch served, and what follows from the configuration's age with it.
-    pub async fn apply(&mut self, mut changes: Vec<Change>) {
-        changes.extend(self.look());
-        let Some((gateway, _)) = &self.serving else { return };
-        if changes.is_empty() {
-            return;
-        }
+        let Some((gateway, _)) = self.serving.as_ref().filter(|_| !changes.is_empty()) else { return Ok(()) };
         let gateway = gateway.clone();
         // Compiles what changed.
-        if let Err(error) = tokio::task::spawn_blocking(move || gateway.apply(changes)).await {
-            tracing::error!(%error, "changes could not be applied");
+        tokio::task::spawn_blocking(move || gateway.apply(changes)).await
+    }
+
+    /// Shows how old what is served may be. Only now: whoever sees that the proxy is ready calls at once.
+    fn show(&self) {
+        let age = self.staleness.age(self.now()).as_secs();
+        self.checks.staleness.set(i64::try_from(age).unwrap_or(i64::MAX));
+        if !self.stale {
+            return self.checks.configuration.ready();
         }
+        let limit = self.limit.as_secs();
+        let message = format!(
+            "the configuration may be {age} s old, more than the {limit} s of --max-staleness, so every call is denied: see \
+             whether the controller runs and this proxy reaches the API server"
+        );
+        self.checks.configuration.not_ready(STALE, message);
     }
 
     /// What is run now. To be asked after what was taken in is applied.
@@ -285,7 +280,7 @@ impl World {
         report
     }
 
-    /// Follows what is told, for ever.
+    /// Follows what is told, until nothing is told any more or it cannot be applied.
     pub async fn follow(
         mut self,
         mut told: mpsc::Receiver<(Source, Told)>,
@@ -311,7 +306,11 @@ impl World {
                     sealer.rotate(keys);
                 }
             }
-            self.apply(changes).await;
+            if let Err(error) = self.apply(changes).await {
+                tracing::error!(%error, "changes could not be applied");
+                return;
+            }
+            self.show();
             let now = self.report(&questions.borrow_and_update());
             report.send_if_modified(|known| {
                 let changed = *known != now;

@@ -17,8 +17,9 @@ use crate::identity::principal::{Groups, Kind, Principal};
 use crate::manifests::{Limits, Remembered, Scan, merge, scan};
 use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
-use crate::policy::request::{Facts, KnownRisk, Request, Target};
+use crate::policy::request::{Facts, Request, Target};
 use crate::resolve::{Accepted, PublicUrl, Settings, tree};
+use crate::tools::risk::KnownRisk;
 
 const FILES: [&str; 3] = ["a.yaml", "b.yaml", "sub/c.yaml"];
 /// Policies, as `namespace/name`.

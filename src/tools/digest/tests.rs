@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn digest_of(definition: &str) -> Option<String> {
+fn digest_of(definition: &str) -> Option<Digest> {
     tool_digest(&ToolView::read(definition).unwrap())
 }
 
@@ -59,7 +59,7 @@ fn members_are_sorted_by_utf_16_code_units() {
 
 #[test]
 fn the_digest_is_a_sha_256_in_hex() {
-    assert_eq!(sha256(b"abc"), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(sha256(b"abc").to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     let definition = r#"{"name":"a","inputSchema":{"type":"object"}}"#;
     assert_eq!(digest_of(definition).unwrap(), sha256(br#"{"inputSchema":{"type":"object"},"name":"a"}"#));
 }
@@ -69,7 +69,7 @@ fn duty_59_how_a_definition_is_written_does_not_count() {
     let digest = digest_of(r#"{"name":"a","description":"é","inputSchema":{"x":1,"y":[2.50]}}"#);
     for same in [
         r#"{ "inputSchema":{"y":[25e-1],"x":1.0}, "description":"\u00e9", "name":"\u0061" }"#,
-        r#"{"name":"a","description":"é","inputSchema":{"x":1,"y":[2.50]},"title":"T","_meta":{"v":2},"icons":[]}"#,
+        r#"{"name":"a","description":"é","inputSchema":{"x":1,"y":[2.50]},"_meta":{"v":2},"icons":[]}"#,
     ] {
         assert_eq!(digest_of(same), digest, "{same}");
     }
@@ -84,6 +84,7 @@ fn duty_59_what_a_definition_says_does() {
         r#"{"name":"a","description":null}"#,
         r#"{"name":"a","description":"x"}"#,
         r#"{"name":"a","inputSchema":{}}"#,
+        r#"{"name":"a","title":"x"}"#,
         r#"{"name":"a","outputSchema":{}}"#,
         r#"{"name":"a","annotations":{}}"#,
         r#"{"name":"a","annotations":{"readOnlyHint":true}}"#,

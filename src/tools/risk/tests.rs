@@ -142,6 +142,38 @@ fn what_only_lock_or_configuration_assert_is_unclassified_for_guardrails() {
 }
 
 #[test]
+fn duty_59_the_class_of_a_former_definition_raises_and_vouches_for_nothing() {
+    for (definition, locked, own) in [
+        (r#"{"name":"weather"}"#, Risk::ReadOnly, None),
+        (r#"{"name":"weather"}"#, Risk::Destructive, None),
+        (r#"{"name":"get_x"}"#, Risk::Destructive, Some(Risk::Destructive)),
+        (r#"{"name":"delete_x"}"#, Risk::ReadOnly, Some(Risk::Destructive)),
+    ] {
+        let said = Said::of(&tool(definition));
+        let known = |source| KnownRisk::of(said.statements().chain([(source, locked)]));
+        assert_eq!(known(Source::FormerLock).own, own, "{definition} {locked}");
+        assert_eq!(known(Source::FormerLock).guardrail, own, "{definition} {locked}");
+        // Of the reviewed definition it does vouch, but not to guardrails.
+        assert_eq!(known(Source::Lock).own, own.max(Some(locked)), "{definition} {locked}");
+        assert_eq!(known(Source::Lock).guardrail, own, "{definition} {locked}");
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_definition_says_what_the_definition_says() {
+    for definition in [
+        r#"{"name":"weather"}"#,
+        r#"{"name":"weather","annotations":{"destructiveHint":true}}"#,
+        r#"{"name":"get_x","annotations":{"destructiveHint":true}}"#,
+        r#"{"name":"get_rows","inputSchema":{"properties":{"sql":{"type":"string"}}},"annotations":{"readOnlyHint":true}}"#,
+    ] {
+        let assessment = assess(&tool(definition), None, []);
+        let known = KnownRisk::of(Said::of(&tool(definition)).statements());
+        assert_eq!((known.own, known.guardrail), (assessment.class, assessment.class_for_guardrails), "{definition}");
+    }
+}
+
+#[test]
 fn the_highest_statement_counts_and_none_lowers() {
     let read = tool(r#"{"name":"get_x"}"#);
     let raised = assess(&read, Some(Risk::Write), [("a", Risk::ReadOnly), ("b", Risk::Destructive)]);

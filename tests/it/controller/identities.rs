@@ -14,6 +14,7 @@ use portcullis::identity::token::{Use, Verified, admit, verify};
 use serde_json::{Value, json};
 
 use super::{Controller, VERSION, generated_of, message, object, server, wait_condition};
+use crate::chart::installed;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::wait::until;
 use crate::support::{now, runtime};
@@ -59,7 +60,7 @@ fn judged(authority: &Authority, token: &str) -> Result<Verified, &'static str> 
 
 #[test]
 fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and_no_others() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     for (namespace, name) in [("ci", "release-bot"), (GATEWAY, "portcullis-upstream")] {
         if namespace != GATEWAY {
             cluster.namespace(namespace, &[]);
@@ -105,13 +106,14 @@ fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and
 
 #[test]
 fn an_upstream_is_shown_a_token_for_itself_alone_which_outlives_its_controller() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&authority("cluster", &json!({"kubernetes": {}})));
     let upstream =
         json!({"service": {"name": "notes", "port": 8443, "scheme": "https"}, "credentials": {"serviceAccount": {}}});
     let spec = json!({"upstream": upstream, "authorization": {"servers": ["cluster"]}});
     cluster.apply(&server("team", "notes", &spec));
+    cluster.delete("v1", "ServiceAccount", Some(GATEWAY), "portcullis-upstream");
     let controller = Controller::start(&cluster);
     wait_condition(&cluster, ("McpServer", Some("team"), "notes"), ("ResolvedRefs", "False", "UpstreamTokenMissing"));
     account(&cluster, GATEWAY, "portcullis-upstream");
@@ -174,7 +176,7 @@ const ISSUED: (&str, &str, &str) = ("TokenIssued", "True", "TokenIssued");
 
 /// A cluster with an issuer of its own, a server, and a client that has its token.
 fn with_client() -> (Cluster, Controller) {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&authority("local", &json!({"local": {}})));
     let spec = json!({"authorization": {"servers": ["local"], "scopes": {"baseline": ["mcp:use"]}}});
@@ -277,7 +279,7 @@ fn a_secret_of_somebody_else_is_left_alone_and_a_name_that_is_given_up_is_freed(
 
 #[test]
 fn a_signing_key_is_made_once_owned_by_its_authority_and_a_damaged_one_is_told_of() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.apply(&authority("local", &json!({"local": {}})));
     let one = Controller::start(&cluster);
     let two = Controller::start(&cluster);

@@ -15,6 +15,7 @@ use super::{
     Controller, PUBLIC_URL, VERSION, condition, content, generated, generated_of, message, object, policy, read,
     server, trust, try_generated, wait_condition,
 };
+use crate::chart::installed;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM, Write};
 use crate::support::wait::until;
 
@@ -60,7 +61,7 @@ fn unsigned(mut object: Generated) -> Generated {
 
 #[test]
 fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes_nothing() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("payments", &[]);
     allow_secrets(&cluster, "payments");
     apply_examples(&cluster);
@@ -120,10 +121,7 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
     let account = format!("system:serviceaccount:{SYSTEM}:{}", super::ACCOUNT);
     let last = object(&cluster, "McpAuthorizationServer", None, "last").unwrap();
     let of_last = format!("authority-{}", last["metadata"]["uid"].as_str().unwrap());
-    // That the keys of `last` cannot be fetched is told by an event, sooner or later.
-    let told = |write: &Write| write.resource == "events" && write.name.starts_with("last.");
-    let idle =
-        |write: &Write| write.resource == "leases" || write.name == "last" || write.name == of_last || told(write);
+    let idle = |write: &Write| write.resource == "leases" || write.name.starts_with("last") || write.name == of_last;
     let writes = cluster.writes();
     let busy: Vec<&Write> = writes[before..].iter().filter(|w| w.user == account && !idle(w)).collect();
     assert!(busy.is_empty(), "{busy:#?}");
@@ -132,7 +130,7 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
 
 #[test]
 fn generated_objects_that_were_edited_or_deleted_are_restored_and_strays_are_removed() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     cluster.apply(&server("team", "notes", &json!({})));
@@ -175,7 +173,7 @@ fn generated_objects_that_were_edited_or_deleted_are_restored_and_strays_are_rem
 
 #[test]
 fn an_invalid_edit_keeps_what_denied_and_stops_what_allowed_and_its_status_says_so() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     cluster.apply(&server("team", "notes", &json!({})));
@@ -238,7 +236,7 @@ fn an_invalid_edit_keeps_what_denied_and_stops_what_allowed_and_its_status_says_
 
 #[test]
 fn what_objects_refer_to_is_followed_and_claims_on_one_path_close_all() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[("tier", "one")]);
     let _controller = Controller::start(&cluster);
     cluster.apply(&policy("team", "readers", "notes", "read"));

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Controller, object, policy, server, trust, wait_condition};
+use crate::chart::installed;
 use crate::support::kube::{Cluster, GATEWAY};
 use crate::support::wait::until;
 
@@ -23,7 +24,7 @@ fn version(cluster: &Cluster, label: &str, kind: &str, source: &Value) -> u64 {
 
 #[test]
 fn programmed_and_enforced_are_what_every_proxy_says() {
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     cluster.apply(&server("team", "notes", &json!({})));
@@ -65,7 +66,9 @@ fn programmed_and_enforced_are_what_every_proxy_says() {
 
     // It falls silent: while its Pod is there it could be serving, whatever it last said.
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": GATEWAY, "name": "b"},
-        "spec": {"containers": [{"name": "c", "image": "c"}]}});
+        "spec": {"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "image": "c",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
     cluster.apply(&pod);
     report(&cluster, "b", second, 1, &applied(secrets, newer));
     let told = wait_condition(&cluster, readers, ("Enforced", "False", "ProxySilent"));
@@ -82,7 +85,7 @@ fn programmed_and_enforced_are_what_every_proxy_says() {
 #[test]
 fn a_key_that_a_proxy_lacks_is_fetched_and_written_for_all() {
     use crate::support::issuer::{Document, Issuer};
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     let issuer = Issuer::start();
     let mut corp = trust("corp");
     corp["spec"]["issuer"] = json!(issuer.url());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Controller, VERSION, condition, generated, object, policy, server, trust, wait_condition};
+use crate::chart::installed;
 use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::wait::until;
 
@@ -37,7 +38,7 @@ fn whenever_it_is_killed_it_converges_and_leaves_no_stray() {
     let seed = std::env::var("PORTCULLIS_KILL_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("PORTCULLIS_KILL_SEED={seed}");
     let mut numbers = Numbers(seed);
-    let cluster = Cluster::acquire();
+    let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&trust("corp"));
     let mut wanted: BTreeMap<(&str, String), Value> = BTreeMap::new();

@@ -10,8 +10,10 @@ const SOON: [&str; 2] = ["--max-staleness", "10s"];
 
 fn wait_stale(house: &House, token: &str) {
     house.wait_denied(token);
-    let (ready, report) = house.readyz();
-    assert!(!ready && report["checks"]["configuration"]["reason"] == "ConfigurationStale", "{report}");
+    until("the reason to be shown", || {
+        let (ready, report) = house.readyz();
+        (!ready && report["checks"]["configuration"]["reason"] == "ConfigurationStale").then_some(())
+    });
 }
 
 #[test]

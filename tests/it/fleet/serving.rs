@@ -35,6 +35,20 @@ fn a_policy_is_enforced_and_the_report_says_from_which_version_on() {
 }
 
 #[test]
+fn a_lease_that_others_touch_or_take_away_is_written_again() {
+    let house = House::serve(&[]);
+    let lease = || until("the Lease", || house.lease());
+    let uid = lease()["metadata"]["uid"].clone();
+    house.cluster.kubectl(&["-n", GATEWAY, "annotate", "lease", "proxy-gate-0", "somebody=was-here"]);
+    let version = house.put(&generated_policy("other", super::house::RULES));
+    house.wait_report("the change", |report| report.applied[&Collection::ConfigMaps] >= version);
+    assert_eq!(lease()["metadata"]["annotations"]["somebody"], "was-here");
+    house.cluster.delete("coordination.k8s.io/v1", "Lease", Some(GATEWAY), "proxy-gate-0");
+    until("another Lease", || (lease()["metadata"]["uid"] != uid).then_some(()));
+    assert_eq!(house.metric("report_failures_total"), 0);
+}
+
+#[test]
 fn nothing_is_served_before_there_are_sealing_keys() {
     let mut house = House::build();
     house.cluster.delete("v1", "Secret", Some(GATEWAY), SEALING);
@@ -154,6 +168,8 @@ fn listen(house: &House, token: &str) -> http::Connection {
 fn a_proxy_that_starts_again_takes_its_lease_over() {
     let mut house = House::serve(&[]);
     let version = house.report().applied[&Collection::Secrets];
+    let ana = house.token("ana");
+    let session = house.session(&ana);
     house.kill();
     let renewed = house.lease().unwrap()["spec"]["acquireTime"].clone();
     house.start(&["--pod-uid", "8d6f3a52-3f43-4c8e-9b6e-0c6c2f6f7a11"]);
@@ -161,4 +177,6 @@ fn a_proxy_that_starts_again_takes_its_lease_over() {
     let lease = until("the Lease", || house.lease().filter(|lease| lease["spec"]["acquireTime"] != renewed));
     assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "8d6f3a52-3f43-4c8e-9b6e-0c6c2f6f7a11");
     assert!(house.report().applied[&Collection::Secrets] >= version);
+    // What seals is in the cluster, so any proxy opens it.
+    assert_eq!(house.post(&ana, Some(&session), &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).status, 200);
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ const TOOLS: &str = include_str!("../../servers/tools.json");
 #[derive(Clone)]
 struct Handler {
     seen: Arc<Seen>,
+    tools: Arc<Mutex<Vec<Tool>>>,
 }
 
 impl ServerHandler for Handler {
@@ -46,8 +47,7 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools: Vec<Tool> = serde_json::from_str(TOOLS).unwrap();
-        Ok(ListToolsResult::with_all_items(tools))
+        Ok(ListToolsResult::with_all_items(self.tools.lock().unwrap().clone()))
     }
 
     async fn call_tool(
@@ -59,6 +59,7 @@ impl ServerHandler for Handler {
         let arguments = request.arguments.clone().map_or(Value::Null, Value::Object);
         self.seen.push(&json!({"call": {"tool": tool, "arguments": arguments}}));
         match tool {
+            "announce" => drop(context.peer.notify_tool_list_changed().await),
             "progress" => report_progress(&context, arguments["steps"].as_u64().unwrap_or(3)).await,
             "wait" => {
                 let pause = Duration::from_millis(arguments["ms"].as_u64().unwrap_or(0));
@@ -89,6 +90,7 @@ async fn report_progress(context: &RequestContext<RoleServer>, steps: u64) {
 /// The running server; dropping it ends it.
 pub(crate) struct RmcpServer {
     address: SocketAddr,
+    tools: Arc<Mutex<Vec<Tool>>>,
     stop: CancellationToken,
 }
 
@@ -102,12 +104,18 @@ impl RmcpServer {
             .with_json_response(options["json"] == true)
             .with_legacy_session_mode(options["stateless"] != true && options["json"] != true)
             .with_cancellation_token(stop.clone());
-        let handler = Handler { seen: seen.clone() };
+        let tools = Arc::new(Mutex::new(serde_json::from_str(TOOLS).unwrap()));
+        let handler = Handler { seen: seen.clone(), tools: tools.clone() };
         let service = StreamableHttpService::new(move || Ok(handler.clone()), Arc::default(), config);
         let listener = super::runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         super::runtime().spawn(stop.clone().run_until_cancelled_owned(accept(listener, service, seen, stop.clone())));
-        Self { address, stop }
+        Self { address, tools, stop }
+    }
+
+    /// Lists other tools from now on. Whatever is called is answered, listed or not; `announce` also tells the session.
+    pub(crate) fn set_tools(&self, tools: &Value) {
+        *self.tools.lock().unwrap() = serde_json::from_value(tools.clone()).unwrap();
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

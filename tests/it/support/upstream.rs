@@ -86,6 +86,14 @@ impl Upstream {
         &self.url
     }
 
+    /// Lists these tools from now on, instead of those of `tests/servers/tools.json`; for [`Sdk::Rmcp`].
+    pub(crate) fn set_tools(&self, tools: &Value) {
+        match &self.running {
+            Running::InProcess(server) => server.set_tools(tools),
+            Running::Process(_) => panic!("its tools are in a file"),
+        }
+    }
+
     pub(crate) fn seen(&self) -> &Seen {
         &self.seen
     }

@@ -421,7 +421,7 @@ impl Store {
         let at = (kind, uid.to_owned());
         self.set_present(&at, present);
         let is_stray = !self.by_uid.contains_key(&at);
-        is_stray.then(|| (Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
+        is_stray.then_some((Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
     }
 
     /// A status was written.

@@ -52,6 +52,8 @@ words! {
     FETCHING: "Fetching";
     /// Nobody has looked at it, since the object is not accepted.
     NOT_ACCEPTED: "NotAccepted";
+    /// The start that a client's author has set (`spec.validAfter`) lies ahead: a token is made then.
+    NOT_YET_VALID: "NotYetValid";
     /// No proxy runs in the gateway namespace that could enforce it.
     NO_PROXIES: "NoProxies";
     /// It is being written, or not every proxy has said yet that it runs this generation.
@@ -61,6 +63,12 @@ words! {
     /// A proxy is not heard of, and could still be serving an earlier generation: until its Pod is gone, or until it denies
     /// everything for want of news.
     PROXY_SILENT: "ProxySilent";
+    /// A Secret of the name that a client's token is to have is somebody else's, and is left alone.
+    SECRET_CONFLICT: "SecretConflict";
+    /// The Secret of an issuer's signing key holds none, and no new one is made: that would end every token without a word.
+    SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
+    /// An issuer has more clients than proxies can be told of; the youngest are left out.
+    TOO_MANY_CLIENTS: "TooManyClients";
     /// Tools are not as they were reviewed; the message names some, the status has all.
     TOOLS_DRIFTED: "ToolsDrifted";
 }

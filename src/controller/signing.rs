@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
+use super::conditions::SIGNING_KEY_DAMAGED;
 use super::error::{ApiError, Failure, code};
 use crate::api::{GROUP, VERSION};
 use crate::generated::Authority;
@@ -46,7 +47,7 @@ impl SigningError {
     pub fn reason(&self) -> &'static str {
         match self {
             SigningError::Api(error) => error.reason(),
-            SigningError::Damaged(_) => "SigningKeyDamaged",
+            SigningError::Damaged(_) => SIGNING_KEY_DAMAGED,
             SigningError::Key(error) => error.reason(),
             SigningError::Fenced(failure) => failure.reason(),
         }

@@ -3,7 +3,9 @@
 use super::apply::Outcome;
 use super::next;
 use crate::api::v1alpha1::McpClientStatus;
-use crate::controller::conditions::{self, RESOLVED_REFS, Said, Statement, TOKEN_ISSUED, Truth};
+use crate::controller::conditions::{
+    self, NOT_YET_VALID, RESOLVED_REFS, SECRET_CONFLICT, Said, Statement, TOKEN_ISSUED, TOO_MANY_CLIENTS, Truth,
+};
 use crate::generated::ObjectId;
 use crate::resolve::Findings;
 
@@ -36,13 +38,13 @@ fn token_issued(outcome: &Outcome, resolved: &Said, id: &ObjectId, account: (&st
     match outcome {
         Outcome::Holds { .. } => Said::new(TOKEN_ISSUED, Truth::True, TOKEN_ISSUED, ""),
         Outcome::Later { until } => {
-            not("NotYetValid", format!("spec.validAfter lies ahead: a token is made at {}", next::time(*until)))
+            not(NOT_YET_VALID, format!("spec.validAfter lies ahead: a token is made at {}", next::time(*until)))
         }
         Outcome::Hindered => not(&resolved.reason, format!("see {RESOLVED_REFS}")),
         Outcome::Foreign => {
             let message = "there is a Secret of that name that is not the client's, and it is left alone: delete it, or set \
                            spec.token.secretName";
-            not("SecretConflict", message.to_owned())
+            not(SECRET_CONFLICT, message.to_owned())
         }
         Outcome::Forbidden => {
             let message = "the controller may not write Secrets of this namespace";
@@ -52,7 +54,7 @@ fn token_issued(outcome: &Outcome, resolved: &Said, id: &ObjectId, account: (&st
         Outcome::Crowded => {
             let message = "its McpAuthorizationServer has more clients than proxies are told of, and this one is among the \
                            youngest: delete some, or use another McpAuthorizationServer";
-            not("TooManyClients", message.to_owned())
+            not(TOO_MANY_CLIENTS, message.to_owned())
         }
         Outcome::Unsignable { reason, message } => not(reason, message.clone()),
     }

@@ -107,13 +107,13 @@ fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and
 #[test]
 fn an_upstream_is_shown_a_token_for_itself_alone_which_outlives_its_controller() {
     let cluster = installed();
-    cluster.delete("v1", "ServiceAccount", Some(GATEWAY), "portcullis-upstream");
     cluster.namespace("team", &[]);
     cluster.apply(&authority("cluster", &json!({"kubernetes": {}})));
     let upstream =
         json!({"service": {"name": "notes", "port": 8443, "scheme": "https"}, "credentials": {"serviceAccount": {}}});
     let spec = json!({"upstream": upstream, "authorization": {"servers": ["cluster"]}});
     cluster.apply(&server("team", "notes", &spec));
+    cluster.delete("v1", "ServiceAccount", Some(GATEWAY), "portcullis-upstream");
     let controller = Controller::start(&cluster);
     wait_condition(&cluster, ("McpServer", Some("team"), "notes"), ("ResolvedRefs", "False", "UpstreamTokenMissing"));
     account(&cluster, GATEWAY, "portcullis-upstream");
@@ -304,4 +304,64 @@ fn a_signing_key_is_made_once_owned_by_its_authority_and_a_damaged_one_is_told_o
     let told = wait_condition(&cluster, ANA, ("TokenIssued", "False", "SigningKeyDamaged"));
     assert!(message(&told, "TokenIssued").contains("restore it from a backup"));
     assert_eq!(cluster.get("v1", "Secret", Some(SYSTEM), &name).unwrap()["data"]["signing-key.p8"], "bm8ga2V5");
+}
+
+/// Runs `portcullis token` against the cluster, as an administrator.
+fn token_verb(cluster: &Cluster, arguments: &[&str]) -> std::process::Output {
+    let mut command = crate::support::process::portcullis();
+    command.arg("token").args(arguments).arg("--cluster").env("KUBECONFIG", cluster.kubeconfig());
+    command.output().unwrap()
+}
+
+#[test]
+fn tokens_are_issued_listed_and_revoked_in_a_cluster_as_on_one_machine() {
+    let (cluster, _controller) = with_client();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let judged_now = |token: &str| judged(&given_authority(&cluster, "local"), token).map(drop);
+    let issue = ["issue", "--for", "Bob Lee", "--server", "team/notes", "--group", "sre", "--label", "laptop"];
+    let issued = token_verb(&cluster, &issue);
+    assert!(issued.status.success(), "{}", text(&issued.stderr));
+    let token = text(&issued.stdout).trim().to_owned();
+    until("proxies to be told of the client", || judged_now(&token).is_ok().then_some(()));
+    assert!(text(&issued.stderr).contains("for Bob Lee, until"), "{}", text(&issued.stderr));
+    let verified = judged(&given_authority(&cluster, "local"), &token).unwrap();
+    assert_eq!(&*verified.principal().subject, "Bob Lee");
+    let id = verified.token_id().unwrap();
+
+    let listed = || {
+        let output = token_verb(&cluster, &["list", "--namespace", "team", "-o", "json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap()
+    };
+    let tokens = listed();
+    let bobs = tokens.iter().find(|one| one["jti"] == id).unwrap();
+    assert_eq!(
+        (&bobs["state"], &bobs["label"], &bobs["subject"]),
+        (&json!("active"), &json!("laptop"), &json!("Bob Lee"))
+    );
+    assert!(tokens.len() == 2 && !json!(tokens).to_string().contains(token.rsplit('.').next().unwrap()));
+
+    let revoked = token_verb(&cluster, &["revoke", "--namespace", "team", "--for", "Bob Lee"]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    until("the token to end", || (judged_now(&token) == Err("TokenRevoked")).then_some(()));
+    let nobody = token_verb(&cluster, &["revoke", "--namespace", "team", "--for", "carol"]);
+    assert_eq!(nobody.status.code(), Some(1), "{}", text(&nobody.stderr));
+
+    // One token by its id: its authority lists it, beside what was listed before.
+    let anas = token_in(&cluster, "ana-token").unwrap();
+    let id = judged(&given_authority(&cluster, "local"), &anas).unwrap().token_id().unwrap().to_owned();
+    for _ in 0..2 {
+        let revoked = token_verb(&cluster, &["revoke", "--namespace", "team", "--id", &id]);
+        assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    }
+    until("the token to end", || (judged_now(&anas) == Err("TokenRevoked")).then_some(()));
+    let source = object(&cluster, "McpAuthorizationServer", None, "local").unwrap();
+    assert_eq!(source["spec"]["revoked"], json!([{"jti": id}]));
+
+    // What cannot be issued says why, and what stays.
+    let nowhere = token_verb(&cluster, &["issue", "--for", "bob", "--server", "team/none"]);
+    assert!(text(&nowhere.stderr).contains("cannot read McpServer team/none"), "{}", text(&nowhere.stderr));
+    let short = token_verb(&cluster, &["issue", "--for", "bob", "--server", "team/notes", "--lifetime", "1m"]);
+    let said = text(&short.stderr);
+    assert!(said.contains("BoundsExceeded") && said.contains("kubectl delete mcpclient bob-"), "{said}");
 }

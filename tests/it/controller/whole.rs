@@ -127,12 +127,12 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
     wait_condition(&cluster, of_server, ("ToolsListed", "True", "ToolsListed"));
     cluster.delete(super::VERSION, "McpServer", Some("team"), "notes");
     until("nothing to be left of it", || {
-        let left = cluster.list("v1", "ConfigMap", Some(GATEWAY)).into_iter().chain(cluster.list(
+        let mut left = cluster.list("v1", "ConfigMap", Some(GATEWAY)).into_iter().chain(cluster.list(
             "v1",
             "Secret",
             Some(GATEWAY),
         ));
         let uid = listed["metadata"]["uid"].as_str().unwrap();
-        left.filter(|one| one["metadata"]["name"].as_str().unwrap().contains(uid)).next().is_none().then_some(())
+        (!left.any(|one| one["metadata"]["name"].as_str().unwrap().contains(uid))).then_some(())
     });
 }

@@ -36,6 +36,10 @@ words! {
     RESOLVED_REFS: "ResolvedRefs";
     /// Only a change by its author brings the object further; there is no such condition otherwise.
     STALLED: "Stalled";
+    /// McpServer: the upstream was asked for its tools. Whether it answered closes nothing.
+    TOOLS_LISTED: "ToolsListed";
+    /// McpServer with a tool lock: the tools that the upstream lists are as they were reviewed.
+    TOOLS_REVIEWED: "ToolsReviewed";
     /// McpClient: its Secret holds a token that says what it is granted now.
     TOKEN_ISSUED: "TokenIssued";
 }
@@ -65,6 +69,8 @@ words! {
     SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
     /// An issuer has more clients than proxies can be told of; the youngest are left out.
     TOO_MANY_CLIENTS: "TooManyClients";
+    /// Tools are not as they were reviewed; the message names some, the status has all.
+    TOOLS_DRIFTED: "ToolsDrifted";
 }
 
 /// The longest message of a condition, in bytes.
@@ -149,6 +155,21 @@ impl Statement {
         self
     }
 
+    /// The same with conditions of these types, and a member, as the object has them: nobody knows better yet.
+    #[must_use]
+    pub fn carrying(mut self, before: &Value, types: &[&'static str], member: &str) -> Self {
+        for condition in conditions(before) {
+            let Some(type_) = types.iter().find(|type_| **type_ == condition.type_) else { continue };
+            let truth = [Truth::True, Truth::False].into_iter().find(|truth| truth.as_str() == condition.status);
+            let truth = truth.unwrap_or(Truth::Unknown);
+            self.conditions.push(Said::new(type_, truth, condition.reason, condition.message));
+        }
+        if let Some(value) = before.get(member) {
+            self.members.insert(member.to_owned(), value.clone());
+        }
+        self
+    }
+
     /// The condition of this type.
     pub fn said(&self, type_: &str) -> Option<&Said> {
         self.conditions.iter().find(|said| said.type_ == type_)
@@ -176,7 +197,8 @@ impl Statement {
                 last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
             });
         }
-        same &= self.said(STALLED).is_some() || known(STALLED).is_none();
+        // What is said of it no more.
+        same &= TYPES.iter().all(|(type_, _)| self.said(type_).is_some() || known(type_).is_none());
         same &= self.members.iter().all(|(name, value)| before.get(name) == Some(value));
         if same {
             return None;
@@ -196,9 +218,9 @@ pub fn conditions(status: &Value) -> Vec<Condition> {
 
 /// `Accepted`, of an object with these findings. `meanwhile` says what is enforced of one that is not.
 pub fn accepted(errors: &[Finding], warnings: &[Finding], meanwhile: &str) -> Said {
-    let conflict: Vec<&Finding> = warnings.iter().filter(|finding| finding.reason == Reason::PathConflict).collect();
-    if let Some(first) = errors.first().or(conflict.first().copied()) {
-        let all = if errors.is_empty() { conflict } else { errors.iter().collect() };
+    let closing: Vec<&Finding> = warnings.iter().filter(|finding| closes(finding.reason)).collect();
+    if let Some(first) = errors.first().or(closing.first().copied()) {
+        let all = if errors.is_empty() { closing } else { errors.iter().collect() };
         let mut message = listed(&all);
         if !meanwhile.is_empty() {
             message = format!("{message}\nMeanwhile: {meanwhile}");
@@ -251,16 +273,20 @@ pub fn is_under_way(reason: &str) -> bool {
     [PENDING, FETCHING, NO_PROXIES].contains(&reason)
 }
 
+/// Whether a server with such a warning is not accepted, though nothing in it is wrong by itself.
+fn closes(reason: Reason) -> bool {
+    matches!(reason, Reason::PathConflict | Reason::ServerTooLarge)
+}
+
 /// Whether a warning is about something that the object refers to.
 fn is_reference(reason: Reason) -> bool {
     let advice = [
         Reason::ApprovalsUnavailable,
-        Reason::PathConflict,
         Reason::PlaintextUpstream,
         Reason::ScopesNotCarried,
         Reason::AuthorityNotTrusted,
     ];
-    !advice.contains(&reason)
+    !closes(reason) && !advice.contains(&reason)
 }
 
 fn listed(findings: &[&Finding]) -> String {

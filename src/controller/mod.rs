@@ -44,6 +44,7 @@ pub mod service_account;
 pub mod signing;
 pub mod speak;
 pub mod store;
+pub mod tools;
 pub mod watches;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +118,8 @@ pub struct Context {
     pub keys: authority::keys::Keys,
     /// Who issues ServiceAccount tokens.
     pub issuer: ClusterIssuer,
+    /// What upstreams list.
+    pub tools: tools::Tools,
     /// Metadata documents.
     pub documents: document::Documents,
     /// Where events are recorded.
@@ -144,6 +147,7 @@ impl Context {
         let reporter =
             Reporter { controller: "portcullis.dev/controller".to_owned(), instance: Some(identity.clone()) };
         Self {
+            tools: tools::Tools::new(egress.clone()),
             keys: authority::keys::Keys::new(egress, queue.clone()),
             documents: document::Documents::default(),
             recorder: Recorder::new(client.clone(), reporter),
@@ -215,6 +219,7 @@ impl Context {
                 // Its source may have been told of since.
                 if self.store().owner(*kind, uid).is_none() {
                     self.documents.forget(uid);
+                    self.tools.forget(uid);
                     apply::remove(self, *kind, uid).await?;
                 }
                 return Ok(Outcome::Settled);
@@ -237,10 +242,7 @@ impl Context {
     async fn tell_again(&self, key: &Key) -> Result<bool, Failure> {
         let settled = self.store().settled(key);
         match settled {
-            Some(Settled::Server(applied)) => {
-                let statement = server::status(&applied, self.programming(&applied));
-                speak::speak(self, key, &applied.id.uid, &statement).await?;
-            }
+            Some(Settled::Server(applied)) => server::tell(self, &applied).await?,
             Some(Settled::Policy(applied)) => {
                 let statement = policy::status(&applied, self.programming(&applied));
                 speak::speak(self, key, &applied.id.uid, &statement).await?;

@@ -7,6 +7,7 @@ mod objects;
 mod proxies;
 mod random;
 mod secrets;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -7,3 +7,4 @@ mod keys;
 mod rights;
 mod serving;
 mod unreadable;
+mod whole;

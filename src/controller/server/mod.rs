@@ -6,8 +6,10 @@ mod status;
 mod validate;
 
 pub use build::Verdict;
-pub use status::status;
+pub use status::{status, with_tools};
 
+use super::apply::Applied;
+use super::conditions::{TOOLS_LISTED, TOOLS_REVIEWED};
 use super::error::Failure;
 use super::{Context, Settled, apply, speak};
 use crate::api::Key;
@@ -29,11 +31,30 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let cluster = context.cluster();
     let validated = validate::validate(raw, &context.installation.settings(&cluster));
     let prepared = build::build(validated, &context.installation)?;
+    let wanted = prepared.generated.clone();
     let (applied, informed) = apply::apply(context, prepared).await?;
     context.store().settle(key, Settled::Server(applied.clone().into()));
-    speak::speak(context, key, &applied.id.uid, &status(&applied, context.programming(&applied))).await?;
+    if let Some(wanted) = wanted {
+        context.tools.follow(key, &wanted);
+    }
+    tell(context, &applied).await?;
     informed?;
     Ok(reread.into_iter().chain(renew).min())
+}
+
+/// Says what was applied, and what the upstream lists. While this process has not asked it, what is said of it already
+/// stays.
+///
+/// # Errors
+/// If the status could not be written.
+pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), Failure> {
+    let Some(source) = context.store().source(&applied.key) else { return Ok(()) };
+    let statement = status(applied, context.programming(applied));
+    let statement = match context.tools.told(&applied.id.uid) {
+        Some(told) => with_tools(statement, &told),
+        None => statement.carrying(&source.status, &[TOOLS_LISTED, TOOLS_REVIEWED], "tools"),
+    };
+    speak::speak(context, &applied.key, &applied.id.uid, &statement).await
 }
 
 #[cfg(test)]

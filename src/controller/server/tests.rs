@@ -12,7 +12,6 @@ use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
 use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
 use crate::controller::proxies::Programming;
-use crate::generated::codec::MOST_BYTES;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::generated::{ObjectId, Server};
@@ -119,15 +118,11 @@ fn claims_on_its_path_close_it() {
 }
 
 #[test]
-fn one_that_is_too_large_to_store_keeps_its_place_and_nothing_else() {
-    let mut whole = resolved(&json!({}));
-    whole.object.upstream.tls.ca_pem = Some("x".repeat(MOST_BYTES));
-    let (prepared, server) = built(validated(Ok(whole)));
-    assert!(prepared.generated.as_ref().unwrap().fits());
-    let server = server.unwrap();
-    assert_eq!((server.path.as_str(), server.upstream.tls.ca_pem), ("/team/notes", None));
-    assert!(matches!(server.state, State::Unserved { reason, .. } if reason == "ObjectTooLarge"));
-    assert_eq!(said(prepared, None)[0], "Accepted: False ObjectTooLarge");
+fn one_that_is_too_large_to_store_takes_no_calls_and_is_not_accepted() {
+    let mut large = resolved(&json!({}));
+    large.warnings = vec![Finding::new(Reason::ServerTooLarge, FieldPath::of("spec"), "too many bytes")];
+    let (prepared, _) = built(validated(Ok(large)));
+    assert_eq!(said(prepared, None)[..2], ["Accepted: False ServerTooLarge", "ResolvedRefs: Unknown NotAccepted"]);
 }
 
 #[test]

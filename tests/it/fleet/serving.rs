@@ -56,8 +56,11 @@ fn nothing_is_served_before_there_are_sealing_keys() {
     let message = until("the wait to be told", || {
         let (ready, report) = house.readyz();
         assert!(!ready, "{report}");
-        let message = report["checks"]["configuration"]["message"].as_str()?.to_owned();
-        (!message.contains("ConfigMaps") && !message.contains("heartbeat")).then_some(message)
+        let waiting = &report["checks"]["configuration"];
+        let message = waiting["message"].as_str()?.to_owned();
+        let is_all =
+            waiting["reason"] == "Syncing" && !message.contains("ConfigMaps") && !message.contains("heartbeat");
+        is_all.then_some(message)
     });
     assert!(message.contains("portcullis-sealing"), "{message}");
     assert!(!house.process().stderr().contains("\"serving\""));

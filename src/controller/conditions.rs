@@ -36,14 +36,24 @@ words! {
     RESOLVED_REFS: "ResolvedRefs";
     /// Only a change by its author brings the object further; there is no such condition otherwise.
     STALLED: "Stalled";
+    /// McpServer: the controller could list the upstream's tools as the gateway. It does not count in `Ready`: what the
+    /// server lists, or whether it answers just now, is no matter of what was written here.
+    TOOLS_LISTED: "ToolsListed";
+    /// McpServer with a tool lock: what the upstream lists is what was reviewed. It does not count in `Ready`: the proxies
+    /// apply the lock, and what it keeps from callers is kept from them. There is no such condition without a lock.
+    TOOLS_REVIEWED: "ToolsReviewed";
 }
 
 words! {
     REASONS, "Every reason of a condition that is no finding about the object, and what it means.",
     /// The server takes no calls because its owner wants that (`spec.state`).
     DISABLED: "Disabled";
+    /// Tools are changed, new or gone since they were reviewed; `status.tools` has all of them.
+    DRIFTED: "Drifted";
     /// Keys are being fetched for the first time.
     FETCHING: "Fetching";
+    /// The upstream's tools cannot be listed, so nobody knows; see `ToolsListed`.
+    INVENTORY_FAILED: "InventoryFailed";
     /// Nobody has looked at it, since the object is not accepted.
     NOT_ACCEPTED: "NotAccepted";
     /// No proxy runs in the gateway namespace that could enforce it.
@@ -132,6 +142,12 @@ impl Statement {
         Self { generation, conditions, members: Map::new() }
     }
 
+    /// Says a condition that does not count in `Ready`.
+    pub fn beside(&mut self, mut said: Said) {
+        said.message = shortened(&said.message);
+        self.conditions.push(said);
+    }
+
     /// Says a member besides the conditions.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -166,7 +182,11 @@ impl Statement {
                 last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
             });
         }
-        same &= self.said(STALLED).is_some() || known(STALLED).is_none();
+        let not_always = [STALLED, TOOLS_LISTED, TOOLS_REVIEWED];
+        same &= not_always.iter().all(|type_| self.said(type_).is_some() || known(type_).is_none());
+        let is_said =
+            |name: &str| ["observedGeneration", "conditions"].contains(&name) || self.members.contains_key(name);
+        same &= before.as_object().is_none_or(|before| before.keys().all(|name| is_said(name)));
         same &= self.members.iter().all(|(name, value)| before.get(name) == Some(value));
         if same {
             return None;

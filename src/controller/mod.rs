@@ -52,6 +52,7 @@ use prometheus_client::registry::Registry;
 
 use self::apply::Applied;
 use self::error::Failure;
+use self::inventory::rounds::Inventories;
 use self::lease::Fence;
 use self::metrics::Metrics;
 use self::proxies::Programming;
@@ -59,6 +60,7 @@ use self::queue::{Depth, Outcome, Queue, Subject};
 use self::store::{Store, Touched};
 use crate::api::{Key, Kind};
 use crate::egress::Egress;
+use crate::generated;
 use crate::resolve::{Cluster, PublicUrl, Settings};
 
 pub use self::run::run;
@@ -121,6 +123,8 @@ pub struct Context {
     pub keys: authority::keys::Keys,
     /// Metadata documents.
     pub documents: document::Documents,
+    /// The tools of all servers.
+    pub inventories: Inventories,
     /// Where events are recorded.
     pub recorder: Recorder,
     /// What is counted.
@@ -138,6 +142,7 @@ impl Context {
         identity: String,
         installation: Installation,
         egress: Egress,
+        inventories: Inventories,
         registry: &mut Registry,
     ) -> Self {
         let installation = Arc::new(installation);
@@ -147,6 +152,7 @@ impl Context {
         Self {
             keys: authority::keys::Keys::new(egress, queue.clone()),
             documents: document::Documents::default(),
+            inventories,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: Metrics::register(registry),
             start: Instant::now(),
@@ -211,6 +217,10 @@ impl Context {
                 if self.store().owner(*kind, uid).is_none() {
                     self.documents.forget(uid);
                     apply::remove(self, *kind, uid).await?;
+                    if *kind == generated::Kind::Server {
+                        self.inventories.forget(uid);
+                        inventory::keep::remove(self, uid).await?;
+                    }
                 }
                 return Ok(Outcome::Settled);
             }
@@ -231,10 +241,7 @@ impl Context {
     async fn tell_again(&self, key: &Key) -> Result<bool, Failure> {
         let settled = self.store().settled(key);
         match settled {
-            Some(Settled::Server(applied)) => {
-                let statement = server::status(&applied, self.programming(&applied));
-                speak::speak(self, key, &applied.id.uid, &statement).await?;
-            }
+            Some(Settled::Server(applied)) => server::tell(self, &applied).await?,
             Some(Settled::Policy(applied)) => {
                 let statement = policy::status(&applied, self.programming(&applied));
                 speak::speak(self, key, &applied.id.uid, &statement).await?;

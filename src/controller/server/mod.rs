@@ -8,10 +8,13 @@ mod validate;
 pub use build::Verdict;
 pub use status::status;
 
+use super::apply::Applied;
 use super::error::Failure;
 use super::{Context, Settled, apply, speak};
 use crate::api::Key;
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// How long what a server refers to is taken to be as it was read: a rotated Secret is served after that, at the latest.
 const REREAD: Duration = Duration::from_secs(60);
@@ -28,8 +31,21 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let validated = validate::validate(raw, &context.installation.settings());
     let prepared = build::build(validated, &context.installation)?;
     let (applied, informed) = apply::apply(context, prepared).await?;
+    context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
     context.store().settle(key, Settled::Server(applied.clone().into()));
-    speak::speak(context, key, &applied.id.uid, &status(&applied, context.programming(&applied))).await?;
+    tell(context, &applied).await?;
     informed?;
     Ok(reread)
+}
+
+/// Says what was applied, what proxies make of it, and which tools it has.
+///
+/// # Errors
+/// If the status could not be written.
+pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), Failure> {
+    let heard = context.inventories.heard(&applied.id.uid);
+    let before = context.store().source(&applied.key);
+    let before = before.as_ref().map_or(&Value::Null, |source| &source.status);
+    let statement = status(applied, context.programming(applied), heard.as_ref(), before);
+    speak::speak(context, &applied.key, &applied.id.uid, &statement).await
 }

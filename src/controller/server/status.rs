@@ -1,13 +1,22 @@
 //! What is said of a server, made of what was applied.
 
+use serde_json::Value;
+
 use super::build::Verdict;
 use crate::controller::apply::Applied;
 use crate::controller::conditions::{self, DISABLED, PROGRAMMED, READY, Said, Statement, Truth};
+use crate::controller::inventory::told::{self, Basis, Heard};
 use crate::controller::proxies::Programming;
 
-/// What is said of a server. `programming` is what proxies make of what was written, if they were told of it.
-pub fn status(applied: &Applied<Verdict>, programming: Option<Programming>) -> Statement {
-    let Verdict { errors, warnings, resource, disabled } = &applied.verdict;
+/// What is said of a server. `programming` is what proxies make of what was written, if they were told of it; `heard` what
+/// is known of its tools, if it is asked; `before` its status.
+pub fn status(
+    applied: &Applied<Verdict>,
+    programming: Option<Programming>,
+    heard: Option<&(Basis, Heard)>,
+    before: &Value,
+) -> Statement {
+    let Verdict { errors, warnings, resource, disabled, basis: _ } = &applied.verdict;
     let meanwhile = match applied.generated {
         Some(_) => "it takes no calls.",
         None => "it is not served.",
@@ -25,6 +34,11 @@ pub fn status(applied: &Applied<Verdict>, programming: Option<Programming>) -> S
             DISABLED.clone_into(&mut said.reason);
             "spec.state is Disabled: every call is refused.".clone_into(&mut said.message);
         }
+    }
+    if let Some((basis, heard)) = heard {
+        let (tools, said) = told::told(*basis, heard, before, applied.id.generation);
+        said.into_iter().for_each(|said| statement.beside(said));
+        statement.members.extend(tools.map(|tools| (told::TOOLS.to_owned(), tools)));
     }
     match resource {
         Some(resource) => statement.member("resource", resource.as_str()),

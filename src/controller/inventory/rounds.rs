@@ -23,6 +23,8 @@ use crate::upstream::{Bounds, DiscoverError, Upstream, inventory};
 
 /// How many servers are asked at once.
 const AT_ONCE: usize = 8;
+/// How long one may take: while it does, another waits.
+const TIME: Duration = Duration::from_secs(30);
 /// How long after a failure a server is asked again; twice as long after each further one, up to the usual time.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// How long after a failure the removal of strays is tried again.
@@ -137,7 +139,14 @@ async fn ask_in_turn(context: Arc<Context>, every: Duration) {
 /// Asks one server, keeps what it lists, and has it said.
 async fn ask(context: &Context, key: &Key, every: Duration) -> Outcome {
     let Some((uid, server)) = known(context, key) else { return Outcome::Settled };
-    let Some(basis) = Basis::of(&server) else { return Outcome::Settled };
+    // What is to be written may not be written yet: whoever still follows it asks again.
+    let not_now = |context: &Context| match context.inventories.heard(&uid) {
+        Some(_) => Outcome::Again(FIRST_RETRY.min(every)),
+        None => Outcome::Settled,
+    };
+    let Some((server, basis)) = server.and_then(|server| Basis::of(&server).map(|basis| (server, basis))) else {
+        return not_now(context);
+    };
     // In a box: most of the time there is none.
     let found = Box::pin(take(&server, &context.inventories.egress)).await;
     context.metrics.inventory(found.is_ok());
@@ -155,7 +164,7 @@ async fn ask(context: &Context, key: &Key, every: Duration) -> Outcome {
         }
     };
     let Some((pause, is_news)) = context.inventories.record(&uid, basis, outcome, every) else {
-        return Outcome::Settled;
+        return not_now(context);
     };
     if is_news {
         context.queue.add(Subject::Source(key.clone()), Depth::Status);
@@ -179,17 +188,17 @@ async fn ask(context: &Context, key: &Key, every: Duration) -> Outcome {
     }
 }
 
-/// A server as proxies are given it, and its UID.
-fn known(context: &Context, key: &Key) -> Option<(String, Server)> {
+/// The UID of a server, and the server as proxies are given it.
+fn known(context: &Context, key: &Key) -> Option<(String, Option<Server>)> {
     let store = context.store();
     let uid = store.source(key)?.id.uid.clone();
-    let server = store.last_server(&uid)?;
+    let server = store.last_server(&uid);
     Some((uid, server))
 }
 
 async fn take(server: &Server, egress: &Egress) -> Result<Vec<Box<serde_json::value::RawValue>>, DiscoverError> {
     let upstream = Upstream::new(&server.upstream, egress)?;
-    Ok(inventory(&upstream, &Bounds::default()).await?.tools)
+    Ok(inventory(&upstream, &Bounds { time: TIME, ..Bounds::default() }).await?.tools)
 }
 
 async fn remove_strays(context: Arc<Context>) {
@@ -200,5 +209,70 @@ async fn remove_strays(context: Arc<Context>) {
         context.metrics.failed(&failure);
         tracing::warn!(reason = failure.reason(), error = %failure, "inventories of former servers stay for now");
         sleep(STRAYS_RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::egress;
+    use crate::generated::Digest;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn basis(byte: u8) -> Basis {
+        Basis { digest: Digest([byte; 32]), locked: false }
+    }
+
+    fn key() -> Key {
+        Key { kind: crate::api::Kind::McpServer, namespace: "team".into(), name: "s".into() }
+    }
+
+    fn inventories(every: Option<Duration>) -> Inventories {
+        Inventories::new(Egress::new(egress::Policy::default()).unwrap(), every)
+    }
+
+    fn listed() -> Result<Listed, Failed> {
+        Ok(Listed { tools: Arc::new(json!({"count": 1})), drift: None })
+    }
+
+    fn failed() -> Result<Listed, Failed> {
+        Err(Failed { reason: "UpstreamTimeout", message: "late".into() })
+    }
+
+    #[test]
+    fn who_fails_is_asked_ever_more_rarely_and_only_news_is_said() {
+        let all = inventories(Some(MINUTE));
+        all.follow(&key(), "u", Some(basis(1)));
+        let record = |outcome| all.record("u", basis(1), outcome, MINUTE);
+        assert_eq!(record(listed()), Some((MINUTE, true)));
+        assert_eq!(record(listed()), Some((MINUTE, false)));
+        let pauses: Vec<_> = (0..6).map(|_| record(failed()).unwrap()).collect();
+        let seconds: Vec<u64> = pauses.iter().map(|(pause, _)| pause.as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(pauses.iter().filter(|(_, is_news)| *is_news).count(), 1);
+        assert!(all.heard("u").unwrap().1.listed.is_some(), "what was listed last");
+        assert_eq!(record(listed()), Some((MINUTE, true)));
+    }
+
+    #[test]
+    fn a_server_has_a_turn_when_it_is_asked_for_something_else_and_is_forgotten_when_it_is_not_asked() {
+        let all = inventories(Some(MINUTE));
+        all.follow(&key(), "u", Some(basis(1)));
+        assert_eq!(all.turns.depth(), 1);
+        all.record("u", basis(1), listed(), MINUTE);
+        all.follow(&key(), "u", Some(basis(1)));
+        assert!(all.heard("u").unwrap().1.listed.is_some(), "the same again changes nothing");
+        all.follow(&key(), "u", Some(basis(2)));
+        assert_eq!(all.heard("u"), Some((basis(2), Heard::default())));
+        assert_eq!(all.record("u", basis(1), listed(), MINUTE), None, "an answer to an earlier question");
+        all.follow(&key(), "u", None);
+        assert_eq!(all.heard("u"), None);
+
+        let none = inventories(None);
+        none.follow(&key(), "u", Some(basis(1)));
+        assert_eq!((none.heard("u"), none.turns.depth()), (None, 0));
     }
 }

@@ -47,9 +47,12 @@ pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str
 
 async fn load(client: &Client, namespace: &str, system_namespace: &str) -> anyhow::Result<Loaded> {
     let mut found = Found::default();
-    for (kind, place) in
-        [(Kind::McpAuthorizationServer, None), (Kind::McpServer, Some(namespace)), (Kind::McpPolicy, Some(namespace))]
-    {
+    for (kind, place) in [
+        (Kind::McpAuthorizationServer, None),
+        (Kind::McpServer, Some(namespace)),
+        (Kind::McpClient, Some(namespace)),
+        (Kind::McpPolicy, Some(namespace)),
+    ] {
         let objects = list(client, kind, place).await.with_context(|| cannot_read(kind, place))?;
         found.take(kind, objects);
     }

@@ -11,7 +11,7 @@ use super::{address, boolish};
 use crate::controller::Installation;
 use crate::egress::{self, AllowPrivate};
 use crate::process::telemetry::{self, Format};
-use crate::resolve::{Cluster, PublicUrl};
+use crate::resolve::PublicUrl;
 use crate::roles::controller::{End, Options, run as serve};
 
 /// Turn the McpServers, McpPolicies and McpAuthorizationServers of a cluster into what its proxies serve
@@ -73,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         installation: Installation {
             public_url,
             system_namespace: args.system_namespace,
-            cluster: Cluster { gateway_namespace: args.gateway_namespace, service_accounts: None },
+            gateway_namespace: args.gateway_namespace,
             service_account: args.service_account,
             max_staleness: Duration::from_secs(args.max_staleness.into()),
         },

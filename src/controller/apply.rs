@@ -65,7 +65,7 @@ async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
         return Ok(());
     }
     let name = wanted.name();
-    let manifest = wanted.manifest(context.installation.gateway_namespace());
+    let manifest = wanted.manifest(&context.installation.gateway_namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     context.may_write()?;
     let written = api(context, wanted.kind).patch(&name, &params, &Patch::Apply(&manifest)).await;
@@ -100,7 +100,7 @@ pub async fn remove(context: &Context, kind: Kind, uid: &str) -> Result<(), Fail
 }
 
 fn api(context: &Context, kind: Kind) -> Api<DynamicObject> {
-    let namespace = context.installation.gateway_namespace();
+    let namespace = &context.installation.gateway_namespace;
     Api::namespaced_with(context.client.clone(), namespace, &resource(kind.collection()))
 }
 

@@ -42,6 +42,8 @@ words! {
     /// McpServer with a tool lock: what the upstream lists is what was reviewed. It does not count in `Ready`: the proxies
     /// apply the lock, and what it keeps from callers is kept from them. There is no such condition without a lock.
     TOOLS_REVIEWED: "ToolsReviewed";
+    /// McpClient: its Secret holds a token that says what it is granted now.
+    TOKEN_ISSUED: "TokenIssued";
 }
 
 words! {
@@ -56,6 +58,8 @@ words! {
     INVENTORY_FAILED: "InventoryFailed";
     /// Nobody has looked at it, since the object is not accepted.
     NOT_ACCEPTED: "NotAccepted";
+    /// The start that a client's author has set (`spec.validAfter`) lies ahead: a token is made then.
+    NOT_YET_VALID: "NotYetValid";
     /// No proxy runs in the gateway namespace that could enforce it.
     NO_PROXIES: "NoProxies";
     /// It is being written, or not every proxy has said yet that it runs this generation.
@@ -65,6 +69,12 @@ words! {
     /// A proxy is not heard of, and could still be serving an earlier generation: until its Pod is gone, or until it denies
     /// everything for want of news.
     PROXY_SILENT: "ProxySilent";
+    /// A Secret of the name that a client's token is to have is somebody else's, and is left alone.
+    SECRET_CONFLICT: "SecretConflict";
+    /// The Secret of an issuer's signing key holds none, and no new one is made: that would end every token without a word.
+    SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
+    /// An issuer has more clients than proxies can be told of; the youngest are left out.
+    TOO_MANY_CLIENTS: "TooManyClients";
 }
 
 /// The longest message of a condition, in bytes.
@@ -182,8 +192,8 @@ impl Statement {
                 last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
             });
         }
-        let not_always = [STALLED, TOOLS_LISTED, TOOLS_REVIEWED];
-        same &= not_always.iter().all(|type_| self.said(type_).is_some() || known(type_).is_none());
+        // What is said of it no more.
+        same &= TYPES.iter().all(|(type_, _)| self.said(type_).is_some() || known(type_).is_none());
         let is_said =
             |name: &str| ["observedGeneration", "conditions"].contains(&name) || self.members.contains_key(name);
         same &= before.as_object().is_none_or(|before| before.keys().all(|name| is_said(name)));
@@ -206,9 +216,9 @@ pub fn conditions(status: &Value) -> Vec<Condition> {
 
 /// `Accepted`, of an object with these findings. `meanwhile` says what is enforced of one that is not.
 pub fn accepted(errors: &[Finding], warnings: &[Finding], meanwhile: &str) -> Said {
-    let conflict: Vec<&Finding> = warnings.iter().filter(|finding| finding.reason == Reason::PathConflict).collect();
-    if let Some(first) = errors.first().or(conflict.first().copied()) {
-        let all = if errors.is_empty() { conflict } else { errors.iter().collect() };
+    let closing: Vec<&Finding> = warnings.iter().filter(|finding| closes(finding.reason)).collect();
+    if let Some(first) = errors.first().or(closing.first().copied()) {
+        let all = if errors.is_empty() { closing } else { errors.iter().collect() };
         let mut message = listed(&all);
         if !meanwhile.is_empty() {
             message = format!("{message}\nMeanwhile: {meanwhile}");
@@ -261,9 +271,20 @@ pub fn is_under_way(reason: &str) -> bool {
     [PENDING, FETCHING, NO_PROXIES].contains(&reason)
 }
 
+/// Whether a server with such a warning is not accepted, though nothing in it is wrong by itself.
+fn closes(reason: Reason) -> bool {
+    matches!(reason, Reason::PathConflict | Reason::ServerTooLarge)
+}
+
 /// Whether a warning is about something that the object refers to.
 fn is_reference(reason: Reason) -> bool {
-    !matches!(reason, Reason::ApprovalsUnavailable | Reason::PathConflict | Reason::PlaintextUpstream)
+    let advice = [
+        Reason::ApprovalsUnavailable,
+        Reason::PlaintextUpstream,
+        Reason::ScopesNotCarried,
+        Reason::AuthorityNotTrusted,
+    ];
+    !closes(reason) && !advice.contains(&reason)
 }
 
 fn listed(findings: &[&Finding]) -> String {
@@ -277,19 +298,23 @@ fn listed(findings: &[&Finding]) -> String {
 /// Findings in which every Secret that may not be read comes with the RoleBinding that would allow it.
 #[must_use]
 pub fn with_role_binding(findings: Findings, namespace: &str, service_account: (&str, &str)) -> Findings {
-    let (account_namespace, account) = service_account;
-    let binding = format!(
-        "whoever owns the namespace applies:\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
-         metadata: {{name: portcullis-secret-reader, namespace: {namespace}}}\n\
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: portcullis-secret-reader}}\n\
-         subjects: [{{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}]"
-    );
+    let binding = role_binding("portcullis-secret-reader", namespace, service_account);
     let told = |finding: Finding| match finding.reason {
         Reason::SecretForbidden => finding.remedy(binding.clone()),
         _ => finding,
     };
     findings.into_iter().map(told).collect()
+}
+
+/// The RoleBinding that gives the controller a role in a namespace.
+pub fn role_binding(role: &str, namespace: &str, (account_namespace, account): (&str, &str)) -> String {
+    format!(
+        "whoever owns the namespace applies:\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
+         metadata: {{name: {role}, namespace: {namespace}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}\n\
+         subjects: [{{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}]"
+    )
 }
 
 fn shortened(text: &str) -> String {

@@ -26,7 +26,7 @@ pub const EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// If it could not be said.
 pub async fn beat(context: &Context) -> Result<(), Failure> {
-    let namespace = context.installation.gateway_namespace();
+    let namespace = &context.installation.gateway_namespace;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

@@ -22,6 +22,8 @@
 
 pub mod apply;
 pub mod authority;
+pub mod client;
+pub mod cluster_issuer;
 pub mod conditions;
 pub mod document;
 pub mod error;
@@ -38,6 +40,8 @@ pub mod queue;
 pub mod run;
 pub mod sealing;
 pub mod server;
+pub mod service_account;
+pub mod signing;
 pub mod speak;
 pub mod store;
 pub mod watches;
@@ -51,6 +55,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use prometheus_client::registry::Registry;
 
 use self::apply::Applied;
+use self::cluster_issuer::ClusterIssuer;
 use self::error::Failure;
 use self::inventory::rounds::Inventories;
 use self::lease::Fence;
@@ -72,8 +77,8 @@ pub struct Installation {
     pub public_url: PublicUrl,
     /// The namespace of the controller and of guardrail policies.
     pub system_namespace: String,
-    /// The cluster, with the namespace of the proxies and of generated objects.
-    pub cluster: Cluster,
+    /// The namespace of the proxies and of generated objects.
+    pub gateway_namespace: String,
     /// The controller's ServiceAccount, for messages that say what it may not do.
     pub service_account: String,
     /// When proxies deny everything for want of news.
@@ -82,17 +87,8 @@ pub struct Installation {
 
 impl Installation {
     /// As far as resolving needs it.
-    pub fn settings(&self) -> Settings<'_> {
-        Settings {
-            public_url: &self.public_url,
-            system_namespace: &self.system_namespace,
-            cluster: Some(&self.cluster),
-        }
-    }
-
-    /// The namespace of the proxies and of generated objects.
-    pub fn gateway_namespace(&self) -> &str {
-        &self.cluster.gateway_namespace
+    pub fn settings<'a>(&'a self, cluster: &'a Cluster) -> Settings<'a> {
+        Settings { public_url: &self.public_url, system_namespace: &self.system_namespace, cluster: Some(cluster) }
     }
 }
 
@@ -121,6 +117,8 @@ pub struct Context {
     pub fence: Fence,
     /// Keys of other issuers.
     pub keys: authority::keys::Keys,
+    /// Who issues ServiceAccount tokens.
+    pub issuer: ClusterIssuer,
     /// Metadata documents.
     pub documents: document::Documents,
     /// The tools of all servers.
@@ -147,6 +145,7 @@ impl Context {
     ) -> Self {
         let installation = Arc::new(installation);
         let queue = Arc::new(Queue::default());
+        let issuer = ClusterIssuer::default();
         let reporter =
             Reporter { controller: "portcullis.dev/controller".to_owned(), instance: Some(identity.clone()) };
         Self {
@@ -156,7 +155,8 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             metrics: Metrics::register(registry),
             start: Instant::now(),
-            store: Mutex::new(Store::new(installation.clone())),
+            store: Mutex::new(Store::new(installation.clone(), issuer.clone())),
+            issuer,
             leads: AtomicBool::new(false),
             fence: Fence::default(),
             client,
@@ -195,9 +195,14 @@ impl Context {
 
     /// A token names a key that an authority lacks.
     pub fn want_key(&self, authority: String, kid: String) {
-        if self.leads.load(Ordering::Acquire) {
-            self.keys.ask(authority, kid);
+        if self.leads.load(Ordering::Acquire) && !self.keys.ask(authority, kid) {
+            self.issuer.ask();
         }
+    }
+
+    /// What is known of the cluster.
+    pub fn cluster(&self) -> Cluster {
+        self.issuer.cluster(&self.installation.gateway_namespace)
     }
 
     /// What proxies make of what was applied.
@@ -232,7 +237,8 @@ impl Context {
             Kind::McpServer => server::reconcile(self, key).await?,
             Kind::McpPolicy => policy::reconcile(self, key).await?,
             Kind::McpAuthorizationServer => authority::reconcile(self, key).await?,
-            Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => None,
+            Kind::McpClient => client::reconcile(self, key).await?,
+            Kind::Secret | Kind::ConfigMap | Kind::Namespace => None,
         };
         Ok(again.map_or(Outcome::Settled, Outcome::Again))
     }

@@ -4,6 +4,7 @@
 //! no longer leads ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,6 +21,7 @@ use super::queue::Outcome;
 use super::watches::{self, Watched};
 use super::{Context, heartbeat, inventory, sealing};
 use crate::api::Kind;
+use crate::issuer::{Clock as _, SystemClock};
 use crate::process::Drain;
 use crate::process::readiness::Check;
 
@@ -42,13 +44,15 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     for watched in Watched::ALL {
         drain.spawn(watches::follow(context.clone(), watched, synced.clone(), stop.clone()));
     }
+    drain.spawn(ask_for_issuer(context.clone(), synced.clone(), stop.clone()));
     told.not_ready(
         "Listing",
         "not every collection was read yet: if this stays, see the log for what cannot be listed",
     );
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        _ = count.wait_for(|count| *count == Watched::ALL.len()) => {}
+        // One more: the cluster's issuer.
+        _ = count.wait_for(|count| *count > Watched::ALL.len()) => {}
     }
     told.ready();
     tracing::info!(identity = context.identity, "everything is known; waiting to lead");
@@ -81,6 +85,22 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     context.metrics.leader.set(0);
     candidate.release().await;
     Ok(())
+}
+
+/// Asks the API server who issues ServiceAccount tokens, from time to time. Once it was asked, `synced` counts one more: so
+/// nobody who begins to lead takes what is not known yet for what cannot be known.
+async fn ask_for_issuer(context: Arc<Context>, synced: watch::Sender<usize>, stop: CancellationToken) {
+    let asked = AtomicBool::new(false);
+    let changed = || {
+        let touched = context.store().issuer_changed();
+        context.look_at(touched);
+        if !asked.swap(true, Ordering::AcqRel) {
+            synced.send_modify(|count| *count += 1);
+        }
+    };
+    let gateway = context.installation.gateway_namespace.clone();
+    let now = || SystemClock::default().unix();
+    context.issuer.clone().run(context.client.clone(), gateway, now, changed, stop).await;
 }
 
 async fn worker(context: Arc<Context>, stop: CancellationToken) {
@@ -153,7 +173,7 @@ async fn tick(context: Arc<Context>, stop: CancellationToken) {
 /// Removes Leases of proxies that are gone.
 async fn tidy(context: &Context) -> Result<(), Failure> {
     let abandoned = context.store().proxies.abandoned();
-    let api: Api<Lease> = Api::namespaced(context.client.clone(), context.installation.gateway_namespace());
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
     for name in abandoned {
         context.may_write()?;
         match api.delete(&name, &DeleteParams::default()).await {

@@ -33,7 +33,7 @@ pub const LOOK: Duration = Duration::from_secs(60);
 /// # Errors
 /// If they could not be read or written. It is to be tried again.
 pub async fn keep(context: &Context) -> Result<(), Failure> {
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), context.installation.gateway_namespace());
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
     let failed = |error: &kube::Error| Failure::Apply(ApiError::new(format!("Secret {SEALING}"), error));
     let found = api.get_opt(SEALING).await.map_err(|error| failed(&error))?;
     let Some(secret) = next(found.as_ref(), Timestamp::now(), random)? else { return Ok(()) };

@@ -40,10 +40,11 @@ pub enum Watched {
 
 impl Watched {
     /// Every collection.
-    pub const ALL: [Watched; 8] = [
+    pub const ALL: [Watched; 9] = [
         Watched::Sources(api::Kind::McpServer),
         Watched::Sources(api::Kind::McpPolicy),
         Watched::Sources(api::Kind::McpAuthorizationServer),
+        Watched::Sources(api::Kind::McpClient),
         Watched::Namespaces,
         Watched::Generated(Collection::Secrets),
         Watched::Generated(Collection::ConfigMaps),
@@ -53,7 +54,7 @@ impl Watched {
 
     fn api(self, context: &Context) -> (Api<DynamicObject>, String) {
         let client = context.client.clone();
-        let gateway = context.installation.gateway_namespace();
+        let gateway = &context.installation.gateway_namespace;
         match self {
             Watched::Sources(kind) => (Api::all_with(client, &speak::resource(kind)), String::new()),
             Watched::Namespaces => (Api::all_with(client, &ApiResource::erase::<Namespace>(&())), String::new()),

@@ -5,10 +5,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::store::{IssuerError, TokenRecord};
 
@@ -53,6 +55,29 @@ impl Signer {
     /// The public key as a JSON Web Key Set (RFC 7517 section 5).
     pub fn jwks(&self) -> &str {
         &self.public.jwks
+    }
+
+    /// What a token says that this key has signed; `None` of any other text.
+    pub fn read(&self, token: &str) -> Option<TokenRecord> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let expected = Header { typ: "at+jwt", alg: "ES256", kid: &self.public.kid };
+        let signature =
+            URL_SAFE_NO_PAD.decode(signature).ok().filter(|_| encode(&expected).is_ok_and(|h| h == header))?;
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
+        key.verify(signed.as_bytes(), &signature).ok()?;
+        let claims: Read = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        (claims.iss == self.issuer).then(|| TokenRecord {
+            jti: claims.jti,
+            subject: claims.sub,
+            audiences: claims.aud,
+            client_id: claims.client_id,
+            groups: claims.groups,
+            scopes: claims.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+            issued_at: claims.iat,
+            expires_at: claims.exp,
+            label: None,
+        })
     }
 
     pub(super) fn sign(&self, record: &TokenRecord) -> Result<String, IssuerError> {
@@ -110,6 +135,21 @@ struct Header<'a> {
     kid: &'a str,
 }
 
+/// [`Claims`], read back.
+#[derive(Deserialize)]
+struct Read {
+    iss: String,
+    sub: String,
+    aud: Vec<String>,
+    client_id: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    #[serde(default)]
+    scope: String,
+    groups: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
@@ -126,4 +166,39 @@ struct Claims<'a> {
 
 fn encode(part: &impl Serialize) -> Result<String, IssuerError> {
     Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).map_err(|_| IssuerError::Crypto)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mint::tests::request;
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_back_and_nothing_else_is() {
+        let key = Signer::generate().unwrap();
+        let signer = Signer::new(&key, "https://gw.example/-/issuer/local").unwrap();
+        let issued = signer.mint(&request("ada"), 1_800_000_000).unwrap();
+        let token = issued.token.expose();
+        let expected = TokenRecord { label: None, ..issued.record.clone() };
+        assert_eq!(signer.read(token), Some(expected));
+        let parts: Vec<&str> = token.split('.').collect();
+        let other = signer.mint(&request("bob"), 1_800_000_000).unwrap();
+        let others: Vec<&str> = other.token.expose().split('.').collect();
+        let elsewhere = Signer::new(&key, "https://gw.example/-/issuer/other").unwrap();
+        assert_eq!(elsewhere.read(token), None, "the key of one issuer does not speak for another");
+        let stranger = Signer::new(&Signer::generate().unwrap(), signer.issuer()).unwrap();
+        assert_eq!(stranger.read(token), None);
+        for edited in [
+            String::new(),
+            "a.b.c".to_owned(),
+            format!("{token}A"),
+            format!("{token}.x"),
+            format!("{}.{}.{}", parts[0], others[1], parts[2]),
+            format!("{}.{}.{}", others[1], parts[1], parts[2]),
+            token.trim_end_matches(|c| c != '.').to_owned(),
+        ] {
+            assert_eq!(signer.read(&edited), None, "{edited}");
+        }
+        assert!(!format!("{signer:?}").contains(parts[2]) && Signer::new(b"not a key", "i").is_err());
+    }
 }

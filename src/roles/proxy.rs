@@ -112,6 +112,7 @@ async fn sync(
 ) -> Option<(Sealer, Vec<Change>)> {
     let mut changes = Vec::new();
     let mut keys = None;
+    world.wait_for(false);
     loop {
         let (source, event) = tokio::select! {
             () = opened.drain.draining().cancelled() => return None,

@@ -1,5 +1,7 @@
 //! A release from `helm install` to `helm uninstall`, with callers all the while.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -16,21 +18,18 @@ const FIRST: &str = include_str!("../../examples/cluster/first-server.yaml");
 
 fn values(world: &World) -> Vec<String> {
     let (repository, tag) = world.image.rsplit_once(':').unwrap();
-    [
+    let text = [
         format!("publicUrl={}", world.url("")),
         format!("image.repository={repository}"),
         format!("image.tag={tag}"),
         "tls.terminatedBy=Proxy".to_owned(),
         "tls.secretName=public-tls".to_owned(),
-        "allowPrivateUpstreams=true".to_owned(),
         format!("proxy.service.clusterIP={}", world.address),
-        "proxy.journal.storageClassName=by-hand".to_owned(),
+        format!("proxy.journal.storageClassName={}", if world.provisions() { "" } else { "by-hand" }),
         "proxy.journal.size=1Gi".to_owned(),
-    ]
-    .into_iter()
-    .flat_map(|value| ["--set-string".to_owned(), value])
-    .map(|word| if word == "allowPrivateUpstreams=true" { "allowPrivateUpstreams=true".to_owned() } else { word })
-    .collect()
+    ];
+    let text = text.into_iter().flat_map(|value| ["--set-string".to_owned(), value]);
+    text.chain(["--set".to_owned(), "allowPrivateUpstreams=true".to_owned()]).collect()
 }
 
 fn helm(world: &World, verb: &[&str], more: &[&str]) {
@@ -42,15 +41,24 @@ fn helm(world: &World, verb: &[&str], more: &[&str]) {
     world.helm(&arguments);
 }
 
-/// Volumes for the journals: the node has no provisioner.
+/// Volumes for the journals, where nobody provisions any. Folders of the node are not given to a Pod's group, so anyone may
+/// write into these.
 fn volumes(world: &World) {
-    let volume = |number: u32| {
-        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("journal-{number}")},
-            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": format!("/var/lib/journal-{number}"), "type": "DirectoryOrCreate"}}})
-    };
-    let volumes: Vec<String> = (0..3).map(|number| volume(number).to_string()).collect();
+    if world.provisions() {
+        return;
+    }
+    let volumes: Vec<String> = (0..3)
+        .map(|number| {
+            let folder = world.file(&format!("journal-{number}"));
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+            let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
+                "metadata": {"name": format!("journal-{number}")},
+                "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
+                    "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": folder, "type": "Directory"}}});
+            volume.to_string()
+        })
+        .collect();
     world.apply("volumes.yaml", &volumes.join("\n---\n"));
 }
 

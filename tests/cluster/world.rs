@@ -54,6 +54,11 @@ impl World {
         self.folder.path().join(name)
     }
 
+    /// Whether the cluster makes volumes by itself.
+    pub(crate) fn provisions(&self) -> bool {
+        !self.kubectl(&["get", "storageclasses", "-o", "name"]).is_empty()
+    }
+
     /// In the range of Services, beside the cluster's DNS.
     fn free_address(&self) -> String {
         let dns =

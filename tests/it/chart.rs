@@ -46,8 +46,13 @@ fn render(cluster: &Cluster, values: &Path) -> String {
 
 /// The chart with the values that one cannot do without, on a cluster.
 pub(crate) fn installed() -> Cluster {
+    installed_with("minimal")
+}
+
+/// The chart with the values of a file in `ci/`, on a cluster.
+pub(crate) fn installed_with(values: &str) -> Cluster {
     let cluster = Cluster::acquire();
-    let rendered = render(&cluster, &chart().join("ci/minimal.yaml"));
+    let rendered = render(&cluster, &chart().join(format!("ci/{values}.yaml")));
     cluster.apply_yaml(&rendered);
     cluster
 }

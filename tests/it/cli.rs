@@ -168,7 +168,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (vec!["audit", "verify", "--journal", ".", "--anchor", file], &["file.txt", "is no checkpoint"]),
         (vec!["audit", "query", "--journal", ".", "--since", "yesterday"], &["--since", "30m"]),
         (vec!["who-can", "--server", "x/y", "-f", "examples"], &["no McpServer x/y", "there are: default/notes"]),
-        (vec!["who-can", "--server", "x/y", "-f", "src"], &["there is none at all", "right folder?"]),
+        (vec!["who-can", "--server", "x/y", "-f", "src"], &["there is none at all", "right place to look?"]),
         (explain("default/nots", &ana), &["did you mean default/notes?"]),
         (explain("notes", &ana), &["NAMESPACE/NAME", "did you mean default/notes?"]),
         (explain(notes, &["--as", "user:ana@locl"]), &["McpAuthorizationServer locl", "did you mean local?"]),

@@ -1,12 +1,14 @@
 //! The controller against a real API server, as the ServiceAccount that the chart makes, with its rights and under its
 //! admission policies.
 
+mod identities;
 mod inventory;
 mod lead;
 mod objects;
 mod proxies;
 mod random;
 mod secrets;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -38,10 +40,16 @@ impl Controller {
     }
 
     fn start_with(cluster: &Cluster, arguments: &[&str]) -> Self {
+        cluster.kubeconfig_of(SYSTEM, ACCOUNT);
+        Self::launch(cluster, arguments)
+    }
+
+    /// [`Controller::start_with`] with a token that was made before.
+    fn launch(cluster: &Cluster, arguments: &[&str]) -> Self {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=true"]).args(arguments);
-        command.env("KUBECONFIG", cluster.kubeconfig_of(SYSTEM, ACCOUNT));
+        command.env("KUBECONFIG", cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig")));
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {
             assert!(process.exit_status().is_none(), "it ended: {}", process.stderr());

@@ -1,8 +1,10 @@
 //! Proxies of the real binary before a real API server, over generated objects that the tests write.
 
 mod away;
+mod canary;
 mod house;
 mod keys;
 mod rights;
 mod serving;
 mod unreadable;
+mod whole;

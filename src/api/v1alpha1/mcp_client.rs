@@ -130,6 +130,11 @@ pub struct McpClientStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub client_id: Option<String>,
+    /// Tokens issued before this time are refused, besides those that `spec.validAfter` says: what they said is more than
+    /// what the client is given now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    pub valid_after: Option<String>,
     /// The token that the Secret holds. Never the token itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<ClientTokenStatus>,
@@ -151,10 +156,6 @@ pub struct ClientTokenStatus {
     /// When it expires (RFC 3339).
     #[schemars(length(max = 40), extend("format" = "date-time"))]
     pub expires_at: String,
-    /// Earlier tokens of this client are refused: what they said is more than what it is given now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 40), extend("format" = "date-time"))]
-    pub valid_after: Option<String>,
     /// The McpAuthorizationServer that issued it.
     #[schemars(length(max = 253))]
     pub authorization_server: String,

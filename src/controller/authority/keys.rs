@@ -95,13 +95,14 @@ impl Keys {
         self.held().remove(name);
     }
 
-    /// A token names a key that the authority lacks: its issuer is asked, if that is allowed now.
-    pub fn ask(&self, name: String, kid: String) {
+    /// A token names a key that the authority lacks: its issuer is asked, if that is allowed now. `false`: its keys are not
+    /// fetched from here.
+    pub fn ask(&self, name: String, kid: String) -> bool {
         let source = self.held().get(&name).map(|held| held.source.clone());
-        if let Some(source) = source {
-            // Whether it is there is told by the look that follows every attempt.
-            tokio::spawn(async move { source.unknown_kid(&kid).await });
-        }
+        let Some(source) = source else { return false };
+        // Whether it is there is told by the look that follows every attempt.
+        tokio::spawn(async move { source.unknown_kid(&kid).await });
+        true
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {

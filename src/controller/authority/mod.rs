@@ -11,11 +11,15 @@ use std::time::Duration;
 pub use build::Verdict;
 pub use status::status;
 
+use self::keys::Supply;
 use super::apply::Applied;
 use super::conditions::{FETCHING, KEYS_AVAILABLE};
 use super::error::Failure;
+use super::signing::{self, SigningError};
 use super::{Context, Settled, apply, speak};
 use crate::api::Key;
+use crate::generated::Authority;
+use crate::generated::authority::{KeySet, KeySource};
 use crate::issuer::{Clock as _, SystemClock};
 
 /// How long the certificates that a trust anchor refers to are taken to be as they were read.
@@ -31,14 +35,39 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
         return Ok(None);
     };
     let rereads = raw.refers();
-    let validated = validate::validate(raw, &context.installation.settings());
-    let supply = context.keys.follow(key, validated.authority());
+    let cluster = context.cluster();
+    let validated = validate::validate(raw, &context.installation.settings(&cluster));
+    let supply = supply(context, key, validated.authority()).await?;
     let prepared = build::build(validated, supply, SystemClock::default().unix())?;
     let (applied, informed) = apply::apply(context, prepared).await?;
     context.store().settle(key, Settled::Authority(applied.clone().into()));
     tell(context, &applied).await?;
     informed?;
     Ok(rereads.then_some(REREAD))
+}
+
+/// What is known of an authority's keys: fetched from its issuer, the gateway's own, or the API server's.
+async fn supply(context: &Context, key: &Key, authority: Option<&Authority>) -> Result<Supply, Failure> {
+    let fetched = context.keys.follow(key, authority);
+    match authority.map(|authority| (authority, &authority.keys)) {
+        Some((_, KeySource::Kubernetes)) => {
+            let (key_set, failure) = context.issuer.keys();
+            Ok(Supply { key_set, failure, distrusted: false })
+        }
+        Some((authority, KeySource::Local)) => {
+            let system = &context.installation.system_namespace;
+            match signing::signer(&context.client, system, authority, || context.may_write()).await {
+                Ok(signer) => {
+                    let key_set = KeySet { jwks: signer.jwks().to_owned(), valid_until: i64::MAX };
+                    Ok(Supply { key_set: Some(key_set), ..Supply::default() })
+                }
+                Err(SigningError::Fenced(failure)) => Err(failure),
+                Err(SigningError::Api(error)) => Err(Failure::Dereference(error)),
+                Err(error) => Ok(Supply { failure: Some((error.reason(), error.to_string())), ..Supply::default() }),
+            }
+        }
+        Some((_, KeySource::Discovery { .. })) | None => Ok(fetched),
+    }
 }
 
 /// Says what was applied. While the first attempt of this process to fetch keys is under way, an object that says something

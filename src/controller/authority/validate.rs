@@ -2,6 +2,7 @@
 
 use super::dereference::Raw;
 use crate::api::{FieldPath, Key};
+use crate::controller::client::next::Listed;
 use crate::generated::{Authority, ObjectId};
 use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
 
@@ -11,6 +12,8 @@ pub(super) struct Validated {
     pub(super) id: ObjectId,
     pub(super) outcome: Result<Resolved<Authority>, Findings>,
     pub(super) previous: Option<Authority>,
+    /// Its clients.
+    pub(super) clients: Vec<Listed>,
 }
 
 impl Validated {
@@ -36,6 +39,6 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpAuthorizationServer")])
         }
     };
-    let Raw { source, previous, .. } = raw;
-    Validated { key: source.key.clone(), id: source.id.clone(), outcome, previous }
+    let Raw { source, previous, clients, .. } = raw;
+    Validated { key: source.key.clone(), id: source.id.clone(), outcome, previous, clients }
 }

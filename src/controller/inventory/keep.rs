@@ -19,7 +19,7 @@ use crate::generated::Kind;
 const PAGE: u32 = 500;
 
 fn api(context: &Context) -> Api<ConfigMap> {
-    Api::namespaced(context.client.clone(), context.installation.gateway_namespace())
+    Api::namespaced(context.client.clone(), &context.installation.gateway_namespace)
 }
 
 /// The name of a server's `n`th object.
@@ -39,7 +39,7 @@ pub(super) async fn write(context: &Context, uid: &str, objects: Vec<ConfigMap>)
         if there(&api, &name).await?.is_some_and(|there| is(&there, &object)) {
             continue;
         }
-        object.metadata.namespace = Some(context.installation.gateway_namespace().to_owned());
+        object.metadata.namespace = Some(context.installation.gateway_namespace.clone());
         context.may_write()?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(|error| failed(&error))?;

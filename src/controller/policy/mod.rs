@@ -20,7 +20,8 @@ use crate::api::Key;
 /// If a step could not be taken; it is to be tried again.
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
     let Some(raw) = dereference::dereference(context, key) else { return Ok(None) };
-    let validated = validate::validate(raw, &context.installation.settings());
+    let cluster = context.cluster();
+    let validated = validate::validate(raw, &context.installation.settings(&cluster));
     let (prepared, stands) = build::build(validated)?;
     context.store().stands(&prepared.id.uid, stands);
     let (applied, informed) = apply::apply(context, prepared).await?;
@@ -29,3 +30,6 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     informed?;
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

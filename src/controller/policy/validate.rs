@@ -25,6 +25,7 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             let mut lookup = Lookup::default();
             lookup.authorities.extend(raw.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
             lookup.servers.extend(raw.servers.iter().map(|name| (namespace, name.as_str())));
+            lookup.clients.extend(raw.clients.iter().map(|c| ((namespace, c.id.name.as_str()), c.as_ref())));
             resolve::policy(policy, settings, &lookup)
         }
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpPolicy")]),

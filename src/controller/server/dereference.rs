@@ -7,10 +7,13 @@ use crate::api::core::{ConfigMap, Secret};
 use crate::api::v1alpha1::McpServerSpec;
 use crate::api::{Key, McpServer};
 use crate::controller::Context;
-use crate::controller::error::Failure;
+use crate::controller::error::{ApiError, Failure};
 use crate::controller::fetch::{self, Fetched};
+use crate::controller::service_account::{self, UpstreamToken};
 use crate::controller::store::{Reference, Source};
+use crate::generated::server::Credentials;
 use crate::generated::{Authority, Labels, Server};
+use crate::issuer::{Clock as _, SystemClock};
 
 /// A server, and what was found of what it refers to.
 pub(super) struct Raw {
@@ -23,6 +26,8 @@ pub(super) struct Raw {
     pub(super) secrets: BTreeMap<String, Secret>,
     pub(super) forbidden: BTreeSet<String>,
     pub(super) config_maps: BTreeMap<String, ConfigMap>,
+    /// The token that identifies the gateway to its upstream, if it asks for one and there is one.
+    pub(super) upstream_token: Option<UpstreamToken>,
     /// To how many Secrets and ConfigMaps it refers.
     refers: usize,
 }
@@ -60,7 +65,38 @@ pub(super) async fn dereference(context: &Context, key: &Key) -> Result<Option<R
             raw.config_maps.insert(name, map);
         }
     }
+    if raw.server().is_some_and(asks_for_token) {
+        raw.upstream_token = upstream_token(context, key, raw.previous.as_ref()).await?;
+        raw.refers += usize::from(raw.upstream_token.is_none());
+    }
     Ok(Some(raw))
+}
+
+/// A token is for a Service only: that is what `resolve` holds every server to.
+fn asks_for_token(server: &McpServer) -> bool {
+    server.spec.upstream.credentials.service_account.is_some() && server.spec.upstream.service.is_some()
+}
+
+/// The token in use, or a new one; `None` if the controller may not ask for it.
+async fn upstream_token(
+    context: &Context,
+    key: &Key,
+    previous: Option<&Server>,
+) -> Result<Option<UpstreamToken>, Failure> {
+    let earlier = match previous.map(|server| &server.upstream.credentials) {
+        Some(Credentials::ServiceAccount { token }) => Some(token),
+        _ => None,
+    };
+    let (gateway, server) = (&context.installation.gateway_namespace, (key.namespace.as_str(), key.name.as_str()));
+    let now = SystemClock::default().unix();
+    match service_account::upstream_token(&context.client, gateway, server, earlier, now).await {
+        Ok(token) => Ok(Some(token)),
+        Err(error @ ApiError::Refused { code: 403 | 404, .. }) => {
+            tracing::warn!(object = %key, reason = error.reason(), %error, "no token for the upstream");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::Dereference(error)),
+    }
 }
 
 /// What the store knows, and the wish to hear of changes to it: in one go, so that none is missed between.
@@ -80,6 +116,7 @@ fn known(context: &Context, key: &Key) -> Option<Raw> {
         secrets: BTreeMap::new(),
         forbidden: BTreeSet::new(),
         config_maps: BTreeMap::new(),
+        upstream_token: None,
         refers: 0,
     })
 }

@@ -28,14 +28,16 @@ const REREAD_MISSING: Duration = Duration::from_secs(10);
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
     let Some(raw) = dereference::dereference(context, key).await? else { return Ok(None) };
     let reread = raw.refers().then_some(if raw.is_complete() { REREAD } else { REREAD_MISSING });
-    let validated = validate::validate(raw, &context.installation.settings());
+    let renew = raw.upstream_token.as_ref().map(|token| token.renew_in);
+    let cluster = context.cluster();
+    let validated = validate::validate(raw, &context.installation.settings(&cluster));
     let prepared = build::build(validated, &context.installation)?;
     let (applied, informed) = apply::apply(context, prepared).await?;
     context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
     context.store().settle(key, Settled::Server(applied.clone().into()));
     tell(context, &applied).await?;
     informed?;
-    Ok(reread)
+    Ok(reread.into_iter().chain(renew).min())
 }
 
 /// Says what was applied, what proxies make of it, and which tools it has.
@@ -49,3 +51,6 @@ pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), F
     let statement = status(applied, context.programming(applied), heard.as_ref(), before);
     speak::speak(context, &applied.key, &applied.id.uid, &statement).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             lookup.secrets.extend(raw.secrets.iter().map(|(name, secret)| ((namespace, name.as_str()), secret)));
             lookup.forbidden_secrets.extend(raw.forbidden.iter().map(|name| (namespace, name.as_str())));
             lookup.config_maps.extend(raw.config_maps.iter().map(|(name, map)| ((namespace, name.as_str()), map)));
+            let token = raw.upstream_token.as_ref().map(|token| token.token.clone());
+            lookup.upstream_tokens.extend(token.map(|token| ((namespace, raw.source.key.name.as_str()), token)));
             resolve::server(server, settings, &lookup)
         }
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpServer")]),

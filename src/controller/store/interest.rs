@@ -16,6 +16,10 @@ pub enum Reference {
     Namespace(String),
     /// Whether a server exists: namespace and name.
     Server(String, String),
+    /// What a server says: namespace and name.
+    ServerItself(String, String),
+    /// A client: namespace and name.
+    Client(String, String),
 }
 
 /// Who looked at what.

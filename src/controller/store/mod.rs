@@ -4,6 +4,7 @@
 //! from what is about to be written. Every change says whom it touches, so the cost of a change is that of what depends
 //! on it, and never that of the fleet.
 
+mod clients;
 pub mod interest;
 pub mod source;
 
@@ -15,6 +16,7 @@ use kube::api::DynamicObject;
 
 pub use self::interest::{Interest, Reference};
 pub use self::source::{Outline, Source};
+use super::cluster_issuer::ClusterIssuer;
 use super::object::{Present, Wanted};
 use super::proxies::{Change, Programming, Proxies};
 use super::queue::{Depth, Subject};
@@ -30,6 +32,7 @@ pub type Touched = Vec<(Subject, Depth)>;
 /// What is known.
 pub struct Store {
     installation: Arc<Installation>,
+    issuer: ClusterIssuer,
     sources: HashMap<Key, Arc<Source>>,
     by_uid: HashMap<(Kind, String), Key>,
     namespaces: HashMap<String, Labels>,
@@ -64,10 +67,11 @@ fn whole(key: &Key) -> (Subject, Depth) {
 
 impl Store {
     /// Nothing is known.
-    pub fn new(installation: Arc<Installation>) -> Self {
+    pub fn new(installation: Arc<Installation>, issuer: ClusterIssuer) -> Self {
         let proxies = Proxies::new(installation.max_staleness);
         Self {
             installation,
+            issuer,
             sources: HashMap::new(),
             by_uid: HashMap::new(),
             namespaces: HashMap::new(),
@@ -87,7 +91,10 @@ impl Store {
 
     /// An object that people write is there.
     pub fn put_source(&mut self, kind: api::Kind, object: DynamicObject) -> Touched {
-        let Some(source) = Source::read(kind, object, &self.installation.settings()) else { return Touched::new() };
+        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let Some(source) = Source::read(kind, object, &self.installation.settings(&cluster)) else {
+            return Touched::new();
+        };
         let key = source.key.clone();
         let earlier = self.sources.get(&key).cloned();
         if earlier.as_ref().is_some_and(|earlier| earlier.id.uid == source.id.uid && earlier.version >= source.version)
@@ -110,13 +117,21 @@ impl Store {
             (false, false) => {}
         }
         let is_new = earlier.is_none();
-        let was = earlier.map_or(Outline::None, |earlier| earlier.outline.clone());
+        let was = earlier.as_ref().map_or(Outline::None, |earlier| earlier.outline.clone());
         self.outline_changed(&key, &was, &outline, &mut touched);
-        if kind == api::Kind::McpServer {
-            self.reclaim(&key, &mut touched);
-            if is_new {
-                self.server_came_or_went(&key, &mut touched);
+        match kind {
+            api::Kind::McpServer => {
+                self.reclaim(&key, &mut touched);
+                if is_new {
+                    self.server_came_or_went(&key, &mut touched);
+                }
+                if changed {
+                    let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
+                    touched.extend(self.interest.followers(&reference).map(whole));
+                }
             }
+            api::Kind::McpClient => self.relist(&key, earlier.as_deref().and_then(clients::listed), &mut touched),
+            _ => {}
         }
         touched
     }
@@ -124,18 +139,25 @@ impl Store {
     /// An object that people write is gone.
     pub fn source_gone(&mut self, key: &Key, uid: &str) -> Touched {
         let mut touched = Touched::new();
-        let Some(kind) = generated_kind(key.kind) else { return touched };
-        self.by_uid.remove(&(kind, uid.to_owned()));
-        self.wanted.remove(&(kind, uid.to_owned()));
-        self.standing.remove(uid);
-        touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
+        if let Some(kind) = generated_kind(key.kind) {
+            self.by_uid.remove(&(kind, uid.to_owned()));
+            self.wanted.remove(&(kind, uid.to_owned()));
+            self.standing.remove(uid);
+            touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
+        }
         let Some(source) = self.sources.remove(key) else { return touched };
         self.settled.remove(key);
         self.interest.set(key, BTreeSet::new());
         self.outline_changed(key, &source.outline, &Outline::None, &mut touched);
-        if key.kind == api::Kind::McpServer {
-            self.reclaim(key, &mut touched);
-            self.server_came_or_went(key, &mut touched);
+        match key.kind {
+            api::Kind::McpServer => {
+                self.reclaim(key, &mut touched);
+                self.server_came_or_went(key, &mut touched);
+                let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
+                touched.extend(self.interest.followers(&reference).map(whole));
+            }
+            api::Kind::McpClient => self.relist(key, clients::listed(&source), &mut touched),
+            _ => {}
         }
         touched
     }
@@ -213,9 +235,13 @@ impl Store {
     }
 
     fn outline_changed(&self, key: &Key, was: &Outline, is: &Outline, touched: &mut Touched) {
-        let about = |outline: &Outline| matches!(outline, Outline::Authority(_));
-        if was != is && (about(was) || about(is)) {
-            touched.extend(self.interest.followers(&Reference::Authority(key.name.clone())).map(whole));
+        let reference = match key.kind {
+            api::Kind::McpAuthorizationServer => Reference::Authority(key.name.clone()),
+            api::Kind::McpClient => Reference::Client(key.namespace.clone(), key.name.clone()),
+            _ => return,
+        };
+        if was != is {
+            touched.extend(self.interest.followers(&reference).map(whole));
         }
     }
 
@@ -228,7 +254,7 @@ impl Store {
     fn reclaim(&mut self, key: &Key, touched: &mut Touched) {
         let path = self.sources.get(key).and_then(|source| match &source.outline {
             Outline::Path(path) => Some(path.clone()),
-            Outline::Authority(_) => None,
+            Outline::Authority(_) | Outline::Client(_) => None,
             Outline::None => self.last_server(&source.id.uid).map(|server| server.path),
         });
         let claim = path.map(|path| (key.namespace.clone(), path));
@@ -290,7 +316,7 @@ impl Store {
         let key = Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() };
         match &self.sources.get(&key)?.outline {
             Outline::Authority(authority) => Some(authority.clone()),
-            Outline::None | Outline::Path(_) => None,
+            Outline::None | Outline::Path(_) | Outline::Client(_) => None,
         }
     }
 
@@ -395,7 +421,7 @@ impl Store {
         let at = (kind, uid.to_owned());
         self.set_present(&at, present);
         let is_stray = !self.by_uid.contains_key(&at);
-        is_stray.then(|| (Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
+        is_stray.then_some((Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
     }
 
     /// A status was written.

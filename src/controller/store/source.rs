@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::api::object::{self, Rejected};
+use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::version;
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, Finding, Findings, Lookup, Reason, Settings};
+use crate::resolve::{self, Client, Finding, Findings, Lookup, Reason, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub enum Outline {
     /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
     /// revocations.
     Authority(Arc<Authority>),
+    /// A client that is valid in itself. Its servers are not looked at here.
+    Client(Arc<Client>),
 }
 
 impl Source {
@@ -56,8 +60,28 @@ impl Source {
         let id = resolve::object_id(&key, &metadata);
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
         let read = read(kind, &metadata, data).map(Arc::new);
-        let outline = read.as_ref().map_or(Outline::None, |object| outline(object, settings));
-        Some(Self { key, id, version, read, status, outline })
+        let mut source = Self { key, id, version, read, status, outline: Outline::None };
+        source.outline = outline_of(&source, settings);
+        Some(source)
+    }
+
+    /// When it was made, in Unix seconds.
+    pub fn created(&self) -> Option<i64> {
+        let metadata = self.read.as_ref().ok()?.metadata();
+        metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+    }
+
+    /// What its status says, of a client; nothing, if it cannot be read.
+    pub fn client_status(&self) -> McpClientStatus {
+        McpClientStatus::deserialize(&self.status).unwrap_or_default()
+    }
+
+    /// The client, if it is one that can be read.
+    pub fn client(&self) -> Option<&crate::api::McpClient> {
+        match self.read.as_deref() {
+            Ok(Object::Client(client)) => Some(client),
+            _ => None,
+        }
     }
 
     /// Whether its author changed something since `earlier`. Labels have no generation.
@@ -111,6 +135,11 @@ fn read(kind: Kind, metadata: &ObjectMeta, mut data: Value) -> Result<Object, Fi
     })
 }
 
+/// What others need to know of an object, as it is judged now.
+pub(super) fn outline_of(source: &Source, settings: &Settings<'_>) -> Outline {
+    source.read.as_ref().map_or(Outline::None, |object| outline(object, settings))
+}
+
 fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
     let nothing = Lookup::default();
     match object {
@@ -125,8 +154,10 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
             }
             Err(_) => Outline::None,
         },
-        Object::Policy(_) | Object::Client(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => {
-            Outline::None
-        }
+        Object::Client(client) => match resolve::client(client, settings, &nothing) {
+            Ok(resolved) => Outline::Client(Arc::new(resolved.object)),
+            Err(_) => Outline::None,
+        },
+        Object::Policy(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => Outline::None,
     }
 }

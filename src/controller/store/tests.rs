@@ -9,13 +9,15 @@ use crate::generated::kind::OBJECT_KEY;
 use crate::resolve::PublicUrl;
 
 fn store() -> Store {
-    Store::new(Arc::new(Installation {
+    let issuer = ClusterIssuer::default();
+    let installation = Installation {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
-        cluster: crate::resolve::Cluster { gateway_namespace: "gateway".into(), service_accounts: None },
+        gateway_namespace: "gateway".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
-    }))
+    };
+    Store::new(Arc::new(installation), issuer)
 }
 
 fn object(name: &str, version: u64, spec: &Value) -> DynamicObject {

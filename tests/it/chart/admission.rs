@@ -131,7 +131,8 @@ fn a_proxys_lease_is_its_pods_alone() {
     let first = in_pod(&cluster, &pod("0"));
     let second = in_pod(&cluster, &pod("1"));
     let unbound = with_token(&cluster, &cluster.service_account_token(GATEWAY, "portcullis-proxy", &[]));
-    let controller = cluster.as_user(CONTROLLER, &["system:serviceaccounts", "system:authenticated"]);
+    // With every right, so that it is the policy which answers.
+    let controller = powerful(&cluster, CONTROLLER, GATEWAY);
     let eve = powerful(&cluster, "eve", GATEWAY);
     in_force(POLICY, &unbound, &Try::Write(report("portcullis-proxy-0")));
 
@@ -161,7 +162,8 @@ fn a_proxys_lease_is_its_pods_alone() {
 fn generated_objects_are_the_controllers_alone() {
     const POLICY: &str = "portcullis-generated-objects";
     let cluster = installed();
-    let controller = cluster.as_user(CONTROLLER, &["system:serviceaccounts", "system:authenticated"]);
+    // With every right, so that it is the policy which answers.
+    let controller = powerful(&cluster, CONTROLLER, GATEWAY);
     let eve = powerful(&cluster, "eve", GATEWAY);
     let collector = powerful(&cluster, COLLECTOR, GATEWAY);
     let labelled = |kind: &str, name: &str, what: &str| {

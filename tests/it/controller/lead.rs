@@ -80,3 +80,37 @@ fn who_was_overtaken_writes_nothing_more_and_ends() {
     assert_eq!(beating(&cluster), Some(led_by));
     assert!(object(&cluster, "McpServer", Some("team"), "a").is_some());
 }
+
+#[test]
+fn while_the_api_server_is_away_the_leader_ends_and_a_new_process_waits_for_it_and_heals() {
+    let mut cluster = installed();
+    cluster.namespace("team", &[]);
+    cluster.apply(&trust("corp"));
+    cluster.apply(&server("team", "a", &json!({})));
+    let mut first = Controller::start(&cluster);
+    wait_condition(&cluster, ("McpServer", Some("team"), "a"), ("Accepted", "True", "Accepted"));
+    let second = Controller::start(&cluster);
+    until("the second to know everything", || (second.get("/readyz").status == 200).then_some(()));
+    cluster.stop();
+    let status = first.process.wait_exit();
+    assert_eq!(status.code(), Some(1), "{}", first.process.stderr());
+    // One that begins now, as Kubernetes would restart it, is alive and not ready.
+    let third = Controller::launch(&cluster, &["--no-inventory"]);
+    assert_eq!((third.get("/livez").status, third.get("/readyz").status), (200, 503));
+    assert_eq!(second.get("/livez").status, 200, "{}", second.process.stderr());
+    cluster.start();
+    until("one of them to lead", || {
+        let leading = [&second, &third].map(|one| one.metric("portcullis_leader"));
+        (leading.iter().sum::<f64>() > 0.0).then_some(())
+    });
+    until("the other to know everything", || {
+        [&second, &third].iter().all(|one| one.get("/readyz").status == 200).then_some(())
+    });
+    cluster.apply(&server("team", "b", &json!({})));
+    wait_condition(&cluster, ("McpServer", Some("team"), "b"), ("Accepted", "True", "Accepted"));
+    cluster.delete(super::VERSION, "McpServer", Some("team"), "a");
+    until("what was made of the other to go", || {
+        let names: Vec<String> = super::generated(&cluster).into_keys().collect();
+        (names.iter().filter(|name| name.starts_with("server-")).count() == 1).then_some(())
+    });
+}

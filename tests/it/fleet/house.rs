@@ -126,7 +126,13 @@ impl House {
 
     /// Starts the proxy as its ServiceAccount.
     pub(super) fn start(&mut self, flags: &[&str]) {
+        self.start_in(&[], flags);
+    }
+
+    /// [`House::start`], with these environment variables.
+    pub(super) fn start_in(&mut self, environment: &[(&str, &str)], flags: &[&str]) {
         let mut command = portcullis();
+        command.envs(environment.iter().copied());
         command.args(["proxy", "--gateway-namespace", GATEWAY, "--pod-name", "gate-0", "--public-url", PUBLIC_URL]);
         command.arg("--state-dir").arg(self.folder.path().join("state"));
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
@@ -177,9 +183,13 @@ impl House {
         until("the proxy to be ready", || self.readyz().0.then_some(()));
     }
 
+    pub(super) fn metrics(&self) -> String {
+        self.admin("/metrics").text()
+    }
+
     /// A metric without labels.
     pub(super) fn metric(&self, name: &str) -> i64 {
-        let metrics = self.admin("/metrics").text();
+        let metrics = self.metrics();
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("portcullis_{name} ")));
         line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
     }

@@ -56,8 +56,11 @@ fn nothing_is_served_before_there_are_sealing_keys() {
     let message = until("the wait to be told", || {
         let (ready, report) = house.readyz();
         assert!(!ready, "{report}");
-        let message = report["checks"]["configuration"]["message"].as_str()?.to_owned();
-        (!message.contains("ConfigMaps") && !message.contains("heartbeat")).then_some(message)
+        let waiting = &report["checks"]["configuration"];
+        let message = waiting["message"].as_str()?.to_owned();
+        let is_all =
+            waiting["reason"] == "Syncing" && !message.contains("ConfigMaps") && !message.contains("heartbeat");
+        is_all.then_some(message)
     });
     assert!(message.contains("portcullis-sealing"), "{message}");
     assert!(!house.process().stderr().contains("\"serving\""));
@@ -168,6 +171,8 @@ fn listen(house: &House, token: &str) -> http::Connection {
 fn a_proxy_that_starts_again_takes_its_lease_over() {
     let mut house = House::serve(&[]);
     let version = house.report().applied[&Collection::Secrets];
+    let ana = house.token("ana");
+    let session = house.session(&ana);
     house.kill();
     let renewed = house.lease().unwrap()["spec"]["acquireTime"].clone();
     house.start(&["--pod-uid", "8d6f3a52-3f43-4c8e-9b6e-0c6c2f6f7a11"]);
@@ -175,4 +180,6 @@ fn a_proxy_that_starts_again_takes_its_lease_over() {
     let lease = until("the Lease", || house.lease().filter(|lease| lease["spec"]["acquireTime"] != renewed));
     assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "8d6f3a52-3f43-4c8e-9b6e-0c6c2f6f7a11");
     assert!(house.report().applied[&Collection::Secrets] >= version);
+    // What seals is in the cluster, so any proxy opens it.
+    assert_eq!(house.post(&ana, Some(&session), &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).status, 200);
 }

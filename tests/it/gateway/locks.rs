@@ -13,6 +13,7 @@ use crate::support::by_hand::ByHand;
 use crate::support::gateway::{Gateway, TRUST, policy, server};
 use crate::support::http::{self, Connection, Response};
 use crate::support::inside::Inside;
+use crate::support::kube::Cluster;
 use crate::support::process::portcullis;
 use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
@@ -457,15 +458,39 @@ fn scan_renews_a_lock_keeps_what_was_raised_and_says_what_changed() {
 
 #[test]
 fn the_example_is_locked_as_it_says() {
-    let folders = ["examples/first-server", "examples/locked-server"];
-    let folders = folders.map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
-    let valid = portcullis().args(["validate", "--strict"]).args(&folders).output().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/locked-server");
+    let valid = portcullis().args(["validate", "--strict"]).arg(&folder).output().unwrap();
     assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stdout));
     let mut who = portcullis();
-    who.args(["who-can", "--server", "default/reviewed-notes", "-o", "json"]);
-    let told = who.args(folders.iter().flat_map(|folder| [Path::new("-f"), folder])).output().unwrap();
+    who.args(["who-can", "--server", "default/reviewed-notes", "-o", "json", "-f"]);
+    let told = who.arg(&folder).output().unwrap();
     let told: Value = serde_json::from_slice(&told.stdout).unwrap();
     let tools: std::collections::BTreeSet<&str> =
         told["rows"].as_array().unwrap().iter().map(|row| row["target"].as_str().unwrap()).collect();
     assert_eq!(tools.into_iter().collect::<Vec<_>>(), ["create_note", "delete_note", "get_note", "list_notes"]);
+}
+
+/// The API server's tools read YAML with another parser: what they read must have the digest that was written.
+#[test]
+fn kubectl_reads_a_lock_as_it_was_written() {
+    let upstream = Upstream::start(Sdk::Rmcp);
+    let mut hostile = tools();
+    let texts =
+        ["a\n---\nkind: Secret\n\t- b: |\n ", "\u{85}\u{2028}\u{202e}\u{feff}\u{7f}é名😀", "%YAML 1.1\n# x: &a *a !!b"];
+    for (n, text) in texts.iter().enumerate() {
+        hostile.as_array_mut().unwrap().push(json!({"name": format!("odd: {n} #\u{2029}"), "description": text,
+            "inputSchema": {"type": "object", "properties": {(*text): {"default": text}}}}));
+    }
+    upstream.set_tools(&hostile);
+    let lock = Lock::of(upstream.url());
+    let cluster = Cluster::acquire();
+    cluster.apply_yaml(
+        &std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/mcpservers.yaml")).unwrap(),
+    );
+    cluster.apply_yaml(&lock.manifest);
+    let map = cluster.get("v1", "ConfigMap", Some("default"), "items-tools").unwrap();
+    let text = map["data"]["tools-lock.json"].as_str().unwrap();
+    assert_eq!(portcullis::tools::digest::sha256(text.as_bytes()).hex(), lock.sha256);
+    let read = portcullis::tools::lock::read(text).unwrap();
+    assert_eq!(read.len(), 8 + texts.len());
 }

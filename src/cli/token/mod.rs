@@ -1,5 +1,7 @@
 //! `portcullis token`: tokens of the local authority, one per person.
 
+mod cluster;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,9 +11,11 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::load;
+use self::cluster::There;
 use super::output::{self, Format, Said, Tone, wide};
 use super::place::Place;
+use super::source::is_plugin;
+use super::{boolish, load};
 use crate::api::schema::nearest;
 use crate::fleet::Fleet;
 use crate::generated::Authority;
@@ -21,7 +25,8 @@ use crate::roles::serving::StateDir;
 
 /// Issue, list and revoke tokens of the gateway's own issuer
 ///
-/// Works while the gateway runs: a revoked token is refused within a second, also on streams that are open.
+/// Works while the gateway runs: a revoked token is refused within a second, also on streams that are open. In a cluster
+/// (--cluster, or as kubectl portcullis) a token is that of an McpClient, which goes on to be kept fresh in its Secret.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -35,7 +40,7 @@ enum Verb {
     Revoke(Revoke),
 }
 
-/// Issue a token for one person; it is printed once and kept nowhere
+/// Issue a token for one person; it is printed once
 #[derive(clap::Args, Debug)]
 struct Issue {
     #[command(flatten)]
@@ -108,6 +113,15 @@ struct Which {
     /// The McpAuthorizationServer with `local: {}` [default: the only one]
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_AUTHORITY")]
     authority: Option<String>,
+    /// Ask the cluster of the kubeconfig instead of a gateway on this machine; kubectl portcullis does so by itself
+    #[arg(long, env = "PORTCULLIS_CLUSTER", value_parser = boolish())]
+    cluster: bool,
+    /// The kubeconfig's context to ask instead of the current one
+    #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
+    context: Option<String>,
+    /// In a cluster: the namespace of the McpClients [default: that of the servers, or the kubeconfig's]
+    #[arg(long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
+    namespace: Option<String>,
 }
 
 /// Runs the verb.
@@ -157,6 +171,11 @@ impl<'a> Printed<'a> {
 }
 
 fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
+    if args.which.is_in_cluster() {
+        let (token, record) =
+            cluster::ask(async { There::connect(&args.which, &args.servers).await?.issue(args).await })?;
+        return say_issued(args, &record, &token);
+    }
     let (fleet, authority) = args.which.find()?;
     let issuer = args.which.open(&authority)?;
     let mut request = TokenRequest {
@@ -183,8 +202,10 @@ fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
     request.scopes.sort();
     request.scopes.dedup();
     let issued = issuer.issue(&request, now())?;
-    let record = &issued.record;
-    let token = issued.token.expose();
+    say_issued(args, &issued.record, issued.token.expose())
+}
+
+fn say_issued(args: &Issue, record: &TokenRecord, token: &str) -> anyhow::Result<ExitCode> {
     match args.output {
         Format::Table => {
             eprintln!(
@@ -201,11 +222,20 @@ fn issue(args: &Issue) -> anyhow::Result<ExitCode> {
 }
 
 fn list(args: &List) -> anyhow::Result<ExitCode> {
+    if args.which.is_in_cluster() {
+        let records = cluster::ask(async { There::connect(&args.which, &[]).await?.list().await })?;
+        let tokens: Vec<Printed<'_>> = records.iter().map(|(record, state)| Printed::of(record, None, state)).collect();
+        return say_list(args, &tokens);
+    }
     let (_, authority) = args.which.find()?;
     let issuer = args.which.open(&authority)?;
     let (now, revoked, records) = (now(), issuer.revocations()?, issuer.list()?);
     let tokens: Vec<Printed<'_>> =
         records.iter().map(|record| Printed::of(record, None, state(record, &revoked, now))).collect();
+    say_list(args, &tokens)
+}
+
+fn say_list(args: &List, tokens: &[Printed<'_>]) -> anyhow::Result<ExitCode> {
     output::print(args.output, &tokens, |tokens| {
         if tokens.is_empty() {
             return "no tokens were issued".to_owned();
@@ -232,6 +262,11 @@ fn row(token: &Printed<'_>) -> Vec<Said> {
 }
 
 fn revoke(args: &Revoke) -> anyhow::Result<ExitCode> {
+    if args.which.is_in_cluster() {
+        let any = cluster::ask(async { There::connect(&args.which, &[]).await?.revoke(args).await })?;
+        let what = args.id.as_ref().or(args.subject.as_ref()).map_or("", String::as_str);
+        return Ok(cluster::say_revoked(any, what, args.which.namespace.as_deref()));
+    }
     let (_, authority) = args.which.find()?;
     let issuer = args.which.open(&authority)?;
     let now = now();
@@ -258,6 +293,10 @@ fn revoke(args: &Revoke) -> anyhow::Result<ExitCode> {
 }
 
 impl Which {
+    fn is_in_cluster(&self) -> bool {
+        self.cluster || self.context.is_some() || is_plugin() && !self.place.is_named()
+    }
+
     /// The manifests, and the local authority among them.
     fn find(&self) -> anyhow::Result<(Fleet, Arc<Authority>)> {
         let place = &self.place;

@@ -1,0 +1,139 @@
+//! From a server and what was found of what it refers to, to what is written and said.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::build::{Verdict, build};
+use super::status;
+use super::validate::Validated;
+use crate::api::{self, FieldPath, Key};
+use crate::controller::Installation;
+use crate::controller::apply::{Applied, Prepared};
+use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
+use crate::controller::proxies::Programming;
+use crate::generated::codec::{self, Generated};
+use crate::generated::server::State;
+use crate::generated::{ObjectId, Server};
+use crate::resolve::{self, Cluster, Finding, Lookup, PublicUrl, Reason, Resolved};
+
+fn installation() -> Installation {
+    Installation {
+        public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
+        system_namespace: "sys".into(),
+        gateway_namespace: "gateway".into(),
+        service_account: "controller".into(),
+        max_staleness: Duration::from_secs(3600),
+    }
+}
+
+/// A server with this spec over a plain one, resolved while nothing that it refers to is there.
+fn resolved(spec: &Value) -> Resolved<Server> {
+    let mut object = json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+        "metadata": {"namespace": "team", "name": "notes", "uid": "u", "generation": 7},
+        "spec": {"upstream": {"url": "https://vendor.example/mcp", "credentials": {"none": {}}},
+            "authorization": {"servers": ["corp"]}}});
+    for (member, value) in spec.as_object().unwrap() {
+        object["spec"][member] = value.clone();
+    }
+    let Ok(api::Object::Server(server)) = api::object::read(&object) else { panic!("{object}") };
+    let (installation, cluster) =
+        (installation(), Cluster { gateway_namespace: "gateway".into(), service_accounts: None });
+    resolve::server(&server, &installation.settings(&cluster), &Lookup::default()).unwrap()
+}
+
+fn validated(outcome: Result<Resolved<Server>, Vec<Finding>>) -> Validated {
+    let key = Key { kind: api::Kind::McpServer, namespace: "team".into(), name: "notes".into() };
+    let id = ObjectId { uid: "u".into(), namespace: "team".into(), name: "notes".into(), generation: 7 };
+    Validated { key, id, outcome, previous: None, claimants: Vec::new() }
+}
+
+fn built(validated: Validated) -> (Prepared<Verdict>, Option<Server>) {
+    let prepared = build(validated, &installation()).unwrap();
+    let server = prepared.generated.as_ref().map(|wanted| match codec::decode(&wanted.bytes).unwrap() {
+        Generated::Server(server) => server,
+        other => panic!("{other:?}"),
+    });
+    (prepared, server)
+}
+
+/// What is said of it, as `type: status reason`.
+fn said(prepared: Prepared<Verdict>, programming: Option<Programming>) -> Vec<String> {
+    let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
+    let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
+    let word = |type_: &str, truth: Truth, reason: &str| format!("{type_}: {} {reason}", truth.as_str());
+    status(&applied, programming, None, &Value::Null)
+        .conditions
+        .iter()
+        .map(|one| word(one.type_, one.truth, &one.reason))
+        .collect()
+}
+
+fn words(conditions: [(&str, &str); 4]) -> Vec<String> {
+    conditions.map(|(type_, rest)| format!("{type_}: {rest}")).to_vec()
+}
+
+#[test]
+fn what_is_missing_elsewhere_closes_the_server_and_is_no_fault_of_it() {
+    let (prepared, server) = built(validated(Ok(resolved(&json!({})))));
+    assert!(matches!(server.unwrap().state, State::Unserved { .. }));
+    assert_eq!(prepared.document.as_ref().unwrap().content, None, "nobody to name, so no document");
+    assert_eq!(
+        said(prepared, Some(Programming::Everywhere(2))),
+        words([
+            (ACCEPTED, "True Accepted"),
+            (RESOLVED_REFS, "False AuthorityNotFound"),
+            (PROGRAMMED, "True Programmed"),
+            (READY, "False AuthorityNotFound"),
+        ])
+    );
+}
+
+#[test]
+fn one_that_was_never_valid_has_no_place_and_one_that_was_keeps_it() {
+    let finding = || Finding::new(Reason::UpstreamInvalid, FieldPath::of("spec.upstream.url"), "not a URL");
+    let (prepared, server) = built(validated(Err(vec![finding()])));
+    assert!(server.is_none());
+    let told = said(prepared, None);
+    assert_eq!(told[0], "Accepted: False UpstreamInvalid");
+    assert_eq!(told[2], "Programmed: False UpstreamInvalid");
+    assert_eq!(told[4], format!("{STALLED}: True UpstreamInvalid"));
+
+    let previous = Some(resolved(&json!({"path": "/team/old"})).object);
+    let (prepared, server) = built(Validated { previous, ..validated(Err(vec![finding()])) });
+    let server = server.unwrap();
+    assert_eq!(
+        (server.path.as_str(), prepared.verdict.resource.as_deref()),
+        ("/team/old", Some("https://mcp.example.com/team/old"))
+    );
+    let State::Unserved { reason, message } = server.state else { panic!() };
+    assert_eq!(reason, "UpstreamInvalid");
+    assert!(message.contains("spec.upstream.url"));
+}
+
+#[test]
+fn claims_on_its_path_close_it() {
+    let rival = Key { kind: api::Kind::McpServer, namespace: "team".into(), name: "rival".into() };
+    let plain = validated(Ok(resolved(&json!({}))));
+    let claimants = vec![plain.key.clone(), rival];
+    let (prepared, server) = built(Validated { claimants, ..plain });
+    assert!(matches!(server.unwrap().state, State::Unserved { reason, .. } if reason == "PathConflict"));
+    assert_eq!(said(prepared, None)[0], "Accepted: False PathConflict");
+}
+
+#[test]
+fn one_that_is_too_large_to_store_takes_no_calls_and_is_not_accepted() {
+    let mut large = resolved(&json!({}));
+    large.warnings = vec![Finding::new(Reason::ServerTooLarge, FieldPath::of("spec"), "too many bytes")];
+    let (prepared, _) = built(validated(Ok(large)));
+    assert_eq!(said(prepared, None)[..2], ["Accepted: False ServerTooLarge", "ResolvedRefs: Unknown NotAccepted"]);
+}
+
+#[test]
+fn one_that_its_owner_switched_off_is_ready_and_says_so() {
+    let mut off = resolved(&json!({}));
+    (off.object.state, off.warnings) = (State::Disabled, Vec::new());
+    let (prepared, _) = built(validated(Ok(off)));
+    let all = said(prepared, Some(Programming::Everywhere(1)));
+    assert_eq!(all[3], "Ready: True Disabled");
+}

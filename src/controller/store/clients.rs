@@ -1,0 +1,70 @@
+//! Clients, and the authorities that list them.
+
+use std::sync::Arc;
+
+use super::source::{self, Outline, Source};
+use super::{Reference, Store, Touched, whole};
+use crate::api;
+use crate::api::Key;
+use crate::controller::client::next::{Listed, remembered};
+use crate::resolve::Client;
+
+/// How its authority lists a client: by what its spec and its status say, so that whoever leads next lists it alike.
+pub(super) fn listed(source: &Source) -> Option<(String, Listed)> {
+    let Outline::Client(client) = &source.outline else { return None };
+    let created = source.created().unwrap_or_default();
+    let valid_after = client.valid_after.max(remembered(&source.client_status()));
+    Some((client.grant.authority.clone(), Listed { created, client_id: client.client_id.clone(), valid_after }))
+}
+
+fn authority_key(name: &str) -> Key {
+    Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() }
+}
+
+impl Store {
+    /// The clients of an authority.
+    pub fn clients_of(&self, authority: &str) -> Vec<Listed> {
+        let clients = self.sources.values().filter(|source| source.key.kind == api::Kind::McpClient);
+        clients
+            .filter_map(|source| listed(source))
+            .filter(|(of, _)| of == authority)
+            .map(|(_, listed)| listed)
+            .collect()
+    }
+
+    /// A client that is valid in itself.
+    pub fn client(&self, namespace: &str, name: &str) -> Option<Arc<Client>> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        match &self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?.outline {
+            Outline::Client(client) => Some(client.clone()),
+            Outline::None | Outline::Path(_) | Outline::Authority(_) => None,
+        }
+    }
+
+    /// Touches the authorities whose list changes with a client.
+    pub(super) fn relist(&self, key: &Key, was: Option<(String, Listed)>, touched: &mut Touched) {
+        let is = self.sources.get(key).and_then(|source| listed(source));
+        if was != is {
+            touched.extend(was.into_iter().chain(is).map(|(authority, _)| whole(&authority_key(&authority))));
+        }
+    }
+
+    /// What is known of the cluster's issuer has changed, or was confirmed: trust anchors that depend on it are judged anew.
+    pub fn issuer_changed(&mut self) -> Touched {
+        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let settings = self.installation.settings(&cluster);
+        let mut touched = Touched::new();
+        for (key, source) in &mut self.sources {
+            if source.authorization_server().is_none_or(|server| server.spec.kubernetes.is_none()) {
+                continue;
+            }
+            let outline = source::outline_of(source, &settings);
+            if outline != source.outline {
+                Arc::make_mut(source).outline = outline;
+                touched.extend(self.interest.followers(&Reference::Authority(key.name.clone())).map(whole));
+            }
+            touched.push(whole(key));
+        }
+        touched
+    }
+}

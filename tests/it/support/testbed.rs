@@ -33,6 +33,7 @@ pub(crate) fn run_installer(script: &str) -> Result<PathBuf, String> {
 static TRUSTED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Lets every client started from now on trust the certificate authority in this PEM file. Once for a test process.
+#[allow(dead_code, reason = "the tests on a real cluster speak TLS")]
 pub(crate) fn trust(ca: &Path) {
     TRUSTED.set(ca.to_owned()).unwrap();
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::address;
 use super::serving::{ended, pem, runtime};
 use super::token::duration;
+use super::{address, boolish};
 use crate::controller::Installation;
 use crate::egress::{self, AllowPrivate};
 use crate::process::telemetry::{self, Format};
@@ -37,6 +37,12 @@ pub struct Args {
     /// How old the configuration of a proxy may be before it denies every call, such as 1h or 90s: what the proxies have
     #[arg(long, env = "PORTCULLIS_MAX_STALENESS", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     max_staleness: u32,
+    /// How often each upstream is asked for its tools, such as 10m: for the status, and for those who review them
+    #[arg(long, env = "PORTCULLIS_INVENTORY_EVERY", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    inventory_every: u32,
+    /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
+    #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
+    no_inventory: bool,
     /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
     admin_listen: Option<SocketAddr>,
@@ -78,6 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             extra_roots_pem: pem(args.extra_ca.as_deref())?,
             ..egress::Policy::default()
         },
+        inventory_every: (!args.no_inventory).then(|| Duration::from_secs(args.inventory_every.into())),
     };
     let runtime = runtime()?;
     let end = runtime.block_on(serve(options))?;

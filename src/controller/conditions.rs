@@ -36,9 +36,11 @@ words! {
     RESOLVED_REFS: "ResolvedRefs";
     /// Only a change by its author brings the object further; there is no such condition otherwise.
     STALLED: "Stalled";
-    /// McpServer: the upstream was asked for its tools. Whether it answered closes nothing.
+    /// McpServer: the controller could list the upstream's tools as the gateway. It does not count in `Ready`: what the
+    /// server lists, or whether it answers just now, is no matter of what was written here.
     TOOLS_LISTED: "ToolsListed";
-    /// McpServer with a tool lock: the tools that the upstream lists are as they were reviewed.
+    /// McpServer with a tool lock: what the upstream lists is what was reviewed. It does not count in `Ready`: the proxies
+    /// apply the lock, and what it keeps from callers is kept from them. There is no such condition without a lock.
     TOOLS_REVIEWED: "ToolsReviewed";
     /// McpClient: its Secret holds a token that says what it is granted now.
     TOKEN_ISSUED: "TokenIssued";
@@ -48,8 +50,12 @@ words! {
     REASONS, "Every reason of a condition that is no finding about the object, and what it means.",
     /// The server takes no calls because its owner wants that (`spec.state`).
     DISABLED: "Disabled";
+    /// Tools are changed, new or gone since they were reviewed; `status.tools` has all of them.
+    DRIFTED: "Drifted";
     /// Keys are being fetched for the first time.
     FETCHING: "Fetching";
+    /// The upstream's tools cannot be listed, so nobody knows; see `ToolsListed`.
+    INVENTORY_FAILED: "InventoryFailed";
     /// Nobody has looked at it, since the object is not accepted.
     NOT_ACCEPTED: "NotAccepted";
     /// The start that a client's author has set (`spec.validAfter`) lies ahead: a token is made then.
@@ -69,8 +75,6 @@ words! {
     SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
     /// An issuer has more clients than proxies can be told of; the youngest are left out.
     TOO_MANY_CLIENTS: "TooManyClients";
-    /// Tools are not as they were reviewed; the message names some, the status has all.
-    TOOLS_DRIFTED: "ToolsDrifted";
 }
 
 /// The longest message of a condition, in bytes.
@@ -148,25 +152,16 @@ impl Statement {
         Self { generation, conditions, members: Map::new() }
     }
 
+    /// Says a condition that does not count in `Ready`.
+    pub fn beside(&mut self, mut said: Said) {
+        said.message = shortened(&said.message);
+        self.conditions.push(said);
+    }
+
     /// Says a member besides the conditions.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
-        self
-    }
-
-    /// The same with conditions of these types, and a member, as the object has them: nobody knows better yet.
-    #[must_use]
-    pub fn carrying(mut self, before: &Value, types: &[&'static str], member: &str) -> Self {
-        for condition in conditions(before) {
-            let Some(type_) = types.iter().find(|type_| **type_ == condition.type_) else { continue };
-            let truth = [Truth::True, Truth::False].into_iter().find(|truth| truth.as_str() == condition.status);
-            let truth = truth.unwrap_or(Truth::Unknown);
-            self.conditions.push(Said::new(type_, truth, condition.reason, condition.message));
-        }
-        if let Some(value) = before.get(member) {
-            self.members.insert(member.to_owned(), value.clone());
-        }
         self
     }
 
@@ -199,6 +194,9 @@ impl Statement {
         }
         // What is said of it no more.
         same &= TYPES.iter().all(|(type_, _)| self.said(type_).is_some() || known(type_).is_none());
+        let is_said =
+            |name: &str| ["observedGeneration", "conditions"].contains(&name) || self.members.contains_key(name);
+        same &= before.as_object().is_none_or(|before| before.keys().all(|name| is_said(name)));
         same &= self.members.iter().all(|(name, value)| before.get(name) == Some(value));
         if same {
             return None;

@@ -1,8 +1,12 @@
-//! What an upstream lists, as status and as ConfigMaps that people read. Pure: whoever has asked the upstream hands in what
-//! it said.
+//! What an upstream lists, as status and as ConfigMaps that people read. This file is pure: [`rounds`] asks upstreams and
+//! hands in what they said, [`told`] has the words of the status, [`keep`] writes the ConfigMaps.
 //!
 //! Invariant: whatever an upstream declares, what is written of it is bounded: the status by the number of tools, each
 //! ConfigMap and their number by what an API server takes. No proxy reads either.
+
+pub mod keep;
+pub mod rounds;
+pub mod told;
 
 use std::collections::BTreeMap;
 
@@ -113,7 +117,7 @@ fn objects(server: &Server, parts: Vec<String>, left_out: usize) -> Vec<ConfigMa
             annotations.insert(LEFT_OUT.to_owned(), left_out.to_string());
         }
         let metadata = ObjectMeta {
-            name: Some(format!("inventory-{}-{n}", id.uid)),
+            name: Some(keep::name(&id.uid, n)),
             labels: Some(BTreeMap::from([text_of(INVENTORY, &id.uid), text_of(SOURCE_UID, &id.uid)])),
             annotations: Some(annotations),
             ..ObjectMeta::default()

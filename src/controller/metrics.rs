@@ -27,6 +27,7 @@ pub struct Metrics {
     writes: CounterSet,
     statuses: CounterSet,
     objects: Family<Labels<1>, Gauge>,
+    inventories: Family<Labels<1>, Counter>,
     /// How many things wait to be looked at.
     pub queue: Gauge,
     /// Whether this process leads.
@@ -71,13 +72,18 @@ impl Metrics {
         let writes =
             CounterSet::register(registry, "generated_writes", "Generated objects written or deleted", "kind", &ours);
         let statuses = CounterSet::register(registry, "status_writes", "Statuses written", "kind", &ours);
+        let inventories = Family::<Labels<1>, Counter>::default();
+        for result in RESULTS {
+            drop(inventories.get_or_create(&[("result", result)]));
+        }
+        registry.register("inventories", "Times that an upstream was asked for its tools", inventories.clone());
         let (queue, leader, proxies) = (Gauge::default(), Gauge::default(), Gauge::default());
         let silence = FloatGauge::default();
         registry.register("queue_depth", "Objects that wait to be looked at", queue.clone());
         registry.register("leader", "1 while this controller leads and writes", leader.clone());
         registry.register("proxies", "Proxies that could be serving", proxies.clone());
         registry.register("proxy_silence_seconds", "Since the most silent proxy was last heard", silence.clone());
-        Self { reconciles, errors, writes, statuses, objects, queue, leader, proxies, silence }
+        Self { reconciles, errors, writes, statuses, objects, inventories, queue, leader, proxies, silence }
     }
 
     /// A look has ended.
@@ -93,6 +99,11 @@ impl Metrics {
     /// A step could not be taken.
     pub fn failed(&self, failure: &Failure) {
         count(&self.errors, failure.reason());
+    }
+
+    /// An upstream was asked for its tools.
+    pub fn inventory(&self, done: bool) {
+        self.inventories.get_or_create(&[("result", if done { "done" } else { "failed" })]).inc();
     }
 
     /// A generated object was written or deleted.

@@ -44,7 +44,6 @@ pub mod service_account;
 pub mod signing;
 pub mod speak;
 pub mod store;
-pub mod tools;
 pub mod watches;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +57,7 @@ use prometheus_client::registry::Registry;
 use self::apply::Applied;
 use self::cluster_issuer::ClusterIssuer;
 use self::error::Failure;
+use self::inventory::rounds::Inventories;
 use self::lease::Fence;
 use self::metrics::Metrics;
 use self::proxies::Programming;
@@ -119,10 +119,10 @@ pub struct Context {
     pub keys: authority::keys::Keys,
     /// Who issues ServiceAccount tokens.
     pub issuer: ClusterIssuer,
-    /// What upstreams list.
-    pub tools: tools::Tools,
     /// Metadata documents.
     pub documents: document::Documents,
+    /// The tools of all servers.
+    pub inventories: Inventories,
     /// Where events are recorded.
     pub recorder: Recorder,
     /// What is counted.
@@ -140,6 +140,7 @@ impl Context {
         identity: String,
         installation: Installation,
         egress: Egress,
+        inventories: Inventories,
         registry: &mut Registry,
     ) -> Self {
         let installation = Arc::new(installation);
@@ -148,9 +149,9 @@ impl Context {
         let reporter =
             Reporter { controller: "portcullis.dev/controller".to_owned(), instance: Some(identity.clone()) };
         Self {
-            tools: tools::Tools::new(egress.clone()),
             keys: authority::keys::Keys::new(egress, queue.clone()),
             documents: document::Documents::default(),
+            inventories,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: Metrics::register(registry),
             start: Instant::now(),
@@ -222,7 +223,8 @@ impl Context {
                     self.documents.forget(uid);
                     apply::remove(self, *kind, uid).await?;
                     if *kind == generated::Kind::Server {
-                        tools::discard(self, uid).await?;
+                        self.inventories.forget(uid);
+                        inventory::keep::remove(self, uid).await?;
                     }
                 }
                 return Ok(Outcome::Settled);

@@ -19,7 +19,7 @@ use super::error::{Failure, code};
 use super::lease::{Candidate, Lost};
 use super::queue::Outcome;
 use super::watches::{self, Watched};
-use super::{Context, heartbeat, sealing, tools};
+use super::{Context, heartbeat, inventory, sealing};
 use crate::api::Kind;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::process::Drain;
@@ -74,8 +74,7 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     work.spawn(repeat(context.clone(), stop.clone(), heartbeat::EVERY, async |context| heartbeat::beat(context).await));
     work.spawn(repeat(context.clone(), stop.clone(), sealing::LOOK, async |context| sealing::keep(context).await));
     work.spawn(repeat(context.clone(), stop.clone(), TIDY, async |context| tidy(context).await));
-    work.spawn(repeat(context.clone(), stop.clone(), tools::EVERY, async |context| tools::tidy(context).await));
-    work.spawn(tools::run(context.clone(), stop.clone()));
+    work.spawn(inventory::rounds::run(context.clone(), stop.clone()));
     work.spawn(tick(context.clone(), stop.clone()));
     work.close();
 

@@ -11,7 +11,7 @@ use kube::runtime::events::{Event, EventType};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::conditions::{self, READY, Said, Statement, Truth, is_under_way};
+use super::conditions::{self, READY, Said, Statement, TOOLS_REVIEWED, Truth, is_under_way};
 use super::error::{ApiError, Failure, code};
 use super::object::{FIELD_MANAGER, version};
 use crate::api::{GROUP, Key, Kind, VERSION};
@@ -45,9 +45,9 @@ pub async fn speak(context: &Context, key: &Key, uid: &str, statement: &Statemen
         let said = object.data.get("status").cloned().unwrap_or(status);
         context.store().spoke(key, uid, version, said);
     }
-    if let Some(event) = transition(&source.status, statement) {
+    for event in [READY, TOOLS_REVIEWED].into_iter().filter_map(|type_| transition(type_, &source.status, statement)) {
         let reference = ObjectReference {
-            api_version: Some(api_version),
+            api_version: Some(api_version.clone()),
             kind: Some(key.kind.as_str().to_owned()),
             name: Some(key.name.clone()),
             namespace: Some(key.namespace.clone()).filter(|namespace| !namespace.is_empty()),
@@ -86,12 +86,12 @@ pub fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-/// An event, if an object has got into trouble, into another one, or out of it.
-fn transition(before: &Value, after: &Statement) -> Option<Event> {
+/// An event, if an object has got into trouble, into another one, or out of it, as a condition says.
+fn transition(type_: &str, before: &Value, after: &Statement) -> Option<Event> {
     let earlier = conditions::conditions(before);
-    let earlier = earlier.iter().find(|condition| condition.type_ == READY);
+    let earlier = earlier.iter().find(|condition| condition.type_ == type_);
     let was = earlier.filter(|ready| ready.status == Truth::False.as_str() && !is_under_way(&ready.reason));
-    let is = after.said(READY)?;
+    let is = after.said(type_)?;
     let trouble = |said: &Said| said.truth == Truth::False && !is_under_way(&said.reason);
     let type_ = if trouble(is) && was.is_none_or(|was| was.reason != is.reason) {
         EventType::Warning
@@ -121,7 +121,7 @@ mod tests {
     fn events_tell_of_trouble_and_of_its_end_and_of_nothing_else() {
         let status = |statement: &Statement| statement.status(&Value::Null, Timestamp::UNIX_EPOCH).unwrap();
         let event = |before: &Value, after: &Statement| {
-            transition(before, after).map(|event| (event.type_ == EventType::Warning, event.reason))
+            transition(READY, before, after).map(|event| (event.type_ == EventType::Warning, event.reason))
         };
         let (bad, worse) = (said(Truth::False, "Bad"), said(Truth::False, "Worse"));
         let (pending, fine) = (said(Truth::False, PENDING), said(Truth::True, ACCEPTED));

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::cluster;
+use crate::controller::inventory::rounds::Inventories;
 use crate::controller::lease::Lost;
 use crate::controller::{self, Context, Installation};
 use crate::egress::{self, Egress};
@@ -34,6 +35,8 @@ pub struct Options {
     pub admin_hosts: Vec<String>,
     /// Which internal addresses issuers may have.
     pub egress: egress::Policy,
+    /// How often upstreams are asked for their tools; `None`: never.
+    pub inventory_every: Option<Duration>,
 }
 
 /// How a controller ended.
@@ -57,7 +60,8 @@ pub async fn run(options: Options) -> anyhow::Result<End> {
     let told = readiness.check("collections");
     let mut registry = metrics::registry();
     let egress = Egress::new(options.egress)?;
-    let context = Context::new(client, identity(), options.installation, egress, &mut registry);
+    let inventories = Inventories::new(egress.clone(), options.inventory_every);
+    let context = Context::new(client, identity(), options.installation, egress, inventories, &mut registry);
     if let Some(listen) = options.admin_listen {
         let socket = TcpListener::bind(listen)
             .await

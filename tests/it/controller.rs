@@ -2,6 +2,7 @@
 //! admission policies.
 
 mod identities;
+mod inventory;
 mod lead;
 mod objects;
 mod proxies;
@@ -33,16 +34,21 @@ struct Controller {
 }
 
 impl Controller {
+    /// One that asks no upstream for its tools: most are made up.
     fn start(cluster: &Cluster) -> Self {
-        cluster.kubeconfig_of(SYSTEM, ACCOUNT);
-        Self::launch(cluster)
+        Self::start_with(cluster, &["--no-inventory"])
     }
 
-    /// [`Controller::start`] with a token that was made before.
-    fn launch(cluster: &Cluster) -> Self {
+    fn start_with(cluster: &Cluster, arguments: &[&str]) -> Self {
+        cluster.kubeconfig_of(SYSTEM, ACCOUNT);
+        Self::launch(cluster, arguments)
+    }
+
+    /// [`Controller::start_with`] with a token that was made before.
+    fn launch(cluster: &Cluster, arguments: &[&str]) -> Self {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--allow-private-upstreams=true"]);
+        command.args(["--allow-private-upstreams=true"]).args(arguments);
         command.env("KUBECONFIG", cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig")));
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {

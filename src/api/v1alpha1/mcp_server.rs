@@ -28,6 +28,8 @@ use super::{CaRef, Empty, SecretKeyRef};
         json_path = ".status.conditions[?(@.type=='Ready')].reason"
     ),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.resource"),
+    printcolumn(name = "Tools", type_ = "integer", priority = 1, json_path = ".status.tools.count"),
+    printcolumn(name = "Drifted", type_ = "integer", priority = 1, json_path = ".status.tools.drifted"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -6,6 +6,7 @@ use crate::controller::apply::Prepared;
 use crate::controller::conditions::with_role_binding;
 use crate::controller::document::Document;
 use crate::controller::error::Failure;
+use crate::controller::inventory::told::Basis;
 use crate::controller::object::Wanted;
 use crate::generated::codec::Generated;
 use crate::generated::server::State;
@@ -23,6 +24,8 @@ pub struct Verdict {
     pub resource: Option<String>,
     /// Its owner switched it off.
     pub disabled: bool,
+    /// What its tools are listed by; `None`: it takes no calls.
+    pub basis: Option<Basis>,
 }
 
 /// What there should be for a server. One whose last edit is invalid keeps its place and takes no calls; one that was
@@ -56,6 +59,7 @@ pub(super) fn build(validated: Validated, installation: &Installation) -> Result
         warnings: with_role_binding(warnings, &key.namespace, account),
         errors,
         resource: server.as_ref().map(|server| server.resource.clone()),
+        basis: server.as_ref().and_then(Basis::of),
         disabled: server.is_some_and(|server| server.state == State::Disabled),
     };
     Ok(Prepared { key, id, kind: Kind::Server, generated, document: Some(document), verdict })

@@ -6,14 +6,15 @@ mod status;
 mod validate;
 
 pub use build::Verdict;
-pub use status::{status, with_tools};
+pub use status::status;
 
 use super::apply::Applied;
-use super::conditions::{TOOLS_LISTED, TOOLS_REVIEWED};
 use super::error::Failure;
 use super::{Context, Settled, apply, speak};
 use crate::api::Key;
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// How long what a server refers to is taken to be as it was read: a rotated Secret is served after that, at the latest.
 const REREAD: Duration = Duration::from_secs(60);
@@ -31,29 +32,23 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let cluster = context.cluster();
     let validated = validate::validate(raw, &context.installation.settings(&cluster));
     let prepared = build::build(validated, &context.installation)?;
-    let wanted = prepared.generated.clone();
     let (applied, informed) = apply::apply(context, prepared).await?;
+    context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
     context.store().settle(key, Settled::Server(applied.clone().into()));
-    if let Some(wanted) = wanted {
-        context.tools.follow(key, &wanted);
-    }
     tell(context, &applied).await?;
     informed?;
     Ok(reread.into_iter().chain(renew).min())
 }
 
-/// Says what was applied, and what the upstream lists. While this process has not asked it, what is said of it already
-/// stays.
+/// Says what was applied, what proxies make of it, and which tools it has.
 ///
 /// # Errors
 /// If the status could not be written.
 pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), Failure> {
-    let Some(source) = context.store().source(&applied.key) else { return Ok(()) };
-    let statement = status(applied, context.programming(applied));
-    let statement = match context.tools.told(&applied.id.uid) {
-        Some(told) => with_tools(statement, &told),
-        None => statement.carrying(&source.status, &[TOOLS_LISTED, TOOLS_REVIEWED], "tools"),
-    };
+    let heard = context.inventories.heard(&applied.id.uid);
+    let before = context.store().source(&applied.key);
+    let before = before.as_ref().map_or(&Value::Null, |source| &source.status);
+    let statement = status(applied, context.programming(applied), heard.as_ref(), before);
     speak::speak(context, &applied.key, &applied.id.uid, &statement).await
 }
 

@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::build::{Verdict, build};
+use super::status;
 use super::validate::Validated;
-use super::{status, with_tools};
-use crate::api::v1alpha1::ToolsStatus;
 use crate::api::{self, FieldPath, Key};
 use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
-use crate::controller::conditions::{
-    ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Statement, TOOLS_DRIFTED, TOOLS_LISTED, TOOLS_REVIEWED, Truth,
-};
+use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
 use crate::controller::proxies::Programming;
-use crate::controller::tools::Told;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::generated::{ObjectId, Server};
@@ -67,7 +62,11 @@ fn said(prepared: Prepared<Verdict>, programming: Option<Programming>) -> Vec<St
     let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
     let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
     let word = |type_: &str, truth: Truth, reason: &str| format!("{type_}: {} {reason}", truth.as_str());
-    status(&applied, programming).conditions.iter().map(|one| word(one.type_, one.truth, &one.reason)).collect()
+    status(&applied, programming, None, &Value::Null)
+        .conditions
+        .iter()
+        .map(|one| word(one.type_, one.truth, &one.reason))
+        .collect()
 }
 
 fn words(conditions: [(&str, &str); 4]) -> Vec<String> {
@@ -137,29 +136,4 @@ fn one_that_its_owner_switched_off_is_ready_and_says_so() {
     let (prepared, _) = built(validated(Ok(off)));
     let all = said(prepared, Some(Programming::Everywhere(1)));
     assert_eq!(all[3], "Ready: True Disabled");
-}
-
-#[test]
-fn what_its_upstream_lists_is_told_and_makes_it_no_less_ready() {
-    let (prepared, _) = built(validated(Ok(Resolved { warnings: Vec::new(), ..resolved(&json!({})) })));
-    let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
-    let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
-    let statement = || status(&applied, Some(Programming::Everywhere(1)));
-    let tools = Some(ToolsStatus { count: 2, ..ToolsStatus::default() });
-    let drifted = Told { tools, drift: Some(Some("1 not as reviewed".into())), failure: None };
-    let told = with_tools(statement(), &drifted);
-    let one = |told: &Statement, type_: &str| told.said(type_).map(|said| (said.truth, said.reason.clone()));
-    assert_eq!(one(&told, READY).unwrap().0, Truth::True);
-    assert_eq!(one(&told, TOOLS_REVIEWED), Some((Truth::False, TOOLS_DRIFTED.into())));
-    assert_eq!(told.members["tools"]["count"], 2);
-
-    // Another process, which has not asked yet, says nothing else; one that was refused says that.
-    let before = told.status(&Value::Null, Timestamp::UNIX_EPOCH).unwrap();
-    let carried = statement().carrying(&before, &[TOOLS_LISTED, TOOLS_REVIEWED], "tools");
-    assert_eq!(carried.status(&before, Timestamp::UNIX_EPOCH), None);
-    let refused = with_tools(statement(), &Told { tools: None, drift: None, failure: Some("UpstreamRefused") });
-    assert_eq!(one(&refused, TOOLS_LISTED), Some((Truth::False, "UpstreamRefused".into())));
-    assert_eq!(one(&refused, READY).unwrap().0, Truth::True);
-    let after = refused.status(&before, Timestamp::UNIX_EPOCH).unwrap();
-    assert!(!after.to_string().contains(TOOLS_REVIEWED));
 }

@@ -156,7 +156,7 @@ pub(super) struct Controller {
 impl Controller {
     pub(super) fn start(cluster: &Cluster) -> Self {
         let mut command = binary("controller");
-        command.args(["--system-namespace", SYSTEM]).env("KUBECONFIG", cluster.kubeconfig());
+        command.args(["--system-namespace", SYSTEM, "--no-inventory"]).env("KUBECONFIG", cluster.kubeconfig());
         let process = Process::start(command);
         let admin = admin(&process);
         Self { process, admin }

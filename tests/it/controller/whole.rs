@@ -66,7 +66,7 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
         let upstream = json!({"url": upstream.url(), "credentials": {"none": {}}});
         server("team", "notes", &json!({"upstream": upstream, "state": state, "audit": {"delivery": "BestEffort"}}))
     };
-    let controller = Controller::start(&cluster);
+    let controller = Controller::start_with(&cluster, &[]);
     let proxy = Proxy::start(&cluster);
     cluster.apply(&policy("team", "readers", "notes", "echo"));
     cluster.apply(&notes("Enabled"));
@@ -118,7 +118,7 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
     issuer.set_keys(vec![Arc::new(Key::es256("key-2"))]);
     let ben = issuer.token("ben", "https://mcp.example.com/team/notes", "", &[]);
     assert!(!proxy.is_allowed(&ben));
-    let _controller = Controller::start(&cluster);
+    let _controller = Controller::start_with(&cluster, &[]);
     until("the new key to be believed", || proxy.is_allowed(&ben).then_some(()));
     cluster.delete(super::VERSION, "McpPolicy", Some("team"), "readers");
     until("nothing to be allowed", || (!proxy.is_allowed(&ben)).then_some(()));

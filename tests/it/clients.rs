@@ -32,7 +32,8 @@ fn speak(sdk: Sdk, options: &Value) {
         if stock.line() == Line::Y2025 {
             client.ping().unwrap_or_else(|e| panic!("{pair}: {e:?}"));
         }
-        for request in server.seen().requests() {
+        // The end of an earlier client's session may come after that client.
+        for request in server.seen().requests().into_iter().filter(|request| request.method != "DELETE") {
             assert_eq!(request.header("authorization"), [format!("Bearer {token}")], "{pair}: {request:?}");
             assert_eq!(request.target, "/mcp", "{pair}");
         }

@@ -5,7 +5,7 @@ mounts and network of its own: when it is killed, the kernel ends daemons and co
 network. So `down` needs no list of what was started, and finds all of it even if `up` was killed half-way. What would be
 written to the machine's /run, /var/lib and /var/log goes to the folder instead.
 
-Several clusters can be up at once: PORTCULLIS_CLUSTER is a number, 0 by default. Cluster N has the folder
+Several clusters can be up at once: PORTCULLIS_TEST_CLUSTER is a number, 0 by default. Cluster N has the folder
 portcullis-cluster-N in the temporary folder, the node at 10.231.N.2, the machine (as pods see it) at 10.231.N.1, pods in
 10.232.N.0/24 and Services in 10.233.N.0/24, all reachable from the machine by route.
 """
@@ -128,7 +128,7 @@ class Cluster:
         if self.first_process() and self.kubeconfig.exists():
             raise Failure(
                 f"cluster {self.number} is up already (KUBECONFIG={self.kubeconfig}): "
-                "end it with hack/cluster/down, or set PORTCULLIS_CLUSTER to another number"
+                "end it with hack/cluster/down, or set PORTCULLIS_TEST_CLUSTER to another number"
             )
         self.kube, self.parts = install(), install("--node")
         self.down()  # what an `up` that was killed left behind
@@ -433,9 +433,9 @@ VERBS = {"up": (up, ""), "run": (hold, ""), "down": (down, ""), "load": (load, "
 
 
 def main(verb, *arguments):
-    number = os.environ.get("PORTCULLIS_CLUSTER", "0")
+    number = os.environ.get("PORTCULLIS_TEST_CLUSTER", "0")
     if not (number.isdecimal() and int(number) < 256):
-        raise Failure(f"PORTCULLIS_CLUSTER={number} is not a number from 0 to 255")
+        raise Failure(f"PORTCULLIS_TEST_CLUSTER={number} is not a number from 0 to 255")
     act, wants = VERBS[verb]
     if len(arguments) != len(wants.split()):
         raise Failure(f"usage: hack/cluster/{verb} {wants}".rstrip())

@@ -69,9 +69,11 @@ impl World {
 
     /// A certificate of the gateway's address, which the stock clients trust from now on.
     fn make_certificate(&self) {
-        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
         let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let mut authority = CertificateParams::default();
+        // Another name than the leaf's default one: who issues itself is taken for self-signed.
+        authority.distinguished_name.push(DnType::CommonName, "the tests' certificate authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = authority.self_signed(&ca_key).unwrap();
         let issuer = Issuer::from_params(&authority, &ca_key);

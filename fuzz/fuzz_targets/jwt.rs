@@ -42,6 +42,7 @@ fn anchor(typ: TypRule) -> Anchor {
         },
         keys: KeySource::Local,
         key_set: Some(KeySet { jwks: FORGE.jwks(), valid_until: i64::MAX }),
+        clients: None,
         revoked: Vec::new(),
     };
     Anchor::compile(&authority).unwrap()
@@ -58,7 +59,8 @@ fn believe(token: &str) -> bool {
         }
         assert_eq!(&*principal.issuer, ISSUER);
         assert!(verified.expires() > NOW - 30);
-        let server = Use { anchors, resource: RESOURCE, audiences: &[] };
+        let id = ObjectId { uid: "uid".into(), namespace: "a".into(), name: "b".into(), generation: 1 };
+        let server = Use { anchors, id: &id, resource: RESOURCE, audiences: &[] };
         assert!(admit(&verified, &server, verified.expires() + 30).is_err());
     }
     believed

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::api::Object;
 use portcullis::generated::codec;
 use portcullis::manifests::parse;
-use portcullis::resolve::{Accepted, PublicUrl, Settings, tree};
+use portcullis::resolve::{Accepted, Cluster, PublicUrl, Settings, tree};
 use std::collections::BTreeMap;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,7 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
     invalid.retain(|key, _| !objects.contains_key(key));
     let objects: Vec<Object> = objects.into_values().collect();
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system" };
+    let cluster = Cluster::presumed();
+    let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system", cluster: Some(&cluster) };
     let first = tree(&settings, &objects, &invalid, false, &Accepted::default());
     let second = tree(&settings, &[], &invalid, false, &first.accepted);
     for generated in first.generated.iter().chain(&second.generated) {

@@ -34,7 +34,8 @@ fn one_leads_and_another_takes_over_when_it_is_killed_and_at_once_when_it_is_sto
     cluster.apply(&server("team", "a", &json!({})));
     wait_condition(&cluster, ("McpServer", Some("team"), "a"), ("Accepted", "True", "Accepted"));
     let looks = "portcullis_reconciles_total{kind=\"McpServer\",result=\"done\"}";
-    assert!(first.metric(looks) > 0.0);
+    // A look is counted once it has ended, which is after its status was written.
+    until("the look to be counted", || (first.metric(looks) > 0.0).then_some(()));
     assert_eq!(second.metric(looks), 0.0, "it looks on");
 
     first.process.kill();

@@ -1,15 +1,14 @@
 //! `portcullis controller`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::serving::{ended, pem, runtime};
+use super::outbound::Outbound;
+use super::serving::{ended, runtime};
 use super::token::duration;
 use super::{address, boolish};
 use crate::controller::Installation;
-use crate::egress::{self, AllowPrivate};
 use crate::process::telemetry::{self, Format};
 use crate::resolve::PublicUrl;
 use crate::roles::controller::{End, Options, run as serve};
@@ -49,19 +48,8 @@ pub struct Args {
     /// A host name, besides loopback ones, under which the admin listener may be called
     #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
     admin_hosts: Vec<String>,
-    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
-    #[arg(
-        long,
-        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
-        value_name = "true|CIDR,...",
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true
-    )]
-    allow_private_upstreams: Option<AllowPrivate>,
-    /// PEM certificates trusted for upstreams and issuers besides the system's
-    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
-    extra_ca: Option<PathBuf>,
+    #[command(flatten)]
+    outbound: Outbound,
 }
 
 /// Runs until it is told to stop, or has lost the lead.
@@ -79,11 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,
-        egress: egress::Policy {
-            allow_private: args.allow_private_upstreams.unwrap_or_default(),
-            extra_roots_pem: pem(args.extra_ca.as_deref())?,
-            ..egress::Policy::default()
-        },
+        egress: args.outbound.policy()?,
         inventory_every: (!args.no_inventory).then(|| Duration::from_secs(args.inventory_every.into())),
     };
     let runtime = runtime()?;

@@ -10,6 +10,7 @@ pub mod crd;
 pub mod demo;
 pub mod explain;
 pub mod load;
+pub mod outbound;
 pub mod output;
 pub mod place;
 pub mod proxy;

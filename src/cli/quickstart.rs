@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
+use super::outbound::pem;
 use super::output::{self, printable, progress};
 use super::scan::{self, Shown};
-use super::serving::{Guardrails, Serving, ended, pem, runtime};
+use super::serving::{Guardrails, Serving, ended, runtime};
 use super::{boolish, scaffold};
 use crate::generated::Risk;
 use crate::process::telemetry::{self, Format};
@@ -103,7 +104,9 @@ async fn prepare(args: &Args, manifests: &Path) -> anyhow::Result<Kept> {
         None => Upstream::Demo(Demo::bind().await?),
     };
     let scan = match &upstream {
-        Upstream::Named { url } => scan::scan(url, &args.shown, pem(args.serving.extra_ca.as_deref())?).await?,
+        Upstream::Named { url } => {
+            scan::scan(url, &args.shown, pem(args.serving.outbound.extra_ca.as_deref())?).await?
+        }
         // The demo is not up yet, and what it has is known.
         Upstream::Demo(demo) => scan::assessed(&demo.url, &demo.inventory()),
     };

@@ -12,8 +12,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::outbound::pem;
 use super::output::{self, Format, Said, Tone, counted, filled, progress};
-use super::serving::{pem, runtime};
+use super::serving::runtime;
 use super::{boolish, scaffold, tool_lock};
 use crate::egress::{self, AllowPrivate, Egress, EgressError};
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};

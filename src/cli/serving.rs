@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use http::HeaderValue;
 use url::Url;
 
+use super::outbound::Outbound;
 use super::{address, boolish};
 use crate::audit::AuditError;
-use crate::egress::{self, AllowPrivate};
 use crate::journal::JournalError;
 use crate::process::drain::Finish;
 use crate::proxy::config::Limits;
@@ -58,19 +57,9 @@ pub struct Serving {
         value_parser = origin
     )]
     pub allowed_origins: Vec<HeaderValue>,
-    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
-    #[arg(
-        long,
-        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
-        value_name = "true|CIDR,...",
-        num_args = 0..=1,
-        default_missing_value = "true",
-        require_equals = true
-    )]
-    pub allow_private_upstreams: Option<AllowPrivate>,
-    /// PEM certificates trusted for upstreams and issuers besides the system's
-    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
-    pub extra_ca: Option<PathBuf>,
+    /// What may be dialed.
+    #[command(flatten)]
+    pub outbound: Outbound,
     /// Copy every audit record to standard output as a JSON line
     #[arg(long, env = "PORTCULLIS_AUDIT_STDOUT", value_parser = boolish())]
     pub audit_stdout: bool,
@@ -88,7 +77,7 @@ impl Serving {
     /// # Errors
     /// If an URL or a file cannot be used.
     pub fn options(self, state_dir: PathBuf) -> anyhow::Result<Options> {
-        let extra_roots_pem = pem(self.extra_ca.as_deref())?;
+        let egress = self.outbound.policy()?;
         let public_url = self
             .public_url
             .map(|url| PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}")));
@@ -101,11 +90,7 @@ impl Serving {
             tls: self.tls_cert.zip(self.tls_key),
             tls_terminated_before_proxy: self.tls_terminated_before_proxy,
             allowed_origins: self.allowed_origins,
-            egress: egress::Policy {
-                allow_private: self.allow_private_upstreams.unwrap_or_default(),
-                extra_roots_pem,
-                ..egress::Policy::default()
-            },
+            egress,
             audit_stdout: self.audit_stdout,
             audit_segment_bytes: self.audit_segment_bytes,
             audit_max_bytes: self.audit_max_bytes,
@@ -126,19 +111,6 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(expected)?;
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     HeaderValue::try_from(format!("{}://{host}{port}", url.scheme())).map_err(|_| expected())
-}
-
-/// The certificates of `--extra-ca`.
-///
-/// # Errors
-/// If the file cannot be read, or holds none.
-pub fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
-    let Some(path) = path else { return Ok(None) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --extra-ca {}", path.display()))?;
-    if !text.contains("-----BEGIN CERTIFICATE-----") {
-        bail!("--extra-ca {} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
-    }
-    Ok(Some(text))
 }
 
 /// Says first what a locked journal means: which folder, and what to do.

@@ -117,3 +117,29 @@ pub enum Revocation {
         issued_before: i64,
     },
 }
+
+#[cfg(test)]
+impl Authority {
+    /// For tests: an issuer whose tokens are access tokens by RFC 9068, with nothing else asked of them, and no keys.
+    pub(crate) fn plain(name: &str, issuer: &str) -> Self {
+        Self {
+            id: ObjectId { uid: name.to_owned(), namespace: String::new(), name: name.to_owned(), generation: 1 },
+            issuer: issuer.to_owned(),
+            rules: TokenRules {
+                typ: TypRule::AccessTokenJwt,
+                algorithms: vec!["ES256".to_owned()],
+                skew_seconds: 0,
+                max_lifetime_seconds: None,
+                subject_claim: "sub".to_owned(),
+                tenant_claim: None,
+                client_claims: Vec::new(),
+                groups_claim: None,
+                allowed_audiences: Vec::new(),
+            },
+            keys: KeySource::Discovery { ca_pem: None },
+            key_set: None,
+            revoked: Vec::new(),
+            clients: None,
+        }
+    }
+}

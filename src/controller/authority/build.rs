@@ -96,31 +96,9 @@ fn encoded(id: &ObjectId, authority: &Authority) -> Result<Wanted, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generated::authority::{TokenRules, TypRule};
 
     fn authority(issuer: &str, keys: Option<KeySet>) -> Authority {
-        let rules = TokenRules {
-            typ: TypRule::AccessTokenJwt,
-            algorithms: vec!["ES256".into()],
-            skew_seconds: 0,
-            max_lifetime_seconds: None,
-            subject_claim: "sub".into(),
-            tenant_claim: None,
-            client_claims: Vec::new(),
-            groups_claim: None,
-            allowed_audiences: Vec::new(),
-        };
-        let id = ObjectId { uid: "u".into(), namespace: String::new(), name: "corp".into(), generation: 1 };
-        let keys_from = KeySource::Discovery { ca_pem: None };
-        Authority {
-            id,
-            issuer: issuer.into(),
-            rules,
-            keys: keys_from,
-            key_set: keys,
-            revoked: Vec::new(),
-            clients: None,
-        }
+        Authority { key_set: keys, ..Authority::plain("corp", issuer) }
     }
 
     fn keys(jwks: &str, valid_until: i64) -> Option<KeySet> {

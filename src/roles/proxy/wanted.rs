@@ -167,29 +167,10 @@ impl KeyRefresh for Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generated::ObjectId;
-    use crate::generated::authority::{TokenRules, TypRule};
 
     fn authority(name: &str, jwks: &str) -> Authority {
-        Authority {
-            id: ObjectId { uid: name.into(), namespace: String::new(), name: name.into(), generation: 1 },
-            issuer: "https://issuer.example".into(),
-            rules: TokenRules {
-                typ: TypRule::AccessTokenJwt,
-                algorithms: vec!["ES256".into()],
-                skew_seconds: 0,
-                max_lifetime_seconds: None,
-                subject_claim: "sub".into(),
-                tenant_claim: None,
-                client_claims: Vec::new(),
-                groups_claim: None,
-                allowed_audiences: Vec::new(),
-            },
-            keys: KeySource::Discovery { ca_pem: None },
-            key_set: Some(KeySet { jwks: jwks.into(), valid_until: i64::MAX }),
-            clients: None,
-            revoked: Vec::new(),
-        }
+        let key_set = Some(KeySet { jwks: jwks.into(), valid_until: i64::MAX });
+        Authority { key_set, ..Authority::plain(name, "https://issuer.example") }
     }
 
     #[test]

@@ -250,8 +250,6 @@ mod tests {
 
     use super::*;
     use crate::egress::testing::{Seen, json, open_egress, serve};
-    use crate::generated::ObjectId;
-    use crate::generated::authority::{TokenRules, TypRule};
 
     /// One that has the key `a`, as soon as it was asked.
     async fn trusted() -> Authority {
@@ -263,25 +261,7 @@ mod tests {
             })
         })
         .await;
-        Authority {
-            id: ObjectId { uid: "1".into(), namespace: String::new(), name: "trusted".into(), generation: 1 },
-            issuer: server.url(""),
-            rules: TokenRules {
-                typ: TypRule::AccessTokenJwt,
-                algorithms: vec!["ES256".into()],
-                skew_seconds: 0,
-                max_lifetime_seconds: None,
-                subject_claim: "sub".into(),
-                tenant_claim: None,
-                client_claims: Vec::new(),
-                groups_claim: None,
-                allowed_audiences: Vec::new(),
-            },
-            keys: KeySource::Discovery { ca_pem: None },
-            key_set: None,
-            revoked: Vec::new(),
-            clients: None,
-        }
+        Authority::plain("trusted", &server.url(""))
     }
 
     #[tokio::test]

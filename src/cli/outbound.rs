@@ -1,0 +1,52 @@
+//! What a role may dial, as an administrator sets it: the same options wherever something is dialed on behalf of manifests.
+//!
+//! Invariant: internal addresses are opened here and nowhere else; no manifest can.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::egress::{self, AllowPrivate};
+
+/// Where upstreams and issuers may be, and whose certificates are believed of them.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Outbound {
+    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
+    #[arg(
+        long,
+        env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
+        value_name = "true|CIDR,...",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    pub allow_private_upstreams: Option<AllowPrivate>,
+    /// PEM certificates trusted for upstreams and issuers besides the system's
+    #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
+    pub extra_ca: Option<PathBuf>,
+}
+
+impl Outbound {
+    /// What the dialer is told.
+    ///
+    /// # Errors
+    /// If the certificates cannot be read.
+    pub fn policy(self) -> anyhow::Result<egress::Policy> {
+        let extra_roots_pem = pem(self.extra_ca.as_deref())?;
+        let allow_private = self.allow_private_upstreams.unwrap_or_default();
+        Ok(egress::Policy { allow_private, extra_roots_pem, ..egress::Policy::default() })
+    }
+}
+
+/// The certificates of `--extra-ca`.
+///
+/// # Errors
+/// If the file cannot be read, or holds none.
+pub fn pem(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --extra-ca {}", path.display()))?;
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        bail!("--extra-ca {} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", path.display());
+    }
+    Ok(Some(text))
+}

@@ -188,6 +188,14 @@ impl JwksSource {
         }
     }
 
+    /// Ends when the first attempt has ended, whatever came of it; or when callers have waited long enough.
+    pub async fn attempted(&self) {
+        let mut state = self.subscribe();
+        if tokio::time::timeout(PATIENCE, state.wait_for(|state| state.attempts > 0)).await.is_err() {
+            tracing::debug!(issuer = %self.shared.issuer, "the first fetch takes longer than callers wait");
+        }
+    }
+
     /// A token names a key that the set lacks. Asks for a refresh, if one is allowed now, and waits for it; says
     /// whether the key is there afterwards. Costs a look-up when the id is known to be unknown.
     pub async fn unknown_kid(&self, kid: &str) -> bool {

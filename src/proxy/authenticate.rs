@@ -15,7 +15,7 @@ use super::streams::Share;
 use crate::audit::PrincipalFields;
 use crate::identity::bearer;
 use crate::identity::cache::{TokenDigest, VerifiedCache};
-use crate::identity::token::{self, TokenError, Verified};
+use crate::identity::token::{self, Missing, TokenError, Verified};
 use crate::mcp::answer::Own;
 use crate::policy::index::PrincipalKeys;
 use crate::seal::{Owner, Purpose};
@@ -97,7 +97,7 @@ pub(super) async fn authenticate(
     }
     let verified = match token::verify(text, site.anchors(), now) {
         Err(error) => match error.refreshable() {
-            Some((authority, kid)) => after_refresh(gateway, site, authority, kid, text, now).await,
+            Some(missing) => after_refresh(gateway, site, missing, text, now).await,
             None => Err(error),
         },
         verified => verified,
@@ -118,12 +118,14 @@ pub(super) async fn authenticate(
 async fn after_refresh(
     gateway: &Gateway,
     site: &Site,
-    authority: &str,
-    kid: &str,
+    missing: Missing<'_>,
     text: &str,
     now: i64,
 ) -> Result<Verified, TokenError> {
-    gateway.keys().refresh(authority, kid).await;
+    match missing {
+        Missing::Key { authority, kid } => gateway.keys().refresh(authority, kid).await,
+        Missing::AllKeys { authority } => gateway.keys().first(authority).await,
+    }
     let snapshot: Arc<Snapshot> = gateway.snapshot();
     let anchors = snapshot.site(&site.server.path).map_or(site.anchors(), |site| site.anchors());
     token::verify(text, anchors, now)

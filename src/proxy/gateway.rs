@@ -37,6 +37,10 @@ pub trait KeyRefresh: Send + Sync {
     /// A token names the key `kid`, which the authority lacks. Ends when a refresh has been applied to the gateway, or
     /// when none was due.
     fn refresh<'a>(&'a self, authority: &'a str, kid: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+    /// The authority has no keys that may be used. Ends when the first attempt to have them has been applied to the
+    /// gateway: at once, if that was long ago.
+    fn first<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// What a gateway is made of.

@@ -25,6 +25,23 @@ impl Part {
     }
 }
 
+/// What a refresh of an authority's keys could bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing<'a> {
+    /// One key.
+    Key {
+        /// Whose.
+        authority: &'a str,
+        /// The id that the token names: a stranger's text.
+        kid: &'a str,
+    },
+    /// Every key: none was fetched yet, or they are too old.
+    AllKeys {
+        /// Whose.
+        authority: &'a str,
+    },
+}
+
 /// Why a token is refused. Texts are for logs: precise, and free of anything that the token says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -192,10 +209,11 @@ impl TokenError {
         }
     }
 
-    /// The authority and the key that are worth one refresh, if that could mend it.
-    pub fn refreshable(&self) -> Option<(&str, &str)> {
+    /// What is worth one refresh, if that could mend it.
+    pub fn refreshable(&self) -> Option<Missing<'_>> {
         match self {
-            TokenError::UnknownKey { authority, kid } => Some((authority, kid.expose())),
+            TokenError::UnknownKey { authority, kid } => Some(Missing::Key { authority, kid: kid.expose() }),
+            TokenError::Unavailable { authority } => Some(Missing::AllKeys { authority }),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ mod times;
 
 use std::sync::Arc;
 
-pub use error::{Part, TokenError};
+pub use error::{Missing, Part, TokenError};
 
 use self::compact::Compact;
 use self::times::Times;

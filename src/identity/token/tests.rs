@@ -198,7 +198,7 @@ fn attack_skew_edges_are_exact() {
 fn attack_unknown_keys_are_worth_a_refresh_and_missing_ones_are_unavailable() {
     let bogus = FORGE.token(&with(&FORGE.header(), "kid", json!("bogus")), &FORGE.claims());
     let error = verify(&bogus, &strict(), NOW).unwrap_err();
-    assert_eq!(error.refreshable(), Some(("corp", "bogus")));
+    assert_eq!(error.refreshable(), Some(Missing::Key { authority: "corp", kid: "bogus" }));
     let mut authority = authority(TypRule::AccessTokenJwt);
     let valid_until = authority.key_set.as_ref().unwrap().valid_until;
     assert!(verify(&FORGE.genuine(), &anchors(&authority), NOW).is_ok());
@@ -207,7 +207,8 @@ fn attack_unknown_keys_are_worth_a_refresh_and_missing_ones_are_unavailable() {
     assert_eq!(authenticate(&lasting, &anchors(&authority), valid_until + 1).unwrap_err(), "KeysUnavailable");
     authority.key_set = None;
     let error = verify(&FORGE.genuine(), &anchors(&authority), NOW).unwrap_err();
-    assert_eq!((error.reason(), error.refreshable()), ("KeysUnavailable", None));
+    assert_eq!(error.reason(), "KeysUnavailable");
+    assert_eq!(error.refreshable(), Some(Missing::AllKeys { authority: "corp" }));
 }
 
 #[test]

@@ -56,6 +56,10 @@ fn outcome(call: &query::Call) -> Option<(&str, &str)> {
 struct NoKeys;
 
 impl KeyRefresh for NoKeys {
+    fn first<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn refresh<'a>(&'a self, _: &'a str, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::ready(()))
     }

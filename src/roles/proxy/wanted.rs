@@ -162,6 +162,11 @@ impl KeyRefresh for Wanted {
     fn refresh<'a>(&'a self, authority: &'a str, kid: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(self.want(authority, kid))
     }
+
+    /// Keys come with their authority, from the controller, which tries to have them without being asked.
+    fn first<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,15 @@ struct Remote {
     served: watch::Receiver<u64>,
 }
 
+impl Remote {
+    /// Ends when what has been fetched by now is served.
+    async fn served(&mut self) {
+        let attempts = self.source.subscribe().borrow().attempts;
+        // An error says that the authority is gone, or that the gateway ends: nothing is to come.
+        self.served.wait_for(|served| *served >= attempts).await.ok();
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -233,12 +242,19 @@ impl KeyRefresh for Keys {
     fn refresh<'a>(&'a self, authority: &'a str, kid: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             let remote = self.remotes.load().get(authority).cloned();
-            let Some(Remote { source, mut served }) = remote else { return };
-            if source.unknown_kid(kid).await {
-                let attempts = source.subscribe().borrow().attempts;
-                // An error says that the authority is gone, or that the gateway ends: nothing is to come.
-                served.wait_for(|served| *served >= attempts).await.ok();
+            let Some(mut remote) = remote else { return };
+            if remote.source.unknown_kid(kid).await {
+                remote.served().await;
             }
+        })
+    }
+
+    fn first<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let remote = self.remotes.load().get(authority).cloned();
+            let Some(mut remote) = remote else { return };
+            remote.source.attempted().await;
+            remote.served().await;
         })
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::attack_tokens::{ALGORITHMS, Attack, Forge, MAX_LIFETIME, ec_jwk, with};
+use crate::support::by_hand::{ByHand, json_answer, say_all};
 use crate::support::gateway::{Gateway, policy, server};
 use crate::support::http::{self, Response};
 use crate::support::issuer::{Document, Fault, Issuer};
@@ -135,6 +136,31 @@ fn attack_unknown_keys_cost_one_fetch_and_bring_a_rotated_key() {
     assert!(floods > 100, "the window was no window: {floods}");
     assert_eq!(issuer.hits(Document::Jwks), fetched + 1);
     assert_eq!(call(url, &old.genuine()).status, 401, "another key lies under its id now, cached or not");
+}
+
+#[test]
+fn who_calls_before_the_first_keys_are_there_waits_for_them() {
+    let (metadata, upstream) = (ByHand::start(), Upstream::start(Sdk::Rmcp));
+    let keys = Issuer::start();
+    let origin = metadata.url().trim_end_matches("/mcp").to_owned();
+    let gateway = Gateway::start(&[
+        ("trust.yaml", &trust("local", &origin)),
+        ("server.yaml", &server("echo", upstream.url())),
+        ("policy.yaml", &policy("all", "echo", RULES)),
+    ]);
+    let (answering, _) = metadata.take("/.well-known/");
+    let mut claims = keys.claims("ana", &gateway.url("echo"));
+    (claims["iss"], claims["groups"]) = (json!(origin), json!(["engineers"]));
+    let token = keys.key().sign(&keys.key().header(), &claims);
+    let url = gateway.url("echo");
+    let caller = std::thread::spawn(move || call(&url, &token));
+    // Whoever needs no keys to be judged is answered meanwhile.
+    assert_eq!(call(&gateway.url("echo"), "none").status, 401);
+    assert!(!caller.is_finished(), "it was refused though its keys were on their way");
+    let document = json!({"issuer": origin, "jwks_uri": format!("{}/jwks", keys.url())});
+    say_all(answering, &json_answer("", &document.to_string()));
+    let answer = caller.join().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[test]

@@ -27,20 +27,31 @@ pub(super) fn gather(cluster: &Cluster) -> Work {
     let metadata =
         |object: &Value| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-mcp-metadata"));
     let mut objects: Vec<Value> = Vec::new();
+    // A list says once what its items are.
+    let typed = |kind: &'static str| {
+        move |mut object: Value| {
+            (object["apiVersion"], object["kind"]) = ("v1".into(), kind.into());
+            object
+        }
+    };
     for kind in ["Secret", "ConfigMap"] {
-        objects.extend(cluster.list("v1", kind, Some(GATEWAY)).into_iter().filter(generated));
+        let found = cluster.list("v1", kind, Some(GATEWAY)).into_iter().filter(generated);
+        objects.extend(found.map(typed(kind)));
     }
-    objects.extend(cluster.list("v1", "ConfigMap", None).into_iter().filter(metadata));
+    let documents = cluster.list("v1", "ConfigMap", None).into_iter().filter(metadata);
+    objects.extend(documents.map(typed("ConfigMap")));
     for object in &mut objects {
         let meta = object["metadata"].as_object_mut().unwrap();
         meta.retain(|name, _| ["name", "namespace", "labels", "annotations"].contains(&name.as_str()));
     }
-    let of = |kind| cluster.list(VERSION, kind, None).into_iter().filter(|object| object["status"].is_object());
-    let statuses = of("McpServer").chain(of("McpPolicy")).map(|object| {
-        json!({"apiVersion": VERSION, "kind": object["kind"], "status": object["status"],
-            "metadata": {"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]}})
-    });
-    Work { statuses: statuses.collect(), objects }
+    let of = |kind: &'static str| {
+        let told = cluster.list(VERSION, kind, None).into_iter().filter(|object| object["status"].is_object());
+        told.map(move |object| {
+            json!({"apiVersion": VERSION, "kind": kind, "status": object["status"],
+                "metadata": {"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"]}})
+        })
+    };
+    Work { statuses: of("McpServer").chain(of("McpPolicy")).collect(), objects }
 }
 
 /// Writes it, and says how long that took.

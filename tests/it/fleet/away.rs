@@ -38,6 +38,29 @@ fn calls_go_on_while_the_api_server_is_away_until_the_configuration_is_too_old()
     house.wait_denied(&ana);
 }
 
+/// As long as an upgrade of a small control plane takes. Before it is too old, what is known is served.
+#[test]
+fn calls_go_on_while_the_api_server_is_away_for_two_minutes() {
+    let mut house = House::serve(&["--max-staleness", "5m"]);
+    let ana = house.token("ana");
+    house.cluster.stop();
+    let mut before = 0;
+    for age in [30, 60, 90, 120] {
+        until("the staleness to rise", || {
+            assert!(house.is_allowed(&ana), "after {before} s");
+            // Others have the processors meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(250));
+            before = house.metric("configuration_staleness_seconds");
+            (before >= age).then_some(())
+        });
+    }
+    house.cluster.start();
+    until("the staleness to fall", || (house.metric("configuration_staleness_seconds") < 10).then_some(()));
+    assert!(house.is_allowed(&ana));
+    house.remove(&Generated::Policy(house.policy.clone()));
+    house.wait_denied(&ana);
+}
+
 #[test]
 fn a_dead_controller_is_noticed_and_reported_and_its_return_heals() {
     let mut house = House::serve(&SOON);

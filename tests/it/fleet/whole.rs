@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use portcullis::generated::codec::Generated;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::house::{House, PUBLIC_URL, RULES};
 use crate::support::gateway::{policy, server};
 use crate::support::issuer::Issuer;
-use crate::support::kube::Cluster;
+use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::process::{Process, portcullis};
 use crate::support::token::Key;
 use crate::support::wait::until;
@@ -41,10 +41,14 @@ fn governed(issuer: &Issuer) -> (House, Process) {
     (house, controller)
 }
 
-/// Waits until a condition of an object, as it is now, has this status.
 fn wait_condition(house: &House, kind: &str, name: &str, condition: &str, status: &str) {
-    until(&format!("{kind} {name} to be {condition}={status}"), || {
-        let object = house.cluster.get(VERSION, kind, Some("default"), name)?;
+    wait_condition_in(house, "default", kind, name, condition, status);
+}
+
+/// Waits until a condition of an object, as it is now, has this status.
+fn wait_condition_in(house: &House, namespace: &str, kind: &str, name: &str, condition: &str, status: &str) {
+    until(&format!("{kind} {namespace}/{name} to be {condition}={status}"), || {
+        let object = house.cluster.get(VERSION, kind, Some(namespace), name)?;
         let is_it = |one: &&Value| {
             one["type"] == condition
                 && one["status"] == status
@@ -88,4 +92,55 @@ fn a_key_that_an_issuer_changed_to_reaches_the_proxy_that_asked_for_it() {
     issuer.set_keys(vec![Arc::new(Key::es256("new"))]);
     // It is not fetched again before it is asked for, and then not more often than the controller's window allows.
     house.wait_allowed(&issuer.token("ana", &resource, "", &[]));
+}
+
+#[test]
+fn a_neighbours_policy_never_reaches_a_server_and_a_guardrail_is_not_dodged_by_who_owns_it() {
+    let issuer = Issuer::start();
+    let (house, _controller) = governed(&issuer);
+    wait_condition(&house, "McpPolicy", "persons", "Enforced", "True");
+    let resource = format!("{PUBLIC_URL}/default/items");
+    let (ana, ben) = (issuer.token("ana", &resource, "", &[]), issuer.token("ben", &resource, "", &[]));
+    let neighbour = |name: &str, targets: Value, effect: &str, who: &str| {
+        json!({"apiVersion": VERSION, "kind": "McpPolicy", "metadata": {"name": name, "namespace": "neighbour"},
+            "spec": {"authority": "local", "targets": targets, "rules": [{"name": "reach", "effect": effect,
+                "principals": [{"users": [who]}], "tools": [{"patterns": ["*"]}]}]}})
+    };
+    house.cluster.namespace("neighbour", &[]);
+    house.cluster.apply(&neighbour("grants", json!({"servers": ["items"], "selector": {}}), "Allow", "ben"));
+    house.cluster.apply(&neighbour("denies", json!({"selector": {}}), "Deny", "ana"));
+    house.cluster.apply(&neighbour("widens", json!({"selector": {}, "namespaceSelector": {}}), "Deny", "ana"));
+    for name in ["grants", "denies"] {
+        wait_condition_in(&house, "neighbour", "McpPolicy", name, "Enforced", "True");
+    }
+    wait_condition_in(&house, "neighbour", "McpPolicy", "widens", "Accepted", "False");
+    assert!(house.is_allowed(&ana) && !house.is_allowed(&ben));
+
+    // A guardrail that selects by the namespace alone, and by a risk that only the server's owner speaks of.
+    house.cluster.apply(&json!({"apiVersion": VERSION, "kind": "McpPolicy",
+        "metadata": {"name": "no-destruction", "namespace": SYSTEM},
+        "spec": {"targets": {"namespaceSelector": {"matchLabels": {"tier": "production"}}, "selector": {}},
+            "rules": [{"name": "no-destruction", "effect": "Deny", "principals": [{"any": true}],
+                "tools": [{"risk": ["Destructive"]}]}]}}));
+    wait_condition_in(&house, SYSTEM, "McpPolicy", "no-destruction", "Enforced", "True");
+    assert!(house.is_allowed(&ana), "the namespace is not of that tier");
+    let labelled = |tier: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"tier": tier}}});
+    house.cluster.apply(&labelled("production"));
+    house.wait_denied(&ana);
+    // Who owns the namespace says that the tool only reads, puts other labels on the server, and allows everything.
+    let harmless = server("items", house.upstream.url())
+        + "  tools: {risk: [{name: harmless, match: [\"*\"], class: ReadOnly}]}\n";
+    let harmless = harmless.replace("namespace: default}", "namespace: default, labels: {tier: development}}");
+    house.cluster.apply_yaml(&harmless);
+    wait_condition(&house, "McpServer", "items", "Programmed", "True");
+    assert!(!house.is_allowed(&ana), "its owner's word has lifted a guardrail");
+    house.cluster.apply_yaml(&policy(
+        "persons",
+        "items",
+        &RULES.replace("users: [ana]", "any: true, authority: local"),
+    ));
+    wait_condition(&house, "McpPolicy", "persons", "Enforced", "True");
+    assert!(!house.is_allowed(&ana) && !house.is_allowed(&ben), "an Allow has lifted a Deny");
+    house.cluster.apply(&labelled("development"));
+    house.wait_allowed(&ana);
 }

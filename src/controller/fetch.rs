@@ -53,6 +53,11 @@ pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<
 }
 
 async fn get(client: &Client, collection: Collection, namespace: &str, name: &str) -> Result<Fetched<Object>, Failure> {
+    // No object has such a name. It would become part of a request that the controller signs, and a request that cannot be
+    // made at all would be tried again for ever, with everything else about the server left as it was.
+    if !object::is_dns_subdomain(name) {
+        return Ok(Fetched::Absent);
+    }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource(collection));
     let found = match api.get_with(name, &GetParams::any()).await {
         // It may have been made a moment ago, with what refers to it: what is in memory may be older than that.

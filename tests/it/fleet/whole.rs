@@ -127,6 +127,16 @@ fn a_neighbours_policy_never_reaches_a_server_and_a_guardrail_is_not_dodged_by_w
     let labelled = |tier: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"tier": tier}}});
     house.cluster.apply(&labelled("production"));
     house.wait_denied(&ana);
+    house.cluster.apply(&labelled("development"));
+    house.wait_allowed(&ana);
+    // A reference that no object can have holds up nothing else about the server.
+    let unreadable = server("items", house.upstream.url())
+        + "  tools: {lock: {configMapName: \"a b\", sha256: LOCK, onChange: Warn}}\n";
+    let unreadable = unreadable.replace("LOCK", &"0".repeat(64));
+    house.cluster.apply_yaml(&unreadable);
+    house.cluster.apply(&labelled("production"));
+    wait_condition(&house, "McpServer", "items", "ResolvedRefs", "False");
+    house.wait_denied(&ana);
     // Who owns the namespace says that the tool only reads, puts other labels on the server, and allows everything.
     let harmless = server("items", house.upstream.url())
         + "  tools: {risk: [{name: harmless, match: [\"*\"], class: ReadOnly}]}\n";

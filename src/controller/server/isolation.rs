@@ -207,13 +207,13 @@ fn closed(
         Some(Fetched::Forbidden) => return Err(forbidden(format!("read {place}"))),
         Some(Fetched::Absent) | None => None,
     };
-    let (selector, port) = behind(service.as_ref(), reference.port, &place).map_err(|(reason, message)| {
+    let pods = behind(service.as_ref(), reference.port, &place).map_err(|(reason, message)| {
         // What stands of an earlier look goes on closing what it closes.
         let stays = format!("Meanwhile {} stays as it was.", what(server));
         let meanwhile = if policy.is_some() { &stays } else { AROUND };
         Told::new(Truth::False, reason, format!("{message}. {meanwhile}"), policy.is_some())
     })?;
-    let wanted = network_policy(server, selector, port, installation);
+    let wanted = network_policy(server, pods, installation);
     let message = format!("{} lets in the gateway only, if the network plugin enforces it", what(server));
     let told = Told::new(Truth::True, ISOLATED, message, true);
     if policy.as_ref().is_some_and(|policy| is(policy, &wanted)) {
@@ -223,12 +223,14 @@ fn closed(
     Ok((Step::Write(Box::new(NetworkPolicy { metadata, ..wanted })), told))
 }
 
-/// The Pods behind a Service and their port; or why nobody knows them, as reason and message.
-fn behind(
-    service: Option<&Service>,
-    port: i32,
-    place: &str,
-) -> Result<(BTreeMap<String, String>, IntOrString), (&'static str, String)> {
+/// The Pods behind a Service.
+struct Pods {
+    selector: BTreeMap<String, String>,
+    port: IntOrString,
+}
+
+/// The Pods behind a Service; or why nobody knows them, as reason and message.
+fn behind(service: Option<&Service>, port: i32, place: &str) -> Result<Pods, (&'static str, String)> {
     let service = service.ok_or_else(|| {
         let message = format!("no {place}: create it, or correct spec.upstream.service.name");
         (SERVICE_NOT_FOUND, message)
@@ -244,7 +246,7 @@ fn behind(
         let message = format!("{place} has no TCP port {port}: add it, or correct spec.upstream.service.port");
         (SERVICE_PORT_NOT_FOUND, message)
     })?;
-    Ok((selector, port))
+    Ok(Pods { selector, port })
 }
 
 fn what(server: &ObjectId) -> String {
@@ -284,22 +286,17 @@ fn labels<const N: usize>(labels: [(&str, &str); N]) -> BTreeMap<String, String>
     labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-fn network_policy(
-    server: &ObjectId,
-    selector: BTreeMap<String, String>,
-    port: IntOrString,
-    installation: &Installation,
-) -> NetworkPolicy {
+fn network_policy(server: &ObjectId, pods: Pods, installation: &Installation) -> NetworkPolicy {
     let selecting = |labels| Some(LabelSelector { match_labels: Some(labels), match_expressions: None });
-    let pods = |namespace: &str, component: &str| NetworkPolicyPeer {
+    let peer = |namespace: &str, component: &str| NetworkPolicyPeer {
         namespace_selector: selecting(labels([(NAMESPACE_NAME, namespace)])),
         pod_selector: selecting(pod_labels(component)),
         ip_block: None,
     };
-    let gateway = pods(&installation.gateway_namespace, "proxy");
+    let gateway = peer(&installation.gateway_namespace, "proxy");
     // It asks for the list of tools.
-    let controller = pods(&installation.system_namespace, "controller");
-    let port = NetworkPolicyPort { protocol: Some("TCP".to_owned()), port: Some(port), end_port: None };
+    let controller = peer(&installation.system_namespace, "controller");
+    let port = NetworkPolicyPort { protocol: Some("TCP".to_owned()), port: Some(pods.port), end_port: None };
     NetworkPolicy {
         metadata: ObjectMeta {
             name: Some(name(server)),
@@ -316,7 +313,7 @@ fn network_policy(
             ..ObjectMeta::default()
         },
         spec: Some(NetworkPolicySpec {
-            pod_selector: selecting(selector),
+            pod_selector: selecting(pods.selector),
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: Some(vec![gateway, controller]),

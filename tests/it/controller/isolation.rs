@@ -185,3 +185,16 @@ fn what_is_in_the_way_is_named_and_a_policy_of_somebody_elses_is_left_alone() {
     let written = policy(&cluster).unwrap();
     assert_eq!(written["spec"]["ingress"][0]["ports"], json!([{"protocol": "TCP", "port": 80}]));
 }
+
+/// What the documentation has a newcomer apply, on a release with nothing but what one cannot do without.
+#[test]
+fn the_first_example_brings_the_rights_that_its_isolation_needs() {
+    let cluster = installed();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/cluster/first-server.yaml");
+    cluster.kubectl(&["apply", "-f", example]);
+    let _controller = Controller::start(&cluster);
+    let told = wait_condition(&cluster, ("McpServer", Some("demo"), "notes"), ("Isolated", "True", "Isolated"));
+    let policy = cluster.get("networking.k8s.io/v1", "NetworkPolicy", Some("demo"), "notes-gateway-only").unwrap();
+    assert_eq!(policy["metadata"]["ownerReferences"][0]["uid"], told["metadata"]["uid"]);
+    assert_eq!(policy["spec"]["ingress"][0]["ports"], json!([{"protocol": "TCP", "port": "mcp"}]));
+}

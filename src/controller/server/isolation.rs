@@ -120,7 +120,7 @@ impl Told {
 
     /// How long it is taken to be so.
     pub(super) fn reread(&self) -> Duration {
-        if self.said.truth == Truth::True { REREAD } else { REREAD_HINDERED }
+        if self.said.truth == Truth::False { REREAD_HINDERED } else { REREAD }
     }
 }
 

@@ -107,6 +107,7 @@ fn what_is_as_it_should_be_is_not_written_and_what_somebody_edited_is() {
     let isolation = closing(usual(), Fetched::Found(stored()));
     assert!(matches!(isolation.step, Step::Nothing), "{isolation:?}");
     assert_eq!(isolation.before, isolation.after);
+    assert_eq!(isolation.after.as_ref().map(Told::reread), Some(REREAD), "so it is mended within a minute");
 
     type Edit = fn(&mut NetworkPolicy);
     let edits: [Edit; 4] = [
@@ -162,6 +163,8 @@ fn who_asks_for_it_no_more_has_none_and_who_is_not_accepted_keeps_it() {
     let isolation = plan(&server(), Asked::Unknown, noted(), &installation());
     assert!(matches!(isolation.step, Step::Nothing), "{isolation:?}");
     assert_eq!(said(&isolation).1, NOT_ACCEPTED);
+    // Only an edit brings it further, and that is told.
+    assert_eq!(isolation.after.as_ref().map(Told::reread), Some(REREAD));
     assert!(isolation.after.unwrap().may_be_there);
 
     // Most servers: nothing was found, since nobody looked.
@@ -221,6 +224,7 @@ fn who_may_not_look_names_the_role_binding() {
         assert!(matches!(isolation.step, Step::Nothing), "{isolation:?}");
         let (truth, reason, message) = said(&isolation);
         assert_eq!((truth, reason.as_str()), (Truth::False, ISOLATION_FORBIDDEN));
+        assert_eq!(isolation.after.as_ref().map(Told::reread), Some(REREAD_HINDERED));
         for part in [
             to,
             "controller.upstreamIsolation.enabled",

@@ -3,6 +3,7 @@
 
 mod identities;
 mod inventory;
+mod isolation;
 mod lead;
 mod objects;
 mod proxies;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Controller, VERSION, condition, generated, object, policy, server, trust, wait_condition};
-use crate::chart::installed;
+use crate::chart::installed_with;
 use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::wait::until;
 
@@ -38,8 +38,10 @@ fn whenever_it_is_killed_it_converges_and_leaves_no_stray() {
     let seed = std::env::var("PORTCULLIS_KILL_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("PORTCULLIS_KILL_SEED={seed}");
     let mut numbers = Numbers(seed);
-    let cluster = installed();
+    let cluster = installed_with("upstream-isolation");
     cluster.namespace("team", &[]);
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "team", "name": "notes"},
+        "spec": {"selector": {"app": "notes"}, "ports": [{"port": 80}]}}));
     cluster.apply(&trust("corp"));
     let mut wanted: BTreeMap<(&str, String), Value> = BTreeMap::new();
     let mut controller = Controller::start(&cluster);
@@ -54,7 +56,12 @@ fn whenever_it_is_killed_it_converges_and_leaves_no_stray() {
                 continue;
             }
             let mut made = if is_server {
-                server("team", &name, &json!({"audit": {"redact": [format!("/args/r{round}")]}}))
+                let mut made = server("team", &name, &json!({"audit": {"redact": [format!("/args/r{round}")]}}));
+                if numbers.below(2) == 0 {
+                    let service = json!({"name": "notes", "port": 80, "reachableFrom": "GatewayOnly"});
+                    made["spec"]["upstream"] = json!({"service": service, "credentials": {"none": {}}});
+                }
+                made
             } else {
                 policy("team", &name, &name, &format!("tool-{round}"))
             };
@@ -91,6 +98,14 @@ fn whenever_it_is_killed_it_converges_and_leaves_no_stray() {
         expected.push(format!("authority-{}", corp["metadata"]["uid"].as_str().unwrap()));
         expected.sort();
         (generated(&cluster).into_keys().collect::<Vec<_>>() == expected).then_some(())
+    });
+    until("those to be isolated that ask for it, and no others", || {
+        let servers = cluster.list(VERSION, "McpServer", Some("team"));
+        let policies = cluster.list("networking.k8s.io/v1", "NetworkPolicy", Some("team"));
+        // Those of servers that are gone are for Kubernetes' garbage collector, which does not run here.
+        let is_of = |uid: &Value| policies.iter().any(|one| one["metadata"]["ownerReferences"][0]["uid"] == *uid);
+        let asks = |server: &Value| server["spec"]["upstream"]["service"].is_object();
+        servers.iter().all(|server| is_of(&server["metadata"]["uid"]) == asks(server)).then_some(())
     });
     for (kind, name) in wanted.keys() {
         let accepted = object(&cluster, kind, Some("team"), name).unwrap();

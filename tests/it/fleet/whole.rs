@@ -125,18 +125,19 @@ fn a_neighbours_policy_never_reaches_a_server_and_a_guardrail_is_not_dodged_by_w
     wait_condition_in(&house, SYSTEM, "McpPolicy", "nothing-is-read", "Enforced", "True");
     assert!(house.is_allowed(&ana), "the namespace is not of that tier");
     let labelled = |tier: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"tier": tier}}});
+    let held = || until("the guardrail to hold", || (!house.is_allowed(&ana)).then_some(()));
     house.cluster.apply(&labelled("production"));
-    house.wait_denied(&ana);
+    held();
     house.cluster.apply(&labelled("development"));
     house.wait_allowed(&ana);
     // A reference that no object can have holds up nothing else about the server.
     let unreadable = server("items", house.upstream.url())
-        + "  tools: {lock: {configMapName: \"a b\", sha256: LOCK, onChange: Warn}}\n";
+        + "  tools: {lock: {configMapName: \"a b\", sha256: \"LOCK\", onChange: Warn}}\n";
     let unreadable = unreadable.replace("LOCK", &"0".repeat(64));
     house.cluster.apply_yaml(&unreadable);
     house.cluster.apply(&labelled("production"));
     wait_condition(&house, "McpServer", "items", "ResolvedRefs", "False");
-    house.wait_denied(&ana);
+    held();
     // Who owns the namespace says that the tool does more than read, puts other labels on the server, and allows everything.
     let grave = server("items", house.upstream.url())
         + "  tools: {risk: [{name: grave, match: [\"*\"], class: Destructive}]}\n";

@@ -106,6 +106,7 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
         egress: Egress::new(egress::Policy::default()).unwrap(),
         sealer: Sealer::new(KeyRing::new(SealKey::new(&[7; KEY_BYTES]).unwrap(), None)),
         keys: Arc::new(NoKeys),
+        reviewer: None,
         metrics: Metrics::default(),
     });
     let server = server("team", "s", Labels::new(), Some(Labels::new()));
@@ -135,7 +136,7 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
         gateway,
         snapshot,
         site,
-        caller: Arc::new(Caller { verified, keys, calls, listeners }),
+        caller: Arc::new(Caller { verified, keys, calls, listeners, standing: None }),
         headers: HeaderMap::new(),
         envelope: Envelope::parse(Bytes::from_static(text), &scan::Limits::CLIENT).unwrap(),
         revision: Revision::V2025_11_25,

@@ -97,7 +97,8 @@ impl Unbelieved {
 
 type Outcome = Result<(), Unbelieved>;
 
-/// What is known of one token.
+/// What is known of one token, at whichever server it is used: that it is meant for that one was proven offline, and is judged
+/// on every call; what only the API server knows is whether it has ended.
 #[derive(Debug)]
 pub struct Standing {
     /// Kept to be asked about again while streams of its caller are open.

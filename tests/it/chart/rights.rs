@@ -7,7 +7,7 @@ use std::fs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{chart, installed, root};
+use super::{chart, installed, installed_with, root};
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::runtime;
 
@@ -95,6 +95,27 @@ fn forbidden_calls_are_refused_and_needed_ones_are_not() {
     for who in ["proxy", "controller", "upstream", "view", "edit", "admin"] {
         assert!(rights.iter().any(|right| right.who == who && !right.may), "nothing is forbidden to {who}");
     }
+}
+
+/// With its value set, a proxy may ask about tokens; all that is forbidden besides stays so.
+#[test]
+fn who_lets_proxies_review_tokens_lets_them_do_nothing_else() {
+    let cluster = installed_with("token-review");
+    cluster.namespace("tenant", &[]);
+    let rights = rights();
+    let (reviews, others): (Vec<&Right>, Vec<&Right>) =
+        rights.iter().filter(|right| right.who == "proxy").partition(|right| right.resource == "tokenreviews");
+    let [review] = reviews[..] else { panic!("{reviews:?}") };
+    assert!(!review.may && allowed(&cluster, review));
+    let wrong: Vec<&&Right> = others.iter().filter(|right| allowed(&cluster, right) != right.may).collect();
+    assert!(wrong.is_empty() && others.len() > 20, "{wrong:#?}");
+    let read = Right {
+        verb: "get".to_owned(),
+        ..serde_json::from_value(json!({"who": "proxy", "may": false, "verb": "",
+        "resource": "tokenreviews", "group": "authentication.k8s.io", "in": "-", "why": ""}))
+        .unwrap()
+    };
+    assert!(!allowed(&cluster, &read));
 }
 
 /// Not only the authorizer: requests with a proxy's own token, as far as they would get.

@@ -46,11 +46,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// What follows from a token that was proven.
-    fn new(gateway: &Gateway, verified: Verified, digest: TokenDigest, token: &str) -> Arc<Self> {
+    /// What follows from a token that was proven; given is one of which the API server is asked.
+    pub(super) fn of(gateway: &Gateway, verified: Verified, asked_about: Option<(TokenDigest, &str)>) -> Arc<Self> {
         let keys = PrincipalKeys::of(verified.principal());
         let (calls, listeners) = (gateway.calls.of(verified.binding()), gateway.listeners.of(verified.binding()));
-        let standing = verified.needs_review().then(|| gateway.reviews.standing(digest, token));
+        let standing = asked_about.map(|(digest, token)| gateway.reviews.standing(digest, token));
         Arc::new(Self { verified, keys, calls, listeners, standing })
     }
 
@@ -122,7 +122,8 @@ pub(super) async fn authenticate(
         verified => verified,
     };
     let verified = verified.map_err(|error| refused(site, &error))?;
-    let caller = Caller::new(gateway, verified, digest, text);
+    let asked_about = verified.needs_review().then_some((digest, text));
+    let caller = Caller::of(gateway, verified, asked_about);
     gateway.callers.insert(digest, caller.clone());
     // What a refresh brought is in a newer snapshot than `site`.
     let snapshot = gateway.snapshot();

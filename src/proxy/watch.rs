@@ -68,6 +68,10 @@ impl Watched {
         if let Poll::Ready(reason) = self.poll_due(cx) {
             return Poll::Ready(Err(reason));
         }
+        if self.is_in_doubt() {
+            // Changes are told, and looked at, once it is known: they wait.
+            return Poll::Pending;
+        }
         while let Poll::Ready(gone) = self.changed.as_mut().poll(cx) {
             if gone {
                 return Poll::Ready(Err("GatewayStopping"));
@@ -127,4 +131,57 @@ fn until_expiry(caller: &Caller) -> Duration {
     // The skew that is granted to tokens is granted to their streams too: `may_stay` has the last word.
     let seconds = caller.verified.expires().saturating_sub(gateway::now()).max(1);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(1)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::super::authorize::tests::allowed_call;
+    use super::super::gateway::Change;
+    use super::super::review::TokenReviewer;
+    use super::super::review::tests::{Fake, Server};
+    use super::*;
+    use crate::generated::Kind;
+    use crate::identity::cache::TokenDigest;
+    use crate::issuer::LocalAuthority;
+
+    /// The stream of a caller of whom `fake` is asked, at the moment that it opens.
+    async fn watched(fake: &Arc<Fake>) -> (Arc<Gateway>, Watched) {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = LocalAuthority::open(&dir.path().join("issuer"), "https://mcp.example/-/issuer/corp").unwrap();
+        let reviewer: Arc<dyn TokenReviewer> = Arc::new(Server(fake.clone()));
+        let (call, _) = allowed_call(dir.path(), &issuer, Some(reviewer)).await;
+        let (gateway, site) = (call.gateway.clone(), call.site.clone());
+        let digest = TokenDigest::of("token");
+        let caller = Caller::of(&gateway, call.caller.verified.clone(), Some((digest, "token")));
+        let watched = Watched::new(&gateway, &site, &caller);
+        (gateway, watched)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_while_it_is_not_known_whether_the_caller_is_believed() {
+        let fake = Fake::new(0);
+        let (gateway, mut watched) = watched(&fake).await;
+        // Its first look is due a moment after it opens.
+        poll_fn(|cx| {
+            assert!(watched.poll(cx).is_pending());
+            if watched.is_in_doubt() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        gateway.apply(vec![Change::Remove(Kind::Policy, "allow-team".into())]);
+        let told = watched.poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(told.is_pending() && watched.is_in_doubt());
+        fake.gate.add_permits(1);
+        assert_eq!(poll_fn(|cx| watched.poll(cx)).await, Ok(()), "then the change is told");
+        assert!(!watched.is_in_doubt() && fake.questions() == 1);
+    }
+
+    #[tokio::test]
+    async fn whom_the_api_server_refuses_may_not_stay() {
+        let fake = Fake::new(1);
+        fake.says(Ok(false));
+        let (_gateway, mut watched) = watched(&fake).await;
+        assert_eq!(poll_fn(|cx| watched.poll(cx)).await, Err("TokenReviewRefused"));
+    }
 }

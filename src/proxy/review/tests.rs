@@ -7,18 +7,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 const REFUSED: Outcome = Err(Unbelieved::Refused(ReviewError::Refused));
 const UNAVAILABLE: Outcome = Err(Unbelieved::Unavailable);
 
-/// An API server that answers as it is told, once it is let.
-struct Fake {
+/// An API server that answers about ann as it is told, once it is let.
+pub(in crate::proxy) struct Fake {
     questions: Mutex<Vec<Question>>,
     says: Mutex<Result<bool, NoAnswer>>,
-    gate: Semaphore,
+    pub(in crate::proxy) gate: Semaphore,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
 }
 
 impl Fake {
     /// Answers `lets` times that the token is genuine.
-    fn new(lets: usize) -> Arc<Self> {
+    pub(in crate::proxy) fn new(lets: usize) -> Arc<Self> {
         Arc::new(Self {
             questions: Mutex::default(),
             says: Mutex::new(Ok(true)),
@@ -28,11 +28,11 @@ impl Fake {
         })
     }
 
-    fn says(&self, what: Result<bool, NoAnswer>) {
+    pub(in crate::proxy) fn says(&self, what: Result<bool, NoAnswer>) {
         *self.says.lock().unwrap() = what;
     }
 
-    fn questions(&self) -> usize {
+    pub(in crate::proxy) fn questions(&self) -> usize {
         self.questions.lock().unwrap().len()
     }
 }
@@ -46,11 +46,13 @@ impl Drop for UnderWay {
     }
 }
 
-struct Server(Arc<Fake>);
+/// [`Fake`] as it is asked.
+pub(in crate::proxy) struct Server(pub(in crate::proxy) Arc<Fake>);
 
 impl TokenReviewer for Server {
     fn review(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>> {
         let fake = self.0.clone();
+        let audiences = question.audiences.clone();
         fake.questions.lock().unwrap().push(question);
         let now = fake.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         fake.most_under_way.fetch_max(now, Ordering::SeqCst);
@@ -59,7 +61,7 @@ impl TokenReviewer for Server {
             let _under_way = under_way;
             fake.gate.acquire().await.unwrap().forget();
             let said = fake.says.lock().unwrap().clone();
-            said.map(|authenticated| Answer { authenticated, ..Answer::default() })
+            said.map(|authenticated| Answer { authenticated, audiences, username: Some("ann".to_owned()) })
         })
     }
 }

@@ -138,7 +138,9 @@ async fn stand(gateway: &Gateway, site: &Site, caller: &Arc<Caller>) -> Result<(
     if believed_for(gateway, caller).is_some() {
         return Ok(());
     }
-    asked(gateway, site, caller).await.map_err(|unbelieved| refused_after_review(site, unbelieved))
+    asked(gateway, site, caller).await.map_err(|unbelieved| refused_after_review(site, unbelieved))?;
+    // The answer may have taken long.
+    again(gateway, site, caller).map(drop)
 }
 
 /// For how long nobody has to be asked about a caller, beginning now; `None`: the API server has to be.
@@ -219,4 +221,41 @@ fn refused(site: &Site, error: &TokenError) -> Refused {
         }
     };
     Refused::with(error.reason(), response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::authorize::tests::{allowed_call, authority};
+    use super::super::review::tests::{Fake, Server};
+    use super::super::review::{NoAnswer, TokenReviewer};
+    use super::*;
+    use crate::generated::authority::Revocation;
+    use crate::issuer::LocalAuthority;
+
+    #[tokio::test]
+    async fn a_token_revoked_while_the_api_server_is_asked_is_refused_and_silence_is_not_the_tokens_fault() {
+        for (says, revoked, outcome) in [
+            (Ok(true), false, None),
+            (Ok(true), true, Some(("TokenRevoked", 401))),
+            (Ok(false), false, Some(("TokenReviewRefused", 401))),
+            (Err(NoAnswer::Forbidden), false, Some(("TokenReviewUnavailable", 503))),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let issuer = LocalAuthority::open(&dir.path().join("issuer"), "https://mcp.example/-/issuer/corp").unwrap();
+            let fake = Fake::new(0);
+            fake.says(says);
+            let reviewer: Arc<dyn TokenReviewer> = Arc::new(Server(fake.clone()));
+            let (call, jti) = allowed_call(dir.path(), &issuer, Some(reviewer)).await;
+            let asked_about = Some((TokenDigest::of("token"), "token"));
+            let caller = Caller::of(&call.gateway, call.caller.verified.clone(), asked_about);
+            let mut standing = Box::pin(stand(&call.gateway, &call.site, &caller));
+            assert!(tokio::time::timeout(Duration::ZERO, standing.as_mut()).await.is_err(), "it waits for the answer");
+            if revoked {
+                call.gateway.apply(vec![authority(&issuer, vec![Revocation::Token { jti }])]);
+            }
+            fake.gate.add_permits(1);
+            let refused = standing.await.err().map(|refused| (refused.reason, refused.response.status().as_u16()));
+            assert_eq!(refused, outcome);
+        }
+    }
 }

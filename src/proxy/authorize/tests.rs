@@ -65,7 +65,7 @@ impl KeyRefresh for NoKeys {
     }
 }
 
-fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
+pub(in crate::proxy) fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
     let rules = TokenRules {
         typ: TypRule::AccessTokenJwt,
         algorithms: vec!["ES256".into()],

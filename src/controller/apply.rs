@@ -61,14 +61,22 @@ pub async fn apply<V>(context: &Context, prepared: Prepared<V>) -> Result<(Appli
 }
 
 async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
-    if context.store().want(wanted) {
+    let (is_there, version) = {
+        let mut store = context.store();
+        (store.want(wanted), store.version(wanted.kind, &wanted.uid))
+    };
+    if is_there {
         return Ok(());
     }
     let name = wanted.name();
-    let manifest = wanted.manifest(&context.installation.gateway_namespace);
+    let mut manifest = wanted.manifest(&context.installation.gateway_namespace);
+    if let Some(version) = version {
+        // What another leader has written since is not written over: 409, and it is looked at again.
+        manifest["metadata"]["resourceVersion"] = version.to_string().into();
+    }
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    context.may_write()?;
-    let written = api(context, wanted.kind).patch(&name, &params, &Patch::Apply(&manifest)).await;
+    let api = api(context, wanted.kind);
+    let written = context.while_leading(api.patch(&name, &params, &Patch::Apply(&manifest))).await?;
     let object = written.map_err(|error| Failure::Apply(ApiError::new(format!("writing {name}"), &error)))?;
     context.metrics.wrote(wanted.kind);
     if let Some(present) = Present::read(&object, wanted.kind.collection()) {
@@ -88,8 +96,8 @@ pub async fn remove(context: &Context, kind: Kind, uid: &str) -> Result<(), Fail
     // Another object of the name, written since by somebody else, is looked at again when the watch tells of it.
     let preconditions = Preconditions { uid: Some(own_uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    context.may_write()?;
-    match api(context, kind).delete(&name, &params).await {
+    let api = api(context, kind);
+    match context.while_leading(api.delete(&name, &params)).await? {
         Ok(_) => {
             context.metrics.wrote(kind);
             Ok(())

@@ -37,8 +37,7 @@ pub async fn beat(context: &Context) -> Result<(), Failure> {
             "renewTime": MicroTime(Timestamp::now()),
         },
     });
-    context.may_write()?;
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch(HEARTBEAT, &params, &Patch::Apply(&lease)).await;
+    let written = context.while_leading(api.patch(HEARTBEAT, &params, &Patch::Apply(&lease))).await?;
     written.map(drop).map_err(|error| Failure::Apply(ApiError::new(format!("Lease {HEARTBEAT}"), &error)))
 }

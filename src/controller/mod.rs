@@ -171,12 +171,12 @@ impl Context {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked right before every write.
+    /// Every write happens in here.
     ///
     /// # Errors
     /// If another controller may lead by now.
-    pub fn may_write(&self) -> Result<(), Failure> {
-        if self.fence.is_open() { Ok(()) } else { Err(Failure::NotLeading) }
+    pub async fn while_leading<T>(&self, write: impl Future<Output = T>) -> Result<T, Failure> {
+        self.fence.while_open(write).await.ok_or(Failure::NotLeading)
     }
 
     /// Asks for a look at what a change touches, if this process leads: whoever begins to lead looks at everything.

@@ -11,9 +11,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::error::{Failure, code};
 use super::lease::{Candidate, Lost};
@@ -67,7 +67,7 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     tracing::info!(identity = context.identity, "leading");
     context.metrics.leader.set(1);
     context.begin();
-    let work = TaskTracker::new();
+    let mut work = JoinSet::new();
     for _ in 0..WORKERS {
         work.spawn(worker(context.clone(), stop.clone()));
     }
@@ -76,12 +76,13 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     work.spawn(repeat(context.clone(), stop.clone(), TIDY, async |context| tidy(context).await));
     work.spawn(inventory::rounds::run(context.clone(), stop.clone()));
     work.spawn(tick(context.clone(), stop.clone()));
-    work.close();
 
     candidate.keep(&stop).await?;
-    if timeout(LAST_LOOKS, work.wait()).await.is_err() {
-        tracing::warn!("looks under way did not end in time");
+    if timeout(LAST_LOOKS, async { while work.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("looks under way did not end in time, and are given up");
     }
+    // Whoever takes the lease writes at once: nothing here may still do so.
+    work.shutdown().await;
     context.metrics.leader.set(0);
     candidate.release().await;
     Ok(())
@@ -175,8 +176,7 @@ async fn tidy(context: &Context) -> Result<(), Failure> {
     let abandoned = context.store().proxies.abandoned();
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
     for name in abandoned {
-        context.may_write()?;
-        match api.delete(&name, &DeleteParams::default()).await {
+        match context.while_leading(api.delete(&name, &DeleteParams::default())).await? {
             Ok(_) => {}
             Err(error) if code(&error) == Some(404) => {}
             Err(error) => {

@@ -53,7 +53,7 @@ pub enum End {
 /// # Errors
 /// If it cannot start.
 pub async fn run(options: Options) -> anyhow::Result<End> {
-    let (client, _) = cluster::connect(None).await?;
+    let client = cluster::connect().await?;
     let drain = Drain::new();
     drain.on_signals()?;
     let readiness = Readiness::default();

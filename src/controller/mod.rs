@@ -28,6 +28,7 @@ pub mod conditions;
 pub mod document;
 pub mod error;
 pub mod fetch;
+pub mod fitness;
 pub mod heartbeat;
 pub mod inventory;
 pub mod leader;
@@ -57,6 +58,7 @@ use prometheus_client::registry::Registry;
 use self::apply::Applied;
 use self::cluster_issuer::ClusterIssuer;
 use self::error::Failure;
+use self::fitness::Fitness;
 use self::inventory::rounds::Inventories;
 use self::lease::Fence;
 use self::metrics::Metrics;
@@ -130,6 +132,7 @@ pub struct Context {
     /// Since when time is counted here.
     pub start: Instant,
     store: Mutex<Store>,
+    fitness: Mutex<Fitness>,
     leads: AtomicBool,
 }
 
@@ -157,6 +160,7 @@ impl Context {
             start: Instant::now(),
             store: Mutex::new(Store::new(installation.clone(), issuer.clone())),
             issuer,
+            fitness: Mutex::default(),
             leads: AtomicBool::new(false),
             fence: Fence::default(),
             client,
@@ -169,6 +173,11 @@ impl Context {
     /// What is known. Never held while something is awaited.
     pub fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it sees, and can write. Never held while something is awaited.
+    pub fn fitness(&self) -> MutexGuard<'_, Fitness> {
+        self.fitness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every write happens in here.

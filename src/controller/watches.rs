@@ -1,7 +1,8 @@
 //! The collections that are followed, and what of each is kept.
 //!
 //! Invariant: leader or not, everything is known as soon as it was told, so whoever takes over begins at once; but
-//! nothing is asked to be looked at before this process leads.
+//! nothing is asked to be looked at before this process leads. What cannot be followed is known too: it makes the process
+//! unfit.
 
 use std::sync::Arc;
 
@@ -146,7 +147,7 @@ fn whole(object: DynamicObject) -> Value {
 pub async fn follow(context: Arc<Context>, watched: Watched, synced: watch::Sender<usize>, stop: CancellationToken) {
     let (api, labels) = watched.api(&context);
     let mut events = std::pin::pin!(cluster::watch(api, &labels));
-    let (mut told, mut failing) = (false, false);
+    let mut told = false;
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
@@ -164,13 +165,13 @@ pub async fn follow(context: Arc<Context>, watched: Watched, synced: watch::Send
                 if !std::mem::replace(&mut told, true) {
                     synced.send_modify(|count| *count += 1);
                 }
-                if std::mem::take(&mut failing) {
+                if context.fitness().followed(watched) {
                     tracing::info!(collection = watched.as_str(), "followed again");
                 }
                 Touched::new()
             }
             Event::Failed(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                if context.fitness().failed(watched, error.clone()) {
                     tracing::warn!(collection = watched.as_str(), error, "cannot be followed; it is tried again");
                 }
                 Touched::new()

@@ -257,6 +257,13 @@ impl Store {
         self.sources.keys().map(whole).chain(strays).collect()
     }
 
+    /// What a generated object is looked at with.
+    pub fn again(&self, kind: Kind, uid: &str) -> Touched {
+        let at = (kind, uid.to_owned());
+        let source = self.by_uid.get(&at).map(whole);
+        vec![source.unwrap_or((Subject::Stray(kind, at.1), Depth::Whole))]
+    }
+
     fn outline_changed(&self, key: &Key, was: &Outline, is: &Outline, touched: &mut Touched) {
         let reference = match key.kind {
             api::Kind::McpAuthorizationServer => Reference::Authority(key.name.clone()),

@@ -74,8 +74,8 @@ impl Front {
         self.shared.patches.load(Ordering::SeqCst)
     }
 
-    /// Cuts every connection.
-    fn cut(&self) {
+    /// Cuts every connection. Whoever comes again is served.
+    pub(crate) fn cut(&self) {
         std::mem::take(&mut *self.shared.open.lock().unwrap()).cancel();
     }
 }

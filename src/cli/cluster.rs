@@ -32,7 +32,7 @@ const PAGE: u32 = 500;
 pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str) -> anyhow::Result<Fleet> {
     let Some((namespace, _)) = server.split_once('/') else { bail!("--server {server}: write NAMESPACE/NAME") };
     let loaded = serving::runtime()?.block_on(async {
-        let (client, _) = cluster::connect(context).await?;
+        let (client, _) = cluster::connect_to(context).await?;
         load(&client, namespace, system_namespace).await
     })?;
     if loaded.errors > 0 {

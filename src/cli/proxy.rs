@@ -65,7 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("{name:?} cannot be the name of a Pod: give another with --pod-name");
     }
     runtime()?.block_on(async {
-        let (client, _) = cluster::connect(None).await?;
+        let client = cluster::connect().await?;
         let state = args.state_dir.clone();
         let egress = args.serving.outbound.clone().policy_in_cluster()?;
         let mut serving = args.serving.options(args.state_dir, egress)?;

@@ -53,22 +53,36 @@ pub fn in_words(error: &kube::Error) -> String {
     }
 }
 
-/// A client for the Pod's own cluster, or for `context` (`None`: the current one) of the kubeconfig, and the namespace
-/// that it is meant for.
+/// A client for a role: of the Pod's own cluster, or of the current one of a kubeconfig. Each request is sent once: whoever
+/// runs for ever tries again by itself, and it alone knows whether it still may.
 ///
 /// # Errors
 /// If no API server is configured, or its configuration cannot be used. Nothing is sent yet.
-pub async fn connect(context: Option<&str>) -> Result<(Client, String), ConnectError> {
-    let mut config = match context {
+pub async fn connect() -> Result<Client, ConnectError> {
+    let mut config = Config::infer().await.map_err(|error| ConnectError::Unknown(error.to_string()))?;
+    config.default_retry = false;
+    client(config)
+}
+
+/// A client for a command: of the Pod's own cluster, or of `context` (`None`: the current one) of the kubeconfig, and the
+/// namespace that it is meant for. What the API server puts off is sent again.
+///
+/// # Errors
+/// If no API server is configured, or its configuration cannot be used. Nothing is sent yet.
+pub async fn connect_to(context: Option<&str>) -> Result<(Client, String), ConnectError> {
+    let config = match context {
         Some(context) => {
             let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
             Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Unknown(error.to_string()))?
         }
         None => Config::infer().await.map_err(|error| ConnectError::Unknown(error.to_string()))?,
     };
+    let namespace = config.default_namespace.clone();
+    Ok((client(config)?, namespace))
+}
+
+fn client(mut config: Config) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(READ);
-    let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))?;
-    Ok((client, namespace))
+    Client::try_from(config).map_err(|error| ConnectError::Unusable(error.to_string()))
 }

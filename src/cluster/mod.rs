@@ -7,5 +7,5 @@ pub mod client;
 pub mod tokens;
 pub mod watch;
 
-pub use client::{ConnectError, connect, in_words};
+pub use client::{ConnectError, connect, connect_to, in_words};
 pub use watch::{Event, watch, watch_one};

@@ -1,27 +1,33 @@
 //! One collection, followed.
 //!
-//! Invariant: objects are handed out as they are, unread, so that one which cannot be read stops nobody; and an object
-//! that is gone is told once, from its metadata alone, whether its deletion was seen or found out by listing again.
+//! Invariant: objects are handed out as they are, unread, so that one which cannot be read stops nobody; an object that is
+//! gone is told once, from its metadata alone, whether its deletion was seen or found out by listing again; and after
+//! whatever failure the collection is listed from its beginning, so that the end of a failure is always told, by `Synced`.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
-use futures_util::{Stream, StreamExt as _};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use futures_util::{Stream, StreamExt as _, stream};
 use kube::Api;
 use kube::api::DynamicObject;
-use kube::runtime::utils::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Config, ExponentialBackoff};
+use kube::runtime::watcher::{self, Config};
+use tokio::time::sleep;
 
 use super::client;
 
 /// How long one watch lasts before it is taken up again where it ended: also how long a connection that is silently gone
 /// goes unnoticed, about.
 pub const LASTS_SECONDS: u32 = 60;
+/// How long after a failure the collection is listed again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// What happened to a collection.
 #[derive(Clone)]
 pub enum Event {
+    /// The collection is about to be listed from its beginning: until `Synced`, objects come in no order, and what is told
+    /// of them may be older than what was told before, since a cluster may have been restored.
+    Begun,
     /// An object is new or changed, or was found when listing.
     Put(Box<DynamicObject>),
     /// An object is gone.
@@ -52,14 +58,52 @@ pub fn watch_one(api: Api<DynamicObject>, name: &str) -> impl Stream<Item = Even
 
 fn follow(api: Api<DynamicObject>, config: Config) -> impl Stream<Item = Event> + Send + use<> {
     let config = config.timeout(LASTS_SECONDS);
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times()
-        .with_jitter();
-    let backoff = ExponentialBackoff::from(backoff);
+    // A watcher that goes on after a failure resumes, and does not say when it could: another one begins.
+    let opened = stream::unfold(Pauses::default(), move |mut pauses| {
+        let (api, config) = (api.clone(), config.clone());
+        async move {
+            sleep(pauses.next(Instant::now())).await;
+            Some((until_it_fails(watcher::watcher(api, config)), pauses))
+        }
+    });
     let mut known = Known::default();
-    watcher::watcher(api, config).backoff(backoff).flat_map(move |event| futures_util::stream::iter(known.take(event)))
+    opened.flatten().flat_map(move |event| stream::iter(known.take(event)))
+}
+
+/// All up to the first failure, and that.
+fn until_it_fails<T, E>(events: impl Stream<Item = Result<T, E>>) -> impl Stream<Item = Result<T, E>> {
+    events.scan(false, |failed, event| {
+        let event = if *failed { None } else { Some(event) };
+        *failed = event.as_ref().is_some_and(Result::is_err);
+        std::future::ready(event)
+    })
+}
+
+/// How long is waited between failures.
+#[derive(Default)]
+struct Pauses {
+    backoff: Option<ExponentialBackoff>,
+    opened: Option<Instant>,
+}
+
+impl Pauses {
+    /// What is waited at `now`. Nothing before the first time; and after it was followed for longer than the longest pause,
+    /// the shortest again.
+    fn next(&mut self, now: Instant) -> Duration {
+        let wait = self.opened.map_or(Duration::ZERO, |opened| {
+            if now.saturating_duration_since(opened) > RETRY.1 {
+                self.backoff = None;
+            }
+            self.backoff.get_or_insert_with(backoff).next().unwrap_or(RETRY.1)
+        });
+        self.opened = Some(now + wait);
+        wait
+    }
+}
+
+fn backoff() -> ExponentialBackoff {
+    let backoff = ExponentialBuilder::default().with_min_delay(RETRY.0).with_max_delay(RETRY.1);
+    backoff.without_max_times().with_jitter().build()
 }
 
 /// Which objects there are.
@@ -76,7 +120,7 @@ impl Known {
         match event {
             Ok(watcher::Event::Init) => {
                 self.listed.clear();
-                Vec::new()
+                vec![Event::Begun]
             }
             Ok(watcher::Event::InitApply(object)) => {
                 let (key, uid) = identity(&object);
@@ -150,6 +194,7 @@ mod tests {
 
     fn told(known: &mut Known, event: watcher::Event<DynamicObject>) -> Vec<String> {
         let word = |event: &Event| match event {
+            Event::Begun => "begun".to_owned(),
             Event::Put(object) => format!("put {}", object.metadata.uid.as_deref().unwrap_or_default()),
             Event::Gone { name, uid, .. } => format!("gone {name} {uid}"),
             Event::Synced => "synced".to_owned(),
@@ -162,18 +207,40 @@ mod tests {
     fn what_is_gone_is_told_once_whether_its_deletion_was_seen_or_not() {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         let mut known = Known::default();
-        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, Init), ["begun"]);
         assert_eq!(told(&mut known, InitApply(object("a", "1"))), ["put 1"]);
         assert_eq!(told(&mut known, InitApply(object("b", "2"))), ["put 2"]);
         assert_eq!(told(&mut known, InitDone), ["synced"]);
         assert_eq!(told(&mut known, Apply(object("c", "3"))), ["put 3"]);
         assert_eq!(told(&mut known, Delete(object("c", "3"))), ["gone c 3"]);
         // Deleted and made anew while nobody looked.
-        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, Init), ["begun"]);
         assert_eq!(told(&mut known, InitApply(object("a", "9"))), ["gone a 1", "put 9"]);
         assert_eq!(told(&mut known, InitDone), ["gone b 2", "synced"]);
-        assert!(told(&mut known, Init).is_empty());
+        assert_eq!(told(&mut known, Init), ["begun"]);
         assert_eq!(told(&mut known, InitApply(object("a", "9"))), ["put 9"]);
         assert_eq!(told(&mut known, InitDone), ["synced"]);
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nothing_more_is_taken_from_a_watcher() {
+        let events = stream::iter([Ok(1), Ok(2), Err(3), Ok(4)]);
+        let taken: Vec<Result<i32, i32>> = until_it_fails(events).collect().await;
+        assert_eq!(taken, [Ok(1), Ok(2), Err(3)]);
+    }
+
+    #[test]
+    fn pauses_grow_while_it_goes_on_failing_and_begin_anew_after_it_was_followed() {
+        let (mut pauses, mut now) = (Pauses::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let wait = pauses.next(now);
+            waits.push(wait);
+            now += wait;
+        }
+        assert!(waits[0].is_zero() && waits[1] >= RETRY.0 && waits[9] >= RETRY.1, "{waits:?}");
+        let again = pauses.next(now + RETRY.1 + RETRY.0);
+        // With jitter it is at most twice the shortest.
+        assert!(again >= RETRY.0 && again <= 2 * RETRY.0, "{again:?}");
     }
 }

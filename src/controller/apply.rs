@@ -61,15 +61,26 @@ pub async fn apply<V>(context: &Context, prepared: Prepared<V>) -> Result<(Appli
 }
 
 async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
-    if context.store().want(wanted) {
+    let (is_there, version) = {
+        let mut store = context.store();
+        (store.want(wanted), store.version(wanted.kind, &wanted.uid))
+    };
+    if is_there {
+        context.fitness().settled(wanted.kind, &wanted.uid);
         return Ok(());
     }
     let name = wanted.name();
-    let manifest = wanted.manifest(&context.installation.gateway_namespace);
+    let mut manifest = wanted.manifest(&context.installation.gateway_namespace);
+    if let Some(version) = version {
+        // What another leader has written since is not written over: 409, and it is looked at again.
+        manifest["metadata"]["resourceVersion"] = version.to_string().into();
+    }
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    context.may_write()?;
-    let written = api(context, wanted.kind).patch(&name, &params, &Patch::Apply(&manifest)).await;
-    let object = written.map_err(|error| Failure::Apply(ApiError::new(format!("writing {name}"), &error)))?;
+    let api = api(context, wanted.kind);
+    let written = context.while_leading(api.patch(&name, &params, &Patch::Apply(&manifest))).await?;
+    let written = written.map_err(|error| ApiError::new(format!("writing {name}"), &error));
+    noted(context, wanted.kind, &wanted.uid, written.as_ref().err());
+    let object = written.map_err(Failure::Apply)?;
     context.metrics.wrote(wanted.kind);
     if let Some(present) = Present::read(&object, wanted.kind.collection()) {
         let touched = context.store().wrote(wanted.kind, &wanted.uid, present);
@@ -83,19 +94,33 @@ async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
 /// # Errors
 /// If the API server did not do it.
 pub async fn remove(context: &Context, kind: Kind, uid: &str) -> Result<(), Failure> {
-    let Some(own_uid) = context.store().want_nothing(kind, uid) else { return Ok(()) };
+    let Some(own_uid) = context.store().want_nothing(kind, uid) else {
+        context.fitness().settled(kind, uid);
+        return Ok(());
+    };
     let name = kind.object_name(uid);
     // Another object of the name, written since by somebody else, is looked at again when the watch tells of it.
     let preconditions = Preconditions { uid: Some(own_uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    context.may_write()?;
-    match api(context, kind).delete(&name, &params).await {
+    let api = api(context, kind);
+    let deleted = match context.while_leading(api.delete(&name, &params)).await? {
         Ok(_) => {
             context.metrics.wrote(kind);
             Ok(())
         }
         Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-        Err(error) => Err(Failure::Apply(ApiError::new(format!("deleting {name}"), &error))),
+        Err(error) => Err(ApiError::new(format!("deleting {name}"), &error)),
+    };
+    noted(context, kind, uid, deleted.as_ref().err());
+    deleted.map_err(Failure::Apply)
+}
+
+/// Whether the API server took something is what the controller's sign of life rests on.
+fn noted(context: &Context, kind: Kind, uid: &str, refused: Option<&ApiError>) {
+    let now = context.start.elapsed();
+    match refused {
+        None => context.fitness().written(kind, uid, now),
+        Some(error) => context.fitness().refused(kind, uid, error.reason(), now),
     }
 }
 

@@ -119,15 +119,14 @@ pub async fn apply(context: &Context, document: &Document) -> Result<(), Failure
         }
         (Some(found), Some(content)) if document.is(found, content) => {}
         (_, Some(content)) => {
-            context.may_write()?;
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(&name, &params, &Patch::Apply(document.manifest(content))).await.map_err(|e| failed(&e))?;
+            let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(document.manifest(content)));
+            let written = context.while_leading(api.patch(&name, &params, &patch)).await?;
+            written.map_err(|error| failed(&error))?;
         }
         (Some(found), None) => {
-            context.may_write()?;
             let preconditions = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-            match api.delete(&name, &params).await {
+            match context.while_leading(api.delete(&name, &params)).await? {
                 Ok(_) => {}
                 Err(error) if matches!(code(&error), Some(404 | 409)) => {}
                 Err(error) => return Err(failed(&error)),

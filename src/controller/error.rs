@@ -2,6 +2,7 @@
 
 use kube::Error;
 
+use super::fitness::{NOT_FOLLOWED, NOT_WRITTEN};
 use crate::cluster::in_words;
 
 /// Why the API server did not do what it was asked for.
@@ -74,6 +75,12 @@ pub enum Failure {
     /// The status could not be written.
     #[error("the status cannot be written: {0}")]
     Status(ApiError),
+    /// Not every collection is followed.
+    #[error("no sign of life is given, for what these hold is not seen: {0}")]
+    Blind(String),
+    /// Nothing that proxies serve can be written.
+    #[error("no sign of life is given: {0}")]
+    Mute(String),
     /// Another controller leads, or this one no longer does.
     #[error("this controller does not lead")]
     NotLeading,
@@ -81,8 +88,17 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason there is, for counters.
-    pub const REASONS: [&'static str; 7] =
-        ["ApiForbidden", "ApiConflict", "ApiRefused", "ApiUnreachable", "GeneratedEncode", "NameTaken", "NotLeading"];
+    pub const REASONS: [&'static str; 9] = [
+        "ApiForbidden",
+        "ApiConflict",
+        "ApiRefused",
+        "ApiUnreachable",
+        "GeneratedEncode",
+        "NameTaken",
+        NOT_FOLLOWED,
+        NOT_WRITTEN,
+        "NotLeading",
+    ];
 
     /// A stable word.
     pub fn reason(&self) -> &'static str {
@@ -90,6 +106,8 @@ impl Failure {
             Failure::Dereference(error) | Failure::Apply(error) | Failure::Status(error) => error.reason(),
             Failure::Build(reason) => reason,
             Failure::NameTaken(_) => "NameTaken",
+            Failure::Blind(_) => NOT_FOLLOWED,
+            Failure::Mute(_) => NOT_WRITTEN,
             Failure::NotLeading => "NotLeading",
         }
     }

@@ -1,7 +1,7 @@
 //! The sign of life of the leading controller, by which proxies measure how old what they have may be.
 //!
-//! Invariant: it is written by whoever leads, and says which encoding is written. Its time is that of writing, so a clock
-//! that is wrong shows, and a controller that is dead does too.
+//! Invariant: it is written by whoever leads, follows every collection and can write, and says which encoding is written.
+//! Its time is that of writing, so a clock that is wrong shows; and a controller that is dead, blind or mute does too.
 
 use std::time::Duration;
 
@@ -21,11 +21,20 @@ use crate::generated::report::{HEARTBEAT, WRITES};
 /// How often.
 pub const EVERY: Duration = Duration::from_secs(10);
 
-/// Says that the controller lives.
+/// Says that the controller lives, if it is fit.
 ///
 /// # Errors
-/// If it could not be said.
+/// If it is not, or it could not be said.
 pub async fn beat(context: &Context) -> Result<(), Failure> {
+    if let Some(unseen) = context.fitness().blind() {
+        return Err(Failure::Blind(unseen));
+    }
+    let mute = context.fitness().mute(context.start.elapsed());
+    if let Some(mute) = mute {
+        // Its next turn may be minutes away. Whether it can be written by now is to be known soon.
+        context.look_at(context.store().again(mute.kind, &mute.uid));
+        return Err(Failure::Mute(mute.to_string()));
+    }
     let namespace = &context.installation.gateway_namespace;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let lease = json!({
@@ -37,8 +46,7 @@ pub async fn beat(context: &Context) -> Result<(), Failure> {
             "renewTime": MicroTime(Timestamp::now()),
         },
     });
-    context.may_write()?;
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch(HEARTBEAT, &params, &Patch::Apply(&lease)).await;
+    let written = context.while_leading(api.patch(HEARTBEAT, &params, &Patch::Apply(&lease))).await?;
     written.map(drop).map_err(|error| Failure::Apply(ApiError::new(format!("Lease {HEARTBEAT}"), &error)))
 }

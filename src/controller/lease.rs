@@ -1,7 +1,8 @@
 //! The Lease by which controllers elect a leader, as one of them holds it.
 //!
-//! Invariant: [`Fence::is_open`] is true only for as long as nobody else can have taken the lease; every write asks it
-//! first. Who cannot renew in time says so, and its process ends: another takes over.
+//! Invariant: [`Fence::is_open`] is true only for as long as nobody else can have taken the lease; every write happens
+//! inside of [`Fence::while_open`], and is given up when it closes. Who cannot renew in time says so, and its process ends:
+//! another takes over.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
@@ -32,6 +33,21 @@ impl Fence {
     /// Whether this process may write now.
     pub fn is_open(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Does something that writes, while it is open. `None`: it closed first, and nobody knows whether it was done. After a
+    /// pause of the process the fence is asked before anything is gone on with.
+    pub async fn while_open<T>(&self, act: impl Future<Output = T>) -> Option<T> {
+        let mut act = std::pin::pin!(act);
+        loop {
+            let until = self.until().filter(|until| Instant::now() < *until)?;
+            tokio::select! {
+                biased;
+                // It may have been renewed meanwhile.
+                () = sleep_until(until.into()) => {}
+                done = &mut act => return Some(done),
+            }
+        }
     }
 
     fn until(&self) -> Option<Instant> {
@@ -218,5 +234,29 @@ async fn bounded<T>(what: &str, asked: impl Future<Output = kube::Result<T>>) ->
             let cause = format!("no answer within {} s", ATTEMPT.as_secs());
             Err(ApiError::Unreachable { what: what.to_owned(), cause })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_writes_is_given_up_when_the_fence_closes_and_not_when_it_moved_on() {
+        let fence = Fence::default();
+        assert_eq!(fence.while_open(ready(1)).await, None, "it was never open");
+        let soon = || Some(Instant::now() + Duration::from_millis(50));
+        fence.open(soon());
+        assert_eq!(fence.while_open(ready(1)).await, Some(1));
+        assert_eq!(fence.while_open(pending::<()>()).await, None);
+        assert!(!fence.is_open());
+        fence.open(soon());
+        let late = async {
+            fence.open(Some(Instant::now() + Duration::from_secs(60)));
+            sleep(Duration::from_millis(100)).await;
+        };
+        assert_eq!(fence.while_open(late).await, Some(()));
     }
 }

@@ -28,6 +28,9 @@ pub struct Metrics {
     statuses: CounterSet,
     objects: Family<Labels<1>, Gauge>,
     inventories: Family<Labels<1>, Counter>,
+    followed: Family<Labels<1>, Gauge>,
+    /// How many generated objects the API server does not take.
+    pub unwritten: Gauge,
     /// How many things wait to be looked at.
     pub queue: Gauge,
     /// Whether this process leads.
@@ -77,13 +80,31 @@ impl Metrics {
             drop(inventories.get_or_create(&[("result", result)]));
         }
         registry.register("inventories", "Times that an upstream was asked for its tools", inventories.clone());
+        let (followed, unwritten) = (Family::<Labels<1>, Gauge>::default(), Gauge::default());
+        let help = "1 while this collection is followed; while one is not, no heartbeat is written";
+        registry.register("followed", help, followed.clone());
+        let help = "Generated objects that the API server does not take";
+        registry.register("generated_unwritten", help, unwritten.clone());
         let (queue, leader, proxies) = (Gauge::default(), Gauge::default(), Gauge::default());
         let silence = FloatGauge::default();
         registry.register("queue_depth", "Objects that wait to be looked at", queue.clone());
         registry.register("leader", "1 while this controller leads and writes", leader.clone());
         registry.register("proxies", "Proxies that could be serving", proxies.clone());
         registry.register("proxy_silence_seconds", "Since the most silent proxy was last heard", silence.clone());
-        Self { reconciles, errors, writes, statuses, objects, inventories, queue, leader, proxies, silence }
+        Self {
+            reconciles,
+            errors,
+            writes,
+            statuses,
+            objects,
+            inventories,
+            followed,
+            unwritten,
+            queue,
+            leader,
+            proxies,
+            silence,
+        }
     }
 
     /// A look has ended.
@@ -104,6 +125,11 @@ impl Metrics {
     /// An upstream was asked for its tools.
     pub fn inventory(&self, done: bool) {
         self.inventories.get_or_create(&[("result", if done { "done" } else { "failed" })]).inc();
+    }
+
+    /// Whether a collection is followed.
+    pub fn follows(&self, collection: &'static str, follows: bool) {
+        self.followed.get_or_create(&[("collection", collection)]).set(follows.into());
     }
 
     /// A generated object was written or deleted.

@@ -28,6 +28,7 @@ pub mod conditions;
 pub mod document;
 pub mod error;
 pub mod fetch;
+pub mod fitness;
 pub mod heartbeat;
 pub mod inventory;
 pub mod leader;
@@ -57,6 +58,7 @@ use prometheus_client::registry::Registry;
 use self::apply::Applied;
 use self::cluster_issuer::ClusterIssuer;
 use self::error::Failure;
+use self::fitness::Fitness;
 use self::inventory::rounds::Inventories;
 use self::lease::Fence;
 use self::metrics::Metrics;
@@ -130,6 +132,7 @@ pub struct Context {
     /// Since when time is counted here.
     pub start: Instant,
     store: Mutex<Store>,
+    fitness: Mutex<Fitness>,
     leads: AtomicBool,
 }
 
@@ -157,6 +160,7 @@ impl Context {
             start: Instant::now(),
             store: Mutex::new(Store::new(installation.clone(), issuer.clone())),
             issuer,
+            fitness: Mutex::default(),
             leads: AtomicBool::new(false),
             fence: Fence::default(),
             client,
@@ -171,12 +175,17 @@ impl Context {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked right before every write.
+    /// Whether it sees, and can write. Never held while something is awaited.
+    pub fn fitness(&self) -> MutexGuard<'_, Fitness> {
+        self.fitness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every write happens in here.
     ///
     /// # Errors
     /// If another controller may lead by now.
-    pub fn may_write(&self) -> Result<(), Failure> {
-        if self.fence.is_open() { Ok(()) } else { Err(Failure::NotLeading) }
+    pub async fn while_leading<T>(&self, write: impl Future<Output = T>) -> Result<T, Failure> {
+        self.fence.while_open(write).await.ok_or(Failure::NotLeading)
     }
 
     /// Asks for a look at what a change touches, if this process leads: whoever begins to lead looks at everything.

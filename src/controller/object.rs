@@ -89,13 +89,23 @@ pub fn object_kind(collection: Collection) -> &'static str {
     }
 }
 
+/// Which state of an object was told. Versions can be compared only within one listing of its collection and what was told
+/// since: before the next one the cluster may have been restored, and counts from an earlier number on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// How many listings of the collection had begun.
+    pub listing: u64,
+    /// The object's version.
+    pub version: u64,
+}
+
 /// A generated object as it is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Present {
     /// The object's own UID.
     pub own_uid: String,
-    /// Its version.
-    pub version: u64,
+    /// Which state this is.
+    pub seen: Seen,
     /// Its content, if it has any.
     pub bytes: Option<Arc<[u8]>>,
     /// Whether labels and annotation say these.
@@ -115,7 +125,7 @@ impl Present {
         });
         Some(Self {
             own_uid: metadata.uid.clone()?,
-            version: version(object)?,
+            seen: Seen { listing: 0, version: version(object)? },
             bytes: bytes.map(Arc::from),
             marks: [label(GENERATED), label(SOURCE_UID), source],
         })
@@ -166,7 +176,7 @@ mod tests {
             let wanted = Wanted::new(kind, &id, &object).unwrap();
             let stored = as_stored(&wanted);
             let present = Present::read(&stored, kind.collection()).unwrap();
-            assert!(present.is(&wanted) && present.version == 7);
+            assert!(present.is(&wanted) && present.seen.version == 7);
             assert_eq!(present.decoded(), Some(object.clone()));
 
             type Edit = fn(&mut DynamicObject);

@@ -11,11 +11,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::error::{Failure, code};
+use super::fitness::{NOT_FOLLOWED, NOT_WRITTEN};
 use super::lease::{Candidate, Lost};
 use super::queue::Outcome;
 use super::watches::{self, Watched};
@@ -34,27 +35,31 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often Leases of proxies that are gone are removed.
 const TIDY: Duration = Duration::from_secs(60);
 
+/// Where it is shown whether the controller can do its work.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// Whether every collection was read, and is followed.
+    pub collections: Check,
+    /// Whether generated objects can be written.
+    pub writes: Check,
+}
+
 /// Runs until the drain starts.
 ///
 /// # Errors
 /// If another controller took the lead, or may have: the process has to end at once.
-pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(), Lost> {
+pub async fn run(context: Arc<Context>, checks: Checks, drain: Drain) -> Result<(), Lost> {
     let stop = drain.draining().clone();
     let (synced, mut count) = watch::channel(0);
     for watched in Watched::ALL {
         drain.spawn(watches::follow(context.clone(), watched, synced.clone(), stop.clone()));
     }
     drain.spawn(ask_for_issuer(context.clone(), synced.clone(), stop.clone()));
-    told.not_ready(
-        "Listing",
-        "not every collection was read yet: if this stays, see the log for what cannot be listed",
-    );
+    drain.spawn(show(context.clone(), checks, count.clone(), stop.clone()));
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        // One more: the cluster's issuer.
-        _ = count.wait_for(|count| *count > Watched::ALL.len()) => {}
+        _ = count.wait_for(is_everything) => {}
     }
-    told.ready();
     tracing::info!(identity = context.identity, "everything is known; waiting to lead");
 
     let installation = &context.installation;
@@ -67,7 +72,7 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     tracing::info!(identity = context.identity, "leading");
     context.metrics.leader.set(1);
     context.begin();
-    let work = TaskTracker::new();
+    let mut work = JoinSet::new();
     for _ in 0..WORKERS {
         work.spawn(worker(context.clone(), stop.clone()));
     }
@@ -76,15 +81,60 @@ pub async fn run(context: Arc<Context>, told: Check, drain: Drain) -> Result<(),
     work.spawn(repeat(context.clone(), stop.clone(), TIDY, async |context| tidy(context).await));
     work.spawn(inventory::rounds::run(context.clone(), stop.clone()));
     work.spawn(tick(context.clone(), stop.clone()));
-    work.close();
 
     candidate.keep(&stop).await?;
-    if timeout(LAST_LOOKS, work.wait()).await.is_err() {
-        tracing::warn!("looks under way did not end in time");
+    if timeout(LAST_LOOKS, async { while work.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("looks under way did not end in time, and are given up");
     }
+    // Whoever takes the lease writes at once: nothing here may still do so.
+    work.shutdown().await;
     context.metrics.leader.set(0);
     candidate.release().await;
     Ok(())
+}
+
+/// Whether all was told once. One more than collections: the cluster's issuer.
+fn is_everything(synced: &usize) -> bool {
+    *synced > Watched::ALL.len()
+}
+
+/// Shows, from the start, what is not seen and what cannot be written.
+async fn show(context: Arc<Context>, checks: Checks, count: watch::Receiver<usize>, stop: CancellationToken) {
+    let account = &context.installation.service_account;
+    let mut ticks = interval(TICK);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (blind, mute) = {
+            let fitness = context.fitness();
+            for watched in Watched::ALL {
+                context.metrics.follows(watched.as_str(), fitness.follows(watched));
+            }
+            context.metrics.unwritten.set(i64::try_from(fitness.unwritten()).unwrap_or(i64::MAX));
+            (fitness.blind(), fitness.mute(context.start.elapsed()))
+        };
+        match blind {
+            Some(unseen) => checks.collections.not_ready(
+                NOT_FOLLOWED,
+                format!(
+                    "what these hold is not seen, so no heartbeat is written and proxies deny in the end: {unseen}. See                      whether the API server answers, and what ServiceAccount {account} may list and watch"
+                ),
+            ),
+            None if is_everything(&count.borrow()) => checks.collections.ready(),
+            None => checks.collections.not_ready("Listing", "not every collection was read yet"),
+        }
+        match mute {
+            Some(mute) => checks.writes.not_ready(
+                NOT_WRITTEN,
+                format!(
+                    "{mute}, so no heartbeat is written and proxies deny in the end: see the log for what the API server                      answers, and what ServiceAccount {account}, quotas and webhooks allow in the gateway namespace"
+                ),
+            ),
+            None => checks.writes.ready(),
+        }
+    }
 }
 
 /// Asks the API server who issues ServiceAccount tokens, from time to time. Once it was asked, `synced` counts one more: so
@@ -175,8 +225,7 @@ async fn tidy(context: &Context) -> Result<(), Failure> {
     let abandoned = context.store().proxies.abandoned();
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &context.installation.gateway_namespace);
     for name in abandoned {
-        context.may_write()?;
-        match api.delete(&name, &DeleteParams::default()).await {
+        match context.while_leading(api.delete(&name, &DeleteParams::default())).await? {
             Ok(_) => {}
             Err(error) if code(&error) == Some(404) => {}
             Err(error) => {

@@ -37,14 +37,15 @@ pub async fn keep(context: &Context) -> Result<(), Failure> {
     let failed = |error: &kube::Error| Failure::Apply(ApiError::new(format!("Secret {SEALING}"), error));
     let found = api.get_opt(SEALING).await.map_err(|error| failed(&error))?;
     let Some(secret) = next(found.as_ref(), Timestamp::now(), random)? else { return Ok(()) };
-    context.may_write()?;
     let params = PostParams { field_manager: Some(super::object::FIELD_MANAGER.to_owned()), ..PostParams::default() };
     // With the version that was seen, or as a new object: whoever else wrote meanwhile wins, and is looked at again.
-    let written = match found {
-        Some(_) => api.replace(SEALING, &params, &secret).await,
-        None => api.create(&params, &secret).await,
+    let write = async {
+        match found {
+            Some(_) => api.replace(SEALING, &params, &secret).await,
+            None => api.create(&params, &secret).await,
+        }
     };
-    match written {
+    match context.while_leading(write).await? {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == Some(409) => Ok(()),
         Err(error) => Err(failed(&error)),

@@ -14,6 +14,7 @@ use kube::{Api, Client};
 
 use super::conditions::SIGNING_KEY_DAMAGED;
 use super::error::{ApiError, Failure, code};
+use super::lease::Fence;
 use crate::api::{GROUP, VERSION};
 use crate::generated::Authority;
 use crate::generated::kind::{SOURCE, SOURCE_UID};
@@ -38,8 +39,8 @@ pub enum SigningError {
     #[error(transparent)]
     Key(#[from] IssuerError),
     /// Somebody else leads.
-    #[error(transparent)]
-    Fenced(Failure),
+    #[error("{}", Failure::NotLeading)]
+    Fenced,
 }
 
 impl SigningError {
@@ -49,7 +50,7 @@ impl SigningError {
             SigningError::Api(error) => error.reason(),
             SigningError::Damaged(_) => SIGNING_KEY_DAMAGED,
             SigningError::Key(error) => error.reason(),
-            SigningError::Fenced(failure) => failure.reason(),
+            SigningError::Fenced => Failure::NotLeading.reason(),
         }
     }
 }
@@ -59,7 +60,7 @@ pub fn secret_name(uid: &str) -> String {
     format!("issuer-{uid}")
 }
 
-/// The signer of a local authority; its key is made if there is none. `may_write` is asked right before that.
+/// The signer of a local authority; its key is made if there is none, while `fence` is open.
 ///
 /// # Errors
 /// If there is no key and none could be made, or the one that is there cannot be used.
@@ -67,7 +68,7 @@ pub async fn signer(
     client: &Client,
     system_namespace: &str,
     authority: &Authority,
-    may_write: impl Fn() -> Result<(), Failure>,
+    fence: &Fence,
 ) -> Result<Signer, SigningError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), system_namespace);
     let name = secret_name(&authority.id.uid);
@@ -78,8 +79,8 @@ pub async fn signer(
         Some(secret) => secret,
         None => {
             let new = secret_with(Signer::generate()?, &name, authority);
-            may_write().map_err(SigningError::Fenced)?;
-            match secrets.create(&PostParams::default(), &new).await {
+            let params = PostParams::default();
+            match fence.while_open(secrets.create(&params, &new)).await.ok_or(SigningError::Fenced)? {
                 Ok(created) => created,
                 // Somebody was first: theirs is the key.
                 Err(error) if code(&error) == Some(409) => {

@@ -32,9 +32,8 @@ pub async fn speak(context: &Context, key: &Key, uid: &str, statement: &Statemen
         "apiVersion": api_version, "kind": key.kind.as_str(),
         "metadata": {"name": key.name, "uid": uid}, "status": status,
     });
-    context.may_write()?;
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let object = match api(context, key).patch_status(&key.name, &params, &Patch::Apply(&patch)).await {
+    let (api, params) = (api(context, key), PatchParams::apply(FIELD_MANAGER).force());
+    let object = match context.while_leading(api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await? {
         Ok(object) => object,
         // It is gone; the watch tells.
         Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(()),
@@ -54,7 +53,7 @@ pub async fn speak(context: &Context, key: &Key, uid: &str, statement: &Statemen
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        if let Err(error) = context.recorder.publish(&event, &reference).await {
+        if let Err(error) = context.while_leading(context.recorder.publish(&event, &reference)).await? {
             let error = ApiError::new("an event", &error);
             tracing::warn!(object = %key, reason = error.reason(), %error, "an event was not recorded");
         }

@@ -1,7 +1,8 @@
 //! The collections that are followed, and what of each is kept.
 //!
 //! Invariant: leader or not, everything is known as soon as it was told, so whoever takes over begins at once; but
-//! nothing is asked to be looked at before this process leads.
+//! nothing is asked to be looked at before this process leads. What cannot be followed is known too: it makes the process
+//! unfit.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::generated::kind::GENERATED;
 use crate::generated::report::REPORTS;
 
 /// A collection that is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Watched {
     /// Objects that people write.
     Sources(api::Kind),
@@ -52,6 +53,18 @@ impl Watched {
         Watched::Pods,
     ];
 
+    /// Its name, for people and for counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Watched::Sources(kind) => kind.as_str(),
+            Watched::Namespaces => "Namespaces",
+            Watched::Generated(Collection::Secrets) => "Secrets",
+            Watched::Generated(Collection::ConfigMaps) => "ConfigMaps",
+            Watched::Reports => "Reports",
+            Watched::Pods => "Pods",
+        }
+    }
+
     fn api(self, context: &Context) -> (Api<DynamicObject>, String) {
         let client = context.client.clone();
         let gateway = &context.installation.gateway_namespace;
@@ -66,6 +79,16 @@ impl Watched {
                 (Api::namespaced_with(client, gateway, &leases), format!("{REPORTS}=proxy"))
             }
             Watched::Pods => (Api::namespaced_with(client, gateway, &ApiResource::erase::<Pod>(&())), String::new()),
+        }
+    }
+
+    /// It is about to be listed from its beginning.
+    fn begin(self, context: &Context) {
+        match self {
+            Watched::Sources(kind) => context.store().begin_sources(kind),
+            Watched::Generated(collection) => context.store().begin_generated(collection),
+            // Nothing of these is told apart by its version.
+            Watched::Namespaces | Watched::Reports | Watched::Pods => {}
         }
     }
 
@@ -124,7 +147,7 @@ fn whole(object: DynamicObject) -> Value {
 pub async fn follow(context: Arc<Context>, watched: Watched, synced: watch::Sender<usize>, stop: CancellationToken) {
     let (api, labels) = watched.api(&context);
     let mut events = std::pin::pin!(cluster::watch(api, &labels));
-    let (mut told, mut failing) = (false, false);
+    let mut told = false;
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
@@ -132,20 +155,24 @@ pub async fn follow(context: Arc<Context>, watched: Watched, synced: watch::Send
         };
         let Some(event) = event else { return };
         let touched = match event {
+            Event::Begun => {
+                watched.begin(&context);
+                Touched::new()
+            }
             Event::Put(object) => watched.put(&context, *object),
             Event::Gone { namespace, name, uid } => watched.gone(&context, namespace, name, &uid),
             Event::Synced => {
                 if !std::mem::replace(&mut told, true) {
                     synced.send_modify(|count| *count += 1);
                 }
-                if std::mem::take(&mut failing) {
-                    tracing::info!(collection = ?watched, "followed again");
+                if context.fitness().followed(watched) {
+                    tracing::info!(collection = watched.as_str(), "followed again");
                 }
                 Touched::new()
             }
             Event::Failed(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(collection = ?watched, error, "cannot be followed; it is tried again");
+                if context.fitness().failed(watched, error.clone()) {
+                    tracing::warn!(collection = watched.as_str(), error, "cannot be followed; it is tried again");
                 }
                 Touched::new()
             }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::cluster;
 use crate::controller::inventory::rounds::Inventories;
 use crate::controller::lease::Lost;
+use crate::controller::run::Checks;
 use crate::controller::{self, Context, Installation};
 use crate::egress::{self, Egress};
 use crate::process::admin::{self, Admin};
@@ -53,11 +54,11 @@ pub enum End {
 /// # Errors
 /// If it cannot start.
 pub async fn run(options: Options) -> anyhow::Result<End> {
-    let (client, _) = cluster::connect(None).await?;
+    let client = cluster::connect().await?;
     let drain = Drain::new();
     drain.on_signals()?;
     let readiness = Readiness::default();
-    let told = readiness.check("collections");
+    let checks = Checks { collections: readiness.check("collections"), writes: readiness.check("writes") };
     let mut registry = metrics::registry();
     let egress = Egress::new(options.egress)?;
     let inventories = Inventories::new(egress.clone(), options.inventory_every);
@@ -72,7 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<End> {
         tokio::spawn(admin::serve(socket, admin, drain.clone()));
         tracing::info!(admin = %address, "the admin listener serves");
     }
-    match controller::run(Arc::new(context), told, drain.clone()).await {
+    match controller::run(Arc::new(context), checks, drain.clone()).await {
         Ok(()) => Ok(End::Told(drain.finish(DRAIN).await)),
         Err(lost) => Ok(End::Lost(lost)),
     }

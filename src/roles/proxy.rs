@@ -20,13 +20,13 @@ use kube::Client;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use self::follow::Told;
 use self::lease::{Pod, Shown, Writer};
 use self::reviewer::ApiServer;
 use self::staleness::Source;
 use self::wanted::Wanted;
 use self::world::{Checks, World};
 use super::serving::{self, Opened};
+use crate::cluster::Event;
 use crate::generated::report::Report;
 use crate::process::Drain;
 use crate::process::drain::Finish;
@@ -111,7 +111,7 @@ fn while_anything_is_served(drain: &Drain, task: impl Future<Output = ()> + Send
 /// `None`: it was told to stop before.
 async fn sync(
     world: &mut World,
-    told: &mut mpsc::Receiver<(Source, Told)>,
+    told: &mut mpsc::Receiver<(Source, Event)>,
     opened: &Opened,
 ) -> Option<(Sealer, Vec<Change>)> {
     let mut changes = Vec::new();

@@ -13,6 +13,7 @@ mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use portcullis::api::{self, Object};
 use portcullis::generated::codec::{self, Generated};
@@ -47,10 +48,16 @@ impl Controller {
 
     /// [`Controller::start_with`] with a token that was made before.
     fn launch(cluster: &Cluster, arguments: &[&str]) -> Self {
+        let kubeconfig = cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig"));
+        Self::launch_as(&kubeconfig, arguments)
+    }
+
+    /// One that reaches the API server by this kubeconfig.
+    fn launch_as(kubeconfig: &Path, arguments: &[&str]) -> Self {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=127.0.0.0/8"]).args(arguments);
-        command.env("KUBECONFIG", cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig")));
+        command.env("KUBECONFIG", kubeconfig);
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {
             assert!(process.exit_status().is_none(), "it ended: {}", process.stderr());

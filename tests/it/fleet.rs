@@ -1,6 +1,7 @@
 //! Proxies of the real binary before a real API server, over generated objects that the tests write.
 
 mod away;
+mod blind;
 mod canary;
 mod house;
 mod keys;

@@ -36,7 +36,7 @@ pub(super) struct There {
 
 impl There {
     pub(super) async fn connect(which: &Which, servers: &[String]) -> anyhow::Result<Self> {
-        let (client, default) = cluster::connect(which.context.as_deref()).await?;
+        let (client, default) = cluster::connect_to(which.context.as_deref()).await?;
         let of_servers =
             servers.first().and_then(|server| server.split_once('/')).map(|(namespace, _)| namespace.to_owned());
         let namespace = which.namespace.clone().or(of_servers).unwrap_or(default);

@@ -56,12 +56,12 @@ async fn supply(context: &Context, key: &Key, authority: Option<&Authority>) -> 
         }
         Some((authority, KeySource::Local)) => {
             let system = &context.installation.system_namespace;
-            match signing::signer(&context.client, system, authority, || context.may_write()).await {
+            match signing::signer(&context.client, system, authority, &context.fence).await {
                 Ok(signer) => {
                     let key_set = KeySet { jwks: signer.jwks().to_owned(), valid_until: i64::MAX };
                     Ok(Supply { key_set: Some(key_set), ..Supply::default() })
                 }
-                Err(SigningError::Fenced(failure)) => Err(failure),
+                Err(SigningError::Fenced) => Err(Failure::NotLeading),
                 Err(SigningError::Api(error)) => Err(Failure::Dereference(error)),
                 Err(error) => Ok(Supply { failure: Some((error.reason(), error.to_string())), ..Supply::default() }),
             }

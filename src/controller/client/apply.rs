@@ -58,9 +58,8 @@ pub(super) async fn apply(
             Err(error) => return Ok(Outcome::Unsignable { reason: error.reason(), message: error.to_string() }),
         },
     };
-    context.may_write()?;
     let (api, name) = (&context.client, &client.secret_name);
-    match secret::write(api, &client.id, name, &kept.found, &token.token).await {
+    match context.while_leading(secret::write(api, &client.id, name, &kept.found, &token.token)).await? {
         Ok(true) => {}
         // It is not as it was found any more.
         Ok(false) => return Ok(Outcome::Foreign),
@@ -75,6 +74,6 @@ pub(super) async fn apply(
 /// Removes the Secret that held the token before, if it had another name.
 async fn tidy(context: &Context, client: &Client, earlier: Option<String>) -> Result<(), Failure> {
     let Some(earlier) = earlier.filter(|earlier| *earlier != client.secret_name) else { return Ok(()) };
-    context.may_write()?;
-    secret::remove(&context.client, &client.id, &earlier).await.map_err(Failure::Apply)
+    let removal = secret::remove(&context.client, &client.id, &earlier);
+    context.while_leading(removal).await?.map_err(Failure::Apply)
 }

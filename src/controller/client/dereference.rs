@@ -59,9 +59,9 @@ pub(super) async fn kept(context: &Context, client: &Client, raw: &Raw) -> Resul
     let authority = raw.authorities.iter().find(|authority| authority.id.name == client.grant.authority);
     let Some(authority) = authority else { return Ok(Err(Outcome::Hindered)) };
     let system = &context.installation.system_namespace;
-    let signer = match signing::signer(&context.client, system, authority, || context.may_write()).await {
+    let signer = match signing::signer(&context.client, system, authority, &context.fence).await {
         Ok(signer) => signer,
-        Err(SigningError::Fenced(failure)) => return Err(failure),
+        Err(SigningError::Fenced) => return Err(Failure::NotLeading),
         Err(SigningError::Api(error)) => return Err(Failure::Dereference(error)),
         Err(error) => {
             return Ok(Err(Outcome::Unsignable { reason: error.reason(), message: error.to_string() }));

@@ -40,9 +40,8 @@ pub(super) async fn write(context: &Context, uid: &str, objects: Vec<ConfigMap>)
             continue;
         }
         object.metadata.namespace = Some(context.installation.gateway_namespace.clone());
-        context.may_write()?;
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(|error| failed(&error))?;
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&object));
+        context.while_leading(api.patch(&name, &params, &patch)).await?.map_err(|error| failed(&error))?;
     }
     for n in count..MOST_OBJECTS {
         let name = name(uid, n);
@@ -99,8 +98,7 @@ async fn there(api: &Api<ConfigMap>, name: &str) -> Result<Option<ConfigMap>, Fa
 }
 
 async fn delete(context: &Context, api: &Api<ConfigMap>, name: &str) -> Result<(), Failure> {
-    context.may_write()?;
-    match api.delete(name, &DeleteParams::default()).await {
+    match context.while_leading(api.delete(name, &DeleteParams::default())).await? {
         Ok(_) => Ok(()),
         Err(error) if code(&error) == Some(404) => Ok(()),
         Err(error) => Err(Failure::Apply(ApiError::new(format!("deleting ConfigMap {name}"), &error))),

@@ -357,14 +357,13 @@ pub(super) async fn take(
             let params = PatchParams::apply(FIELD_MANAGER);
             // What somebody made of ours is overruled. One that somebody makes of the name meanwhile is not: that conflicts.
             let params = if policy.metadata.uid.is_some() { params.force() } else { params };
-            context.may_write()?;
-            ("write", api.patch(&name, &params, &Patch::Apply(&policy)).await.map(drop))
+            let patch = Patch::Apply(&policy);
+            ("write", context.while_leading(api.patch(&name, &params, &patch)).await?.map(drop))
         }
         Step::Remove(uid) => {
             let preconditions = Preconditions { uid: Some(uid), resource_version: None };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-            context.may_write()?;
-            match api.delete(&name, &params).await {
+            match context.while_leading(api.delete(&name, &params)).await? {
                 Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(after),
                 done => ("remove", done.map(drop)),
             }

@@ -1,7 +1,8 @@
 //! What the controller knows of the cluster.
 //!
 //! Invariant: everything in here was told by the API server; nothing is remembered that it does not hold as well, apart
-//! from what is about to be written. Every change says whom it touches, so the cost of a change is that of what depends
+//! from what is about to be written. What is listed replaces what was known, however old it is, for a cluster may have been
+//! restored; but nothing that was told or written since the listing began. Every change says whom it touches, so the cost of a change is that of what depends
 //! on it, and never that of the fleet.
 
 mod clients;
@@ -17,7 +18,7 @@ use kube::api::DynamicObject;
 pub use self::interest::{Interest, Reference};
 pub use self::source::{Outline, Source};
 use super::cluster_issuer::ClusterIssuer;
-use super::object::{Present, Wanted};
+use super::object::{Present, Seen, Wanted};
 use super::proxies::{Change, Programming, Proxies};
 use super::queue::{Depth, Subject};
 use super::{Installation, Settled};
@@ -33,6 +34,8 @@ pub type Touched = Vec<(Subject, Depth)>;
 pub struct Store {
     installation: Arc<Installation>,
     issuer: ClusterIssuer,
+    /// How many listings of sources, and of generated objects, have begun.
+    listings: (HashMap<api::Kind, u64>, HashMap<Collection, u64>),
     sources: HashMap<Key, Arc<Source>>,
     by_uid: HashMap<(Kind, String), Key>,
     namespaces: HashMap<String, Labels>,
@@ -72,6 +75,7 @@ impl Store {
         Self {
             installation,
             issuer,
+            listings: (HashMap::new(), HashMap::new()),
             sources: HashMap::new(),
             by_uid: HashMap::new(),
             namespaces: HashMap::new(),
@@ -89,17 +93,36 @@ impl Store {
 
     // What the API server tells.
 
+    /// Sources of this kind are about to be listed from their beginning.
+    pub fn begin_sources(&mut self, kind: api::Kind) {
+        *self.listings.0.entry(kind).or_default() += 1;
+    }
+
+    /// Generated objects are about to be listed from their beginning.
+    pub fn begin_generated(&mut self, collection: Collection) {
+        *self.listings.1.entry(collection).or_default() += 1;
+    }
+
+    fn listing(&self, kind: api::Kind) -> u64 {
+        self.listings.0.get(&kind).copied().unwrap_or_default()
+    }
+
     /// An object that people write is there.
     pub fn put_source(&mut self, kind: api::Kind, object: DynamicObject) -> Touched {
         let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
-        let Some(source) = Source::read(kind, object, &self.installation.settings(&cluster)) else {
+        let settings = self.installation.settings(&cluster);
+        let Some(mut source) = Source::read(kind, object, self.listing(kind), &settings) else {
             return Touched::new();
         };
         let key = source.key.clone();
         let earlier = self.sources.get(&key).cloned();
-        if earlier.as_ref().is_some_and(|earlier| earlier.id.uid == source.id.uid && earlier.version >= source.version)
-        {
-            return Touched::new();
+        if let Some(earlier) = earlier.as_ref().filter(|earlier| earlier.id.uid == source.id.uid) {
+            if earlier.seen >= source.seen {
+                return Touched::new();
+            }
+            if earlier.spoken > source.seen {
+                (source.spoken, source.status) = (earlier.spoken, earlier.status.clone());
+            }
         }
         let outline = source.outline.clone();
         let (changed, spoken) = match &earlier {
@@ -207,7 +230,7 @@ impl Store {
             return Touched::new();
         }
         if let Some(present) = self.present.remove(&at) {
-            self.versions.remove(&(kind.collection(), present.version));
+            self.forget_version(&at, present.seen.version);
         }
         self.by_uid.get(&at).map(whole).into_iter().collect()
     }
@@ -233,6 +256,13 @@ impl Store {
         let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Sweep));
         let sweep = |key: &Key| (Subject::Source(key.clone()), Depth::Sweep);
         self.sources.keys().map(sweep).chain(strays).collect()
+    }
+
+    /// What a generated object is looked at with.
+    pub fn again(&self, kind: Kind, uid: &str) -> Touched {
+        let at = (kind, uid.to_owned());
+        let source = self.by_uid.get(&at).map(whole);
+        vec![source.unwrap_or((Subject::Stray(kind, at.1), Depth::Whole))]
     }
 
     fn outline_changed(&self, key: &Key, was: &Outline, is: &Outline, touched: &mut Touched) {
@@ -281,18 +311,33 @@ impl Store {
         }
     }
 
-    /// Takes over what is there, unless something newer is known already.
-    fn set_present(&mut self, at: &(Kind, String), present: Present) -> bool {
+    /// Takes over what is there, unless something newer is known already. `false`: it was known.
+    fn set_present(&mut self, at: &(Kind, String), mut present: Present) -> bool {
         let collection = at.0.collection();
+        present.seen.listing = self.listings.1.get(&collection).copied().unwrap_or_default();
         if let Some(known) = self.present.get(at) {
-            if known.own_uid == present.own_uid && known.version >= present.version {
+            if known.own_uid == present.own_uid && known.seen >= present.seen {
                 return false;
             }
-            self.versions.remove(&(collection, known.version));
+            let (was, mut same) = (known.seen.version, known.clone());
+            same.seen.listing = present.seen.listing;
+            if same == present {
+                self.present.insert(at.clone(), present);
+                return false;
+            }
+            self.forget_version(at, was);
         }
-        self.versions.insert((collection, present.version), at.clone());
+        self.versions.insert((collection, present.seen.version), at.clone());
         self.present.insert(at.clone(), present);
         true
+    }
+
+    /// Two histories of a cluster may have used a version for two objects.
+    fn forget_version(&mut self, at: &(Kind, String), version: u64) {
+        let version = (at.0.collection(), version);
+        if self.versions.get(&version) == Some(at) {
+            self.versions.remove(&version);
+        }
     }
 
     // What is looked up.
@@ -379,7 +424,7 @@ impl Store {
     pub fn programming(&self, kind: Kind, uid: &str) -> Option<Programming> {
         let at = (kind, uid.to_owned());
         let present = self.present.get(&at).filter(|present| self.wanted.get(&at).is_some_and(|w| present.is(w)))?;
-        Some(self.proxies.programming(uid, kind.collection(), present.version))
+        Some(self.proxies.programming(uid, kind.collection(), present.seen.version))
     }
 
     /// What came of the last look at an object.
@@ -417,6 +462,11 @@ impl Store {
         self.by_uid.get(&(kind, uid.to_owned()))
     }
 
+    /// The version of what is there for a source.
+    pub fn version(&self, kind: Kind, uid: &str) -> Option<u64> {
+        self.present.get(&(kind, uid.to_owned())).map(|present| present.seen.version)
+    }
+
     /// Something was written. Its source may have gone meanwhile.
     pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) -> Touched {
         let at = (kind, uid.to_owned());
@@ -425,14 +475,15 @@ impl Store {
         is_stray.then_some((Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
     }
 
-    /// A status was written.
+    /// A status was written. What else there is in this version is told: it may be more than was known when it was written.
     pub fn spoke(&mut self, key: &Key, uid: &str, version: u64, status: serde_json::Value) {
+        let spoken = Seen { listing: self.listing(key.kind), version };
         if let Some(source) = self.sources.get_mut(key)
             && source.id.uid == uid
-            && source.version < version
+            && source.spoken < spoken
         {
             let source = Arc::make_mut(source);
-            (source.version, source.status) = (version, status);
+            (source.spoken, source.status) = (spoken, status);
         }
     }
 

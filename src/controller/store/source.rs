@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::api::object::{self, Rejected};
 use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
-use crate::controller::object::version;
+use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
 use crate::resolve::{self, Client, Finding, Findings, Lookup, Reason, Settings};
 
@@ -21,12 +21,14 @@ pub struct Source {
     pub key: Key,
     /// Its UID and generation.
     pub id: ObjectId,
-    /// Its version.
-    pub version: u64,
+    /// Which state this is.
+    pub seen: Seen,
     /// The object, or what is wrong with it if it cannot be read.
     pub read: Result<Arc<Object>, Findings>,
     /// What its status says.
     pub status: Value,
+    /// In which state it says so: a later one than the rest, if this process wrote it and was not told yet.
+    pub spoken: Seen,
     /// What others need to know of it.
     pub outline: Outline,
 }
@@ -46,9 +48,9 @@ pub enum Outline {
 }
 
 impl Source {
-    /// Reads an object of `kind`. `None` if the API server did not say what it always says.
-    pub fn read(kind: Kind, object: DynamicObject, settings: &Settings<'_>) -> Option<Self> {
-        let version = version(&object)?;
+    /// Reads an object of `kind`, told during or after this listing. `None` if the API server did not say what it always says.
+    pub fn read(kind: Kind, object: DynamicObject, listing: u64, settings: &Settings<'_>) -> Option<Self> {
+        let seen = Seen { listing, version: version(&object)? };
         let DynamicObject { mut metadata, mut data, .. } = object;
         metadata.managed_fields = None;
         let key = Key {
@@ -60,7 +62,7 @@ impl Source {
         let id = resolve::object_id(&key, &metadata);
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
         let read = read(kind, &metadata, data).map(Arc::new);
-        let mut source = Self { key, id, version, read, status, outline: Outline::None };
+        let mut source = Self { key, id, seen, read, status, spoken: seen, outline: Outline::None };
         source.outline = outline_of(&source, settings);
         Some(source)
     }
@@ -84,10 +86,14 @@ impl Source {
         }
     }
 
-    /// Whether its author changed something since `earlier`. Labels have no generation.
+    /// Whether its author changed something since `earlier`. Labels have no generation; and of an object that was restored
+    /// nobody knows what its generation stands for.
     pub fn is_another_than(&self, earlier: &Source) -> bool {
         let labels = |source: &Source| source.read.as_ref().ok().and_then(|object| object.metadata().labels.clone());
-        self.id != earlier.id || self.read.is_ok() != earlier.read.is_ok() || labels(self) != labels(earlier)
+        self.seen.version < earlier.seen.version
+            || self.id != earlier.id
+            || self.read.is_ok() != earlier.read.is_ok()
+            || labels(self) != labels(earlier)
     }
 
     /// Whether its status is about the object as it is.

@@ -100,6 +100,53 @@ fn a_status_touches_a_status_and_an_older_version_nothing() {
 }
 
 #[test]
+fn an_edit_that_was_made_while_a_status_was_being_written_is_not_lost() {
+    let mut store = store();
+    store.put_source(SERVER, object("a", 1, &server(None)));
+    // The API server held version 3 when it took the status.
+    let status = json!({"observedGeneration": 1});
+    store.spoke(&key(SERVER, "a"), "uid-a", 5, status.clone());
+    assert_eq!(names(store.put_source(SERVER, object("a", 3, &server(Some("/team/b"))))), set(["a"]));
+    assert_eq!(store.source(&key(SERVER, "a")).unwrap().status, status, "it is not said again");
+    let mut both = object("a", 5, &server(Some("/team/b")));
+    both.metadata.generation = Some(3);
+    both.data["status"] = status;
+    assert_eq!(names(store.put_source(SERVER, both)), set([]));
+}
+
+#[test]
+fn what_is_listed_replaces_what_was_known_before_and_nothing_that_was_written_since() {
+    let mut store = store();
+    let maps = Collection::ConfigMaps;
+    let spec = json!({"targets": {"servers": ["a"]}, "rules": []});
+    store.put_source(POLICY, object("p", 10, &spec));
+    store.put_source(SERVER, object("a", 11, &server(None)));
+    store.put_generated(maps, &generated("policy-uid-p", "1", 12, "{}"));
+    // A cluster that goes on from before touches nothing.
+    store.begin_sources(POLICY);
+    store.begin_generated(maps);
+    assert_eq!(names(store.put_source(POLICY, object("p", 10, &spec))), set([]));
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 12, "{}"))), set([]));
+    // One that was restored counts from an earlier number on. Its generation may stand for something else.
+    store.begin_sources(POLICY);
+    store.begin_generated(maps);
+    let mut restored = object("p", 4, &spec);
+    restored.metadata.generation = Some(10);
+    assert_eq!(names(store.put_source(POLICY, restored.clone())), set(["p"]));
+    assert_eq!(names(store.put_source(POLICY, restored)), set([]), "told once more");
+    assert_eq!(names(store.put_source(SERVER, object("a", 3, &server(None)))), set([]), "not of this listing");
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 5, "old"))), set(["p"]));
+    assert_eq!(store.version(Kind::Policy, "uid-p"), Some(5));
+    assert_eq!(store.versions.len(), 1);
+    // Written while it was being listed.
+    store.begin_generated(maps);
+    let written = Present::read(&generated("policy-uid-p", "1", 7, "{}"), maps).unwrap();
+    store.wrote(Kind::Policy, "uid-p", written);
+    assert_eq!(names(store.put_generated(maps, &generated("policy-uid-p", "1", 5, "old"))), set([]));
+    assert_eq!(store.version(Kind::Policy, "uid-p"), Some(7));
+}
+
+#[test]
 fn claims_on_a_path_touch_each_other_however_they_come_and_go() {
     let mut store = store();
     store.put_source(SERVER, object("a", 1, &server(None)));

@@ -1,12 +1,10 @@
-//! One collection, followed for ever, and told in one queue with the others.
+//! What a proxy reads in its namespace, told in one queue.
 //!
-//! Invariant: after whatever failure a collection is listed from its beginning, so nothing that happened meanwhile is
-//! missed; and who reads the queue knows when a listing begins and when it is complete.
+//! Invariant: who reads the queue learns of everything in the order in which it was told, and of no two events of one source
+//! the later first.
 
 use std::pin::pin;
-use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -24,26 +22,18 @@ use crate::process::Drain;
 /// How many events may wait to be taken in.
 const QUEUE: usize = 512;
 
-/// How long after a failure it is tried again, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// What is told of a source.
-pub enum Told {
-    /// It is about to be listed from its beginning.
-    Begun,
-    /// Something happened.
-    Event(Event),
-}
-
 /// Follows all that a proxy reads in its namespace.
-pub fn follow(client: &Client, namespace: &str, drain: &Drain) -> mpsc::Receiver<(Source, Told)> {
+pub fn follow(client: &Client, namespace: &str, drain: &Drain) -> mpsc::Receiver<(Source, Event)> {
     let (tell, told) = mpsc::channel(QUEUE);
     let secrets = api::<Secret>(client, namespace);
     let config_maps = api::<ConfigMap>(client, namespace);
     let leases = api::<Lease>(client, namespace);
-    spawn(drain, Source::Secrets, tell.clone(), move || cluster::watch(secrets.clone(), GENERATED));
-    spawn(drain, Source::ConfigMaps, tell.clone(), move || cluster::watch(config_maps.clone(), GENERATED));
-    spawn(drain, Source::Heartbeat, tell, move || cluster::watch_one(leases.clone(), HEARTBEAT));
+    let secrets = tell_all(Source::Secrets, tell.clone(), cluster::watch(secrets, GENERATED));
+    let config_maps = tell_all(Source::ConfigMaps, tell.clone(), cluster::watch(config_maps, GENERATED));
+    let heartbeat = tell_all(Source::Heartbeat, tell, cluster::watch_one(leases, HEARTBEAT));
+    super::while_anything_is_served(drain, secrets);
+    super::while_anything_is_served(drain, config_maps);
+    super::while_anything_is_served(drain, heartbeat);
     told
 }
 
@@ -51,37 +41,12 @@ fn api<K: Resource<DynamicType = ()>>(client: &Client, namespace: &str) -> Api<D
     Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()))
 }
 
-fn spawn<S: Stream<Item = Event> + Send + 'static>(
-    drain: &Drain,
-    source: Source,
-    tell: mpsc::Sender<(Source, Told)>,
-    open: impl Fn() -> S + Send + 'static,
-) {
-    super::while_anything_is_served(drain, for_ever(source, tell, open));
-}
-
 /// Ends when nobody listens.
-async fn for_ever<S: Stream<Item = Event>>(source: Source, tell: mpsc::Sender<(Source, Told)>, open: impl Fn() -> S) {
-    let backoff = ExponentialBuilder::default().with_min_delay(RETRY.0).with_max_delay(RETRY.1).without_max_times();
-    let backoff = backoff.with_jitter();
-    let mut pauses = backoff.build();
-    loop {
-        if tell.send((source, Told::Begun)).await.is_err() {
+async fn tell_all(source: Source, tell: mpsc::Sender<(Source, Event)>, events: impl Stream<Item = Event>) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        if tell.send((source, event)).await.is_err() {
             return;
         }
-        let mut events = pin!(open());
-        while let Some(event) = events.next().await {
-            let failed = matches!(event, Event::Failed(_));
-            if matches!(event, Event::Synced) {
-                pauses = backoff.build();
-            }
-            if tell.send((source, Told::Event(event))).await.is_err() {
-                return;
-            }
-            if failed {
-                break;
-            }
-        }
-        tokio::time::sleep(pauses.next().unwrap_or(RETRY.1)).await;
     }
 }

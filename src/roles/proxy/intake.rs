@@ -3,7 +3,7 @@
 //! Invariant: every object with a name of ours is put, refused or removed, never skipped: one that cannot be read denies
 //! what it governs, which its name alone says; and a collection's version is claimed only when all up to it was told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,8 +22,8 @@ pub struct Intake {
     collection: Collection,
     /// UID and version of each object, by name.
     known: HashMap<String, (String, u64)>,
-    /// Which of them the listing under way has found.
-    listed: Option<HashSet<String>>,
+    /// Whether it is being listed: until that ends, objects come in no order.
+    listing: bool,
     applied: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ pub enum Step {
 impl Intake {
     /// Knows nothing yet.
     pub fn new(collection: Collection) -> Self {
-        Self { collection, known: HashMap::new(), listed: None, applied: None }
+        Self { collection, known: HashMap::new(), listing: false, applied: None }
     }
 
     /// Up to which version everything was told; `None` until the collection was read once.
@@ -51,18 +51,20 @@ impl Intake {
         self.applied.is_some()
     }
 
-    /// The collection is about to be listed from its beginning: until that ends, objects come in no order.
-    pub fn begin(&mut self) {
-        self.listed = Some(HashSet::new());
-    }
-
     /// Takes an event in, and hands out what follows from it.
-    pub fn take(&mut self, event: Event) -> Vec<Step> {
+    pub fn take(&mut self, event: Event) -> Option<Step> {
         match event {
-            Event::Put(object) => self.put(&object).into_iter().collect(),
-            Event::Gone { name, .. } => self.gone(&name).into_iter().collect(),
-            Event::Synced => self.synced(),
-            Event::Failed(_) => Vec::new(),
+            Event::Begun => {
+                self.listing = true;
+                None
+            }
+            Event::Put(object) => self.put(&object),
+            Event::Gone { name, .. } => self.gone(&name),
+            Event::Synced => {
+                self.synced();
+                None
+            }
+            Event::Failed(_) => None,
         }
     }
 
@@ -71,9 +73,8 @@ impl Intake {
         let name = metadata.name.clone().unwrap_or_default();
         let version = metadata.resource_version.as_deref().and_then(resource_version).unwrap_or(0);
         let seen = (metadata.uid.clone().unwrap_or_default(), version);
-        match &mut self.listed {
-            Some(listed) => drop(listed.insert(name.clone())),
-            None => self.applied = self.applied.max(Some(version)),
+        if !self.listing {
+            self.applied = self.applied.max(Some(version));
         }
         let is_news = self.known.get(&name) != Some(&seen) || version == 0;
         self.known.insert(name.clone(), seen);
@@ -90,13 +91,10 @@ impl Intake {
         Some(Step::Serve(Change::Remove(kind, uid.to_owned())))
     }
 
-    fn synced(&mut self) -> Vec<Step> {
-        let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<String> = self.known.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-        let steps = gone.iter().filter_map(|name| self.gone(name)).collect();
+    fn synced(&mut self) {
+        self.listing = false;
         // Not the greatest ever seen: a cluster that was restored counts from an earlier number on.
         self.applied = Some(self.known.values().map(|(_, version)| *version).max().unwrap_or(0));
-        steps
     }
 
     fn is_sealing(&self, name: &str) -> bool {
@@ -161,7 +159,7 @@ mod tests {
         Event::Put(object(&format!("policy-{uid}"), "policy", version, json!({OBJECT_KEY: "{}"})))
     }
 
-    fn said(steps: Vec<Step>) -> Vec<String> {
+    fn said(steps: Option<Step>) -> Vec<String> {
         let word = |step| match step {
             Step::Serve(Change::Put(kind, uid, bytes)) => {
                 format!("put {} {uid} {}", kind.label(), String::from_utf8(bytes).unwrap())
@@ -177,26 +175,27 @@ mod tests {
     #[test]
     fn a_version_is_claimed_only_when_all_up_to_it_was_told() {
         let mut intake = Intake::new(Collection::ConfigMaps);
-        intake.begin();
+        intake.take(Event::Begun);
         assert_eq!(said(intake.take(policy("a", "9"))), ["put policy a {}"]);
         assert_eq!(said(intake.take(policy("b", "7"))), ["put policy b {}"]);
         assert_eq!(intake.applied(), None, "an object of version 8 may still come");
-        assert!(intake.take(Event::Synced).is_empty());
+        assert!(intake.take(Event::Synced).is_none());
         assert_eq!(intake.applied(), Some(9));
         assert_eq!(said(intake.take(policy("b", "12"))), ["put policy b {}"]);
         assert_eq!(intake.applied(), Some(12));
         // The watch broke; what is told again is told to nobody, and what is gone is found out.
         intake.take(Event::Failed("away".into()));
-        intake.begin();
-        assert!(intake.take(policy("b", "12")).is_empty());
+        intake.take(Event::Begun);
+        assert!(intake.take(policy("b", "12")).is_none());
         assert_eq!(said(intake.take(policy("c", "20"))), ["put policy c {}"]);
         assert_eq!(intake.applied(), Some(12));
-        assert_eq!(said(intake.take(Event::Synced)), ["remove policy a"]);
+        let gone = |name: &str| Event::Gone { namespace: String::new(), name: name.into(), uid: "any".into() };
+        assert_eq!(said(intake.take(gone("policy-a"))), ["remove policy a"]);
+        assert!(intake.take(Event::Synced).is_none());
         assert_eq!(intake.applied(), Some(20));
-        let gone = Event::Gone { namespace: String::new(), name: "policy-c".into(), uid: "any".into() };
-        assert_eq!(said(intake.take(gone)), ["remove policy c"]);
+        assert_eq!(said(intake.take(gone("policy-c"))), ["remove policy c"]);
         // Restored from a backup.
-        intake.begin();
+        intake.take(Event::Begun);
         intake.take(policy("b", "5"));
         intake.take(Event::Synced);
         assert_eq!(intake.applied(), Some(5));

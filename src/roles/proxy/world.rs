@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
-use super::follow::Told;
 use super::intake::{Intake, Step};
 use super::lease::Shown;
 use super::staleness::{Now, Source, Staleness};
@@ -139,25 +138,16 @@ impl World {
     }
 
     /// Takes in what is told of a source.
-    pub fn take(&mut self, source: Source, told: Told) -> Taken {
-        let event = match told {
-            Told::Begun => {
-                if let Some(intake) = self.intake(source) {
-                    intake.begin();
-                }
-                return Taken::default();
-            }
-            Told::Event(event) => event,
-        };
+    pub fn take(&mut self, source: Source, event: Event) -> Taken {
         match &event {
             Event::Failed(why) => self.failed(source, why),
             Event::Synced => self.followed(source),
             Event::Put(lease) if source == Source::Heartbeat => self.beat(lease),
-            Event::Put(_) | Event::Gone { .. } => {}
+            Event::Begun | Event::Put(_) | Event::Gone { .. } => {}
         }
-        let steps = self.intake(source).map(|intake| intake.take(event)).unwrap_or_default();
+        let step = self.intake(source).and_then(|intake| intake.take(event));
         let mut taken = Taken::default();
-        for step in steps {
+        if let Some(step) = step {
             match step {
                 Step::Serve(change) => taken.changes.push(change),
                 Step::Seal(Ok(keys)) => {
@@ -283,7 +273,7 @@ impl World {
     /// Follows what is told, until nothing is told any more or it cannot be applied.
     pub async fn follow(
         mut self,
-        mut told: mpsc::Receiver<(Source, Told)>,
+        mut told: mpsc::Receiver<(Source, Event)>,
         wanted: Arc<Wanted>,
         report: watch::Sender<Report>,
     ) {

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{Controller, object, server, trust, wait_condition};
+use super::{ACCOUNT, Controller, object, server, trust, wait_condition};
 use crate::chart::installed;
-use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
+use crate::support::kube::{Cluster, Front, GATEWAY, SYSTEM};
 use crate::support::wait::until;
 
 fn holder(cluster: &Cluster) -> Option<String> {
@@ -80,6 +80,36 @@ fn who_was_overtaken_writes_nothing_more_and_ends() {
     assert_eq!(holder(&cluster).unwrap(), led_by);
     until("the new leader's heart to beat", || (beating(&cluster) == Some(led_by.clone())).then_some(()));
     assert!(object(&cluster, "McpServer", Some("team"), "a").is_some());
+}
+
+#[test]
+fn who_was_overtaken_does_not_repeat_what_the_api_server_put_off() {
+    let cluster = installed();
+    cluster.namespace("team", &[]);
+    cluster.apply(&trust("corp"));
+    let front = Front::start(&cluster, SYSTEM, ACCOUNT);
+    let mut first = Controller::launch_as(front.kubeconfig(), &["--no-inventory"]);
+    first.wait_leading();
+    wait_condition(&cluster, ("McpAuthorizationServer", None, "corp"), ("Accepted", "True", "Accepted"));
+    front.put_off_patches();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    names.iter().for_each(|name| drop(cluster.apply(&server("team", name, &json!({})))));
+    until("writes to be put off", || (front.put_off("") >= names.len()).then_some(()));
+    // Nothing is sent again but by who asks whether it still leads.
+    let given_up = "Lease portcullis-heartbeat: the API server answered 429";
+    until("the heartbeat to be given up", || first.process.stderr().contains(given_up).then_some(()));
+    assert_eq!(front.put_off("/portcullis-heartbeat"), 1);
+    first.process.signal("STOP");
+    let second = Controller::start(&cluster);
+    second.wait_leading();
+    for name in names {
+        wait_condition(&cluster, ("McpServer", Some("team"), name), ("Accepted", "True", "Accepted"));
+    }
+    let written = front.patches();
+    first.process.signal("CONT");
+    let status = first.process.wait_exit();
+    assert_eq!(status.code(), Some(1), "{}", first.process.stderr());
+    assert_eq!(front.patches(), written, "it wrote when another led");
 }
 
 #[test]

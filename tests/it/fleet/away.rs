@@ -8,7 +8,7 @@ use crate::support::wait::until;
 /// Long enough for calls to be seen to go on, short enough to wait for.
 const SOON: [&str; 2] = ["--max-staleness", "10s"];
 
-fn wait_stale(house: &House, token: &str) {
+pub(super) fn wait_stale(house: &House, token: &str) {
     house.wait_denied(token);
     until("the reason to be shown", || {
         let (ready, report) = house.readyz();

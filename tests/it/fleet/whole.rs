@@ -23,8 +23,12 @@ fn controller(cluster: &Cluster) -> Process {
     Process::start(command)
 }
 
-/// A house in which only what a person wrote and the controller made of it is there.
 fn governed(issuer: &Issuer) -> (House, Process) {
+    governed_by(issuer, controller, &[])
+}
+
+/// A house in which only what a person wrote and the controller made of it is there.
+pub(super) fn governed_by<T>(issuer: &Issuer, controller: impl FnOnce(&Cluster) -> T, flags: &[&str]) -> (House, T) {
     let mut house = House::build();
     house.stop_beating();
     house.remove(&Generated::Server(house.server.clone()));
@@ -37,11 +41,11 @@ fn governed(issuer: &Issuer) -> (House, Process) {
     ));
     house.cluster.apply_yaml(&server("items", house.upstream.url()));
     house.cluster.apply_yaml(&policy("persons", "items", RULES));
-    house.start(&[]);
+    house.start(flags);
     (house, controller)
 }
 
-fn wait_condition(house: &House, kind: &str, name: &str, condition: &str, status: &str) {
+pub(super) fn wait_condition(house: &House, kind: &str, name: &str, condition: &str, status: &str) {
     wait_condition_in(house, "default", kind, name, condition, status);
 }
 

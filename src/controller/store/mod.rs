@@ -43,9 +43,6 @@ pub struct Store {
     present: HashMap<(Kind, String), Present>,
     versions: BTreeMap<(Collection, u64), (Kind, String)>,
     wanted: HashMap<(Kind, String), Wanted>,
-    /// What stands of policies whose last edit is invalid, as it was accepted: what is written is judged by the objects
-    /// present.
-    standing: HashMap<String, Policy>,
     settled: HashMap<Key, Settled>,
     /// The proxies.
     pub proxies: Proxies,
@@ -81,7 +78,6 @@ impl Store {
             present: HashMap::new(),
             versions: BTreeMap::new(),
             wanted: HashMap::new(),
-            standing: HashMap::new(),
             settled: HashMap::new(),
             proxies,
         }
@@ -142,7 +138,6 @@ impl Store {
         if let Some(kind) = generated_kind(key.kind) {
             self.by_uid.remove(&(kind, uid.to_owned()));
             self.wanted.remove(&(kind, uid.to_owned()));
-            self.standing.remove(uid);
             touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
         }
         let Some(source) = self.sources.remove(key) else { return touched };
@@ -355,11 +350,8 @@ impl Store {
         }
     }
 
-    /// The policy as it was last accepted.
+    /// The policy as it was last accepted, or what stands of that.
     pub fn last_policy(&self, uid: &str) -> Option<Policy> {
-        if let Some(standing) = self.standing.get(uid) {
-            return Some(standing.clone());
-        }
         match self.last(Kind::Policy, uid)? {
             Generated::Policy(policy) => Some(policy),
             Generated::Server(_) | Generated::Authority(_) => None,
@@ -387,14 +379,6 @@ impl Store {
     }
 
     // What is about to be written, or was.
-
-    /// Says what stands of a policy whose last edit is invalid; `None`: it is valid.
-    pub fn stands(&mut self, uid: &str, stands: Option<Policy>) {
-        match stands {
-            Some(policy) => self.standing.insert(uid.to_owned(), policy),
-            None => self.standing.remove(uid),
-        };
-    }
 
     /// Says what there should be for a source, and answers whether it is there already.
     pub fn want(&mut self, wanted: &Wanted) -> bool {

@@ -7,6 +7,7 @@
 mod clients;
 pub mod interest;
 pub mod source;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub struct Store {
     claimed: HashMap<Key, (String, String)>,
     present: HashMap<(Kind, String), Present>,
     versions: BTreeMap<(Collection, u64), (Kind, String)>,
+    told: told::Told,
     wanted: HashMap<(Kind, String), Wanted>,
     settled: HashMap<Key, Settled>,
     /// The proxies.
@@ -77,6 +79,7 @@ impl Store {
             claimed: HashMap::new(),
             present: HashMap::new(),
             versions: BTreeMap::new(),
+            told: told::Told::default(),
             wanted: HashMap::new(),
             settled: HashMap::new(),
             proxies,
@@ -190,6 +193,7 @@ impl Store {
             }
             None => touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole)),
         }
+        self.newly_listed(&at, &mut touched);
         touched
     }
 
@@ -204,6 +208,9 @@ impl Store {
         if let Some(present) = self.present.remove(&at) {
             self.versions.remove(&(kind.collection(), present.version));
         }
+        if kind == Kind::Authority {
+            self.told.gone(uid);
+        }
         self.by_uid.get(&at).map(whole).into_iter().collect()
     }
 
@@ -214,10 +221,13 @@ impl Store {
             Change::Nothing => Touched::new(),
             Change::Everything => self.sources.keys().map(status).collect(),
             Change::CaughtUp(moved) => {
-                let objects = moved.into_iter().flat_map(|(collection, after, upto)| {
-                    self.versions.range((collection, after + 1)..=(collection, upto)).map(|(_, at)| at)
+                let objects = moved.iter().flat_map(|(collection, after, upto)| {
+                    self.versions.range((*collection, after + 1)..=(*collection, *upto)).map(|(_, at)| at)
                 });
-                objects.filter_map(|at| self.by_uid.get(at)).map(status).collect()
+                let mut touched: Touched = objects.filter_map(|at| self.by_uid.get(at)).map(status).collect();
+                let lists = moved.iter().filter(|(collection, ..)| *collection == Kind::Authority.collection());
+                lists.for_each(|(_, after, upto)| self.listed_between(*after, *upto, &mut touched));
+                touched
             }
         }
     }
@@ -285,6 +295,9 @@ impl Store {
             self.versions.remove(&(collection, known.version));
         }
         self.versions.insert((collection, present.version), at.clone());
+        if at.0 == Kind::Authority {
+            self.told.put(&at.1, &present);
+        }
         self.present.insert(at.clone(), present);
         true
     }
@@ -370,7 +383,8 @@ impl Store {
     pub fn programming(&self, kind: Kind, uid: &str) -> Option<Programming> {
         let at = (kind, uid.to_owned());
         let present = self.present.get(&at).filter(|present| self.wanted.get(&at).is_some_and(|w| present.is(w)))?;
-        Some(self.proxies.programming(uid, kind.collection(), present.version))
+        let since = self.told.itself(uid).filter(|_| kind == Kind::Authority);
+        Some(self.proxies.programming(uid, kind.collection(), since.unwrap_or(present.version)))
     }
 
     /// What came of the last look at an object.
@@ -404,8 +418,12 @@ impl Store {
     pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) -> Touched {
         let at = (kind, uid.to_owned());
         self.set_present(&at, present);
-        let is_stray = !self.by_uid.contains_key(&at);
-        is_stray.then_some((Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
+        let mut touched = Touched::new();
+        self.newly_listed(&at, &mut touched);
+        if !self.by_uid.contains_key(&at) {
+            touched.push((Subject::Stray(kind, at.1), Depth::Whole));
+        }
+        touched
     }
 
     /// A status was written.

@@ -67,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,
-        egress: args.outbound.policy()?,
+        egress: args.outbound.policy_in_cluster()?,
         inventory_every: (!args.no_inventory).then(|| Duration::from_secs(args.inventory_every.into())),
     };
     let runtime = runtime()?;

@@ -11,7 +11,8 @@ use crate::egress::{self, AllowPrivate};
 /// Where upstreams and issuers may be, and whose certificates are believed of them.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Outbound {
-    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8)
+    /// Upstreams and issuers may have private addresses: `true`, or only these ranges (10.0.0.0/8,fd00::/8). In a cluster
+    /// `true` leaves out the Pod's own loopback
     #[arg(
         long,
         env = "PORTCULLIS_ALLOW_PRIVATE_UPSTREAMS",
@@ -35,6 +36,19 @@ impl Outbound {
         let extra_roots_pem = pem(self.extra_ca.as_deref())?;
         let allow_private = self.allow_private_upstreams.unwrap_or_default();
         Ok(egress::Policy { allow_private, extra_roots_pem, ..egress::Policy::default() })
+    }
+
+    /// The same for a role in a cluster, where whoever writes a manifest is not who runs the Pod: what listens on the Pod's
+    /// own loopback, as sidecars do, is opened by naming its range, and not by `true`.
+    ///
+    /// # Errors
+    /// If the certificates cannot be read.
+    pub fn policy_in_cluster(self) -> anyhow::Result<egress::Policy> {
+        let mut policy = self.policy()?;
+        if policy.allow_private == AllowPrivate::Private {
+            policy.allow_private = AllowPrivate::Network;
+        }
+        Ok(policy)
     }
 }
 

@@ -55,11 +55,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let (client, _) = cluster::connect(None).await?;
         let state = args.state_dir.clone();
+        let egress = args.serving.outbound.clone().policy_in_cluster()?;
         let options = Options {
             gateway_namespace: args.gateway_namespace,
             pod: Pod { name, uid: args.pod_uid },
             max_staleness: Duration::from_secs(args.max_staleness.into()),
-            serving: args.serving.options(args.state_dir)?,
+            serving: args.serving.options(args.state_dir, egress)?,
         };
         Ok(ended(proxy::run(options, client).await.map_err(|error| taken(error, &state))?))
     })

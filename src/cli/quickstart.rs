@@ -50,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let manifests = args.dir.join("manifests");
-    let mut serving = args.serving.clone().options(args.dir.join("state"))?;
+    let mut serving = args.serving.clone().options(args.dir.join("state"), args.serving.outbound.clone().policy()?)?;
     let kept = prepare(&args, &manifests).await?;
     if serving.admin_listen.is_none() {
         serving.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));

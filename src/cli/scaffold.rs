@@ -73,7 +73,9 @@ pub fn server(namespace: &str, name: &str, authority: &str, scan: &Scan, headers
 pub fn secret(namespace: &str, server: &str, url: &str, entries: &[(&str, &str)]) -> anyhow::Result<String> {
     let url = Url::parse(url)?;
     let host = url.host_str().context("the URL has no host")?;
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    // A host alone is meant for https on its own port.
+    let port = url.port().or_else(|| (url.scheme() != "https").then(|| url.port_or_known_default()).flatten());
+    let host = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let entries: String = entries
         .iter()
         .map(|(header, value)| format!("  {}: {}\n", quoted(&secret_key(header)), quoted(value)))

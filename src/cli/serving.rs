@@ -10,6 +10,7 @@ use url::Url;
 use super::outbound::Outbound;
 use super::{address, boolish};
 use crate::audit::AuditError;
+use crate::egress;
 use crate::journal::JournalError;
 use crate::process::drain::Finish;
 use crate::proxy::config::Limits;
@@ -72,12 +73,11 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// The options of a gateway with this state folder.
+    /// The options of a gateway with this state folder, which may dial what `egress` says of [`Serving::outbound`].
     ///
     /// # Errors
     /// If an URL or a file cannot be used.
-    pub fn options(self, state_dir: PathBuf) -> anyhow::Result<Options> {
-        let egress = self.outbound.policy()?;
+    pub fn options(self, state_dir: PathBuf, egress: egress::Policy) -> anyhow::Result<Options> {
         let public_url = self
             .public_url
             .map(|url| PublicUrl::parse(&url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}")));

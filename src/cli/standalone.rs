@@ -39,10 +39,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let state = args.state_dir.clone();
+        let egress = args.serving.outbound.clone().policy()?;
         let options = Options {
             manifests: args.manifests,
             system_namespace: args.guardrails.system_namespace,
-            serving: args.serving.options(args.state_dir)?,
+            serving: args.serving.options(args.state_dir, egress)?,
         };
         let gateway = Standalone::start(options).await.map_err(|error| taken(error, &state))?;
         gateway.serving().drain().on_signals()?;

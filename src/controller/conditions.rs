@@ -27,6 +27,10 @@ words! {
     /// McpPolicy, McpAuthorizationServer, McpClient: every proxy that could be serving runs this generation. So a revocation
     /// (`spec.revoked`, a later `validAfter`) is in force everywhere as soon as this says so.
     ENFORCED: "Enforced";
+    /// McpServer whose Service is to be reachable from the gateway only: the NetworkPolicy that closes the Pods behind it is
+    /// there. Whether the cluster's network plugin enforces it cannot be seen from the API server. There is no such condition
+    /// otherwise.
+    ISOLATED: "Isolated";
     /// McpAuthorizationServer: the keys that its tokens are signed with are known.
     KEYS_AVAILABLE: "KeysAvailable";
     /// McpServer: every proxy that could be serving runs this generation.
@@ -57,6 +61,11 @@ words! {
     FETCHING: "Fetching";
     /// The upstream's tools cannot be listed, so nobody knows; see `ToolsListed`.
     INVENTORY_FAILED: "InventoryFailed";
+    /// The controller may not read Services, or not write NetworkPolicies, of the namespace; the message has the RoleBinding
+    /// that lets it.
+    ISOLATION_FORBIDDEN: "IsolationForbidden";
+    /// A NetworkPolicy of the name that a server's is to have is somebody else's, and is left alone.
+    NETWORK_POLICY_CONFLICT: "NetworkPolicyConflict";
     /// Nobody has looked at it, since the object is not accepted.
     NOT_ACCEPTED: "NotAccepted";
     /// The start that a client's author has set (`spec.validAfter`) lies ahead: a token is made then.
@@ -72,6 +81,12 @@ words! {
     PROXY_SILENT: "ProxySilent";
     /// A Secret of the name that a client's token is to have is somebody else's, and is left alone.
     SECRET_CONFLICT: "SecretConflict";
+    /// There is no Service of the name that the server gives, so nobody knows which Pods to close.
+    SERVICE_NOT_FOUND: "ServiceNotFound";
+    /// The Service has no TCP port of the number that the server gives, so nobody knows which to leave open.
+    SERVICE_PORT_NOT_FOUND: "ServicePortNotFound";
+    /// The Service selects no Pods (`ExternalName`, or endpoints made by hand), and a NetworkPolicy closes Pods only.
+    SERVICE_WITHOUT_SELECTOR: "ServiceWithoutSelector";
     /// The Secret of an issuer's signing key holds none, and no new one is made: that would end every token without a word.
     SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
     /// An issuer has more clients than proxies can be told of; the youngest are left out.

@@ -1,12 +1,17 @@
-//! Secrets and ConfigMaps that objects refer to: by name, with `get` alone.
+//! Secrets, ConfigMaps and Services that objects refer to, and what lies beside them: by name, with `get` alone.
 //!
 //! Invariant: nobody's Secrets are listed, and none is read but those that an object names; where that is forbidden, the
 //! object is told so, and nothing else is held up. They are not watched: a watch by name is a connection each, and one of a
 //! whole namespace would show Secrets that nobody named. Reading them again every minute costs the API server little,
 //! since it answers from memory (resource version 0).
 
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DynamicObject, GetParams};
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::apply::resource;
@@ -17,6 +22,7 @@ use crate::api::{Object, object};
 use crate::generated::Collection;
 
 /// What became of a reference.
+#[derive(Clone, Debug)]
 pub enum Fetched<T> {
     /// It is there.
     Found(T),
@@ -52,22 +58,51 @@ pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<
     })
 }
 
+/// A Service by its name.
+///
+/// # Errors
+/// If the API server cannot say whether it is there.
+pub async fn service(client: &Client, namespace: &str, name: &str) -> Result<Fetched<Service>, Failure> {
+    by_name(&Api::namespaced(client.clone(), namespace), "Service", namespace, name).await
+}
+
+/// A NetworkPolicy by its name.
+///
+/// # Errors
+/// If the API server cannot say whether it is there.
+pub async fn network_policy(client: &Client, namespace: &str, name: &str) -> Result<Fetched<NetworkPolicy>, Failure> {
+    by_name(&Api::namespaced(client.clone(), namespace), "NetworkPolicy", namespace, name).await
+}
+
 async fn get(client: &Client, collection: Collection, namespace: &str, name: &str) -> Result<Fetched<Object>, Failure> {
+    // No object has such a name. It would become part of a request that the controller signs, and a request that cannot be
+    // made at all would be tried again for ever, with everything else about the server left as it was.
+    if !object::is_dns_subdomain(name) {
+        return Ok(Fetched::Absent);
+    }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource(collection));
+    Ok(match by_name(&api, object_kind(collection), namespace, name).await? {
+        Fetched::Found(found) => read(found, collection).map_or(Fetched::Absent, Fetched::Found),
+        Fetched::Absent => Fetched::Absent,
+        Fetched::Forbidden => Fetched::Forbidden,
+    })
+}
+
+async fn by_name<K>(api: &Api<K>, kind: &str, namespace: &str, name: &str) -> Result<Fetched<K>, Failure>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
     let found = match api.get_with(name, &GetParams::any()).await {
         // It may have been made a moment ago, with what refers to it: what is in memory may be older than that.
         Err(error) if code(&error) == Some(404) => api.get(name).await,
         found => found,
     };
     match found {
-        Ok(found) => Ok(read(found, collection).map_or(Fetched::Absent, Fetched::Found)),
+        Ok(found) => Ok(Fetched::Found(found)),
         Err(error) => match code(&error) {
             Some(404) => Ok(Fetched::Absent),
             Some(403) => Ok(Fetched::Forbidden),
-            _ => {
-                let what = format!("{} {namespace}/{name}", object_kind(collection));
-                Err(Failure::Dereference(ApiError::new(what, &error)))
-            }
+            _ => Err(Failure::Dereference(ApiError::new(format!("{kind} {namespace}/{name}"), &error))),
         },
     }
 }

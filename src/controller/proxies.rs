@@ -10,12 +10,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::generated::Collection;
-use crate::generated::report::{Enforces, LEASE_PREFIX, REPORT, Report};
+use crate::generated::report::{Enforces, LEASE_PREFIX, LONGEST_KEY_ID, MOST_WANTED, REPORT, Report};
 
 /// How many proxies a message names.
 const MOST_NAMED: usize = 3;
-/// How long a Lease that does not say otherwise holds.
+/// How long a Lease that does not say otherwise holds, and how long one may say that it does: a Pod that was taken over must
+/// not be believed to be heard for years.
 const USUAL_DURATION: Duration = Duration::from_secs(30);
+const LONGEST_DURATION: Duration = Duration::from_secs(60);
 
 /// Whether a proxy is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl Proxies {
         let text = |pointer| lease.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let renewed = text("/spec/renewTime");
         let lasts = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64);
-        let lasts = lasts.map_or(USUAL_DURATION, Duration::from_secs);
+        let lasts = lasts.map_or(USUAL_DURATION, Duration::from_secs).min(LONGEST_DURATION);
         let Some(proxy) = self.proxies.get_mut(pod) else {
             let counts = serves(&report);
             let proxy = Proxy { report, renewed, since: now, lasts, voice: Voice::Heard };
@@ -158,6 +160,8 @@ impl Proxies {
     pub fn wanted(&self, name: &str) -> Vec<(String, String)> {
         let proxy = name.strip_prefix(LEASE_PREFIX).and_then(|pod| self.proxies.get(pod));
         let wanted = proxy.into_iter().flat_map(|proxy| &proxy.report.wanted);
+        // A report is believed no further than one of ours goes.
+        let wanted = wanted.take(MOST_WANTED).filter(|(_, kid)| kid.len() <= LONGEST_KEY_ID);
         wanted.map(|(authority, kid)| (authority.clone(), kid.clone())).collect()
     }
 
@@ -312,6 +316,25 @@ mod tests {
         assert_eq!(proxies.tick(seconds(153)), Change::Everything);
         assert!(proxies.is_empty());
         assert_eq!(said(&proxies), Programming::NoProxies);
+    }
+
+    #[test]
+    fn a_report_is_believed_no_further_than_one_of_ours_goes() {
+        let mut proxies = Proxies::new(seconds(3600));
+        let kids = |count: usize| {
+            (0..count).map(|n| (format!("authority-{n}"), json!("k"))).collect::<serde_json::Map<_, _>>()
+        };
+        let mut report = applied(1, 1);
+        report["wanted"] = kids(10 * MOST_WANTED).into();
+        report["wanted"]["authority-0"] = json!("k".repeat(LONGEST_KEY_ID + 1));
+        let mut endless = lease("1", &report);
+        endless["spec"]["leaseDurationSeconds"] = json!(2_147_483_647);
+        proxies.pod("a", false);
+        proxies.lease("proxy-a", &endless, seconds(0));
+        assert_eq!(proxies.wanted("proxy-a").len(), MOST_WANTED - 1);
+        proxies.pod("a", true);
+        proxies.tick(seconds(61));
+        assert_eq!(proxies.abandoned(), ["proxy-a"]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What is to be looked at: each thing once, when it is due.
 //!
 //! Invariant: one thing is looked at by one worker at a time, however often it is asked for meanwhile; what was asked for
-//! meanwhile is looked at again; and what fails is tried again ever more rarely, but for ever.
+//! meanwhile is looked at again; what fails is tried again ever more rarely, but for ever; and what somebody changed waits
+//! for nothing but changes, however much there is to say of the rest of the fleet.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,12 +37,14 @@ impl fmt::Display for Subject {
     }
 }
 
-/// How much of it is to be looked at.
+/// How much of it is to be looked at; what is deeper comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// What proxies make of it: nothing is resolved again.
     Status,
-    /// All of it.
+    /// All of it, though nobody is known to have changed anything: time has passed, a look failed, or another leads.
+    Sweep,
+    /// All of it, since something changed: a revocation may be in it.
     Whole,
 }
 
@@ -55,18 +59,28 @@ pub enum Outcome {
     Failed,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Waiting {
     due: Duration,
-    place: u64,
     depth: Depth,
+    place: Place,
+}
+
+/// Where it waits.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Among what is not due yet, by the time and in the order of asking.
+    Later(Duration, u64),
+    /// Among what is due, the deepest first and in the order of asking.
+    Ready(Reverse<Depth>, u64),
 }
 
 /// The queue as plain data: the time is given, as what has passed since some fixed moment.
 #[derive(Debug, Default)]
 pub struct Agenda {
     waiting: HashMap<Subject, Waiting>,
-    order: BTreeMap<(Duration, u64), Subject>,
+    later: BTreeMap<(Duration, u64), Subject>,
+    ready: BTreeMap<(Reverse<Depth>, u64), Subject>,
     running: HashSet<Subject>,
     failures: HashMap<Subject, u32>,
     places: u64,
@@ -75,22 +89,20 @@ pub struct Agenda {
 impl Agenda {
     /// Asks for a look at `subject` once `due` has come; an earlier time and a greater depth win.
     pub fn add(&mut self, subject: Subject, depth: Depth, due: Duration) {
-        let place = self.places;
-        self.places += 1;
-        match self.waiting.get_mut(&subject) {
-            Some(waiting) => {
-                waiting.depth = waiting.depth.max(depth);
-                if waiting.due <= due {
-                    return;
-                }
-                self.order.remove(&(waiting.due, waiting.place));
-                (waiting.due, waiting.place) = (due, place);
+        let (mut depth, mut due) = (depth, due);
+        if let Some(waiting) = self.waiting.get(&subject) {
+            if waiting.due <= due && waiting.depth >= depth {
+                return;
             }
-            None => {
-                self.waiting.insert(subject.clone(), Waiting { due, place, depth });
+            (depth, due) = (depth.max(waiting.depth), due.min(waiting.due));
+            match waiting.place {
+                Place::Later(at, number) => drop(self.later.remove(&(at, number))),
+                Place::Ready(depth, number) => drop(self.ready.remove(&(depth, number))),
             }
         }
-        self.order.insert((due, place), subject);
+        let number = self.next_number();
+        self.later.insert((due, number), subject.clone());
+        self.waiting.insert(subject, Waiting { due, depth, place: Place::Later(due, number) });
     }
 
     /// The next thing that is due and that nobody looks at.
@@ -98,16 +110,37 @@ impl Agenda {
     /// # Errors
     /// If there is none: how long until one is due, as far as known.
     pub fn take(&mut self, now: Duration) -> Result<(Subject, Depth), Option<Duration>> {
+        self.make_ready(now);
         // What is being looked at is passed over; there is no more of it than workers.
-        let free = self.order.iter().find(|(_, subject)| !self.running.contains(*subject));
-        let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else { return Err(None) };
-        if at.0 > now {
-            return Err(Some(at.0 - now));
-        }
-        self.order.remove(&at);
-        let depth = self.waiting.remove(&subject).map_or(Depth::Whole, |waiting| waiting.depth);
+        let free = self.ready.iter().find(|(_, subject)| !self.running.contains(*subject));
+        let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else {
+            return Err(self.later.first_key_value().map(|((due, _), _)| due.saturating_sub(now)));
+        };
+        self.ready.remove(&at);
+        self.waiting.remove(&subject);
         self.running.insert(subject.clone());
+        let (Reverse(depth), _) = at;
         Ok((subject, depth))
+    }
+
+    /// Moves what is due by now to where it is taken from.
+    fn make_ready(&mut self, now: Duration) {
+        while let Some(first) = self.later.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            let ((_, number), subject) = first.remove_entry();
+            if let Some(waiting) = self.waiting.get_mut(&subject) {
+                let at = (Reverse(waiting.depth), number);
+                waiting.place = Place::Ready(at.0, number);
+                self.ready.insert(at, subject);
+            }
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.places += 1;
+        self.places
     }
 
     /// Says how a look ended. `jitter` is in 0..=1.
@@ -119,12 +152,12 @@ impl Agenda {
         match outcome {
             Outcome::Settled => {}
             // Those that were looked at together come back one after the other.
-            Outcome::Again(after) => self.add(subject, Depth::Whole, now + after.mul_f64(0.9 + 0.2 * jitter)),
+            Outcome::Again(after) => self.add(subject, Depth::Sweep, now + after.mul_f64(0.9 + 0.2 * jitter)),
             Outcome::Failed => {
                 let failures = self.failures.entry(subject.clone()).or_default();
                 *failures += 1;
                 let wait = FIRST_WAIT.saturating_mul(1 << (*failures - 1).min(20)).min(LONGEST_WAIT);
-                self.add(subject, Depth::Whole, now + wait.mul_f64(0.5 + 0.5 * jitter));
+                self.add(subject, Depth::Sweep, now + wait.mul_f64(0.5 + 0.5 * jitter));
             }
         }
     }
@@ -248,7 +281,27 @@ mod tests {
         agenda.add(thing("soon"), Depth::Status, seconds(30));
         assert_eq!(agenda.take(seconds(1)), Ok((thing("late"), Depth::Whole)));
         assert_eq!(agenda.take(seconds(1)), Err(Some(seconds(4))));
-        assert!(agenda.order.len() == agenda.waiting.len() && !agenda.is_empty());
+        assert!(agenda.later.len() + agenda.ready.len() == agenda.waiting.len() && !agenda.is_empty());
+    }
+
+    #[test]
+    fn what_was_changed_waits_behind_no_status_and_no_sweep() {
+        let mut agenda = Agenda::default();
+        for number in 0..10_000 {
+            agenda.add(
+                thing(&number.to_string()),
+                if number % 2 == 0 { Depth::Status } else { Depth::Sweep },
+                seconds(0),
+            );
+        }
+        assert_eq!(agenda.take(seconds(0)), Ok((thing("1"), Depth::Sweep)));
+        agenda.add(thing("deny"), Depth::Whole, seconds(1));
+        // One that only its status was asked of.
+        agenda.add(thing("5000"), Depth::Whole, seconds(1));
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("deny"), Depth::Whole)));
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("5000"), Depth::Whole)));
+        assert_eq!(agenda.take(seconds(1)), Ok((thing("3"), Depth::Sweep)));
+        assert_eq!((agenda.len(), agenda.waiting.len()), (agenda.ready.len(), 9_997));
     }
 
     #[test]
@@ -267,7 +320,7 @@ mod tests {
         assert_eq!(waits[0], FIRST_WAIT);
         assert!(waits.is_sorted() && waits[1] == 2 * waits[0], "{waits:?}");
         assert_eq!(waits.last(), Some(&LONGEST_WAIT));
-        assert_eq!(agenda.take(now), Ok((thing("a"), Depth::Whole)), "all of it is tried again");
+        assert_eq!(agenda.take(now), Ok((thing("a"), Depth::Sweep)), "all of it is tried again");
         agenda.done(thing("a"), Outcome::Again(seconds(60)), now, 0.5);
         assert_eq!(agenda.take(now), Err(Some(seconds(60))));
         assert!(agenda.failures.is_empty());

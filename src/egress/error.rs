@@ -26,7 +26,7 @@ pub enum EgressError {
     /// An address of the host is not open to the gateway.
     #[error(
         "{host:?} resolves to an address that is {why}; if that is meant, the administrator opens it with \
-         --allow-private-upstreams (true, or ranges such as 10.0.0.0/8)"
+         --allow-private-upstreams (true, or ranges such as 10.0.0.0/8; in a cluster loopback by its range only)"
     )]
     Internal {
         /// The host.

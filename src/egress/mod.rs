@@ -38,6 +38,8 @@ pub enum AllowPrivate {
     /// Loopback, RFC 1918, shared (RFC 6598) and unique local (RFC 4193) addresses; not link-local ones, where clouds
     /// serve instance credentials: those need their range named.
     Private,
+    /// The same without loopback, where what listens is a neighbour in the gateway's own Pod.
+    Network,
     /// Whatever lies in one of these ranges; addresses where clouds serve instance credentials only if named alone.
     Ranges(Vec<Cidr>),
 }
@@ -137,6 +139,7 @@ impl Policy {
         let open = match &self.allow_private {
             AllowPrivate::Never => false,
             AllowPrivate::Private => internal.is_private(),
+            AllowPrivate::Network => internal.is_private() && internal != Internal::Loopback,
             // Some lie inside ranges that are opened for other reasons: nobody who opened those meant them.
             AllowPrivate::Ranges(ranges) if internal == Internal::Metadata => {
                 ranges.iter().any(|range| range.is_one_address() && holds(range))
@@ -222,6 +225,17 @@ mod tests {
         }
         for ip in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "100.100.100.200", "224.0.0.1", "0.0.0.0"] {
             assert!(open.check(ip.parse().unwrap()).is_err(), "{ip}");
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_the_pods_own_loopback_stays_closed() {
+        let open = Policy { allow_private: AllowPrivate::Network, ..Policy::default() };
+        for ip in ["10.1.2.3", "fd12::9", "1.1.1.1"] {
+            assert_eq!(open.check(ip.parse().unwrap()), Ok(()), "{ip}");
+        }
+        for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(open.check(ip.parse().unwrap()), Err(Forbidden::Internal(Internal::Loopback)), "{ip}");
         }
     }
 

@@ -101,7 +101,15 @@ fn address(
     warnings: &mut Findings,
 ) -> Option<Url> {
     match (&spec.url, &spec.service) {
-        (Some(text), None) => url(text, errors, warnings),
+        (Some(text), None) => {
+            let url = url(text, errors, warnings);
+            if settings.cluster.is_some() && url.as_ref().is_some_and(|url| is_of_other_namespace(url, namespace)) {
+                let message = "a Service or Pod of another namespace";
+                let finding = Finding::new(Reason::UpstreamInvalid, FieldPath::of("spec.upstream.url"), message);
+                errors.push(finding.remedy("write the McpServer in the namespace of the Service"));
+            }
+            url
+        }
         (None, Some(service)) if settings.cluster.is_some() => {
             let sends = spec.credentials.none.is_none();
             service_url(service, namespace, sends, errors, warnings)
@@ -157,6 +165,15 @@ fn service_url(
         warnings.push(Finding::new(Reason::PlaintextUpstream, field.field("scheme"), message));
     }
     Some(url)
+}
+
+/// Whether the host is a name that cluster DNS gives to a Service or Pod of another namespace. Its owner may let the gateway
+/// in, and means callers that the policies of that namespace have judged.
+fn is_of_other_namespace(url: &Url, namespace: &str) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
+    let mut labels = host.rsplit('.');
+    matches!(labels.next(), Some("svc" | "pod")) && labels.next().is_some_and(|of| of != namespace)
 }
 
 fn url(text: &str, errors: &mut Findings, warnings: &mut Findings) -> Option<Url> {
@@ -314,7 +331,8 @@ fn value_of(
     }
 }
 
-/// Whether a Secret's annotation names the host of `url`, as `host` for the scheme's own port or as `host:port`.
+/// Whether a Secret's annotation names the host of `url`: as `host` for https on its own port, else as `host:port`. What was
+/// meant for https is not sent in the clear because somebody else wrote `http`.
 fn names_host(secret: &Secret, url: &Url) -> bool {
     let annotations = secret.metadata.annotations.as_ref();
     let Some(allowed) = annotations.and_then(|a| a.get(ALLOWED_HOSTS)) else { return false };
@@ -323,7 +341,7 @@ fn names_host(secret: &Secret, url: &Url) -> bool {
         let with_port = entry.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
         match with_port {
             Some((name, port)) => name.eq_ignore_ascii_case(host) && url.port_or_known_default() == Some(port),
-            None => entry.eq_ignore_ascii_case(host) && url.port().is_none(),
+            None => entry.eq_ignore_ascii_case(host) && url.scheme() == "https" && url.port().is_none(),
         }
     })
 }

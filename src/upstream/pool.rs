@@ -86,6 +86,13 @@ impl Upstream {
         Ok(Self { clients: Arc::default(), connector, uri, credentials: Prepared::new(&config.credentials)?, timeouts })
     }
 
+    /// The same server through connections of its own, which end with it: for what is asked once in a while, of thousands of
+    /// servers.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { clients: Arc::default(), ..self.clone() }
+    }
+
     fn pool(&self) -> &Pool {
         self.clients.get_or(|| {
             Client::builder(TokioExecutor::new())

@@ -22,6 +22,13 @@ fn objects() -> usize {
     std::env::var("PORTCULLIS_BENCH_OBJECTS").map_or(10_000, |text| text.parse().expect("a number"))
 }
 
+/// Milliseconds, from the usual to the worst.
+fn spread(mut took: Vec<Duration>) -> String {
+    took.sort();
+    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_millis();
+    format!("p50 {} p99 {} max {}", at(50), at(99), at(100))
+}
+
 #[test]
 fn ten_thousand_servers_and_policies() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
@@ -54,11 +61,10 @@ fn ten_thousand_servers_and_policies() {
     );
     assert!(beside_leases.is_empty(), "{beside_leases:?}");
 
-    let mut took: Vec<Duration> =
-        (0..ROUNDS).flat_map(|round| seed.change_one(&cluster, &issuer, &proxies, round)).collect();
-    took.sort();
-    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_millis();
-    println!("enforced_ms = p50 {} p99 {} max {} ({} changes, 3 proxies)", at(50), at(99), at(100), ROUNDS);
+    let changes = (0..ROUNDS).flat_map(|round| seed.change_one(&cluster, &issuer, &proxies, round));
+    println!("enforced_ms = {} ({ROUNDS} changes, 3 proxies)", spread(changes.collect()));
+    let revocations = (0..ROUNDS).flat_map(|round| seed.revoke_one(&cluster, &issuer, &proxies, round));
+    println!("stream_told_ms = {} ({ROUNDS} policies taken away, 3 proxies)", spread(revocations.collect()));
     println!("proxy_after_changes_mib = {}", proxies.iter().map(Proxy::memory).max().unwrap());
 
     let work = bare::gather(&cluster);

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use portcullis::controller::server::isolation::pod_labels;
 use serde_json::{Value, json};
 
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM, assets};
@@ -156,6 +157,23 @@ fn pod_of(cluster: &Cluster, kind: &str, namespace: &str, name: &str, ordinal: &
     }
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {"name": format!("{name}-{ordinal}"),
         "namespace": namespace, "labels": workload["spec"]["template"]["metadata"]["labels"]}})
+}
+
+/// Upstreams that ask to be reachable from the gateway only let in Pods with these labels, whatever the release is called.
+#[test]
+fn the_gateways_pods_have_the_labels_that_upstreams_let_in() {
+    let cluster = Cluster::acquire();
+    let (chart, values) = (chart(), chart().join("ci/minimal.yaml"));
+    let arguments = ["template", "another", chart.to_str().unwrap(), "-n", "elsewhere", "-f", values.to_str().unwrap()];
+    cluster.namespace("elsewhere", &[]);
+    cluster.apply_yaml(&helm(&cluster, &arguments));
+    for (component, kind, namespace) in [("controller", "Deployment", "elsewhere"), ("proxy", "StatefulSet", GATEWAY)] {
+        let workload = cluster.get("apps/v1", kind, Some(namespace), &format!("portcullis-{component}")).unwrap();
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        for (key, value) in pod_labels(component) {
+            assert_eq!(labels[&key], value, "{key}");
+        }
+    }
 }
 
 /// Whoever removes the release loses nothing of what users wrote, nor the namespace with the journals' volume claims.

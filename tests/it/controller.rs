@@ -3,6 +3,7 @@
 
 mod identities;
 mod inventory;
+mod isolation;
 mod lead;
 mod objects;
 mod proxies;
@@ -48,7 +49,7 @@ impl Controller {
     fn launch(cluster: &Cluster, arguments: &[&str]) -> Self {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--allow-private-upstreams=true"]).args(arguments);
+        command.args(["--allow-private-upstreams=127.0.0.0/8"]).args(arguments);
         command.env("KUBECONFIG", cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{ACCOUNT}.kubeconfig")));
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {

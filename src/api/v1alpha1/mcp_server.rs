@@ -116,6 +116,22 @@ pub struct ServiceRef {
     /// `http` or `https`. Default: `http`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
+    /// Who may call the Pods behind the Service. `GatewayOnly`: the proxies, and the controller for the list of tools, on
+    /// this port; the controller writes a NetworkPolicy that closes these Pods to all others, and all their other ports.
+    /// The cluster's network plugin must enforce NetworkPolicies. They add up: who else is to get in, such as Prometheus, is
+    /// let in by a NetworkPolicy of your own. The condition `Isolated` says what came of it. `Anyone`: nothing is closed.
+    #[serde(default)]
+    pub reachable_from: ReachableFrom,
+}
+
+/// Who may call the Pods behind an upstream's Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReachableFrom {
+    /// Whoever reaches them, around the gateway too.
+    #[default]
+    Anyone,
+    /// The gateway, and whom other NetworkPolicies let in.
+    GatewayOnly,
 }
 
 /// A URL's scheme.
@@ -403,6 +419,10 @@ pub struct McpServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub resource: Option<String>,
+    /// The NetworkPolicy of this namespace that closes the upstream's Pods to others than the gateway, while there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub network_policy: Option<String>,
     /// Which tools the upstream lists to the gateway, if it lists any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsStatus>,

@@ -1,5 +1,6 @@
 //! From what a server means to everything that there should be for it. No client is needed.
 
+use super::isolation::{self, Asked, Isolation, Told};
 use super::validate::Validated;
 use crate::controller::Installation;
 use crate::controller::apply::Prepared;
@@ -26,12 +27,17 @@ pub struct Verdict {
     pub disabled: bool,
     /// What its tools are listed by; `None`: it takes no calls.
     pub basis: Option<Basis>,
+    /// Whether its upstream is closed to others; `None`: nobody asked for it.
+    pub isolation: Option<Told>,
 }
 
-/// What there should be for a server. One whose last edit is invalid keeps its place and takes no calls; one that was
-/// never valid has none.
-pub(super) fn build(validated: Validated, installation: &Installation) -> Result<Prepared<Verdict>, Failure> {
-    let Validated { key, id, outcome, previous, claimants } = validated;
+/// What there should be for a server, and for its isolation. One whose last edit is invalid keeps its place and takes no
+/// calls; one that was never valid has none.
+pub(super) fn build(
+    validated: Validated,
+    installation: &Installation,
+) -> Result<(Prepared<Verdict>, Isolation), Failure> {
+    let Validated { key, id, outcome, previous, claimants, closes, isolation } = validated;
     let (mut errors, mut warnings) = (Findings::new(), Findings::new());
     let mut server = match outcome {
         Ok(resolved) => {
@@ -55,14 +61,21 @@ pub(super) fn build(validated: Validated, installation: &Installation) -> Result
     let account = (installation.system_namespace.as_str(), installation.service_account.as_str());
     let content = server.as_ref().map(|server| server.metadata.clone()).filter(|metadata| !metadata.is_empty());
     let document = Document { server: id.clone(), content: content.filter(|_| errors.is_empty()) };
+    let asked = match &closes {
+        _ if !errors.is_empty() => Asked::Unknown,
+        Some(service) => Asked::GatewayOnly(service),
+        None => Asked::Anyone,
+    };
+    let isolation = isolation::plan(&id, asked, isolation, installation);
     let verdict = Verdict {
         warnings: with_role_binding(warnings, &key.namespace, account),
         errors,
         resource: server.as_ref().map(|server| server.resource.clone()),
         basis: server.as_ref().and_then(Basis::of),
         disabled: server.is_some_and(|server| server.state == State::Disabled),
+        isolation: isolation.before.clone(),
     };
-    Ok(Prepared { key, id, kind: Kind::Server, generated, document: Some(document), verdict })
+    Ok((Prepared { key, id, kind: Kind::Server, generated, document: Some(document), verdict }, isolation))
 }
 
 fn encoded(id: &ObjectId, server: &Server) -> Result<Wanted, Failure> {

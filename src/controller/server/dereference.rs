@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::isolation;
 use crate::api::core::{ConfigMap, Secret};
+use crate::api::object::is_dns_label;
 use crate::api::v1alpha1::McpServerSpec;
 use crate::api::{Key, McpServer};
 use crate::controller::Context;
@@ -28,6 +30,8 @@ pub(super) struct Raw {
     pub(super) config_maps: BTreeMap<String, ConfigMap>,
     /// The token that identifies the gateway to its upstream, if it asks for one and there is one.
     pub(super) upstream_token: Option<UpstreamToken>,
+    /// What its isolation depends on.
+    pub(super) isolation: isolation::Found,
     /// To how many Secrets and ConfigMaps it refers.
     refers: usize,
 }
@@ -69,7 +73,23 @@ pub(super) async fn dereference(context: &Context, key: &Key) -> Result<Option<R
         raw.upstream_token = upstream_token(context, key, raw.previous.as_ref()).await?;
         raw.refers += usize::from(raw.upstream_token.is_none());
     }
+    raw.isolation = isolation(context, &raw.source).await?;
     Ok(Some(raw))
+}
+
+/// Of a server that asks to be isolated, or was: its Service, and what has the name of its NetworkPolicy. Others cost nothing.
+async fn isolation(context: &Context, source: &Source) -> Result<isolation::Found, Failure> {
+    let namespace = source.key.namespace.as_str();
+    let mut found = isolation::Found { is_noted: isolation::is_noted(&source.status), ..isolation::Found::default() };
+    let asked = source.server().and_then(|server| isolation::asks(&server.spec));
+    if let Some(service) = asked.filter(|service| is_dns_label(&service.name)) {
+        found.service = Some(fetch::service(&context.client, namespace, &service.name).await?);
+    }
+    if asked.is_some() || found.is_noted {
+        let name = isolation::name(&source.id);
+        found.policy = Some(fetch::network_policy(&context.client, namespace, &name).await?);
+    }
+    Ok(found)
 }
 
 /// A token is for a Service only: that is what `resolve` holds every server to.
@@ -117,6 +137,7 @@ fn known(context: &Context, key: &Key) -> Option<Raw> {
         forbidden: BTreeSet::new(),
         config_maps: BTreeMap::new(),
         upstream_token: None,
+        isolation: isolation::Found::default(),
         refers: 0,
     })
 }

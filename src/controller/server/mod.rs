@@ -2,12 +2,14 @@
 
 mod build;
 mod dereference;
+pub mod isolation;
 mod status;
 mod validate;
 
 pub use build::Verdict;
 pub use status::status;
 
+use self::isolation::{Isolation, Step, Told};
 use super::apply::Applied;
 use super::error::Failure;
 use super::{Context, Settled, apply, speak};
@@ -31,13 +33,25 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let renew = raw.upstream_token.as_ref().map(|token| token.renew_in);
     let cluster = context.cluster();
     let validated = validate::validate(raw, &context.installation.settings(&cluster));
-    let prepared = build::build(validated, &context.installation)?;
-    let (applied, informed) = apply::apply(context, prepared).await?;
+    let (prepared, isolation) = build::build(validated, &context.installation)?;
+    let (mut applied, informed) = apply::apply(context, prepared).await?;
+    let isolated = isolate(context, &mut applied, isolation).await;
+    let checked = applied.verdict.isolation.as_ref().map(Told::reread);
     context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
     context.store().settle(key, Settled::Server(applied.clone().into()));
     tell(context, &applied).await?;
     informed?;
-    Ok(reread.into_iter().chain(renew).min())
+    isolated?;
+    Ok(reread.into_iter().chain(renew).chain(checked).min())
+}
+
+/// Takes the step towards what a server's isolation is to be. It is beside the server, which is served meanwhile.
+async fn isolate(context: &Context, applied: &mut Applied<Verdict>, isolation: Isolation) -> Result<(), Failure> {
+    if matches!(isolation.step, Step::Write(_)) && !isolation.is_noted {
+        tell(context, applied).await?;
+    }
+    applied.verdict.isolation = isolation::take(context, &applied.id, isolation).await?;
+    Ok(())
 }
 
 /// Says what was applied, what proxies make of it, and which tools it has.

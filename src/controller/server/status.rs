@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::build::Verdict;
+use super::isolation;
 use crate::controller::apply::Applied;
 use crate::controller::conditions::{self, DISABLED, PROGRAMMED, READY, Said, Statement, Truth};
 use crate::controller::inventory::told::{self, Basis, Heard};
@@ -16,7 +17,7 @@ pub fn status(
     heard: Option<&(Basis, Heard)>,
     before: &Value,
 ) -> Statement {
-    let Verdict { errors, warnings, resource, disabled, basis: _ } = &applied.verdict;
+    let Verdict { errors, warnings, resource, disabled, basis: _, isolation } = &applied.verdict;
     let meanwhile = match applied.generated {
         Some(_) => "it takes no calls.",
         None => "it is not served.",
@@ -27,7 +28,9 @@ pub fn status(
         Some(_) => conditions::programming(PROGRAMMED, programming),
         None => Said::new(PROGRAMMED, Truth::False, accepted.reason.clone(), "nothing is served of it."),
     };
-    let mut statement = Statement::new(applied.id.generation, vec![accepted, resolved, programmed]);
+    let isolated = isolation.as_ref().map(|told| told.said.clone());
+    let said = [accepted, resolved, programmed].into_iter().chain(isolated).collect();
+    let mut statement = Statement::new(applied.id.generation, said);
     if *disabled {
         let ready = statement.conditions.iter_mut().find(|said| said.type_ == READY && said.truth == Truth::True);
         if let Some(said) = ready {
@@ -39,6 +42,9 @@ pub fn status(
         let (tools, said) = told::told(*basis, heard, before, applied.id.generation);
         said.into_iter().for_each(|said| statement.beside(said));
         statement.members.extend(tools.map(|tools| (told::TOOLS.to_owned(), tools)));
+    }
+    if isolation.as_ref().is_some_and(|told| told.may_be_there) {
+        statement = statement.member(isolation::NOTED, isolation::name(&applied.id));
     }
     match resource {
         Some(resource) => statement.member("resource", resource.as_str()),

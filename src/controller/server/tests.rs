@@ -5,12 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::build::{Verdict, build};
+use super::isolation;
 use super::status;
 use super::validate::Validated;
 use crate::api::{self, FieldPath, Key};
 use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
-use crate::controller::conditions::{ACCEPTED, PROGRAMMED, READY, RESOLVED_REFS, STALLED, Truth};
+use crate::controller::conditions::{
+    ACCEPTED, ISOLATED, PENDING, PROGRAMMED, READY, RESOLVED_REFS, SERVICE_NOT_FOUND, STALLED, Said, Truth,
+};
 use crate::controller::proxies::Programming;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
@@ -45,11 +48,12 @@ fn resolved(spec: &Value) -> Resolved<Server> {
 fn validated(outcome: Result<Resolved<Server>, Vec<Finding>>) -> Validated {
     let key = Key { kind: api::Kind::McpServer, namespace: "team".into(), name: "notes".into() };
     let id = ObjectId { uid: "u".into(), namespace: "team".into(), name: "notes".into(), generation: 7 };
-    Validated { key, id, outcome, previous: None, claimants: Vec::new() }
+    let (claimants, isolation) = (Vec::new(), isolation::Found::default());
+    Validated { key, id, outcome, previous: None, claimants, closes: None, isolation }
 }
 
 fn built(validated: Validated) -> (Prepared<Verdict>, Option<Server>) {
-    let prepared = build(validated, &installation()).unwrap();
+    let (prepared, _) = build(validated, &installation()).unwrap();
     let server = prepared.generated.as_ref().map(|wanted| match codec::decode(&wanted.bytes).unwrap() {
         Generated::Server(server) => server,
         other => panic!("{other:?}"),
@@ -136,4 +140,37 @@ fn one_that_its_owner_switched_off_is_ready_and_says_so() {
     let (prepared, _) = built(validated(Ok(off)));
     let all = said(prepared, Some(Programming::Everywhere(1)));
     assert_eq!(all[3], "Ready: True Disabled");
+}
+
+#[test]
+fn one_that_is_not_isolated_as_it_asks_is_served_and_not_ready() {
+    let (mut prepared, _) = built(validated(Ok(resolved(&json!({})))));
+    prepared.verdict.warnings.clear();
+    let told = |truth: Truth, reason: &str, may_be_there: bool| {
+        Some(isolation::Told { said: Said::new(ISOLATED, truth, reason, ""), may_be_there })
+    };
+    for (isolation, isolated, ready, member) in [
+        (told(Truth::True, ISOLATED, true), "True Isolated", "True Ready", true),
+        (told(Truth::False, SERVICE_NOT_FOUND, false), "False ServiceNotFound", "False ServiceNotFound", false),
+        (told(Truth::Unknown, PENDING, true), "Unknown Pending", "Unknown Pending", true),
+    ] {
+        prepared.verdict.isolation = isolation;
+        let applied = Applied {
+            key: prepared.key.clone(),
+            id: prepared.id.clone(),
+            generated: Some(prepared.kind),
+            verdict: prepared.verdict.clone(),
+        };
+        let statement = status(&applied, Some(Programming::Everywhere(1)), None, &Value::Null);
+        let word = |type_: &str| {
+            let said = statement.said(type_).unwrap();
+            format!("{} {}", said.truth.as_str(), said.reason)
+        };
+        assert_eq!(
+            (word(PROGRAMMED), word(ISOLATED), word(READY)),
+            ("True Programmed".into(), isolated.into(), ready.into())
+        );
+        let name = statement.members.get("networkPolicy").and_then(Value::as_str);
+        assert_eq!(name, member.then_some("notes-gateway-only"));
+    }
 }

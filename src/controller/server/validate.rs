@@ -1,6 +1,8 @@
 //! From what was found to what it means. No client is needed.
 
 use super::dereference::Raw;
+use super::isolation;
+use crate::api::v1alpha1::ServiceRef;
 use crate::api::{FieldPath, Key};
 use crate::generated::{ObjectId, Server};
 use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
@@ -12,6 +14,9 @@ pub(super) struct Validated {
     pub(super) outcome: Result<Resolved<Server>, Findings>,
     pub(super) previous: Option<Server>,
     pub(super) claimants: Vec<Key>,
+    /// The Service whose Pods an accepted server wants closed to others.
+    pub(super) closes: Option<ServiceRef>,
+    pub(super) isolation: isolation::Found,
 }
 
 /// Judges a server by what is there of what it refers to.
@@ -32,6 +37,7 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
         }
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpServer")]),
     };
-    let Raw { source, previous, claimants, .. } = raw;
-    Validated { key: source.key.clone(), id: source.id.clone(), outcome, previous, claimants }
+    let closes = raw.server().and_then(|server| isolation::asks(&server.spec)).cloned();
+    let Raw { source, previous, claimants, isolation, .. } = raw;
+    Validated { key: source.key.clone(), id: source.id.clone(), outcome, previous, claimants, closes, isolation }
 }

@@ -235,8 +235,9 @@ impl Store {
     /// Everything there is to look at: for who begins to lead, once all was told.
     pub fn everything(&self) -> Touched {
         let strays = self.present.keys().filter(|at| !self.by_uid.contains_key(*at));
-        let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Whole));
-        self.sources.keys().map(whole).chain(strays).collect()
+        let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Sweep));
+        let sweep = |key: &Key| (Subject::Source(key.clone()), Depth::Sweep);
+        self.sources.keys().map(sweep).chain(strays).collect()
     }
 
     fn outline_changed(&self, key: &Key, was: &Outline, is: &Outline, touched: &mut Touched) {

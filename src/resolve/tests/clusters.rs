@@ -146,6 +146,23 @@ fn a_service_is_called_by_its_name_in_the_cluster() {
 }
 
 #[test]
+fn a_url_does_not_name_services_and_pods_of_other_namespaces() {
+    let with = |url: &str| found(&resolve(&[authority_named("corp"), server_with(json!({"upstream": {"url": url}}))]));
+    for url in [
+        "https://notes.other.svc/mcp",
+        "https://notes.other.svc./mcp",
+        "https://notes.OTHER.svc.cluster.local:8443/mcp",
+        "https://notes-0.notes.other.svc.cluster.local./mcp",
+        "https://10-0-0-1.other.pod.cluster.local/mcp",
+    ] {
+        assert_eq!(with(url), [("UpstreamInvalid", "spec.upstream.url".to_owned())], "{url}");
+    }
+    for url in ["https://notes.team.svc/mcp", "https://svc.other.example/mcp", "https://a.b.svc.example/mcp"] {
+        assert_eq!(with(url), [], "{url}");
+    }
+}
+
+#[test]
 fn a_token_for_upstreams_goes_to_services_only_and_is_waited_for() {
     let account = json!({"upstream": {"credentials": {"none": null, "serviceAccount": {}}}});
     let resolution = resolve(&[authority_named("corp"), server_with(account)]);

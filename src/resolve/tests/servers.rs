@@ -156,6 +156,9 @@ fn a_secret_goes_only_to_hosts_that_it_names() {
         ("https://vendor.example:443/mcp", Some("vendor.example"), true),
         ("https://vendor.example/mcp", Some("vendor.example:443"), true),
         ("http://vendor.example/mcp", Some("vendor.example:443"), false),
+        // In the clear only if that is what the Secret's owner wrote.
+        ("http://vendor.example/mcp", Some("vendor.example"), false),
+        ("http://vendor.example/mcp", Some("vendor.example:80"), true),
         ("https://vendor.example:8443/mcp", Some("vendor.example:8443"), true),
         ("https://[::1]:8443/mcp", Some("[::1]:8443"), true),
         ("https://vendor.example:8443/mcp", Some("vendor.example"), false),

@@ -133,7 +133,7 @@ async fn keep_known(gateway: &Gateway, mut site: Arc<Site>, at_once: &Semaphore)
 
 async fn take(site: &Site) -> Result<Vec<Box<RawValue>>, DiscoverError> {
     let upstream = site.upstream.as_ref().ok_or(UpstreamError::Url)?;
-    Ok(inventory(upstream, &Bounds::default()).await?.tools)
+    Ok(inventory(&upstream.apart(), &Bounds::default()).await?.tools)
 }
 
 /// Somewhat less than `age`, and not the same for all servers, so that they are not asked all at once.

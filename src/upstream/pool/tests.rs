@@ -63,6 +63,28 @@ async fn connections_are_kept_and_bodies_stream() {
 }
 
 #[tokio::test]
+async fn what_is_asked_apart_leaves_no_connection_behind() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = config(format!("http://{}/mcp", listener.local_addr().unwrap()));
+    let apart = Upstream::new(&config, &open_egress()).unwrap().apart();
+    let server = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut read = [0; 4096];
+        assert!(connection.read(&mut read).await.unwrap() > 0);
+        connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+        // Reads to the end: it comes only if the other side closes.
+        connection.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let request = apart.request(Method::POST, &HeaderMap::new(), Bytes::from_static(b"{}"));
+    let response = apart.send(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    assert!(!server.is_finished(), "it is kept while it is in use");
+    drop(apart);
+    server.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_who_leaves_aborts_the_exchange() {
     // Held by the upstream's response; it ends when the upstream learns that nobody reads on.
     let (held, mut ended) = tokio::sync::mpsc::channel::<()>(1);

@@ -68,6 +68,8 @@ impl Seed {
     /// Waits until every policy says that every proxy enforces it.
     pub(super) fn wait_enforced(&self, cluster: &Cluster) {
         patiently("every policy to be enforced", || {
+            // Listing them is work for the API server too.
+            std::thread::sleep(Duration::from_secs(1));
             let policies = cluster.list(VERSION, "McpPolicy", None);
             (policies.iter().filter(|policy| holds(policy, "Enforced")).count() == self.count).then_some(())
         });
@@ -103,6 +105,35 @@ impl Seed {
             }
         }
         took.into_iter().flatten().collect()
+    }
+}
+
+impl Seed {
+    /// Takes away the policy of a server while a stream of it is open at each proxy, and says how long each took to tell its
+    /// listener that the tools are others now.
+    pub(super) fn revoke_one(
+        &self,
+        cluster: &Cluster,
+        issuer: &Issuer,
+        proxies: &[Proxy],
+        round: usize,
+    ) -> Vec<Duration> {
+        let (namespace, name) = place((round * 89 + 7) % self.count);
+        let token = issuer.token("ana", &format!("{PUBLIC_URL}/{namespace}/{name}"), "", &[]);
+        let streams: Vec<_> = proxies.iter().map(|proxy| proxy.listen(&namespace, &name, &token)).collect();
+        let api = cluster.api(VERSION, "McpPolicy", Some(&namespace));
+        let began = Instant::now();
+        let listeners = streams.into_iter().map(|mut stream| {
+            std::thread::spawn(move || {
+                let mut buffer = String::new();
+                let mut events = std::iter::from_fn(|| stream.read_event(&mut buffer));
+                assert!(events.any(|event| event.data.contains("notifications/tools/list_changed")), "it was not told");
+                began.elapsed()
+            })
+        });
+        let listeners: Vec<_> = listeners.collect();
+        runtime().block_on(api.delete(&name, &Default::default())).unwrap();
+        listeners.into_iter().map(|listener| listener.join().unwrap()).collect()
     }
 }
 
@@ -220,6 +251,32 @@ impl Proxy {
 
     pub(super) fn memory(&self) -> u64 {
         memory(&self.process)
+    }
+
+    /// A stream that only listens, in a session of the 2025 line.
+    fn listen(&self, namespace: &str, name: &str, token: &str) -> http::Connection {
+        let (url, address) = (format!("http://mcp.example/{namespace}/{name}"), self.address.to_string());
+        let post = |session: Option<&str>, message: &Value| {
+            let mut headers = vec![("MCP-Protocol-Version", "2025-11-25")];
+            headers.extend(session.map(|id| ("Mcp-Session-Id", id)));
+            http::send(&address, &http::mcp_request(&url, Some(token), &headers, message.to_string().as_bytes()))
+        };
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "bench", "version": "1"}});
+        let opened = post(None, &json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}));
+        let session = opened.header("mcp-session-id").unwrap_or_else(|| panic!("no session in {opened:?}")).to_owned();
+        post(Some(&session), &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("Authorization", bearer.as_str()),
+            ("Mcp-Session-Id", session.as_str()),
+            ("Accept", "text/event-stream"),
+            ("MCP-Protocol-Version", "2025-11-25"),
+        ];
+        let mut stream = http::Connection::open(&address);
+        stream.write(&http::request("GET", &url, &headers, b""));
+        assert_eq!(stream.read_head().status, 200);
+        stream
     }
 
     /// The answer to a call.

@@ -77,8 +77,8 @@ fn powerful(cluster: &Cluster, user: &str, namespace: &str) -> Client {
     let name = format!("{}-everything", user.replace(':', "-"));
     cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": {"name": name, "namespace": namespace}, "rules": [{"verbs": ["*"],
-            "apiGroups": ["", "coordination.k8s.io", "portcullis.dev"],
-            "resources": ["secrets", "configmaps", "leases", "mcpclients"]}]}));
+            "apiGroups": ["", "coordination.k8s.io", "networking.k8s.io", "portcullis.dev"],
+            "resources": ["secrets", "configmaps", "leases", "networkpolicies", "mcpclients"]}]}));
     cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": name, "namespace": namespace},
         "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
@@ -230,6 +230,24 @@ fn the_controller_takes_over_nothing_elsewhere() {
     refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", client())));
     refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "settings", server())));
+
+    let network_policy = |name: &str, metadata: Value| {
+        let mut object = object("NetworkPolicy", "default", name, metadata);
+        object["apiVersion"] = "networking.k8s.io/v1".into();
+        object["spec"] = json!({"podSelector": {}, "policyTypes": ["Ingress"]});
+        object
+    };
+    passes(&controller, Try::Write(network_policy("a-gateway-only", server())));
+    refused_by(POLICY, &controller, Try::Write(network_policy("a-gateway-only", json!({}))));
+    refused_by(POLICY, &controller, Try::Write(network_policy("a-gateway-only", client())));
+    refused_by(POLICY, &controller, Try::Write(network_policy("a-mcp-metadata", server())));
+    refused_by(POLICY, &controller, Try::Write(object("ConfigMap", "default", "a-gateway-only", server())));
+    cluster.apply(&network_policy("their-gateway-only", json!({})));
+    refused_by(POLICY, &controller, Try::Write(network_policy("their-gateway-only", server())));
+    refused_by(POLICY, &controller, Try::Delete(network_policy("their-gateway-only", json!({}))));
+    cluster.apply(&network_policy("a-gateway-only", server()));
+    passes(&controller, Try::Write(network_policy("a-gateway-only", server())));
+    passes(&controller, Try::Delete(network_policy("a-gateway-only", server())));
 
     // What is there already and somebody else's is not taken over, whatever name a user's object asks for.
     for (kind, name) in [("Secret", "theirs"), ("ConfigMap", "their-mcp-metadata")] {

@@ -7,7 +7,7 @@ use std::fs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{chart, installed, root};
+use super::{chart, installed, installed_with, root};
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::runtime;
 
@@ -88,12 +88,43 @@ fn forbidden_calls_are_refused_and_needed_ones_are_not() {
     let controller = json!({"kind": "ServiceAccount", "name": "portcullis-controller", "namespace": SYSTEM});
     bind(&cluster, "bound", "portcullis-secret-reader", &controller);
     bind(&cluster, "bound", "portcullis-token-writer", &controller);
+    bind(&cluster, "bound", "portcullis-upstream-isolation", &controller);
 
     let rights = rights();
     let wrong: Vec<&Right> = rights.iter().filter(|right| allowed(&cluster, right) != right.may).collect();
     assert!(wrong.is_empty(), "the API server says otherwise: {wrong:#?}");
     for who in ["proxy", "controller", "upstream", "view", "edit", "admin"] {
         assert!(rights.iter().any(|right| right.who == who && !right.may), "nothing is forbidden to {who}");
+    }
+}
+
+/// The rules of `portcullis-upstream-isolation` in every namespace, and for nobody else.
+#[test]
+fn isolation_in_all_namespaces_is_a_value_of_its_own() {
+    let cluster = installed_with("upstream-isolation");
+    cluster.namespace("tenant", &[]);
+    let right = |who: &str, verb: &str, resource: &str, group: &str| Right {
+        who: who.to_owned(),
+        may: true,
+        verb: verb.to_owned(),
+        resource: resource.to_owned(),
+        group: group.to_owned(),
+        name: String::new(),
+        r#in: "tenant".to_owned(),
+        why: String::new(),
+    };
+    let rights = |who: &str| {
+        let policies =
+            ["get", "create", "patch", "delete"].map(|verb| right(who, verb, "networkpolicies", "networking.k8s.io"));
+        policies.into_iter().chain([right(who, "get", "services", "")]).collect::<Vec<_>>()
+    };
+    for right in rights("controller") {
+        assert!(allowed(&cluster, &right), "{right:?}");
+    }
+    for right in
+        rights("proxy").into_iter().chain([right("controller", "list", "networkpolicies", "networking.k8s.io")])
+    {
+        assert!(!allowed(&cluster, &right), "{right:?}");
     }
 }
 
@@ -135,7 +166,7 @@ fn the_page_of_rights_is_current() {
          | `portcullis-generated-objects` | generated objects, sealing keys and the heartbeat are written by the controller \
          only |\n\
          | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, tokens of \
-         McpClients, and metadata of McpServers only, and takes over nothing that was somebody else's |\n\
+         McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
          | `portcullis-token-clients` | who makes an McpClient with a token has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
          Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",

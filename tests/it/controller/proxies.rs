@@ -101,9 +101,11 @@ fn a_revocation_is_ready_once_every_proxy_has_it_and_keys_and_lists_of_others_ar
         version(&cluster, "authority", "ConfigMap", &trusted)
     };
     let clients = |authority: &Authority| authority.clients.clone().unwrap_or_default();
-    let say = |maps: u64| {
+    let mut said = 0;
+    let mut say = |maps: u64| {
+        said += 1;
         let applied = json!({"reads": 1, "applied": {"Secrets": 1, "ConfigMaps": maps}});
-        report(&cluster, "a", "2026-01-01T00:00:00.000000Z", 600, &applied);
+        report(&cluster, "a", &format!("2026-01-01T00:00:{said:02}.000000Z"), 60, &applied);
     };
     say(told("the client to be listed", &|authority| clients(authority).len() == 1));
     wait_condition(&cluster, local, ready);

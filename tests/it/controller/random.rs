@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::identities::authority;
 use super::{ACCOUNT, Controller, PUBLIC_URL, VERSION, condition, object, policy, server, trust, try_generated};
-use crate::chart::installed;
+use crate::chart::installed_with;
 use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::runtime;
 use crate::support::wait::until;
@@ -49,10 +49,15 @@ struct World {
     revoked: Value,
 }
 
+const NETWORKING: &str = "networking.k8s.io/v1";
+
 impl World {
     fn new(numbers: Numbers) -> Self {
-        let cluster = installed();
+        let cluster = installed_with("upstream-isolation");
         cluster.namespace("team", &[]);
+        cluster
+            .apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "team", "name": "notes"},
+            "spec": {"selector": {"app": "notes"}, "ports": [{"port": 80}]}}));
         let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
         cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
         cluster.apply(&trust("corp"));
@@ -85,7 +90,13 @@ impl World {
         let made = match kind {
             "McpServer" => {
                 let redact = json!({"redact": [format!("/args/r{round}")]});
-                server("team", &name, &json!({"audit": redact, "authorization": {"servers": ["corp", "local"]}}))
+                let spec = json!({"audit": redact, "authorization": {"servers": ["corp", "local"]}});
+                let mut made = server("team", &name, &spec);
+                if self.numbers.below(2) == 0 {
+                    let service = json!({"name": "notes", "port": 80, "reachableFrom": "GatewayOnly"});
+                    made["spec"]["upstream"] = json!({"service": service, "credentials": {"none": {}}});
+                }
+                made
             }
             "McpPolicy" => {
                 let mut made = policy("team", &name, &name, &format!("tool-{round}"));
@@ -110,10 +121,11 @@ impl World {
     /// Removes what belongs to objects that are gone, as Kubernetes' garbage collector does: an API server alone has none.
     fn collect_garbage(&self) {
         // What is made after this list has an owner that the list lacks, so what belongs to others is listed first.
-        let things = ["Secret", "ConfigMap"].map(|kind| (kind, self.cluster.list("v1", kind, Some("team"))));
+        let kinds = [("v1", "Secret"), ("v1", "ConfigMap"), (NETWORKING, "NetworkPolicy")];
+        let things = kinds.map(|kind| (kind, self.cluster.list(kind.0, kind.1, Some("team"))));
         let owners = ["McpServer", "McpClient"].map(|kind| self.cluster.list(VERSION, kind, Some("team")));
         let alive: Vec<&Value> = owners.iter().flatten().map(|one| &one["metadata"]["uid"]).collect();
-        for (kind, things) in things {
+        for ((version, kind), things) in things {
             for one in things {
                 let text = |member: &str| one["metadata"][member].as_str().map(str::to_owned);
                 let owners = one["metadata"]["ownerReferences"].as_array();
@@ -126,7 +138,7 @@ impl World {
                         }),
                         ..DeleteParams::default()
                     };
-                    let api = self.cluster.api("v1", kind, Some("team"));
+                    let api = self.cluster.api(version, kind, Some("team"));
                     drop(runtime().block_on(api.delete(&text("name").unwrap(), &params)));
                 }
             }
@@ -145,12 +157,16 @@ impl World {
             generated.get(&name).cloned().ok_or(format!("no {name}"))
         };
         let (mut listed, mut documents, mut tokens) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut isolated = Vec::new();
         for ((kind, name), made) in &self.wanted {
             let is = object(&self.cluster, kind, Some("team"), name).ok_or(format!("no {kind} {name}"))?;
             condition(&is, "Ready").ok_or(format!("{kind} {name} is not told"))?;
             let wrong = match *kind {
                 "McpServer" => {
                     documents.insert(format!("{name}-mcp-metadata"));
+                    if made["spec"]["upstream"]["service"].is_object() {
+                        isolated.push(is["metadata"]["uid"].as_str().unwrap().to_owned());
+                    }
                     wrong_server(&self.cluster, made, &is, &of("server", &is)?)
                 }
                 "McpPolicy" => wrong_policy(made, &is, &of("policy", &is)?, self.valid_once.contains(name)),
@@ -199,6 +215,14 @@ impl World {
             || !secrets.is_subset(&kept)
         {
             return Err(format!("strays, or something is missing: {found:?} {expected:?} {documents:?} {secrets:?}"));
+        }
+        let policies = self.cluster.list(NETWORKING, "NetworkPolicy", Some("team"));
+        let owner = |one: &Value| one["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned);
+        let mut closed: Vec<String> = policies.iter().filter_map(owner).collect();
+        closed.sort();
+        isolated.sort();
+        if closed != isolated {
+            return Err(format!("isolated are {closed:?}, and not {isolated:?}"));
         }
         let keys = self.cluster.list("v1", "Secret", Some(SYSTEM));
         let keys = keys.iter().filter(|one| one["metadata"]["name"].as_str().unwrap().starts_with("issuer-")).count();

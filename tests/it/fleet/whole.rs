@@ -116,22 +116,33 @@ fn a_neighbours_policy_never_reaches_a_server_and_a_guardrail_is_not_dodged_by_w
     wait_condition_in(&house, "neighbour", "McpPolicy", "widens", "Accepted", "False");
     assert!(house.is_allowed(&ana) && !house.is_allowed(&ben));
 
-    // A guardrail that selects by the namespace alone, and by a risk that only the server's owner speaks of.
+    // A guardrail that selects by the namespace alone, and its tools by a risk of which the server's owner may speak.
     house.cluster.apply(&json!({"apiVersion": VERSION, "kind": "McpPolicy",
-        "metadata": {"name": "no-destruction", "namespace": SYSTEM},
+        "metadata": {"name": "nothing-is-read", "namespace": SYSTEM},
         "spec": {"targets": {"namespaceSelector": {"matchLabels": {"tier": "production"}}, "selector": {}},
-            "rules": [{"name": "no-destruction", "effect": "Deny", "principals": [{"any": true}],
-                "tools": [{"risk": ["Destructive"]}]}]}}));
-    wait_condition_in(&house, SYSTEM, "McpPolicy", "no-destruction", "Enforced", "True");
+            "rules": [{"name": "nothing-is-read", "effect": "Deny", "principals": [{"any": true}],
+                "tools": [{"risk": ["ReadOnly"]}]}]}}));
+    wait_condition_in(&house, SYSTEM, "McpPolicy", "nothing-is-read", "Enforced", "True");
     assert!(house.is_allowed(&ana), "the namespace is not of that tier");
     let labelled = |tier: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"tier": tier}}});
+    let held = || until("the guardrail to hold", || (!house.is_allowed(&ana)).then_some(()));
     house.cluster.apply(&labelled("production"));
-    house.wait_denied(&ana);
-    // Who owns the namespace says that the tool only reads, puts other labels on the server, and allows everything.
-    let harmless = server("items", house.upstream.url())
-        + "  tools: {risk: [{name: harmless, match: [\"*\"], class: ReadOnly}]}\n";
-    let harmless = harmless.replace("namespace: default}", "namespace: default, labels: {tier: development}}");
-    house.cluster.apply_yaml(&harmless);
+    held();
+    house.cluster.apply(&labelled("development"));
+    house.wait_allowed(&ana);
+    // A reference that no object can have holds up nothing else about the server.
+    let unreadable = server("items", house.upstream.url())
+        + "  tools: {lock: {configMapName: \"a b\", sha256: \"LOCK\", onChange: Warn}}\n";
+    let unreadable = unreadable.replace("LOCK", &"0".repeat(64));
+    house.cluster.apply_yaml(&unreadable);
+    house.cluster.apply(&labelled("production"));
+    wait_condition(&house, "McpServer", "items", "ResolvedRefs", "False");
+    held();
+    // Who owns the namespace says that the tool does more than read, puts other labels on the server, and allows everything.
+    let grave = server("items", house.upstream.url())
+        + "  tools: {risk: [{name: grave, match: [\"*\"], class: Destructive}]}\n";
+    let grave = grave.replace("namespace: default}", "namespace: default, labels: {tier: development}}");
+    house.cluster.apply_yaml(&grave);
     wait_condition(&house, "McpServer", "items", "Programmed", "True");
     assert!(!house.is_allowed(&ana), "its owner's word has lifted a guardrail");
     house.cluster.apply_yaml(&policy(

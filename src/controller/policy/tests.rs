@@ -182,10 +182,9 @@ fn one_that_is_too_large_to_store_is_an_invalid_edit() {
     let (_, policy) = built(validated(large(), None));
     assert!(matches!(policy.standing, Standing::DenyAll { .. }));
     // What was accepted, and no longer fits once it says what was lost.
-    let filled = large().unwrap().object.rules[0].message.clone();
     let mut full = stands(&resolved().object, callers(&["corp"], &["aaaaaaaa-1"])).1;
     let room = MOST_BYTES - codec::encode(&Generated::Policy(full.clone())).unwrap().len();
-    full.rules[0].message = filled.map(|text| text[..room].to_owned());
+    full.rules[0].message = Some("x".repeat(room));
     assert!(matches!(stands(&full, callers(&["corp"], &["aaaaaaaa-1"])).1.standing, Standing::NarrowingOnly { .. }));
     let (prepared, lost) = stands(&full, Callers::default());
     assert!(matches!(lost.standing, Standing::DenyAll { .. }));

@@ -80,11 +80,7 @@ impl World {
         };
         let name = format!("o{}", self.numbers.below(5));
         if self.numbers.below(3) == 0 {
-            self.cluster.delete(VERSION, kind, Some("team"), &name);
-            if kind == "McpPolicy" {
-                self.valid_once.remove(&name);
-            }
-            self.wanted.remove(&(kind, name));
+            self.delete(kind, name);
             return;
         }
         let made = match kind {
@@ -118,6 +114,14 @@ impl World {
         self.wanted.insert((kind, name), made);
     }
 
+    fn delete(&mut self, kind: &'static str, name: String) {
+        self.cluster.delete(VERSION, kind, Some("team"), &name);
+        if kind == "McpPolicy" {
+            self.valid_once.remove(&name);
+        }
+        self.wanted.remove(&(kind, name));
+    }
+
     /// Removes what belongs to objects that are gone, as Kubernetes' garbage collector does: an API server alone has none.
     fn collect_garbage(&self) {
         // What is made after this list has an owner that the list lacks, so what belongs to others is listed first.
@@ -143,6 +147,21 @@ impl World {
                 }
             }
         }
+    }
+
+    fn wait_settled(&self) {
+        let mut last = String::new();
+        until("exactly what there should be to be there", || {
+            self.collect_garbage();
+            let wrong = self.check();
+            if let Err(wrong) = &wrong
+                && *wrong != last
+            {
+                println!("{wrong}");
+                last.clone_from(wrong);
+            }
+            wrong.ok()
+        });
     }
 
     /// Whether there is exactly what there should be; otherwise what is not as it should be.
@@ -327,16 +346,14 @@ fn whenever_it_is_killed_it_converges_and_leaves_no_stray() {
         controller = Controller::start(&world.cluster);
     }
     controller.wait_leading();
-    let mut last = String::new();
-    until("exactly what there should be to be there", || {
-        world.collect_garbage();
-        let wrong = world.check();
-        if let Err(wrong) = &wrong
-            && *wrong != last
-        {
-            println!("{wrong}");
-            last.clone_from(wrong);
-        }
-        wrong.ok()
-    });
+    world.wait_settled();
+    // It goes on from there: what begins to lead looks at everything once, and at nothing but changes after that.
+    for round in rounds()..rounds() + 10 {
+        world.edit(round);
+    }
+    world.wait_settled();
+    while let Some((kind, name)) = world.wanted.keys().next().cloned() {
+        world.delete(kind, name);
+    }
+    world.wait_settled();
 }

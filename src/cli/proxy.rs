@@ -13,6 +13,9 @@ use crate::process::telemetry::{self, Format};
 use crate::roles::proxy::lease::Pod;
 use crate::roles::proxy::{self, Options};
 
+/// The longest `--token-review-window`, in seconds.
+const MOST_REVIEW_WINDOW: u32 = 300;
+
 /// Serve what the controller generated, in a cluster
 ///
 /// Reads nothing but generated objects and the controller's heartbeat, all in the gateway namespace, and writes nothing but
@@ -37,6 +40,15 @@ pub struct Args {
     /// How old the configuration may be before every call is denied, such as 1h or 90s
     #[arg(long, env = "PORTCULLIS_MAX_STALENESS", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     max_staleness: u32,
+    /// For how long the API server's answer about a ServiceAccount's token counts, where an authority asks for that: 1s to 5m
+    #[arg(
+        long,
+        env = "PORTCULLIS_TOKEN_REVIEW_WINDOW",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = review_window
+    )]
+    token_review_window: u32,
     #[command(flatten)]
     serving: Serving,
 }
@@ -56,14 +68,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (client, _) = cluster::connect(None).await?;
         let state = args.state_dir.clone();
         let egress = args.serving.outbound.clone().policy_in_cluster()?;
+        let mut serving = args.serving.options(args.state_dir, egress)?;
+        serving.limits.token_review_window = Duration::from_secs(args.token_review_window.into());
         let options = Options {
             gateway_namespace: args.gateway_namespace,
             pod: Pod { name, uid: args.pod_uid },
             max_staleness: Duration::from_secs(args.max_staleness.into()),
-            serving: args.serving.options(args.state_dir, egress)?,
+            serving,
         };
         Ok(ended(proxy::run(options, client).await.map_err(|error| taken(error, &state))?))
     })
+}
+
+/// A caller is believed for so long after its ServiceAccount or Pod is gone.
+fn review_window(text: &str) -> Result<u32, String> {
+    let seconds = duration(text)?;
+    if seconds <= MOST_REVIEW_WINDOW { Ok(seconds) } else { Err(format!("{text}: at most 5m")) }
 }
 
 fn host_name() -> anyhow::Result<String> {

@@ -4,6 +4,7 @@
 //! read it while it was there; and nothing of an object's content is ever logged here: it may hold credentials.
 
 pub mod client;
+pub mod tokens;
 pub mod watch;
 
 pub use client::{ConnectError, connect, in_words};

@@ -87,6 +87,10 @@ pub enum TypRule {
         api_audiences: Vec<String>,
         /// ServiceAccounts that are no callers, by their subject: those as which the gateway itself calls.
         refused: Vec<String>,
+        /// Whether the API server is asked about each token besides. Not written where it is not wanted: a proxy that does
+        /// not know of it refuses only those authorities that it could not enforce.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        token_review: bool,
     },
 }
 

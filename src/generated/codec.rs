@@ -135,6 +135,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::generated::authority::TypRule;
 
     /// One of each kind, in which every member has something to say.
     fn examples() -> [Value; 4] {
@@ -169,7 +170,8 @@ mod tests {
             "clients": {"team/a/1": 1}});
         let mut cluster = authority.clone();
         cluster["keys"] = "Kubernetes".into();
-        cluster["rules"]["typ"] = json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"]}});
+        cluster["rules"]["typ"] =
+            json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"], "token_review": true}});
         [("Policy", policy), ("Server", server), ("Authority", authority), ("Authority", cluster)]
             .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
     }
@@ -228,7 +230,7 @@ mod tests {
             for place in places {
                 let names: Vec<String> =
                     example.pointer(&place).unwrap().as_object().unwrap().keys().cloned().collect();
-                for name in names {
+                for name in names.into_iter().filter(|name| name != "token_review") {
                     let mut without = example.clone();
                     without.pointer_mut(&place).unwrap().as_object_mut().unwrap().remove(&name);
                     // Earlier builds wrote no names.
@@ -239,6 +241,25 @@ mod tests {
                 assert!(decoded(&with).is_err(), "with {place}/more");
             }
         }
+    }
+
+    /// Objects of builds that asked the API server about no token, and what those builds read.
+    #[test]
+    fn where_no_review_is_wanted_nothing_is_said_of_it() {
+        let [.., mut example] = examples();
+        let place = "/object/rules/typ/ServiceAccount";
+        let wanted = |object: &Generated| match object {
+            Generated::Authority(authority) => {
+                matches!(authority.rules.typ, TypRule::ServiceAccount { token_review: true, .. })
+            }
+            _ => panic!(),
+        };
+        assert!(wanted(&decoded(&example).unwrap()));
+        example.pointer_mut(place).unwrap().as_object_mut().unwrap().remove("token_review");
+        let object = decoded(&example).unwrap();
+        assert!(!wanted(&object));
+        let written: Value = serde_json::from_slice(&encode(&object).unwrap()).unwrap();
+        assert_eq!(written.pointer(place), example.pointer(place));
     }
 
     #[test]

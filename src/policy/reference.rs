@@ -5,9 +5,10 @@ use serde_json::Value as Json;
 
 use super::decision::Reason;
 use super::request::{Facts, Target};
+use crate::generated::Policy;
 use crate::generated::policy::{ActorMatch, Effect, Mode, PrincipalMatch, Rule, Standing, ToolMatch};
-use crate::generated::{Policy, Risk};
 use crate::identity::principal::{Groups, Kind, Principal};
+use crate::tools::risk::KnownRisk;
 
 /// What a decision comes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,14 +186,17 @@ fn uri_matches(pattern: &str, uri: &str, effect: Effect) -> bool {
     glob(pattern.as_bytes(), uri.as_bytes(), true) && !(effect == Effect::Allow && ambiguous)
 }
 
-fn tool_matches(entry: &ToolMatch, name: &str, risk: Option<Risk>, effect: Effect) -> Truth {
+fn tool_matches(entry: &ToolMatch, name: &str, risk: KnownRisk, guardrail: bool, effect: Effect) -> Truth {
+    // "in a guardrail that narrows, a class stands for those above it too"
+    let upwards = guardrail && effect != Effect::Allow;
+    let risk = if guardrail { risk.guardrail } else { risk.own };
     let every = entry.names.is_empty() && entry.patterns.is_empty();
     let named = entry.names.iter().any(|n| n == name)
         || entry.patterns.iter().any(|p| name_matches(p, name, effect))
         || every && name_matches("*", name, effect);
     let classed = match risk {
         _ if entry.risk.is_empty() => Yes,
-        Some(class) => known(entry.risk.contains(&class)),
+        Some(class) => known(entry.risk.iter().any(|c| *c == class || upwards && *c < class)),
         None => Unknown,
     };
     all(&[known(named), classed])
@@ -206,8 +210,8 @@ fn matches_apart_from_condition(policy: &Policy, rule: &Rule, p: &Principal, tar
     let excepted: Vec<Truth> = rule.except.iter().map(|e| principal_matches(e, p, !as_allow)).collect();
     let target = match target {
         Target::Tool { name, risk } => {
-            let risk = if policy.guardrail { risk.guardrail } else { risk.own };
-            some(&rule.tools.iter().map(|t| tool_matches(t, name, risk, rule.effect)).collect::<Vec<_>>())
+            let matching = |t| tool_matches(t, name, *risk, policy.guardrail, rule.effect);
+            some(&rule.tools.iter().map(matching).collect::<Vec<_>>())
         }
         Target::Resource { uri } => known(rule.resources.iter().any(|pattern| uri_matches(pattern, uri, rule.effect))),
         Target::Prompt { name } => known(rule.prompts.iter().any(|pattern| name_matches(pattern, name, rule.effect))),

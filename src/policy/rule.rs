@@ -303,6 +303,10 @@ impl Rule {
             return named.into();
         }
         match if self.guardrail { risk.guardrail } else { risk.own } {
+            // Whoever owns the server may raise a tool's class, and must not slip out from under a guardrail that way.
+            Some(class) if self.guardrail && self.effect != Effect::Allow => {
+                tools.risk.iter().any(|least| *least <= class).into()
+            }
             Some(class) => tools.risk.contains(&class).into(),
             None => Tri::Unknown,
         }

@@ -224,4 +224,4 @@ fn unrecorded(call: &Call, error: &AuditError) -> Response<Body> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

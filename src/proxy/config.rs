@@ -53,6 +53,8 @@ pub struct Limits {
     pub listeners_per_identity: u32,
     /// How long a session id is honoured after it was made.
     pub session_lifetime: Duration,
+    /// For how long the API server's answer about a ServiceAccount's token counts, where it is asked.
+    pub token_review_window: Duration,
     /// How long the tools of a server with a lock go unlooked at, where nobody lists them.
     pub inventory_age: Duration,
 }
@@ -75,6 +77,7 @@ impl Default for Limits {
             calls_per_identity: 256,
             listeners_per_identity: 64,
             session_lifetime: Duration::from_secs(24 * 3600),
+            token_review_window: Duration::from_secs(30),
             inventory_age: Duration::from_secs(300),
         }
     }

@@ -209,6 +209,9 @@ impl EventStream {
                 self.finished = true;
                 return Poll::Ready(None);
             }
+            if self.watched.is_in_doubt() {
+                return Poll::Pending;
+            }
             let chunk = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(self.cut("StreamBroken")),

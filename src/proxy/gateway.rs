@@ -22,6 +22,7 @@ use super::failures::Failures;
 use super::metrics::Metrics;
 use super::refusals::Refusals;
 use super::respond::Refused;
+use super::review::{Reviews, TokenReviewer};
 use super::room::Room;
 use super::snapshot::{Site, Snapshot, Trouble};
 use super::streams::Shares;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub sealer: Sealer,
     /// Who fetches keys.
     pub keys: Arc<dyn KeyRefresh>,
+    /// Who asks the API server about tokens; `None`: there is no API server.
+    pub reviewer: Option<Arc<dyn TokenReviewer>>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -82,6 +85,8 @@ pub struct Gateway {
     pub bodies: Room,
     /// Room for large answers.
     pub large_answers: Room,
+    /// Tokens of which the API server is asked.
+    pub reviews: Arc<Reviews>,
 }
 
 /// Digests of the objects as they were encoded, by kind and UID: an unchanged object changes nothing.
@@ -130,6 +135,11 @@ impl Gateway {
         Arc::new(Self {
             bodies: Room::new(limits.body_room, limits.body_bytes),
             large_answers: Room::new(limits.answer_room, limits.answer_bytes),
+            reviews: Reviews::new(
+                parts.reviewer.clone(),
+                limits.token_review_window,
+                parts.metrics.token_reviews.clone(),
+            ),
             parts,
             snapshot: ArcSwap::default(),
             writing: std::sync::Mutex::default(),

@@ -40,6 +40,19 @@ pub struct Metrics {
     pub open_streams: Gauge,
     /// Servers, policies and authorities that cannot be served as they are.
     pub unserved_objects: Gauge,
+    /// Questions to the API server about ServiceAccounts' tokens.
+    pub token_reviews: TokenReviews,
+}
+
+/// Questions to the API server about ServiceAccounts' tokens, by what came of them.
+#[derive(Clone, Debug, Default)]
+pub struct TokenReviews {
+    /// It stands by the token.
+    pub believed: Counter,
+    /// It does not.
+    pub refused: Counter,
+    /// It gave no answer.
+    pub unavailable: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +67,11 @@ struct Refusal {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OnDrift {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reviewed {
     outcome: &'static str,
 }
 
@@ -99,6 +117,7 @@ impl Metrics {
             "Servers and authorities that cannot be served as they are, and policies that cannot be enforced",
             metrics.unserved_objects.clone(),
         );
+        metrics.token_reviews = TokenReviews::register(registry);
         metrics
     }
 
@@ -111,5 +130,15 @@ impl Metrics {
             StatusCode::SERVICE_UNAVAILABLE => &self.not_served,
             _ => &self.malformed,
         }
+    }
+}
+
+impl TokenReviews {
+    fn register(registry: &mut Registry) -> Self {
+        let reviews = Family::<Reviewed, Counter>::default();
+        let help = "Questions to the API server about ServiceAccounts' tokens, by outcome";
+        registry.register("token_reviews", help, reviews.clone());
+        let outcome = |outcome| reviews.get_or_create(&Reviewed { outcome }).clone();
+        Self { believed: outcome("believed"), refused: outcome("refused"), unavailable: outcome("unavailable") }
     }
 }

@@ -27,6 +27,7 @@ mod place;
 mod receive;
 pub mod refusals;
 mod respond;
+pub mod review;
 pub mod room;
 pub mod session;
 pub mod snapshot;

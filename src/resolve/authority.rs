@@ -38,11 +38,6 @@ pub fn authority(
         let message = "give exactly one of issuer, local and kubernetes";
         errors.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec"), message));
     }
-    if spec.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.token_review) {
-        let finding =
-            not_enforced("spec.kubernetes.tokenReview", "this build does not ask the API server about tokens");
-        errors.push(finding.remedy("leave it out: a token is then good until it expires"));
-    }
     if spec.registration.is_some() {
         errors.push(not_enforced("spec.registration", "this build registers no clients"));
     }
@@ -64,7 +59,7 @@ pub fn authority(
             check_issuer(issuer, &FieldPath::of("spec.issuer"), &mut errors);
             (issuer.clone(), rules(spec.validation.as_ref(), &spec.allowed_audiences, &mut errors))
         }
-        (None, Some(_)) => kubernetes(settings, &spec.allowed_audiences, &mut errors),
+        (None, Some(asked)) => kubernetes(settings, asked.token_review, &spec.allowed_audiences, &mut errors),
         (None, None) => (local_issuer(settings, name), local_rules(&spec.allowed_audiences)),
     };
     let revoked = revocations(&spec.revoked, &mut errors);
@@ -151,7 +146,12 @@ fn rules(spec: Option<&ValidationSpec>, audiences: &[String], errors: &mut Findi
 }
 
 /// The cluster's own issuer, and what its API server mints. What is wrong with it is nobody's fault who writes manifests.
-fn kubernetes(settings: &Settings<'_>, audiences: &[String], errors: &mut Findings) -> (String, TokenRules) {
+fn kubernetes(
+    settings: &Settings<'_>,
+    token_review: bool,
+    audiences: &[String],
+    errors: &mut Findings,
+) -> (String, TokenRules) {
     let field = FieldPath::of("spec.kubernetes");
     let known = settings.cluster.and_then(|cluster| Some((cluster, cluster.service_accounts.as_ref()?)));
     match (settings.cluster, known) {
@@ -179,7 +179,7 @@ fn kubernetes(settings: &Settings<'_>, audiences: &[String], errors: &mut Findin
     };
     let refused = known.map(|(cluster, _)| cluster.upstream_subject()).into_iter().collect();
     let rules = TokenRules {
-        typ: TypRule::ServiceAccount { api_audiences, refused },
+        typ: TypRule::ServiceAccount { api_audiences, refused, token_review },
         // What API servers sign with, or have signed outside (KEP-740).
         algorithms: ["ES256", "ES384", "ES512", "RS256", "RS384", "RS512"].map(str::to_owned).to_vec(),
         client_claims: Vec::new(),

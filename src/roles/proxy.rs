@@ -6,6 +6,7 @@
 pub mod follow;
 pub mod intake;
 pub mod lease;
+pub mod reviewer;
 pub mod staleness;
 pub mod wanted;
 pub mod world;
@@ -16,10 +17,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use kube::Client;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use self::follow::Told;
 use self::lease::{Pod, Shown, Writer};
+use self::reviewer::ApiServer;
 use self::staleness::Source;
 use self::wanted::Wanted;
 use self::world::{Checks, World};
@@ -72,7 +75,8 @@ pub async fn run(options: Options, client: Client) -> anyhow::Result<Finish> {
         return Ok(Finish::Clean);
     };
     let wanted = Arc::new(Wanted::default());
-    let gateway = opened.gateway(sealer.clone(), wanted.clone());
+    let reviewer = Arc::new(ApiServer::new(client.clone(), Handle::current()));
+    let gateway = opened.gateway(sealer.clone(), wanted.clone(), Some(reviewer));
     wanted.ask_for(&gateway);
     world.serve_through(gateway.clone(), sealer);
     let report = watch::Sender::new(Report::default());

@@ -30,6 +30,7 @@ use crate::proxy;
 use crate::proxy::config::{Config, Limits};
 use crate::proxy::gateway::{Gateway, KeyRefresh, Parts};
 use crate::proxy::listener::{self, Listener};
+use crate::proxy::review::TokenReviewer;
 use crate::resolve::PublicUrl;
 use crate::seal::Sealer;
 
@@ -141,7 +142,12 @@ impl Opened {
     }
 
     /// A gateway that serves nothing yet.
-    pub fn gateway(&self, sealer: Sealer, keys: Arc<dyn KeyRefresh>) -> Arc<Gateway> {
+    pub fn gateway(
+        &self,
+        sealer: Sealer,
+        keys: Arc<dyn KeyRefresh>,
+        reviewer: Option<Arc<dyn TokenReviewer>>,
+    ) -> Arc<Gateway> {
         Gateway::new(Parts {
             config: Config {
                 public_url: self.public_url.clone(),
@@ -152,6 +158,7 @@ impl Opened {
             egress: self.egress.clone(),
             sealer,
             keys,
+            reviewer,
             metrics: self.counters.clone(),
         })
     }

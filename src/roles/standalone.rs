@@ -47,7 +47,7 @@ impl Standalone {
         let mut registry = serving::registry();
         let mut opened = Opened::open(options.serving, &mut registry).await?;
         let keys = Arc::new(Keys::new(opened.egress.clone(), opened.state.clone(), opened.drain.clone()));
-        let gateway = opened.gateway(opened.state.sealer()?, keys.clone());
+        let gateway = opened.gateway(opened.state.sealer()?, keys.clone(), None);
         keys.serve_through(&gateway);
         let folder = Folder { paths: options.manifests, system_namespace: options.system_namespace };
         let reporter = Reporter::register(&opened.readiness, &mut registry);

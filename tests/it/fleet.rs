@@ -4,6 +4,7 @@ mod away;
 mod canary;
 mod house;
 mod keys;
+mod reviews;
 mod rights;
 mod serving;
 mod unreadable;

@@ -82,8 +82,9 @@ pub struct McpAuthorizationServerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesSpec {
-    /// Whether the API server is asked about each token, so that it ends with its Pod. Only `false` is enforced by this
-    /// build: a token is good until it expires.
+    /// Whether the API server is asked about each token too (TokenReview), so that it ends with its ServiceAccount and with
+    /// its Pod. Without it, a token is good until it expires. Proxies need the right to ask: `proxy.tokenReview.enabled`
+    /// of the chart.
     #[serde(default)]
     pub token_review: bool,
 }

@@ -264,7 +264,8 @@ pub struct ToolSpec {
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub patterns: Option<Vec<String>>,
-    /// Risk classes. A tool whose risk is not known matches in a Deny or RequireApproval, and not in an Allow.
+    /// Risk classes. A tool whose risk is not known matches in a Deny or RequireApproval, and not in an Allow. In a Deny or
+    /// RequireApproval of a guardrail, a class stands for those above it too: whoever owns a server may raise a tool's class.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]

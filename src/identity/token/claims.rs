@@ -33,7 +33,7 @@ pub(super) fn read(claims: &Claims, anchor: &Anchor, times: Times) -> Result<Ver
     }
     let subject = text(claims, &rules.subject_claim)?;
     let caller = match &rules.typ {
-        TypRule::ServiceAccount { api_audiences, refused } => {
+        TypRule::ServiceAccount { api_audiences, refused, .. } => {
             service_account::caller(claims, subject, &audiences, api_audiences, refused)?
         }
         TypRule::AccessTokenJwt | TypRule::Compatible => oauth_caller(claims, subject, &audiences, rules)?,
@@ -57,6 +57,7 @@ pub(super) fn read(claims: &Claims, anchor: &Anchor, times: Times) -> Result<Ver
         scopes: scopes(claims, &rules.typ)?,
         id: claims.get("jti").map(|_| text(claims, "jti")).transpose()?.map(Into::into),
         times,
+        needs_review: matches!(rules.typ, TypRule::ServiceAccount { token_review: true, .. }),
     })
 }
 

@@ -11,6 +11,7 @@ mod claims;
 mod compact;
 mod error;
 mod kind;
+pub mod review;
 mod service_account;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub struct Verified {
     scopes: GrantedScopes,
     id: Option<Box<str>>,
     times: Times,
+    needs_review: bool,
 }
 
 impl AsRef<Verified> for Verified {
@@ -77,6 +79,11 @@ impl Verified {
         self.times.issued
     }
 
+    /// Whether the API server is to be asked about the token too ([`review`]).
+    pub fn needs_review(&self) -> bool {
+        self.needs_review
+    }
+
     /// The one of `anchors` under which the token was verified, unchanged since.
     pub(super) fn anchor_in<'a>(&self, anchors: &'a [Arc<Anchor>]) -> Option<&'a Arc<Anchor>> {
         anchors.iter().find(|anchor| anchor.stamp() == self.stamp)
@@ -100,6 +107,7 @@ pub struct Use<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'a> {
     verified: &'a Verified,
+    server: Use<'a>,
     anchor: &'a Anchor,
 }
 
@@ -112,6 +120,11 @@ impl<'a> Admitted<'a> {
     /// The authority that vouches for it.
     pub fn anchor(&self) -> &'a Anchor {
         self.anchor
+    }
+
+    /// The token's audiences that the server accepts: one at least.
+    pub fn audiences(&self) -> impl Iterator<Item = &'a str> {
+        accepted_audiences(self.verified, self.server, self.anchor)
     }
 }
 
@@ -133,7 +146,7 @@ pub fn admit<'a>(verified: &'a Verified, server: &Use<'a>, now: i64) -> Result<A
         return Err(TokenError::Unavailable { authority: anchor.name().into() });
     }
     verified.times.check(anchor.rules(), now)?;
-    if !is_audience(verified, server, anchor) {
+    if accepted_audiences(verified, *server, anchor).next().is_none() {
         return Err(TokenError::Audience);
     }
     if anchor.is_revoked(verified.token_id(), &verified.principal.subject, verified.times.issued) {
@@ -145,15 +158,20 @@ pub fn admit<'a>(verified: &'a Verified, server: &Use<'a>, now: i64) -> Result<A
         ValidAfter::Time(_) => return Err(TokenError::Revoked),
         ValidAfter::Never => return Err(TokenError::ClientNotListed),
     }
-    Ok(Admitted { verified, anchor })
+    Ok(Admitted { verified, server: *server, anchor })
 }
 
 /// Exact membership (RFC 7519 section 4.1.3): no prefix, no origin, no trailing slash.
-fn is_audience(verified: &Verified, server: &Use<'_>, anchor: &Anchor) -> bool {
+fn accepted_audiences<'a>(
+    verified: &'a Verified,
+    server: Use<'a>,
+    anchor: &'a Anchor,
+) -> impl Iterator<Item = &'a str> + use<'a> {
     let of_service_account = verified.principal.kind == Kind::ServiceAccount;
-    verified.audiences.iter().any(|audience| {
-        let is = |accepted: &String| **accepted == **audience;
-        **audience == *server.resource
+    let audiences = verified.audiences.iter().map(|audience| &**audience);
+    audiences.filter(move |audience| {
+        let is = |accepted: &String| accepted == audience;
+        *audience == server.resource
             || (of_service_account && service_account::names(audience, server.id))
             || (server.audiences.iter().any(is) && anchor.rules().allowed_audiences.iter().any(is))
     })

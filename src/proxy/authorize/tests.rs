@@ -11,6 +11,7 @@ use super::super::authenticate::Caller;
 use super::super::config::{Config, Limits};
 use super::super::gateway::{Change, Gateway, KeyRefresh, Parts, now};
 use super::super::metrics::Metrics;
+use super::super::review::TokenReviewer;
 use super::*;
 use crate::audit::Recorder;
 use crate::audit::query::{self, Filter, query};
@@ -28,7 +29,6 @@ use crate::mcp::envelope::Envelope;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
 use crate::mcp::scan;
-use crate::policy::index::PrincipalKeys;
 use crate::resolve::PublicUrl;
 use crate::seal::{KEY_BYTES, KeyRing, SealKey, Sealer};
 
@@ -65,7 +65,7 @@ impl KeyRefresh for NoKeys {
     }
 }
 
-fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
+pub(in crate::proxy) fn authority(issuer: &LocalAuthority, revoked: Vec<Revocation>) -> Change {
     let rules = TokenRules {
         typ: TypRule::AccessTokenJwt,
         algorithms: vec!["ES256".into()],
@@ -95,7 +95,11 @@ fn put(object: Generated) -> Change {
 }
 
 /// A call of ann's that is allowed, at the moment that it came, and her token's id.
-async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
+pub(in crate::proxy) async fn allowed_call(
+    dir: &Path,
+    issuer: &LocalAuthority,
+    reviewer: Option<Arc<dyn TokenReviewer>>,
+) -> (Call, String) {
     let gateway = Gateway::new(Parts {
         config: Config {
             public_url: PublicUrl::parse("https://mcp.example").unwrap(),
@@ -106,6 +110,7 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
         egress: Egress::new(egress::Policy::default()).unwrap(),
         sealer: Sealer::new(KeyRing::new(SealKey::new(&[7; KEY_BYTES]).unwrap(), None)),
         keys: Arc::new(NoKeys),
+        reviewer,
         metrics: Metrics::default(),
     });
     let server = server("team", "s", Labels::new(), Some(Labels::new()));
@@ -127,15 +132,13 @@ async fn allowed_call(dir: &Path, issuer: &LocalAuthority) -> (Call, String) {
     let snapshot = gateway.snapshot();
     let site = snapshot.site("/team/s").unwrap().clone();
     let verified = token::verify(issued.token.expose(), site.anchors(), now()).unwrap();
-    let keys = PrincipalKeys::of(verified.principal());
-    let binding = verified.binding();
-    let (calls, listeners) = (gateway.calls.of(binding), gateway.listeners.of(binding));
+    let caller = Caller::of(&gateway, verified, None);
     let text = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
     let call = Call {
         gateway,
         snapshot,
         site,
-        caller: Arc::new(Caller { verified, keys, calls, listeners }),
+        caller,
         headers: HeaderMap::new(),
         envelope: Envelope::parse(Bytes::from_static(text), &scan::Limits::CLIENT).unwrap(),
         revision: Revision::V2025_11_25,
@@ -189,7 +192,7 @@ async fn a_call_is_not_made_if_what_allowed_it_is_gone_when_its_record_is_kept()
     for (what, changes, refused, end) in changes {
         let dir = tempfile::tempdir().unwrap();
         let issuer = LocalAuthority::open(&dir.path().join("issuer"), "https://mcp.example/-/issuer/corp").unwrap();
-        let (call, jti) = allowed_call(dir.path(), &issuer).await;
+        let (call, jti) = allowed_call(dir.path(), &issuer, None).await;
         // The call has its snapshot: as if this happened while the disk is slow.
         call.gateway.apply(changes(&issuer, jti));
         let permit = permit_tool(&call, "t").await;

@@ -46,9 +46,22 @@ fn the_cluster_is_an_authority_whose_own_audiences_are_refused() {
     assert_eq!(found(&resolution), []);
     let [authority] = authorities_of(&resolution)[..] else { panic!() };
     assert_eq!((&*authority.issuer, &authority.keys), ("https://kubernetes.invalid", &KeySource::Kubernetes));
-    let TypRule::ServiceAccount { api_audiences, refused } = &authority.rules.typ else { panic!() };
+    let TypRule::ServiceAccount { api_audiences, refused, token_review } = &authority.rules.typ else { panic!() };
     assert_eq!(*api_audiences, ["https://kubernetes.invalid"]);
     assert_eq!(*refused, ["system:serviceaccount:portcullis-gateway:portcullis-upstream"]);
+    assert!(!token_review);
+}
+
+#[test]
+fn whether_the_api_server_is_asked_about_tokens_is_for_the_authority_to_say() {
+    let mut asking = cluster_authority();
+    asking["spec"]["kubernetes"] = json!({"tokenReview": true});
+    let resolution = resolve(&[asking.clone()]);
+    assert_eq!(found(&resolution), []);
+    let [authority] = authorities_of(&resolution)[..] else { panic!() };
+    assert!(matches!(authority.rules.typ, TypRule::ServiceAccount { token_review: true, .. }));
+    let alone = resolve_alone(&[asking]);
+    assert_eq!(found(&alone), [("ClusterNeeded", "spec.kubernetes".to_owned())]);
 }
 
 #[test]

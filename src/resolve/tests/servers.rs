@@ -348,7 +348,6 @@ fn authorities_are_judged() {
         ("ChoiceInvalid", "spec", json!({})),
         ("ChoiceInvalid", "spec", json!({"issuer": issuer, "local": {}})),
         ("ChoiceInvalid", "spec.validation", json!({"local": {}, "validation": {}})),
-        ("NotYetEnforced", "spec.kubernetes.tokenReview", json!({"kubernetes": {"tokenReview": true}})),
         ("NotYetEnforced", "spec.registration", json!({"issuer": issuer, "registration": {"methods": ["DCR"]}})),
         ("NotYetEnforced", "spec.profile", json!({"issuer": issuer, "profile": "Okta"})),
         ("IssuerInvalid", "spec.issuer", json!({"issuer": "http://a.example.com"})),

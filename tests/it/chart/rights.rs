@@ -128,6 +128,27 @@ fn isolation_in_all_namespaces_is_a_value_of_its_own() {
     }
 }
 
+/// With its value set, a proxy may ask about tokens; all that is forbidden besides stays so.
+#[test]
+fn who_lets_proxies_review_tokens_lets_them_do_nothing_else() {
+    let cluster = installed_with("token-review");
+    cluster.namespace("tenant", &[]);
+    let rights = rights();
+    let (reviews, others): (Vec<&Right>, Vec<&Right>) =
+        rights.iter().filter(|right| right.who == "proxy").partition(|right| right.resource == "tokenreviews");
+    let [review] = reviews[..] else { panic!("{reviews:?}") };
+    assert!(!review.may && allowed(&cluster, review));
+    let wrong: Vec<&&Right> = others.iter().filter(|right| allowed(&cluster, right) != right.may).collect();
+    assert!(wrong.is_empty() && others.len() > 20, "{wrong:#?}");
+    let read = Right {
+        verb: "get".to_owned(),
+        ..serde_json::from_value(json!({"who": "proxy", "may": false, "verb": "",
+        "resource": "tokenreviews", "group": "authentication.k8s.io", "in": "-", "why": ""}))
+        .unwrap()
+    };
+    assert!(!allowed(&cluster, &read));
+}
+
 /// Not only the authorizer: requests with a proxy's own token, as far as they would get.
 #[test]
 fn a_proxys_token_opens_nothing_but_its_namespace() {

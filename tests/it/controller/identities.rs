@@ -68,8 +68,11 @@ fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and
         account(&cluster, namespace, name);
     }
     cluster.apply(&authority("cluster", &json!({"kubernetes": {}})));
+    cluster.apply(&authority("reviewed", &json!({"kubernetes": {"tokenReview": true}})));
     let _controller = Controller::start(&cluster);
-    wait_condition(&cluster, ("McpAuthorizationServer", None, "cluster"), ("KeysAvailable", "True", "KeysAvailable"));
+    for name in ["cluster", "reviewed"] {
+        wait_condition(&cluster, ("McpAuthorizationServer", None, name), ("KeysAvailable", "True", "KeysAvailable"));
+    }
     let cluster_authority = given_authority(&cluster, "cluster");
     let issuer = cluster_authority.issuer.as_str();
 
@@ -96,6 +99,10 @@ fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and
         );
         assert_eq!(principal.groups, Groups::of_service_account("ci"));
     }
+    // Whether the API server is asked too is the authority's, and nothing that a token says.
+    let token = cluster.service_account_token("ci", "release-bot", &[RESOURCE]);
+    let needs_review = |authority: &Authority| judged(authority, &token).unwrap().needs_review();
+    assert!(!needs_review(&cluster_authority) && needs_review(&given_authority(&cluster, "reviewed")));
     assert_eq!(asked(&[]).unwrap_err(), "ApiServerAudience");
     assert_eq!(asked(&[RESOURCE, api_audiences[0].as_str()]).unwrap_err(), "ApiServerAudience");
     assert_eq!(asked(&["portcullis:team/other"]).unwrap_err(), "AudienceMismatch");

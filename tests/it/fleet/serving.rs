@@ -153,7 +153,7 @@ fn a_drain_ends_cleanly_and_obeys_what_comes_meanwhile() {
 }
 
 /// A stream that only listens, in a session of its own.
-fn listen(house: &House, token: &str) -> http::Connection {
+pub(super) fn listen(house: &House, token: &str) -> http::Connection {
     let (session, bearer) = (house.session(token), format!("Bearer {token}"));
     let headers = [
         ("Authorization", bearer.as_str()),

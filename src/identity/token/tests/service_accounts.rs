@@ -1,14 +1,20 @@
 //! Tokens of ServiceAccounts, and the list of clients of an authority.
 
+use super::super::review::{Answer, ReviewError, judge};
 use super::*;
 
 const API: &str = "https://kubernetes.default.svc";
 const SUBJECT: &str = "system:serviceaccount:ci:bot";
 
 fn cluster() -> Vec<Arc<Anchor>> {
+    cluster_with(false)
+}
+
+fn cluster_with(token_review: bool) -> Vec<Arc<Anchor>> {
     let typ = TypRule::ServiceAccount {
         api_audiences: vec![API.into(), "k3s".into()],
         refused: vec!["system:serviceaccount:gateway:portcullis-upstream".into()],
+        token_review,
     };
     let mut authority = authority(typ);
     authority.keys = KeySource::Kubernetes;
@@ -156,8 +162,53 @@ fn the_list_of_clients_counts_for_tokens_that_were_verified_before() {
 #[test]
 fn what_is_refused_of_service_accounts_is_part_of_the_stamp() {
     let verified = authenticate(&bound(&[]), &cluster(), NOW).unwrap();
-    let typ = TypRule::ServiceAccount { api_audiences: vec![RESOURCE.into()], refused: vec![] };
-    let changed = anchors(&authority(typ));
-    let server = Use { anchors: &changed, id: &SERVER, resource: RESOURCE, audiences: &[] };
-    assert_eq!(admit(&verified, &server, NOW).unwrap_err().reason(), "AuthorityNotTrusted");
+    let typ = TypRule::ServiceAccount { api_audiences: vec![RESOURCE.into()], refused: vec![], token_review: false };
+    for changed in [anchors(&authority(typ)), cluster_with(true)] {
+        let server = Use { anchors: &changed, id: &SERVER, resource: RESOURCE, audiences: &[] };
+        assert_eq!(admit(&verified, &server, NOW).unwrap_err().reason(), "AuthorityNotTrusted");
+    }
+}
+
+#[test]
+fn the_api_server_is_asked_about_the_audiences_that_the_server_accepts_where_that_is_wanted() {
+    assert!(!authenticate(&bound(&[]), &cluster(), NOW).unwrap().needs_review());
+    let anchors = cluster_with(true);
+    let short = "portcullis:team-a/github";
+    let token = bound(&[("aud", json!(["https://other.example", RESOURCE, short, "portcullis:team-a/other"]))]);
+    let verified = verify(&token, &anchors, NOW).unwrap();
+    assert!(verified.needs_review());
+    let server = Use { anchors: &anchors, id: &SERVER, resource: RESOURCE, audiences: &[] };
+    let asked: Vec<&str> = admit(&verified, &server, NOW).unwrap().audiences().collect();
+    assert_eq!(asked, [RESOURCE, short]);
+}
+
+#[test]
+fn a_review_confirms_what_was_proven_and_nothing_else() {
+    let verified = authenticate(&bound(&[]), &cluster_with(true), NOW).unwrap();
+    let answer = |authenticated: bool, audiences: &[&str], username: Option<&str>| Answer {
+        authenticated,
+        audiences: audiences.iter().map(|audience| (*audience).to_owned()).collect(),
+        username: username.map(str::to_owned),
+    };
+    let asked = [RESOURCE.to_owned(), "portcullis:team-a/github".to_owned()];
+    for (said, outcome) in [
+        (answer(true, &[RESOURCE], Some(SUBJECT)), Ok(())),
+        (answer(true, &["other", RESOURCE], Some(SUBJECT)), Ok(())),
+        (answer(true, &["portcullis:team-a/github"], Some(SUBJECT)), Ok(())),
+        (answer(false, &[RESOURCE], Some(SUBJECT)), Err("TokenReviewRefused")),
+        (answer(false, &[], None), Err("TokenReviewRefused")),
+        // Good for the API server alone, or of one that does not know of audiences.
+        (answer(true, &[], Some(SUBJECT)), Err("TokenReviewAudience")),
+        (answer(true, &[API], Some(SUBJECT)), Err("TokenReviewAudience")),
+        (answer(true, &["https://mcp.example"], Some(SUBJECT)), Err("TokenReviewAudience")),
+        (answer(true, &[RESOURCE], None), Err("TokenReviewAccount")),
+        (answer(true, &[RESOURCE], Some("")), Err("TokenReviewAccount")),
+        (answer(true, &[RESOURCE], Some("system:serviceaccount:ci:bot2")), Err("TokenReviewAccount")),
+        (answer(true, &[RESOURCE], Some("System:serviceaccount:ci:bot")), Err("TokenReviewAccount")),
+        (answer(true, &[RESOURCE], Some("system:admin")), Err("TokenReviewAccount")),
+    ] {
+        assert_eq!(judge(&verified, &asked, &said).map_err(ReviewError::reason), outcome, "{said:?}");
+    }
+    let said = answer(true, &[RESOURCE], Some(SUBJECT));
+    assert_eq!(judge(&verified, &[], &said), Err(ReviewError::Audience), "nothing was asked");
 }

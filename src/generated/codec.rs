@@ -1,8 +1,8 @@
 //! The one encoding of generated objects, with one version number.
 //!
 //! Invariant: `decode(encode(x)) == x`, and a document of another version, with an unknown member or without a known
-//! one is refused whole; what names alone were added for (`named` of a principal) may be absent, since it decides
-//! nothing in a proxy. The writer writes a version that every live proxy reads.
+//! one is refused whole; only a member that came later and says so where it is defined may be absent. The writer writes a
+//! version that every live proxy reads.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -24,7 +24,8 @@ words! {
     TYPES, "Every type of condition, and what it means.",
     /// The object is not wrong in itself.
     ACCEPTED: "Accepted";
-    /// McpPolicy: every proxy that could be serving runs this generation.
+    /// McpPolicy, McpAuthorizationServer, McpClient: every proxy that could be serving runs this generation. So a revocation
+    /// (`spec.revoked`, a later `validAfter`) is in force everywhere as soon as this says so.
     ENFORCED: "Enforced";
     /// McpServer whose Service is to be reachable from the gateway only: the NetworkPolicy that closes the Pods behind it is
     /// there. Whether the cluster's network plugin enforces it cannot be seen from the API server. There is no such condition

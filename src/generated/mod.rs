@@ -2,7 +2,8 @@
 //!
 //! Invariant: everything that a proxy serves has passed through [`codec`], so what `resolve` admits is what the proxy
 //! can load. The types are plain data: no references are left to follow, nothing is optional that was not optional to
-//! the author, and no field is present that the proxy ignores.
+//! the author, and no field is present that the proxy ignores, but for the names by which [`policy::Named`] entries are
+//! resolved again.
 
 pub mod authority;
 pub mod codec;

@@ -166,6 +166,23 @@ pub struct PrincipalMatch {
     /// The current actor of a delegated token (RFC 8693 section 4.1).
     #[serde(deserialize_with = "super::present")]
     pub actor: Option<ActorMatch>,
+    /// What its author named, where what stands above was made of what was there of it. Proxies have no use for it: by
+    /// these names an entry that outlives its policy's last valid edit is resolved again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<Named>,
+}
+
+/// What the author of a [`PrincipalMatch`] named, and others decide what it means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// The authority.
+    #[serde(deserialize_with = "super::present")]
+    pub authority: Option<String>,
+    /// Whether everyone was meant.
+    pub any: bool,
+    /// McpClients of the policy's namespace, of which [`PrincipalMatch::via`] is made; empty: no entry of it is.
+    pub mcp_clients: Vec<String>,
 }
 
 /// A Kubernetes ServiceAccount.

@@ -22,13 +22,11 @@ mod value;
 pub use authority::authority;
 pub use client::{Client, Grant, client, client_id};
 pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
-pub use policy::{edit, policy};
+pub use policy::{edit, judged_again, missing, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
 pub use server::server;
-pub use tree::{
-    Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, judged_again, reason_of, tree, unserved,
-};
+pub use tree::{Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved};
 
 use std::collections::{BTreeMap, BTreeSet};
 

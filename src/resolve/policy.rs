@@ -1,8 +1,10 @@
 //! `McpPolicy` to a generated policy, and what stays in force of an edit that is invalid.
 
+use std::collections::BTreeSet;
+
 use super::{
     Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, pattern,
-    principal::{Pull, Scope, principals},
+    principal::{self, Pull, Scope, principals},
     server::{not_enforced, risk_class},
     value,
 };
@@ -76,6 +78,35 @@ pub fn edit(previous: Option<&Policy>, id: ObjectId, guardrail: bool, new: Resul
     }
 }
 
+/// What stays in force of an invalid edit, by the objects that are present now: an entry means what it would in a policy
+/// that is accepted today. One of an authority that is gone matches callers of every authority, and one of an McpClient
+/// that was made anew that one's tokens.
+pub fn judged_again(mut policy: Policy, lookup: &Lookup<'_>) -> Policy {
+    if matches!(policy.standing, Standing::NarrowingOnly { .. }) {
+        for rule in &mut policy.rules {
+            let (of_principals, of_exceptions) = pulls(rule.effect);
+            for (list, pull) in [(&mut rule.principals, of_principals), (&mut rule.except, of_exceptions)] {
+                list.iter_mut().for_each(|entry| principal::judge(entry, pull, &policy.id.namespace, lookup));
+            }
+        }
+    }
+    policy
+}
+
+/// What a policy's rules name and is not there, as people call it.
+pub fn missing(policy: &Policy, lookup: &Lookup<'_>) -> BTreeSet<String> {
+    let entries = policy.rules.iter().flat_map(|rule| rule.principals.iter().chain(&rule.except));
+    entries.flat_map(|entry| principal::missing(entry, &policy.id.namespace, lookup)).collect()
+}
+
+/// Which way a rule's principals pull, and its exceptions.
+fn pulls(effect: Effect) -> (Pull, Pull) {
+    match effect {
+        Effect::Allow => (Pull::Widens, Pull::Narrows),
+        Effect::Deny | Effect::RequireApproval => (Pull::Narrows, Pull::Widens),
+    }
+}
+
 fn targets(
     spec: &TargetsSpec,
     namespace: &str,
@@ -115,11 +146,12 @@ fn targets(
 
 fn rule(spec: &RuleSpec, scope: Scope<'_>, field: &FieldPath, errors: &mut Findings, warnings: &mut Findings) -> Rule {
     unenforced(spec, field, errors);
-    let (effect, of_principals, of_exceptions) = match spec.effect {
-        RuleEffect::Allow => (Effect::Allow, Pull::Widens, Pull::Narrows),
-        RuleEffect::Deny => (Effect::Deny, Pull::Narrows, Pull::Widens),
-        RuleEffect::RequireApproval => (Effect::RequireApproval, Pull::Narrows, Pull::Widens),
+    let effect = match spec.effect {
+        RuleEffect::Allow => Effect::Allow,
+        RuleEffect::Deny => Effect::Deny,
+        RuleEffect::RequireApproval => Effect::RequireApproval,
     };
+    let (of_principals, of_exceptions) = pulls(effect);
     if effect == Effect::RequireApproval {
         let message = "calls that this rule matches are refused: nobody can be asked";
         warnings.push(Finding::new(Reason::ApprovalsUnavailable, field.field("effect"), message));

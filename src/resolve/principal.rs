@@ -4,7 +4,7 @@
 //! nobody (a name that no authority has), and entries that refuse match callers of every authority (`any`, narrowed by
 //! whatever else the entry says).
 
-use super::{Finding, Findings, Lookup, Reason};
+use super::{Client, Finding, Findings, Lookup, Reason};
 use crate::{
     api::{
         FieldPath,
@@ -13,7 +13,7 @@ use crate::{
     },
     generated::{
         authority::{KeySource, TokenRules, TypRule},
-        policy::{ActorMatch, PrincipalMatch, ServiceAccount},
+        policy::{ActorMatch, Named, PrincipalMatch, ServiceAccount},
     },
 };
 
@@ -75,7 +75,7 @@ pub(super) fn principals(
                 if !warnings.contains(&finding) {
                     warnings.push(finding);
                 }
-                (pull == Pull::Widens).then(|| name.to_owned())
+                Some(name.to_owned())
             }
             None if any && pull == Pull::Narrows => None,
             None => {
@@ -84,66 +84,113 @@ pub(super) fn principals(
                 None
             }
         };
-        let called_through = mcp_clients(spec, pull, authority.as_deref(), scope, &at, warnings);
-        let open = pull == Pull::Narrows && (authority.is_none() || called_through == Some(Vec::new()));
-        resolved.push(PrincipalMatch {
-            any: any || open,
-            authority,
+        let mcp_clients = spec.mcp_clients.clone().unwrap_or_default();
+        let mut entry = PrincipalMatch {
+            any,
+            authority: None,
             users: spec.users.clone().unwrap_or_default(),
             groups: spec.groups.clone().unwrap_or_default(),
             clients: spec.clients.clone().unwrap_or_default(),
-            via: called_through.or_else(|| spec.via.clone()).unwrap_or_default(),
+            via: spec.via.clone().unwrap_or_default(),
             service_account: spec
                 .service_account
                 .as_ref()
                 .map(|account| ServiceAccount { namespace: account.namespace.clone(), name: account.name.clone() }),
             actor: spec.actor.as_ref().and_then(|actor| actor_match(actor, &at.field("actor"), errors)),
-        });
+            named: Some(Named { authority, any, mcp_clients }),
+        };
+        judge(&mut entry, pull, scope.namespace, scope.lookup);
+        missing_clients(spec, pull, entry.authority.as_deref(), scope, &at, warnings);
+        resolved.push(entry);
     }
     resolved
+}
+
+/// Makes of an entry what it comes to, by what is there of what its author named. It can be judged again at any time, and
+/// comes to the same as if it were read for the first time.
+pub(super) fn judge(entry: &mut PrincipalMatch, pull: Pull, namespace: &str, lookup: &Lookup<'_>) {
+    let named = entry.named.take().unwrap_or_else(|| Named {
+        authority: entry.authority.take(),
+        any: entry.any,
+        mcp_clients: Vec::new(),
+    });
+    let is_known = |name: &String| lookup.authorities.contains_key(name.as_str());
+    let lost = pull == Pull::Narrows && named.authority.as_ref().is_some_and(|name| !is_known(name));
+    entry.authority = named.authority.clone().filter(|_| !lost);
+    let mut open = pull == Pull::Narrows && entry.authority.is_none();
+    if !named.mcp_clients.is_empty() {
+        entry.via = client_ids(&named.mcp_clients, pull, entry.authority.as_deref(), namespace, lookup);
+        open |= pull == Pull::Narrows && entry.via.is_empty();
+    }
+    entry.any = named.any || open;
+    entry.named = (lost || !named.mcp_clients.is_empty()).then_some(named);
 }
 
 fn carries_groups(rules: &TokenRules) -> bool {
     rules.groups_claim.is_some() || matches!(rules.typ, TypRule::ServiceAccount { .. })
 }
 
-/// The client ids of the McpClients that an entry names; `None` if it names none. In an entry that narrows, one that
-/// cannot be resolved leaves it open through whom the caller calls (no id at all); in one that widens, it is left out,
-/// and where that leaves none, an id stands that no token has.
-fn mcp_clients(
+/// An McpClient that an entry names; of another authority than the entry is about, it does not count.
+fn client_of<'a>(name: &str, authority: Option<&str>, namespace: &str, lookup: &Lookup<'a>) -> Option<&'a Client> {
+    let client = lookup.clients.get(&(namespace, name)).copied();
+    client.filter(|client| authority.is_none_or(|authority| client.grant.authority == authority))
+}
+
+/// The client ids of the McpClients that an entry names. In an entry that narrows, one that cannot be resolved leaves it
+/// open through whom the caller calls (no id at all); in one that widens, it is left out, and where that leaves none, an id
+/// stands that no token has.
+fn client_ids(
+    names: &[String],
+    pull: Pull,
+    authority: Option<&str>,
+    namespace: &str,
+    lookup: &Lookup<'_>,
+) -> Vec<String> {
+    let ids = names.iter().map(|name| client_of(name, authority, namespace, lookup));
+    let ids = ids.map(|client| client.map(|client| client.client_id.clone()));
+    match pull {
+        Pull::Narrows => ids.collect::<Option<_>>().unwrap_or_default(),
+        Pull::Widens => {
+            let mut ids: Vec<String> = ids.flatten().collect();
+            if ids.is_empty() {
+                ids.push(NO_CLIENT.to_owned());
+            }
+            ids
+        }
+    }
+}
+
+/// Says which McpClients that an entry names are missing.
+fn missing_clients(
     spec: &PrincipalSpec,
     pull: Pull,
     authority: Option<&str>,
     scope: Scope<'_>,
     at: &FieldPath,
     warnings: &mut Findings,
-) -> Option<Vec<String>> {
-    let names = spec.mcp_clients.as_ref()?;
-    let mut ids = Vec::with_capacity(names.len());
-    let mut missing = false;
-    for (i, name) in names.iter().enumerate() {
-        let namespace = scope.namespace;
-        let client = scope.lookup.clients.get(&(namespace, name.as_str()));
-        match client.filter(|client| authority.is_none_or(|authority| client.grant.authority == authority)) {
-            Some(client) => ids.push(client.client_id.clone()),
-            None => {
-                missing = true;
-                let of = authority.map_or_else(String::new, |authority| format!(" of {authority}"));
-                let meaning = match pull {
-                    Pull::Widens => "nobody who calls through it is meant",
-                    Pull::Narrows => "the entry matches whoever calls, through whatever",
-                };
-                let message = format!("no valid McpClient {namespace}/{name}{of}: {meaning}");
-                warnings.push(Finding::new(Reason::ClientNotFound, at.field("mcpClients").index(i), message));
-            }
+) {
+    for (i, name) in spec.mcp_clients.iter().flatten().enumerate() {
+        if client_of(name, authority, scope.namespace, scope.lookup).is_some() {
+            continue;
         }
+        let of = authority.map_or_else(String::new, |authority| format!(" of {authority}"));
+        let meaning = match pull {
+            Pull::Widens => "nobody who calls through it is meant",
+            Pull::Narrows => "the entry matches whoever calls, through whatever",
+        };
+        let message = format!("no valid McpClient {}/{name}{of}: {meaning}", scope.namespace);
+        warnings.push(Finding::new(Reason::ClientNotFound, at.field("mcpClients").index(i), message));
     }
-    match pull {
-        Pull::Narrows if missing => ids.clear(),
-        Pull::Widens if ids.is_empty() => ids.push(NO_CLIENT.to_owned()),
-        Pull::Narrows | Pull::Widens => {}
-    }
-    Some(ids)
+}
+
+/// What an entry names and is not there, as people call it.
+pub(super) fn missing(entry: &PrincipalMatch, namespace: &str, lookup: &Lookup<'_>) -> Vec<String> {
+    let authority = entry.named.as_ref().and_then(|named| named.authority.as_ref()).or(entry.authority.as_ref());
+    let lost = authority.filter(|name| !lookup.authorities.contains_key(name.as_str()));
+    let names = entry.named.iter().flat_map(|named| &named.mcp_clients);
+    let gone = names.filter(|name| client_of(name, entry.authority.as_deref(), namespace, lookup).is_none());
+    let lost = lost.map(|name| format!("McpAuthorizationServer {name}"));
+    lost.into_iter().chain(gone.map(|name| format!("McpClient {namespace}/{name}"))).collect()
 }
 
 /// A client id that no token carries: `identity` refuses those with control characters.

@@ -9,15 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Client, Finding, Findings, Lookup, Reason, Settings, authority, client, object_id,
-    policy::{edit, policy},
+    policy::{edit, judged_again, policy},
     server::server,
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{
-        Authority, NAMESPACE_NAME, ObjectId, Policy, Sensitive, Server, codec::Generated, policy::Standing,
-        server::State,
-    },
+    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Sensitive, Server, codec::Generated, server::State},
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -80,9 +77,7 @@ pub fn tree(
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
-    let known = |name: &str| lookup.authorities.contains_key(name);
-    let policies = policies.into_iter().map(|policy| judged_again(policy, known));
-    out.generated.extend(policies.chain(unread).map(Generated::Policy));
+    out.generated.extend(policies.into_iter().chain(unread).map(Generated::Policy));
     out.generated.extend(servers.into_iter().map(Generated::Server));
     out.generated.extend(authorities.into_iter().map(Generated::Authority));
     out
@@ -277,7 +272,7 @@ fn policies(
     let mut resolved = Vec::new();
     let mut stand = |id: ObjectId, namespace: &str, new: Result<Policy, Reason>| {
         let last = previous.policies.get(&id.uid);
-        resolved.push(edit(last, id, namespace == settings.system_namespace, new));
+        resolved.push(judged_again(edit(last, id, namespace == settings.system_namespace, new), lookup));
     };
     for object in objects {
         let Object::Policy(spec) = object else { continue };
@@ -301,19 +296,6 @@ fn policies(
         stand(object_id(key, &Default::default()), &key.namespace, Err(reason));
     }
     resolved
-}
-
-/// What stays in force of an invalid edit, by the objects that are present now: an entry of an authority that is gone
-/// matches callers of every authority, as it would in a policy that is accepted today.
-pub fn judged_again(mut policy: Policy, known: impl Fn(&str) -> bool) -> Policy {
-    if matches!(policy.standing, Standing::NarrowingOnly { .. }) {
-        for entry in policy.rules.iter_mut().flat_map(|rule| &mut rule.principals) {
-            if entry.authority.as_deref().is_some_and(|name| !known(name)) {
-                (entry.authority, entry.any) = (None, true);
-            }
-        }
-    }
-    policy
 }
 
 /// Stands for what nobody has read.

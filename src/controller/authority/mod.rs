@@ -76,7 +76,7 @@ async fn supply(context: &Context, key: &Key, authority: Option<&Authority>) -> 
 /// # Errors
 /// If the status could not be written.
 pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), Failure> {
-    let statement = status(applied);
+    let statement = status(applied, context.programming(applied));
     let fetching = statement.said(KEYS_AVAILABLE).is_some_and(|said| said.reason == FETCHING);
     if fetching && context.store().source(&applied.key).is_some_and(|source| source.is_told()) {
         return Ok(());

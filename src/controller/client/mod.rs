@@ -54,7 +54,8 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
         }
     };
     let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
-    speak::speak(context, key, &id.uid, &status::status(&id, &verdict, account)).await?;
+    let programming = context.store().client_programming(key);
+    speak::speak(context, key, &id.uid, &status::status(&id, &verdict, programming, account)).await?;
     Ok(again)
 }
 

@@ -4,8 +4,10 @@ use super::apply::Outcome;
 use super::next;
 use crate::api::v1alpha1::McpClientStatus;
 use crate::controller::conditions::{
-    self, NOT_YET_VALID, RESOLVED_REFS, SECRET_CONFLICT, Said, Statement, TOKEN_ISSUED, TOO_MANY_CLIENTS, Truth,
+    self, ENFORCED, NOT_YET_VALID, RESOLVED_REFS, SECRET_CONFLICT, Said, Statement, TOKEN_ISSUED, TOO_MANY_CLIENTS,
+    Truth,
 };
+use crate::controller::proxies::Programming;
 use crate::generated::ObjectId;
 use crate::resolve::Findings;
 
@@ -21,16 +23,30 @@ pub(super) struct Verdict {
     pub(super) outcome: Option<Outcome>,
 }
 
-/// What is said of a client. `account` is the controller's ServiceAccount.
-pub(super) fn status(id: &ObjectId, verdict: &Verdict, account: (&str, &str)) -> Statement {
+const MEANWHILE: &str = "none of its tokens is believed.";
+
+/// What is said of a client. `programming` is what proxies make of how its authority lists it, if it can; `account` the
+/// controller's ServiceAccount.
+pub(super) fn status(
+    id: &ObjectId,
+    verdict: &Verdict,
+    programming: Option<Programming>,
+    account: (&str, &str),
+) -> Statement {
     let Verdict { errors, warnings, last, outcome } = verdict;
-    let accepted = conditions::accepted(errors, warnings, "none of its tokens is believed.");
+    let accepted = conditions::accepted(errors, warnings, MEANWHILE);
     let resolved = conditions::resolved_refs(accepted.truth == Truth::True, warnings);
     let issued = match outcome {
         None => Said::new(TOKEN_ISSUED, Truth::Unknown, "NotAccepted", "it is given a token once it is accepted"),
         Some(outcome) => token_issued(outcome, &resolved, id, account),
     };
-    with_members(Statement::new(id.generation, vec![accepted, resolved, issued]), last)
+    let not_listed = |why: &Said| Said::new(ENFORCED, Truth::False, why.reason.clone(), MEANWHILE);
+    let enforced = match (outcome, programming) {
+        (None, _) => not_listed(&accepted),
+        (Some(Outcome::Crowded), _) | (Some(_), None) => not_listed(&issued),
+        (Some(_), programming) => conditions::programming(ENFORCED, programming),
+    };
+    with_members(Statement::new(id.generation, vec![accepted, resolved, issued, enforced]), last)
 }
 
 fn token_issued(outcome: &Outcome, resolved: &Said, id: &ObjectId, account: (&str, &str)) -> Said {
@@ -63,7 +79,8 @@ fn token_issued(outcome: &Outcome, resolved: &Said, id: &ObjectId, account: (&st
 /// That a token which says less is about to be made, and from which time on its tokens count from now on.
 pub(super) fn remembering(id: &ObjectId, last: &McpClientStatus) -> Statement {
     let issued = Said::new(TOKEN_ISSUED, Truth::False, conditions::PENDING, "a token that says less is being made");
-    let said = vec![conditions::accepted(&[], &[], ""), conditions::resolved_refs(true, &[]), issued];
+    let enforced = conditions::programming(ENFORCED, Some(Programming::Waiting));
+    let said = vec![conditions::accepted(&[], &[], ""), conditions::resolved_refs(true, &[]), issued, enforced];
     with_members(Statement::new(id.generation, said), last)
 }
 

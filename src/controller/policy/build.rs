@@ -8,7 +8,7 @@ use crate::controller::object::Wanted;
 use crate::generated::codec::{Generated, MOST_BYTES};
 use crate::generated::policy::Standing;
 use crate::generated::{Kind, ObjectId, Policy};
-use crate::resolve::{self, Finding, Findings, Reason};
+use crate::resolve::{self, Finding, Findings, Lookup, Reason};
 
 /// What the author of a policy is to be told.
 #[derive(Clone, Debug)]
@@ -21,9 +21,9 @@ pub struct Verdict {
     pub meanwhile: String,
 }
 
-/// What there should be for a policy, and, if its last edit is invalid, what stands of it as it was accepted.
-pub(super) fn build(validated: Validated) -> Result<(Prepared<Verdict>, Option<Policy>), Failure> {
-    let Validated { key, id, guardrail, outcome, previous, authorities } = validated;
+/// What there should be for a policy: what it says, or what stands of it if its last edit is invalid.
+pub(super) fn build(validated: Validated) -> Result<Prepared<Verdict>, Failure> {
+    let Validated { key, id, guardrail, outcome, previous, callers } = validated;
     let (mut errors, mut warnings) = (Findings::new(), Findings::new());
     let mut new = match outcome {
         Ok(resolved) => {
@@ -39,39 +39,53 @@ pub(super) fn build(validated: Validated) -> Result<(Prepared<Verdict>, Option<P
     if let Ok(policy) = &new {
         let wanted = encoded(&id, policy)?;
         if !wanted.fits() {
-            let message = format!("it comes to {} bytes, and {MOST_BYTES} can be stored", wanted.bytes.len());
-            errors.push(Finding::new(Reason::ObjectTooLarge, FieldPath::of("spec"), message));
+            errors.push(too_large(&wanted));
             new = Err(Reason::ObjectTooLarge);
         }
     }
-    let policy = resolve::edit(previous.as_ref(), id.clone(), guardrail, new);
-    let meanwhile = meanwhile(&policy);
-    let stands = (policy.standing != Standing::InForce).then(|| policy.clone());
-    let judged = resolve::judged_again(policy, |name| authorities.iter().any(|known| known == name));
-    let generated = Some(encoded(&id, &judged)?);
-    let verdict = Verdict { errors, warnings, meanwhile };
-    Ok((Prepared { key, id, kind: Kind::Policy, generated, document: None, verdict }, stands))
+    let lookup = callers.lookup();
+    let mut policy = resolve::judged_again(resolve::edit(previous.as_ref(), id.clone(), guardrail, new), &lookup);
+    let mut wanted = encoded(&id, &policy)?;
+    if !wanted.fits() {
+        // It fitted when it was accepted, and comes to more by what is there now. What cannot be written would leave proxies
+        // with what no longer holds.
+        errors.push(too_large(&wanted));
+        policy = resolve::edit(None, id.clone(), guardrail, Err(Reason::ObjectTooLarge));
+        wanted = encoded(&id, &policy)?;
+    }
+    let verdict = Verdict { errors, warnings, meanwhile: meanwhile(&policy, &lookup) };
+    Ok(Prepared { key, id, kind: Kind::Policy, generated: Some(wanted), document: None, verdict })
+}
+
+fn too_large(wanted: &Wanted) -> Finding {
+    let message = format!("it comes to {} bytes, and {MOST_BYTES} can be stored", wanted.bytes.len());
+    Finding::new(Reason::ObjectTooLarge, FieldPath::of("spec"), message)
 }
 
 fn encoded(id: &ObjectId, policy: &Policy) -> Result<Wanted, Failure> {
     Wanted::new(Kind::Policy, id, &Generated::Policy(policy.clone())).map_err(|error| Failure::Build(error.reason()))
 }
 
-fn meanwhile(policy: &Policy) -> String {
+fn meanwhile(policy: &Policy, lookup: &Lookup<'_>) -> String {
     match (&policy.standing, policy.guardrail) {
         (Standing::InForce, _) => String::new(),
         (Standing::NarrowingOnly { .. }, _) => {
             let count = policy.rules.len();
-            format!(
+            let stands = format!(
                 "of what was last accepted, Deny and RequireApproval rules stay in force ({count}), Allow rules do not."
-            )
+            );
+            let missing: Vec<String> = resolve::missing(policy, lookup).into_iter().collect();
+            if missing.is_empty() {
+                return stands;
+            }
+            format!("{stands} They deny more than was written while what they name is missing: {}.", missing.join(", "))
         }
         (Standing::DenyAll { .. }, true) => {
-            "it was never accepted, so every call to every server is denied.".to_owned()
+            "nothing of it is in force, so every call to every server is denied.".to_owned()
         }
         (Standing::DenyAll { .. }, false) => {
             let namespace = &policy.id.namespace;
-            format!("it was never accepted, so every call to servers of the namespace {namespace} is denied.")
+            format!("nothing of it is in force, so every call to servers of the namespace {namespace} is denied.")
         }
     }
 }

@@ -22,8 +22,7 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let Some(raw) = dereference::dereference(context, key) else { return Ok(None) };
     let cluster = context.cluster();
     let validated = validate::validate(raw, &context.installation.settings(&cluster));
-    let (prepared, stands) = build::build(validated)?;
-    context.store().stands(&prepared.id.uid, stands);
+    let prepared = build::build(validated)?;
     let (applied, informed) = apply::apply(context, prepared).await?;
     context.store().settle(key, Settled::Policy(applied.clone().into()));
     speak::speak(context, key, &applied.id.uid, &status(&applied, context.programming(&applied))).await?;

@@ -1,9 +1,9 @@
 //! From what was found to what it means. No client is needed.
 
-use super::dereference::Raw;
+use super::dereference::{Callers, Raw};
 use crate::api::{FieldPath, Key};
 use crate::generated::{ObjectId, Policy};
-use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
+use crate::resolve::{self, Finding, Findings, Reason, Resolved, Settings};
 
 /// A policy that was judged.
 pub(super) struct Validated {
@@ -12,8 +12,8 @@ pub(super) struct Validated {
     pub(super) guardrail: bool,
     pub(super) outcome: Result<Resolved<Policy>, Findings>,
     pub(super) previous: Option<Policy>,
-    /// Trust anchors that are valid, as far as the policy names them.
-    pub(super) authorities: Vec<String>,
+    /// What is there of whom it is about.
+    pub(super) callers: Callers,
 }
 
 /// Judges a policy by what is there of what it refers to.
@@ -22,10 +22,8 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
         (Err(findings), _) => Err(findings.clone()),
         (Ok(_), Some(policy)) => {
             let namespace = raw.source.key.namespace.as_str();
-            let mut lookup = Lookup::default();
-            lookup.authorities.extend(raw.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
+            let mut lookup = raw.callers.lookup();
             lookup.servers.extend(raw.servers.iter().map(|name| (namespace, name.as_str())));
-            lookup.clients.extend(raw.clients.iter().map(|c| ((namespace, c.id.name.as_str()), c.as_ref())));
             resolve::policy(policy, settings, &lookup)
         }
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpPolicy")]),
@@ -36,6 +34,6 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
         guardrail: raw.source.key.namespace == settings.system_namespace,
         outcome,
         previous: raw.previous,
-        authorities: raw.authorities.iter().map(|authority| authority.id.name.clone()).collect(),
+        callers: raw.callers,
     }
 }

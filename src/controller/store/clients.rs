@@ -7,6 +7,10 @@ use super::{Reference, Store, Touched, whole};
 use crate::api;
 use crate::api::Key;
 use crate::controller::client::next::{Listed, remembered};
+use crate::controller::proxies::Programming;
+use crate::controller::queue::{Depth, Subject};
+use crate::generated::Kind;
+use crate::generated::authority::KeySource;
 use crate::resolve::Client;
 
 /// How its authority lists a client: by what its spec and its status say, so that whoever leads next lists it alike.
@@ -15,6 +19,12 @@ pub(super) fn listed(source: &Source) -> Option<(String, Listed)> {
     let created = source.created().unwrap_or_default();
     let valid_after = client.valid_after.max(remembered(&source.client_status()));
     Some((client.grant.authority.clone(), Listed { created, client_id: client.client_id.clone(), valid_after }))
+}
+
+/// The McpClient that has this id.
+fn key_of(client_id: &str) -> Option<Key> {
+    let mut parts = client_id.split('/').map(str::to_owned);
+    Some(Key { kind: api::Kind::McpClient, namespace: parts.next()?, name: parts.next()? })
 }
 
 fn authority_key(name: &str) -> Key {
@@ -38,6 +48,30 @@ impl Store {
         match &self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?.outline {
             Outline::Client(client) => Some(client.clone()),
             Outline::None | Outline::Path(_) | Outline::Authority(_) => None,
+        }
+    }
+
+    /// What proxies make of what their authority's list says of a client; `None` if there is no such list.
+    pub fn client_programming(&self, key: &Key) -> Option<Programming> {
+        let (authority, listed) = listed(self.sources.get(key)?)?;
+        let authority = self.authority(&authority).filter(|authority| authority.keys == KeySource::Local)?;
+        let uid = &authority.id.uid;
+        // What is not written yet is applied by nobody.
+        let version = self.told.lists(uid, &listed).unwrap_or(u64::MAX);
+        Some(self.proxies.programming(uid, Kind::Authority.collection(), version))
+    }
+
+    /// Touches the clients that were listed, or listed otherwise, in these versions.
+    pub(super) fn listed_between(&self, after: u64, upto: u64, touched: &mut Touched) {
+        let keys = self.told.listed_since(after, upto).filter_map(|id| key_of(id));
+        let there = keys.filter(|key| self.sources.contains_key(key));
+        touched.extend(there.map(|key| (Subject::Source(key), Depth::Status)));
+    }
+
+    /// Touches the clients that a list has, or has otherwise, since it was last written: proxies may have applied it by now.
+    pub(super) fn newly_listed(&self, at: &(Kind, String), touched: &mut Touched) {
+        if let Some(present) = self.present.get(at).filter(|_| at.0 == Kind::Authority) {
+            self.listed_between(present.seen.version.saturating_sub(1), present.seen.version, touched);
         }
     }
 

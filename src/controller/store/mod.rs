@@ -8,6 +8,7 @@
 mod clients;
 pub mod interest;
 pub mod source;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -45,10 +46,8 @@ pub struct Store {
     claimed: HashMap<Key, (String, String)>,
     present: HashMap<(Kind, String), Present>,
     versions: BTreeMap<(Collection, u64), (Kind, String)>,
+    told: told::Told,
     wanted: HashMap<(Kind, String), Wanted>,
-    /// What stands of policies whose last edit is invalid, as it was accepted: what is written is judged by the objects
-    /// present.
-    standing: HashMap<String, Policy>,
     settled: HashMap<Key, Settled>,
     /// The proxies.
     pub proxies: Proxies,
@@ -84,8 +83,8 @@ impl Store {
             claimed: HashMap::new(),
             present: HashMap::new(),
             versions: BTreeMap::new(),
+            told: told::Told::default(),
             wanted: HashMap::new(),
-            standing: HashMap::new(),
             settled: HashMap::new(),
             proxies,
         }
@@ -165,7 +164,6 @@ impl Store {
         if let Some(kind) = generated_kind(key.kind) {
             self.by_uid.remove(&(kind, uid.to_owned()));
             self.wanted.remove(&(kind, uid.to_owned()));
-            self.standing.remove(uid);
             touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
         }
         let Some(source) = self.sources.remove(key) else { return touched };
@@ -218,6 +216,7 @@ impl Store {
             }
             None => touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole)),
         }
+        self.newly_listed(&at, &mut touched);
         touched
     }
 
@@ -232,6 +231,9 @@ impl Store {
         if let Some(present) = self.present.remove(&at) {
             self.forget_version(&at, present.seen.version);
         }
+        if kind == Kind::Authority {
+            self.told.gone(uid);
+        }
         self.by_uid.get(&at).map(whole).into_iter().collect()
     }
 
@@ -242,10 +244,13 @@ impl Store {
             Change::Nothing => Touched::new(),
             Change::Everything => self.sources.keys().map(status).collect(),
             Change::CaughtUp(moved) => {
-                let objects = moved.into_iter().flat_map(|(collection, after, upto)| {
-                    self.versions.range((collection, after + 1)..=(collection, upto)).map(|(_, at)| at)
+                let objects = moved.iter().flat_map(|(collection, after, upto)| {
+                    self.versions.range((*collection, after + 1)..=(*collection, *upto)).map(|(_, at)| at)
                 });
-                objects.filter_map(|at| self.by_uid.get(at)).map(status).collect()
+                let mut touched: Touched = objects.filter_map(|at| self.by_uid.get(at)).map(status).collect();
+                let lists = moved.iter().filter(|(collection, ..)| *collection == Kind::Authority.collection());
+                lists.for_each(|(_, after, upto)| self.listed_between(*after, *upto, &mut touched));
+                touched
             }
         }
     }
@@ -328,6 +333,9 @@ impl Store {
             self.forget_version(at, was);
         }
         self.versions.insert((collection, present.seen.version), at.clone());
+        if at.0 == Kind::Authority {
+            self.told.put(&at.1, &present);
+        }
         self.present.insert(at.clone(), present);
         true
     }
@@ -401,11 +409,8 @@ impl Store {
         }
     }
 
-    /// The policy as it was last accepted.
+    /// The policy as it was last accepted, or what stands of that.
     pub fn last_policy(&self, uid: &str) -> Option<Policy> {
-        if let Some(standing) = self.standing.get(uid) {
-            return Some(standing.clone());
-        }
         match self.last(Kind::Policy, uid)? {
             Generated::Policy(policy) => Some(policy),
             Generated::Server(_) | Generated::Authority(_) => None,
@@ -424,7 +429,8 @@ impl Store {
     pub fn programming(&self, kind: Kind, uid: &str) -> Option<Programming> {
         let at = (kind, uid.to_owned());
         let present = self.present.get(&at).filter(|present| self.wanted.get(&at).is_some_and(|w| present.is(w)))?;
-        Some(self.proxies.programming(uid, kind.collection(), present.seen.version))
+        let since = self.told.itself(uid).filter(|_| kind == Kind::Authority);
+        Some(self.proxies.programming(uid, kind.collection(), since.unwrap_or(present.seen.version)))
     }
 
     /// What came of the last look at an object.
@@ -433,14 +439,6 @@ impl Store {
     }
 
     // What is about to be written, or was.
-
-    /// Says what stands of a policy whose last edit is invalid; `None`: it is valid.
-    pub fn stands(&mut self, uid: &str, stands: Option<Policy>) {
-        match stands {
-            Some(policy) => self.standing.insert(uid.to_owned(), policy),
-            None => self.standing.remove(uid),
-        };
-    }
 
     /// Says what there should be for a source, and answers whether it is there already.
     pub fn want(&mut self, wanted: &Wanted) -> bool {
@@ -471,8 +469,12 @@ impl Store {
     pub fn wrote(&mut self, kind: Kind, uid: &str, present: Present) -> Touched {
         let at = (kind, uid.to_owned());
         self.set_present(&at, present);
-        let is_stray = !self.by_uid.contains_key(&at);
-        is_stray.then_some((Subject::Stray(kind, at.1), Depth::Whole)).into_iter().collect()
+        let mut touched = Touched::new();
+        self.newly_listed(&at, &mut touched);
+        if !self.by_uid.contains_key(&at) {
+            touched.push((Subject::Stray(kind, at.1), Depth::Whole));
+        }
+        touched
     }
 
     /// A status was written. What else there is in this version is told: it may be more than was known when it was written.

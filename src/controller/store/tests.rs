@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::generated::authority::{KeySet, KeySource, Revocation};
 use crate::generated::kind::OBJECT_KEY;
+use crate::generated::report::REPORT;
 use crate::resolve::PublicUrl;
 
 fn store() -> Store {
@@ -244,4 +246,71 @@ fn a_server_that_comes_or_goes_touches_policies_that_name_it() {
     assert_eq!(names(store.put_source(SERVER, object("a", 3, &json!({"x": 1})))), set(["a"]));
     assert!(store.has_server("team", "a"));
     assert_eq!(names(store.source_gone(&key(SERVER, "a"), "uid-a")), set(["p", "server-uid-a"]));
+}
+
+#[test]
+fn what_a_trust_anchor_says_counts_from_the_version_that_said_it_first() {
+    let mut store = store();
+    let mut local = trust(1, "");
+    local.data["spec"] = json!({"local": {}});
+    store.put_source(TRUST, local);
+    let client = key(api::Kind::McpClient, "c");
+    let token = json!({"subject": "ana", "servers": ["a"]});
+    let spec = json!({"method": "Token", "authorizationServer": "corp", "token": token});
+    let valid_from = |version, from: &str| {
+        let mut object = object("c", version, &spec);
+        object.data["spec"]["validAfter"] = json!(from);
+        object
+    };
+    store.put_source(api::Kind::McpClient, valid_from(2, "1970-01-01T00:00:07Z"));
+    store.proxies.lease("proxy-a", &applied_by_a_proxy(5), Duration::ZERO);
+
+    let mut authority = Authority::plain("uid-corp", "https://mcp.example.com");
+    authority.keys = KeySource::Local;
+    let write = |store: &mut Store, authority: &Authority, version: u64| {
+        let wanted = Wanted::new(Kind::Authority, &authority.id, &Generated::Authority(authority.clone())).unwrap();
+        store.want(&wanted);
+        let mut object: DynamicObject = serde_json::from_value(wanted.manifest("gateway")).unwrap();
+        (object.metadata.uid, object.metadata.resource_version) = (Some("own".into()), Some(version.to_string()));
+        names(store.put_generated(Collection::ConfigMaps, &object))
+    };
+    let said = |store: &Store| {
+        let itself = store.programming(Kind::Authority, "uid-corp").unwrap();
+        (itself, store.client_programming(&client).unwrap())
+    };
+    let (all, waiting) = (Programming::Everywhere(1), Programming::Waiting);
+    assert_eq!(write(&mut store, &authority, 5), set(["corp?"]));
+    assert_eq!(said(&store), (all.clone(), waiting.clone()), "the client is on no list yet");
+    let list = |after| Some(BTreeMap::from([("team/c/uid-c".to_owned(), after)]));
+    authority.clients = list(7);
+    assert_eq!(write(&mut store, &authority, 6), set(["corp?", "c?"]));
+    assert_eq!(said(&store), (all.clone(), waiting.clone()));
+    // Keys that were fetched anew.
+    authority.key_set = Some(KeySet { jwks: "{}".into(), valid_until: 1 });
+    assert_eq!(write(&mut store, &authority, 9), set(["corp?"]));
+    assert_eq!(store.proxies.lease("proxy-a", &applied_by_a_proxy(6), Duration::ZERO), caught_up(5, 6));
+    assert_eq!(names(store.proxies_changed(caught_up(5, 6))), set(["c?"]));
+    assert_eq!(said(&store), (all.clone(), all.clone()));
+    // An edit, and a start that is listed later than it was asked for.
+    authority.revoked = vec![Revocation::Token { jti: "j".into() }];
+    write(&mut store, &authority, 10);
+    store.put_source(api::Kind::McpClient, valid_from(3, "1970-01-01T00:00:08Z"));
+    assert_eq!(said(&store), (waiting.clone(), waiting.clone()));
+    authority.clients = list(8);
+    write(&mut store, &authority, 11);
+    store.proxies.lease("proxy-a", &applied_by_a_proxy(10), Duration::ZERO);
+    assert_eq!(said(&store), (all.clone(), waiting));
+    store.proxies.lease("proxy-a", &applied_by_a_proxy(11), Duration::ZERO);
+    assert_eq!(said(&store), (all.clone(), all));
+    store.generated_gone("authority-uid-corp", "own");
+    assert_eq!(store.client_programming(&client), Some(Programming::Waiting));
+}
+
+fn applied_by_a_proxy(maps: u64) -> Value {
+    let report = json!({"reads": 1, "applied": {"Secrets": 1, "ConfigMaps": maps}});
+    json!({"metadata": {"annotations": {REPORT: report.to_string()}}, "spec": {"renewTime": "1"}})
+}
+
+fn caught_up(after: u64, upto: u64) -> Change {
+    Change::CaughtUp(vec![(Collection::ConfigMaps, after, upto)])
 }

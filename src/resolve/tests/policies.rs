@@ -229,3 +229,36 @@ fn an_invalid_edit_leaves_what_narrows_in_force() {
     assert_eq!(denies.standing, Standing::DenyAll { reason: "UnknownField".into() });
     assert!(denies.rules.is_empty());
 }
+
+/// Whoever may delete and make an McpClient has it under another id then: what stands of a policy follows the name.
+#[test]
+fn what_stands_of_an_invalid_edit_is_about_the_clients_that_are_there() {
+    let client = |uid: &str| {
+        json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpClient",
+            "metadata": {"namespace": "team", "name": "agent", "uid": uid},
+            "spec": {"method": "Token", "authorizationServer": "corp", "token": {"subject": "a", "servers": ["s"]}}})
+    };
+    let policy = |more: Value| {
+        policy_with("Deny", {
+            let mut rule = json!({"principals": [{"mcpClients": ["agent"]}]});
+            patch(&mut rule, more);
+            rule
+        })
+    };
+    let denied = |resolution: &Resolution| {
+        let entry = &policies_of(resolution)[0].rules[0].principals[0];
+        (entry.authority.clone(), entry.any, entry.via.clone())
+    };
+    let corp = || authority_named("corp");
+    let id = |short: &str| (Some("corp".to_owned()), false, vec![format!("team/agent/{short}")]);
+    let first = resolve(&[corp(), client("aaaaaaaa-1"), policy(json!({}))]);
+    assert_eq!(denied(&first), id("aaaaaaaa"));
+    let broken = || policy(json!({"whne": "x"}));
+    let stands = resolve_after(&[corp(), client("aaaaaaaa-1"), broken()], &first.accepted);
+    assert_eq!(denied(&stands), id("aaaaaaaa"));
+    let gone = resolve_after(&[corp(), broken()], &stands.accepted);
+    assert_eq!(denied(&gone), (Some("corp".into()), true, vec![]));
+    let remembered: Accepted = serde_json::from_str(&serde_json::to_string(&gone.accepted).unwrap()).unwrap();
+    let anew = resolve_after(&[corp(), client("bbbbbbbb-2"), broken()], &remembered);
+    assert_eq!(denied(&anew), id("bbbbbbbb"));
+}

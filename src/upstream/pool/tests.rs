@@ -77,8 +77,9 @@ async fn what_is_asked_apart_leaves_no_connection_behind() {
         connection.read_to_end(&mut Vec::new()).await.unwrap();
     });
     let request = apart.request(Method::POST, &HeaderMap::new(), Bytes::from_static(b"{}"));
-    let response = apart.send(request).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    let mut response = apart.send(request).await.unwrap();
+    while response.body_mut().frame().await.is_some() {}
+    drop(response);
     assert!(!server.is_finished(), "it is kept while it is in use");
     drop(apart);
     server.await.unwrap();

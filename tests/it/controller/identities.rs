@@ -21,7 +21,7 @@ use crate::support::{now, runtime};
 
 const RESOURCE: &str = "https://mcp.example.com/team/notes";
 
-fn authority(name: &str, spec: &Value) -> Value {
+pub(super) fn authority(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -71,7 +71,7 @@ fn service_accounts_of_the_cluster_are_callers_with_tokens_made_for_a_server_and
     cluster.apply(&authority("reviewed", &json!({"kubernetes": {"tokenReview": true}})));
     let _controller = Controller::start(&cluster);
     for name in ["cluster", "reviewed"] {
-        wait_condition(&cluster, ("McpAuthorizationServer", None, name), ("Ready", "True", "Ready"));
+        wait_condition(&cluster, ("McpAuthorizationServer", None, name), ("KeysAvailable", "True", "KeysAvailable"));
     }
     let cluster_authority = given_authority(&cluster, "cluster");
     let issuer = cluster_authority.issuer.as_str();
@@ -154,7 +154,7 @@ fn an_upstream_is_shown_a_token_for_itself_alone_which_outlives_its_controller()
     assert!(!told.contains(token.expose()) && !controller.process.stderr().contains(token.expose()));
 }
 
-fn client(spec: &Value) -> Value {
+pub(super) fn client(spec: &Value) -> Value {
     let mut object = json!({"apiVersion": VERSION, "kind": "McpClient", "metadata": {"namespace": "team", "name": "ana"},
         "spec": {"authorizationServer": "local", "method": "Token",
             "token": {"subject": "ana", "groups": ["dev", "sre"], "servers": ["notes"]}}});
@@ -178,11 +178,11 @@ fn nudge(cluster: &Cluster, spec: &Value, times: u32) {
     cluster.apply(&object);
 }
 
-const ANA: (&str, Option<&str>, &str) = ("McpClient", Some("team"), "ana");
+pub(super) const ANA: (&str, Option<&str>, &str) = ("McpClient", Some("team"), "ana");
 const ISSUED: (&str, &str, &str) = ("TokenIssued", "True", "TokenIssued");
 
 /// A cluster with an issuer of its own, a server, and a client that has its token.
-fn with_client() -> (Cluster, Controller) {
+pub(super) fn with_client() -> (Cluster, Controller) {
     let cluster = installed();
     cluster.namespace("team", &[]);
     cluster.apply(&authority("local", &json!({"local": {}})));
@@ -207,7 +207,7 @@ fn a_client_is_given_a_token_that_is_mended_narrowed_and_ends_with_it() {
     let principal = verified.principal();
     assert_eq!((principal.kind, &*principal.subject), (Kind::User, "ana"));
     assert!(principal.client.as_deref().unwrap().starts_with("team/ana/") && verified.scopes().contains("mcp:use"));
-    let told = wait_condition(&cluster, ANA, ("Ready", "True", "Ready"));
+    let told = wait_condition(&cluster, ANA, ISSUED);
     assert_eq!(told["status"]["token"]["jti"], verified.token_id().unwrap());
     assert_eq!(told["status"]["clientId"], principal.client.as_deref().unwrap());
 
@@ -290,7 +290,8 @@ fn a_signing_key_is_made_once_owned_by_its_authority_and_a_damaged_one_is_told_o
     cluster.apply(&authority("local", &json!({"local": {}})));
     let one = Controller::start(&cluster);
     let two = Controller::start(&cluster);
-    let source = wait_condition(&cluster, ("McpAuthorizationServer", None, "local"), ("Ready", "True", "Ready"));
+    let local = ("McpAuthorizationServer", None, "local");
+    let source = wait_condition(&cluster, local, ("KeysAvailable", "True", "KeysAvailable"));
     let name = format!("issuer-{}", source["metadata"]["uid"].as_str().unwrap());
     let key = cluster.get("v1", "Secret", Some(SYSTEM), &name).unwrap();
     assert_eq!((&key["immutable"], &key["metadata"]["ownerReferences"][0]["name"]), (&json!(true), &json!("local")));

@@ -1,7 +1,10 @@
 //! What proxies report, and what is said of it.
 
+use portcullis::generated::Authority;
+use portcullis::generated::codec::Generated;
 use serde_json::{Value, json};
 
+use super::identities::{ANA, authority, client, with_client};
 use super::{Controller, object, policy, server, trust, wait_condition};
 use crate::chart::installed;
 use crate::support::kube::{Cluster, GATEWAY};
@@ -83,15 +86,81 @@ fn programmed_and_enforced_are_what_every_proxy_says() {
 }
 
 #[test]
+fn a_revocation_is_ready_once_every_proxy_has_it_and_keys_and_lists_of_others_are_no_matter_of_it() {
+    let (cluster, _controller) = with_client();
+    let (local, bob) = (("McpAuthorizationServer", None, "local"), ("McpClient", Some("team"), "bob"));
+    let ready = ("Ready", "True", "Ready");
+    wait_condition(&cluster, ANA, ("Ready", "Unknown", "NoProxies"));
+    let trusted = wait_condition(&cluster, local, ("Ready", "Unknown", "NoProxies"));
+    // The version of the trust anchor that says something to proxies.
+    let told = |what: &str, holds: &dyn Fn(&Authority) -> bool| {
+        until(what, || match super::generated_of(&cluster, "authority", &trusted) {
+            Some(Generated::Authority(authority)) if holds(&authority) => Some(()),
+            _ => None,
+        });
+        version(&cluster, "authority", "ConfigMap", &trusted)
+    };
+    let clients = |authority: &Authority| authority.clients.clone().unwrap_or_default();
+    let mut said = 0;
+    let mut say = |maps: u64| {
+        said += 1;
+        let applied = json!({"reads": 1, "applied": {"Secrets": 1, "ConfigMaps": maps}});
+        report(&cluster, "a", &format!("2026-01-01T00:00:{said:02}.000000Z"), 60, &applied);
+    };
+    say(told("the client to be listed", &|authority| clients(authority).len() == 1));
+    wait_condition(&cluster, local, ready);
+    wait_condition(&cluster, ANA, ready);
+
+    // Another client: that it is listed counts for nobody else.
+    let before = cluster.writes().len();
+    let mut another = client(&json!({}));
+    another["metadata"]["name"] = json!("bob");
+    cluster.apply(&another);
+    wait_condition(&cluster, bob, ("Ready", "False", "Pending"));
+    say(told("both to be listed", &|authority| clients(authority).len() == 2));
+    wait_condition(&cluster, bob, ready);
+    let writes = cluster.writes();
+    let mut statuses: Vec<&str> = writes[before..]
+        .iter()
+        .filter(|write| write.resource.ends_with("/status") && write.resource.starts_with("mcp"))
+        .map(|write| write.name.as_str())
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, ["bob", "bob"]);
+
+    // One token is revoked.
+    cluster.apply(&authority("local", &json!({"local": {}, "revoked": [{"jti": "stolen"}]})));
+    wait_condition(&cluster, local, ("Ready", "False", "Pending"));
+    let ana = object(&cluster, "McpClient", Some("team"), "ana").unwrap();
+    assert_eq!(super::condition(&ana, "Ready"), Some(("True".into(), "Ready".into())));
+    say(told("it to be revoked", &|authority| !authority.revoked.is_empty()));
+    wait_condition(&cluster, local, ready);
+
+    // All tokens of a client that were issued before a time.
+    let now = i64::try_from(crate::support::now()).unwrap();
+    let ends = jiff::Timestamp::from_second(now).unwrap().to_string();
+    cluster.apply(&client(&json!({"validAfter": ends})));
+    wait_condition(&cluster, ANA, ("Enforced", "False", "Pending"));
+    let version = told("its tokens to end", &|authority| clients(authority).values().any(|after| *after == now));
+    say(version - 1);
+    wait_condition(&cluster, ANA, ("Ready", "False", "Pending"));
+    say(version);
+    wait_condition(&cluster, ANA, ready);
+    let still = object(&cluster, "McpAuthorizationServer", None, "local").unwrap();
+    assert_eq!(super::condition(&still, "Ready"), Some(("True".into(), "Ready".into())));
+}
+
+#[test]
 fn a_key_that_a_proxy_lacks_is_fetched_and_written_for_all() {
     use crate::support::issuer::{Document, Issuer};
     let cluster = installed();
     let issuer = Issuer::start();
-    let mut corp = trust("corp");
-    corp["spec"]["issuer"] = json!(issuer.url());
-    cluster.apply(&corp);
+    let mut trusted = trust("corp");
+    trusted["spec"]["issuer"] = json!(issuer.url());
+    cluster.apply(&trusted);
     let controller = Controller::start(&cluster);
-    let told = wait_condition(&cluster, ("McpAuthorizationServer", None, "corp"), ("Ready", "True", "Ready"));
+    let corp = ("McpAuthorizationServer", None, "corp");
+    let told = wait_condition(&cluster, corp, ("KeysAvailable", "True", "KeysAvailable"));
     let keys = || match super::generated_of(&cluster, "authority", &told) {
         Some(portcullis::generated::codec::Generated::Authority(authority)) => authority.key_set,
         _ => None,

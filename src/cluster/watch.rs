@@ -70,12 +70,13 @@ fn follow(api: Api<DynamicObject>, config: Config) -> impl Stream<Item = Event> 
     opened.flatten().flat_map(move |event| stream::iter(known.take(event)))
 }
 
-/// All up to the first failure, and that.
+/// All up to the first failure, and that. What failed is not asked for more: it may go on, and have nothing to say for hours.
 fn until_it_fails<T, E>(events: impl Stream<Item = Result<T, E>>) -> impl Stream<Item = Result<T, E>> {
-    events.scan(false, |failed, event| {
-        let event = if *failed { None } else { Some(event) };
-        *failed = event.as_ref().is_some_and(Result::is_err);
-        std::future::ready(event)
+    stream::unfold(Some(Box::pin(events)), async |events| {
+        let mut events = events?;
+        let event = events.next().await?;
+        let rest = event.is_ok().then_some(events);
+        Some((event, rest))
     })
 }
 
@@ -224,7 +225,8 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_failure_nothing_more_is_taken_from_a_watcher() {
-        let events = stream::iter([Ok(1), Ok(2), Err(3), Ok(4)]);
+        // It goes on, and nothing happens for hours.
+        let events = stream::iter([Ok(1), Ok(2), Err(3)]).chain(stream::pending());
         let taken: Vec<Result<i32, i32>> = until_it_fails(events).collect().await;
         assert_eq!(taken, [Ok(1), Ok(2), Err(3)]);
     }

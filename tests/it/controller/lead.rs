@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::{ACCOUNT, Controller, object, server, trust, wait_condition};
 use crate::chart::installed;
-use crate::support::kube::{Cluster, Front, GATEWAY, SYSTEM};
+use crate::support::kube::front::Front;
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::wait::until;
 
 fn holder(cluster: &Cluster) -> Option<String> {

@@ -11,7 +11,8 @@ use super::whole::{governed_by, wait_condition};
 use crate::support::gateway::policy;
 use crate::support::http;
 use crate::support::issuer::Issuer;
-use crate::support::kube::{Cluster, Front, GATEWAY, SYSTEM};
+use crate::support::kube::front::Front;
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 

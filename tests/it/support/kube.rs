@@ -6,7 +6,7 @@
 
 mod daemon;
 mod empty;
-mod front;
+pub(crate) mod front;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,7 +24,6 @@ use tempfile::TempDir;
 use super::wait::until;
 use super::{free_port, now, runtime};
 use daemon::Daemon;
-pub(crate) use front::Front;
 
 /// The namespace of controller and guardrails.
 pub(crate) const SYSTEM: &str = "portcullis-system";

@@ -39,12 +39,14 @@ impl Outbound {
     }
 
     /// The same for a role in a cluster, where whoever writes a manifest is not who runs the Pod: what listens on the Pod's
-    /// own loopback, as sidecars do, is opened by naming its range, and not by `true`.
+    /// own loopback, as sidecars do, is opened by naming its range, and not by `true`; and the Pod's search domains complete no
+    /// name of a manifest.
     ///
     /// # Errors
     /// If the certificates cannot be read.
     pub fn policy_in_cluster(self) -> anyhow::Result<egress::Policy> {
         let mut policy = self.policy()?;
+        policy.absolute_names = true;
         if policy.allow_private == AllowPrivate::Private {
             policy.allow_private = AllowPrivate::Network;
         }

@@ -38,6 +38,8 @@ pub enum Event {
         name: String,
         /// Its UID, as it was last seen.
         uid: String,
+        /// Another of its name is there, and told of next.
+        replaced: bool,
     },
     /// Everything that was there when listing began has been told.
     Synced,
@@ -130,7 +132,7 @@ impl Known {
             }
             Ok(watcher::Event::InitDone) => {
                 let gone = self.present.extract_if(|key, _| !self.listed.contains_key(key));
-                let mut events: Vec<Event> = gone.map(|(key, uid)| departed(key, uid)).collect();
+                let mut events: Vec<Event> = gone.map(|(key, uid)| departed(key, uid, false)).collect();
                 self.listed.clear();
                 events.push(Event::Synced);
                 events
@@ -142,7 +144,7 @@ impl Known {
             Ok(watcher::Event::Delete(object)) => {
                 let (key, uid) = identity(&object);
                 let known = self.present.remove(&key);
-                vec![departed(key, known.unwrap_or(uid))]
+                vec![departed(key, known.unwrap_or(uid), false)]
             }
             Err(error) => vec![Event::Failed(in_words(&error))],
         }
@@ -151,13 +153,13 @@ impl Known {
     /// An object of the same name with another UID is another object: the earlier one is gone.
     fn put(&mut self, key: (String, String), uid: String, object: DynamicObject) -> Vec<Event> {
         let earlier = self.present.insert(key.clone(), uid.clone()).filter(|earlier| *earlier != uid);
-        let gone = earlier.map(|earlier| departed(key, earlier));
+        let gone = earlier.map(|earlier| departed(key, earlier, true));
         gone.into_iter().chain([Event::Put(Box::new(object))]).collect()
     }
 }
 
-fn departed((namespace, name): (String, String), uid: String) -> Event {
-    Event::Gone { namespace, name, uid }
+fn departed((namespace, name): (String, String), uid: String, replaced: bool) -> Event {
+    Event::Gone { namespace, name, uid, replaced }
 }
 
 fn identity(object: &DynamicObject) -> ((String, String), String) {

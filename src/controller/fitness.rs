@@ -1,11 +1,11 @@
 //! Whether this controller sees what people write, and can write what proxies serve.
 //!
 //! Invariant: who does not follow every collection is blind, and who has tried for a while to write generated objects of a
-//! collection and had none taken is mute. Either gives no sign of life: for proxies take one as the word that nothing is
-//! kept from them, and deny by themselves once there was none for long enough. An object that alone is refused stops nobody:
-//! its author cannot make the whole fleet deny.
+//! collection, had none taken, and was refused even an empty one is mute. Either gives no sign of life: for proxies take one
+//! as the word that nothing is kept from them, and deny by themselves once there was none for long enough. An object that
+//! alone is refused stops nobody, however quiet the rest is: its author cannot make the whole fleet deny.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ pub struct Fitness {
     failing: BTreeMap<Watched, String>,
     /// What the API server did not take.
     refused: HashMap<(Kind, String), Refused>,
-    /// When it last took something.
+    /// When it last took something, or would have.
     written: BTreeMap<Collection, Duration>,
+    /// Of which collections it does not even take what nobody could object to.
+    closed: BTreeSet<Collection>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Fitness {
 
     /// A generated object was taken, or its removal was.
     pub fn written(&mut self, kind: Kind, uid: &str, now: Duration) {
-        self.written.insert(kind.collection(), now);
+        self.takes(kind.collection(), now);
         self.settled(kind, uid);
     }
 
@@ -101,8 +103,25 @@ impl Fitness {
         self.refused.len()
     }
 
-    /// What has waited the longest to be written, if nothing of its collection was since.
+    /// Something of a collection would be taken: what is refused is refused for what it is.
+    pub fn takes(&mut self, collection: Collection, now: Duration) {
+        self.written.insert(collection, now);
+        self.closed.remove(&collection);
+    }
+
+    /// Nothing of a collection is taken.
+    pub fn takes_nothing(&mut self, collection: Collection) {
+        self.closed.insert(collection);
+    }
+
+    /// What keeps this controller from writing at all.
     pub fn mute(&self, now: Duration) -> Option<Mute> {
+        self.suspect(now).filter(|mute| self.closed.contains(&mute.kind.collection()))
+    }
+
+    /// What has waited the longest to be written, if nothing of its collection was since: whether anything would be is to be
+    /// found out.
+    pub fn suspect(&self, now: Duration) -> Option<Mute> {
         let waiting = self.refused.iter().filter(|((kind, _), refused)| {
             let written = self.written.get(&kind.collection());
             now.saturating_sub(refused.since) >= PERSISTS && written.is_none_or(|written| *written < refused.since)
@@ -135,16 +154,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_one_object_in_a_quiet_fleet_is_mute_only_if_an_empty_one_is_refused_too() {
+        let mut fitness = Fitness::default();
+        fitness.refused(Kind::Server, "s", "ApiRefused", seconds(10));
+        assert!(fitness.suspect(seconds(40)).is_some() && fitness.mute(seconds(40)).is_none());
+        fitness.takes_nothing(Kind::Server.collection());
+        assert_eq!(fitness.mute(seconds(40)).map(|mute| mute.uid).as_deref(), Some("s"));
+        fitness.takes(Kind::Server.collection(), seconds(50));
+        assert!(fitness.suspect(seconds(5000)).is_none() && fitness.mute(seconds(5000)).is_none());
+        assert_eq!(fitness.unwritten(), 1);
+    }
+
+    #[test]
     fn who_has_nothing_taken_for_a_while_is_mute_and_one_object_that_is_refused_makes_nobody_so() {
         let mut fitness = Fitness::default();
-        let uid = |fitness: &Fitness, now| fitness.mute(seconds(now)).map(|mute| mute.uid);
+        let uid = |fitness: &Fitness, now| fitness.suspect(seconds(now)).map(|mute| mute.uid);
         fitness.refused(Kind::Policy, "p", "ApiForbidden", seconds(10));
         fitness.refused(Kind::Policy, "q", "ApiForbidden", seconds(20));
         assert_eq!(uid(&fitness, 39), None);
         // Another collection says nothing of this one.
         fitness.written(Kind::Server, "s", seconds(39));
         assert_eq!(uid(&fitness, 40).as_deref(), Some("p"));
-        let said = fitness.mute(seconds(40)).unwrap().to_string();
+        let said = fitness.suspect(seconds(40)).unwrap().to_string();
         assert!(said.contains("policy-p") && said.contains("ApiForbidden"), "{said}");
         fitness.written(Kind::Authority, "a", seconds(45));
         assert_eq!((uid(&fitness, 500), fitness.unwritten()), (None, 2), "the others are refused for what they are");

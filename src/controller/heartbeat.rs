@@ -9,17 +9,20 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::json;
 
 use super::Context;
+use super::apply::resource;
 use super::error::{ApiError, Failure};
-use super::object::FIELD_MANAGER;
-use crate::generated::codec;
+use super::object::{FIELD_MANAGER, object_kind};
 use crate::generated::report::{HEARTBEAT, WRITES};
+use crate::generated::{Collection, codec};
 
 /// How often.
 pub const EVERY: Duration = Duration::from_secs(10);
+/// The name of the object by which it is found out whether anything is taken.
+const PROBE: &str = "portcullis-probe";
 
 /// Says that the controller lives, if it is fit.
 ///
@@ -29,11 +32,16 @@ pub async fn beat(context: &Context) -> Result<(), Failure> {
     if let Some(unseen) = context.fitness().blind() {
         return Err(Failure::Blind(unseen));
     }
-    let mute = context.fitness().mute(context.start.elapsed());
-    if let Some(mute) = mute {
+    let suspect = context.fitness().suspect(context.start.elapsed());
+    if let Some(mute) = suspect {
         // Its next turn may be minutes away. Whether it can be written by now is to be known soon.
         context.look_at(context.store().again(mute.kind, &mute.uid));
-        return Err(Failure::Mute(mute.to_string()));
+        let collection = mute.kind.collection();
+        if !takes_anything(context, collection).await? {
+            context.fitness().takes_nothing(collection);
+            return Err(Failure::Mute(mute.to_string()));
+        }
+        context.fitness().takes(collection, context.start.elapsed());
     }
     let namespace = &context.installation.gateway_namespace;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
@@ -49,4 +57,13 @@ pub async fn beat(context: &Context) -> Result<(), Failure> {
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = context.while_leading(api.patch(HEARTBEAT, &params, &Patch::Apply(&lease))).await?;
     written.map(drop).map_err(|error| Failure::Apply(ApiError::new(format!("Lease {HEARTBEAT}"), &error)))
+}
+
+/// Whether the API server would take an empty object of a collection. Nothing is written.
+async fn takes_anything(context: &Context, collection: Collection) -> Result<bool, Failure> {
+    let namespace = &context.installation.gateway_namespace;
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource(collection));
+    let probe = json!({"apiVersion": "v1", "kind": object_kind(collection), "metadata": {"name": PROBE}});
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER) };
+    Ok(context.while_leading(api.patch(PROBE, &params, &Patch::Apply(&probe))).await?.is_ok())
 }

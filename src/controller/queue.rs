@@ -5,7 +5,7 @@
 //! for nothing but changes, however much there is to say of the rest of the fleet.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl fmt::Display for Subject {
 pub enum Depth {
     /// What proxies make of it: nothing is resolved again.
     Status,
-    /// All of it, though nobody is known to have changed anything: time has passed, a look failed, or another leads.
+    /// All of it, though nobody is known to have changed anything: time has passed, or another leads.
     Sweep,
     /// All of it, since something changed: a revocation may be in it.
     Whole,
@@ -81,7 +81,7 @@ pub struct Agenda {
     waiting: HashMap<Subject, Waiting>,
     later: BTreeMap<(Duration, u64), Subject>,
     ready: BTreeMap<(Reverse<Depth>, u64), Subject>,
-    running: HashSet<Subject>,
+    running: HashMap<Subject, Depth>,
     failures: HashMap<Subject, u32>,
     places: u64,
 }
@@ -112,14 +112,14 @@ impl Agenda {
     pub fn take(&mut self, now: Duration) -> Result<(Subject, Depth), Option<Duration>> {
         self.make_ready(now);
         // What is being looked at is passed over; there is no more of it than workers.
-        let free = self.ready.iter().find(|(_, subject)| !self.running.contains(*subject));
+        let free = self.ready.iter().find(|(_, subject)| !self.running.contains_key(*subject));
         let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else {
             return Err(self.later.first_key_value().map(|((due, _), _)| due.saturating_sub(now)));
         };
         self.ready.remove(&at);
         self.waiting.remove(&subject);
-        self.running.insert(subject.clone());
         let (Reverse(depth), _) = at;
+        self.running.insert(subject.clone(), depth);
         Ok((subject, depth))
     }
 
@@ -145,7 +145,7 @@ impl Agenda {
 
     /// Says how a look ended. `jitter` is in 0..=1.
     pub fn done(&mut self, subject: Subject, outcome: Outcome, now: Duration, jitter: f64) {
-        self.running.remove(&subject);
+        let depth = self.running.remove(&subject).unwrap_or(Depth::Whole);
         if outcome != Outcome::Failed {
             self.failures.remove(&subject);
         }
@@ -157,7 +157,8 @@ impl Agenda {
                 let failures = self.failures.entry(subject.clone()).or_default();
                 *failures += 1;
                 let wait = FIRST_WAIT.saturating_mul(1 << (*failures - 1).min(20)).min(LONGEST_WAIT);
-                self.add(subject, Depth::Sweep, now + wait.mul_f64(0.5 + 0.5 * jitter));
+                // All of it; and what was changed is no less urgent for that.
+                self.add(subject, depth.max(Depth::Sweep), now + wait.mul_f64(0.5 + 0.5 * jitter));
             }
         }
     }
@@ -300,7 +301,9 @@ mod tests {
         agenda.add(thing("5000"), Depth::Whole, seconds(1));
         assert_eq!(agenda.take(seconds(1)), Ok((thing("deny"), Depth::Whole)));
         assert_eq!(agenda.take(seconds(1)), Ok((thing("5000"), Depth::Whole)));
-        assert_eq!(agenda.take(seconds(1)), Ok((thing("3"), Depth::Sweep)));
+        agenda.done(thing("deny"), Outcome::Failed, seconds(1), 0.0);
+        assert_eq!(agenda.take(seconds(2)), Ok((thing("deny"), Depth::Whole)), "a failure makes it no less urgent");
+        assert_eq!(agenda.take(seconds(2)), Ok((thing("3"), Depth::Sweep)));
         assert_eq!((agenda.len(), agenda.waiting.len()), (agenda.ready.len(), 9_997));
     }
 

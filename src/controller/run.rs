@@ -119,7 +119,8 @@ async fn show(context: Arc<Context>, checks: Checks, count: watch::Receiver<usiz
             Some(unseen) => checks.collections.not_ready(
                 NOT_FOLLOWED,
                 format!(
-                    "what these hold is not seen, so no heartbeat is written and proxies deny in the end: {unseen}. See                      whether the API server answers, and what ServiceAccount {account} may list and watch"
+                    "what these hold is not seen, so no heartbeat is written and proxies deny in the end: {unseen}. See \
+                     whether the API server answers, and what ServiceAccount {account} may list and watch"
                 ),
             ),
             None if is_everything(&count.borrow()) => checks.collections.ready(),
@@ -129,7 +130,8 @@ async fn show(context: Arc<Context>, checks: Checks, count: watch::Receiver<usiz
             Some(mute) => checks.writes.not_ready(
                 NOT_WRITTEN,
                 format!(
-                    "{mute}, so no heartbeat is written and proxies deny in the end: see the log for what the API server                      answers, and what ServiceAccount {account}, quotas and webhooks allow in the gateway namespace"
+                    "{mute}, so no heartbeat is written and proxies deny in the end: see the log for what the API server \
+                     answers, and what ServiceAccount {account}, quotas and webhooks allow in the gateway namespace"
                 ),
             ),
             None => checks.writes.ready(),

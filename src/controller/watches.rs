@@ -160,7 +160,7 @@ pub async fn follow(context: Arc<Context>, watched: Watched, synced: watch::Send
                 Touched::new()
             }
             Event::Put(object) => watched.put(&context, *object),
-            Event::Gone { namespace, name, uid } => watched.gone(&context, namespace, name, &uid),
+            Event::Gone { namespace, name, uid, .. } => watched.gone(&context, namespace, name, &uid),
             Event::Synced => {
                 if !std::mem::replace(&mut told, true) {
                     synced.send_modify(|count| *count += 1);

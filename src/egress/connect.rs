@@ -99,7 +99,8 @@ impl Connector {
         let found = match target.literal {
             Some(ip) => vec![SocketAddr::new(ip, target.port)],
             None => {
-                let lookup = self.egress.inner.resolver.lookup(&target.host, target.port);
+                let asked = self.egress.inner.policy.asked(&target.host);
+                let lookup = self.egress.inner.resolver.lookup(&asked, target.port);
                 lookup.await.map_err(|e| EgressError::Resolve { host: host(), detail: e.kind().to_string() })?
             }
         };

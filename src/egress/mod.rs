@@ -28,6 +28,7 @@ pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use tls::TlsOptions;
 
 use address::{Cidr, Internal};
+use std::borrow::Cow;
 
 /// Which addresses that are not public may be dialed: the administrator's `--allow-private-upstreams`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +107,9 @@ pub struct Policy {
     /// Ranges never dialed although they are public, for example a cluster's nodes or the operator's own NAT64 prefix.
     /// Wins over `allow_private`.
     pub denied: Vec<Cidr>,
+    /// Names mean what the public DNS says: no search domain completes them, by which a Pod's `a.b` becomes the Service `a` of
+    /// somebody's namespace `b`. Only those that end in `.svc` are completed, and `localhost` is what it is.
+    pub absolute_names: bool,
     /// For name look-up, TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
     /// PEM certificates trusted besides the system's.
@@ -117,6 +121,7 @@ impl Default for Policy {
         Self {
             allow_private: AllowPrivate::Never,
             denied: Vec::new(),
+            absolute_names: false,
             connect_timeout: Duration::from_secs(10),
             extra_roots_pem: None,
         }
@@ -124,6 +129,13 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// What the resolver is asked for a host.
+    fn asked<'h>(&self, host: &'h str) -> Cow<'h, str> {
+        let as_it_is =
+            !self.absolute_names || host.ends_with(['.', ']']) || host.ends_with(".svc") || host == "localhost";
+        if as_it_is { host.into() } else { format!("{host}.").into() }
+    }
+
     /// Whether `ip` may be dialed.
     ///
     /// # Errors
@@ -236,6 +248,22 @@ mod tests {
         }
         for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(open.check(ip.parse().unwrap()), Err(Forbidden::Internal(Internal::Loopback)), "{ip}");
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_no_search_domain_completes_a_name() {
+        let policy = Policy { absolute_names: true, ..Policy::default() };
+        for (host, asked) in [
+            ("notes.other", "notes.other."),
+            ("notes", "notes."),
+            ("mcp.vendor.example", "mcp.vendor.example."),
+            ("mcp.vendor.example.", "mcp.vendor.example."),
+            ("notes.team.svc", "notes.team.svc"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(policy.asked(host), asked);
+            assert_eq!(Policy::default().asked(host), host);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
         Risk, Server,
         authority::KeySource,
         codec::{self, Generated, MOST_BYTES},
+        server::Credentials,
         server::{Audit, AuditLevel, Delivery, Lock, RiskRule, Scopes, State, ToolScopes},
     },
     oauth::protected_resource::ProtectedResource,
@@ -97,6 +98,7 @@ fn fit(server: &mut Server) -> Option<Finding> {
     let finding = Finding::new(Reason::ServerTooLarge, FieldPath::of("spec"), message);
     server.state = State::Unserved { reason: finding.reason.as_str().to_owned(), message: finding.to_string() };
     server.upstream.tls.ca_pem = None;
+    server.upstream.credentials = Credentials::None;
     server.lock = server.lock.take().map(|lock| Lock { tools: BTreeMap::new(), ..lock });
     server.risk.clear();
     server.scopes.tools.clear();

@@ -293,6 +293,9 @@ fn is_gateways(name: &str) -> bool {
     OWN.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The longest value of a header: more than any key has, and less than servers take.
+const LONGEST_VALUE: usize = 8 * 1024;
+
 fn value_of(
     header: &HeaderSpec,
     namespace: &str,
@@ -322,10 +325,12 @@ fn value_of(
         let prefix = header.prefix.as_deref().unwrap_or_default();
         format!("{prefix}{text}")
     });
-    match whole.filter(|whole| HeaderValue::from_str(whole).is_ok()) {
+    match whole.filter(|whole| whole.len() <= LONGEST_VALUE && HeaderValue::from_str(whole).is_ok()) {
         Some(whole) => Ok(Sensitive::new(whole)),
         None => {
-            let message = format!("key {} of Secret {} cannot be sent in a header", reference.key, reference.name);
+            let (key, secret) = (&reference.key, &reference.name);
+            let message =
+                format!("key {key} of Secret {secret} cannot be sent in a header of at most {LONGEST_VALUE} bytes");
             Err(finding(Reason::SecretInvalid, message))
         }
     }

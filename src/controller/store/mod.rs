@@ -259,8 +259,11 @@ impl Store {
     pub fn everything(&self) -> Touched {
         let strays = self.present.keys().filter(|at| !self.by_uid.contains_key(*at));
         let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Sweep));
-        let sweep = |key: &Key| (Subject::Source(key.clone()), Depth::Sweep);
-        self.sources.keys().map(sweep).chain(strays).collect()
+        // What was changed while nobody led is no less urgent.
+        let sweep = |(key, source): (&Key, &Arc<Source>)| {
+            (Subject::Source(key.clone()), if source.is_told() { Depth::Sweep } else { Depth::Whole })
+        };
+        self.sources.iter().map(sweep).chain(strays).collect()
     }
 
     /// What a generated object is looked at with.

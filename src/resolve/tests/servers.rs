@@ -186,7 +186,8 @@ fn a_secret_goes_only_to_hosts_that_it_names() {
 
 #[test]
 fn a_secret_that_cannot_be_sent_leaves_the_server_unserved() {
-    for value in ["", "hunter2\n", "hun\u{0}ter2"] {
+    let long = "hunter2".repeat(2000);
+    for value in ["", "hunter2\n", "hun\u{0}ter2", &long] {
         let resolution = with_secret("https://vendor.example/mcp", Some("vendor.example"), value);
         assert_eq!(unserved_because(&resolution).as_deref(), Some("SecretInvalid"), "{value:?}");
         assert!(!format!("{resolution:?}").contains("hunter2"));

@@ -59,6 +59,8 @@ impl Intake {
                 None
             }
             Event::Put(object) => self.put(&object),
+            // It is put anew: between the two, what it denies would be allowed.
+            Event::Gone { replaced: true, .. } => None,
             Event::Gone { name, .. } => self.gone(&name),
             Event::Synced => {
                 self.synced();
@@ -189,7 +191,12 @@ mod tests {
         assert!(intake.take(policy("b", "12")).is_none());
         assert_eq!(said(intake.take(policy("c", "20"))), ["put policy c {}"]);
         assert_eq!(intake.applied(), Some(12));
-        let gone = |name: &str| Event::Gone { namespace: String::new(), name: name.into(), uid: "any".into() };
+        let gone = |name: &str| Event::Gone {
+            namespace: String::new(),
+            name: name.into(),
+            uid: "any".into(),
+            replaced: false,
+        };
         assert_eq!(said(intake.take(gone("policy-a"))), ["remove policy a"]);
         assert!(intake.take(Event::Synced).is_none());
         assert_eq!(intake.applied(), Some(20));

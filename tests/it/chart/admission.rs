@@ -245,6 +245,10 @@ fn the_controller_takes_over_nothing_elsewhere() {
     cluster.apply(&network_policy("their-gateway-only", json!({})));
     refused_by(POLICY, &controller, Try::Write(network_policy("their-gateway-only", server())));
     refused_by(POLICY, &controller, Try::Delete(network_policy("their-gateway-only", json!({}))));
+    let mut own = network_policy("portcullis-proxy", json!({}));
+    own["metadata"]["namespace"] = GATEWAY.into();
+    cluster.apply(&own);
+    refused_by(POLICY, &powerful(&cluster, CONTROLLER, GATEWAY), Try::Delete(own));
     cluster.apply(&network_policy("a-gateway-only", server()));
     passes(&controller, Try::Write(network_policy("a-gateway-only", server())));
     passes(&controller, Try::Delete(network_policy("a-gateway-only", server())));

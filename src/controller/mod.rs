@@ -46,6 +46,7 @@ pub mod signing;
 pub mod speak;
 pub mod store;
 pub mod watches;
+pub mod webhook;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

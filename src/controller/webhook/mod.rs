@@ -1,0 +1,3 @@
+//! Certificates of the admission webhook.
+pub mod authority;
+pub mod next;

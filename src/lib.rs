@@ -8,7 +8,7 @@
 //!          synchronous; no clock, no I/O, no async
 //! EFFECTS  cluster egress upstream issuer journal audit manifests process
 //!          I/O at the edge; no role's logic
-//! PLANES   controller proxy
+//! PLANES   admission controller proxy
 //! TOP      roles cli
 //!
 //! api generated glob mcp oauth seal journal egress cluster process -> nothing of ours
@@ -16,12 +16,13 @@
 //! resolve -> api generated policy tools oauth   fleet -> generated policy
 //! access -> fleet policy generated identity tools     upstream -> egress generated mcp
 //! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
-//! controller | proxy -> pure, effects.   Only roles and cli join planes.
+//! admission | controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!
 //! `tests/it/architecture.rs` holds these arrows; `docs/architecture.md` is the guided tour.
 
 pub mod access;
+pub mod admission;
 pub mod api;
 pub mod audit;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! Strict JSON for security documents.
 //!
 //! Invariant: a value that this module returns came from one JSON text without duplicate member names at any depth,
-//! without trailing data, and no deeper than [`MAX_DEPTH`]. Two parsers can therefore not read it differently
+//! without trailing data, and no deeper than the caller allows. Two parsers can therefore not read it differently
 //! (RFC 7515 section 4 and RFC 7519 section 4 leave duplicates to the reader; refusing is the safe reading).
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub enum JsonError {
     /// The same member name twice in one object, after unescaping.
     #[error("duplicate member name")]
     DuplicateMember,
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// Nested deeper than allowed.
     #[error("nested too deeply")]
     TooDeep,
     /// The outermost value is not an object.
@@ -43,9 +43,14 @@ impl JsonError {
 
 /// Decodes one JSON object from `text`, refusing whatever two parsers could read differently.
 pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
+    object_within(text, MAX_DEPTH)
+}
+
+/// The same for documents that may be nested up to `deepest`.
+pub fn object_within(text: &[u8], deepest: u8) -> Result<Map<String, Value>, JsonError> {
     let mut fault = None;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Strict { depth: 0, fault: &mut fault }.deserialize(&mut reader);
+    let value = Strict { left: deepest, fault: &mut fault }.deserialize(&mut reader);
     match (value, reader.end()) {
         (Ok(Value::Object(members)), Ok(())) => Ok(members),
         (Ok(_), Ok(())) => Err(JsonError::NotAnObject),
@@ -55,17 +60,18 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
 
 /// Decodes one value; what serde's error type cannot say is left in `fault`.
 struct Strict<'f> {
-    depth: u8,
+    /// How much deeper it may go.
+    left: u8,
     fault: &'f mut Option<JsonError>,
 }
 
 impl Strict<'_> {
     fn inner(&mut self) -> Strict<'_> {
-        Strict { depth: self.depth + 1, fault: self.fault }
+        Strict { left: self.left.saturating_sub(1), fault: self.fault }
     }
 
     fn enter<E: serde::de::Error>(&mut self) -> Result<(), E> {
-        if self.depth >= MAX_DEPTH { self.refuse(JsonError::TooDeep) } else { Ok(()) }
+        if self.left == 0 { self.refuse(JsonError::TooDeep) } else { Ok(()) }
     }
 
     fn refuse<T, E: serde::de::Error>(&mut self, error: JsonError) -> Result<T, E> {

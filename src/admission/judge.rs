@@ -1,0 +1,106 @@
+//! The answer to a review.
+//!
+//! Invariant: an object is refused only for what is wrong in itself or beyond its author's rights; what depends on other
+//! objects, on upstreams or on time is a warning; and an update that changes neither spec nor labels is never refused.
+
+use serde_json::Value;
+
+use super::grant::{Need, needs};
+use super::named::named;
+use super::response::{Refusal, Response};
+use super::review::{Operation, Review};
+use super::world::{Found, World, read};
+use crate::api::{Key, Object};
+use crate::resolve::{self, Finding, Findings};
+
+/// An answer that may still hang on the author's rights.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    answer: Response,
+    needs: Vec<Need>,
+}
+
+impl Judged {
+    fn final_answer(answer: Response) -> Self {
+        Self { answer, needs: Vec::new() }
+    }
+
+    /// What the author needs.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    /// The answer, now that it is known which of the needs the author does not have.
+    pub fn conclude(self, refused: &[Need]) -> Response {
+        if refused.is_empty() {
+            return self.answer;
+        }
+        let lines: Vec<String> = refused.iter().map(Need::to_string).collect();
+        Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n")))
+    }
+}
+
+/// Objects that are referred to and are not known, which is no proof that they are not there; and ConfigMaps, which are never
+/// known. Each is to be asked for by its name.
+pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
+    if is_idle(review) {
+        return Vec::new();
+    }
+    let Some(Ok(object)) = review.new.as_ref().map(read) else { return Vec::new() };
+    named(&object).into_iter().filter(|key| !world.has(key)).collect()
+}
+
+/// Judges a review. `found`: what was found of [`wanted`]; `now`: in Unix seconds.
+pub fn judge(review: &Review, world: &World, found: &[Object], now: i64) -> Judged {
+    let uid = &review.uid;
+    if is_idle(review) {
+        return Judged::final_answer(Response::admit(uid, Vec::new()));
+    }
+    let found = Found::of(found, world);
+    let new = match review.new.as_ref().map(read).transpose() {
+        Ok(new) => new,
+        Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
+    };
+    let warnings = match new.as_ref().map(|object| findings(object, world, &found)).transpose() {
+        Ok(warnings) => warnings.unwrap_or_default(),
+        Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
+    };
+    let _ = now;
+    let needs = needs(review, new.as_ref(), world, &found);
+    let warnings = warnings.iter().map(Finding::to_string).collect();
+    Judged { answer: Response::admit(uid, warnings), needs }
+}
+
+/// Whether nothing changes that anything depends on: an object that was accepted once, or has slipped past, can still be
+/// labelled as deployed by somebody, and lose its finalizers.
+fn is_idle(review: &Review) -> bool {
+    let (Operation::Update, Some(old), Some(new)) = (review.operation, &review.old, &review.new) else { return false };
+    let of = |object: &Value, path: &str| object.pointer(path).filter(|value| !is_empty(value)).cloned();
+    of(old, "/spec") == of(new, "/spec") && of(old, "/metadata/labels") == of(new, "/metadata/labels")
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+/// What its author should know of an object.
+///
+/// # Errors
+/// What is wrong in the object itself.
+fn findings(object: &Object, world: &World, found: &Found) -> Result<Findings, Findings> {
+    let settings = world.settings();
+    let names = named(object);
+    let lookup = world.lookup(&names, found);
+    Ok(match object {
+        Object::Server(server) => world.server(server, found)?.warnings,
+        Object::Policy(policy) => resolve::policy(policy, &settings, &lookup)?.warnings,
+        Object::AuthorizationServer(server) => {
+            let unseen = [resolve::Reason::ConfigMapNotFound, resolve::Reason::CaInvalid];
+            let mut warnings = resolve::authority(server, &settings, &lookup)?.warnings;
+            warnings.retain(|finding| !unseen.contains(&finding.reason));
+            warnings
+        }
+        Object::Client(client) => resolve::client(client, &settings, &lookup)?.warnings,
+        Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => Findings::new(),
+    })
+}

@@ -1,0 +1,449 @@
+//! What the webhook knows of the cluster: the objects of our own kinds, joined as a proxy would join them.
+//!
+//! Invariant: no Secret and no ConfigMap is in it. What they hold is presumed to be there and right, since only the controller
+//! can tell, and says so in a condition; so a server counts here as one that takes calls, if nothing else keeps it from that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::named::named;
+use crate::access::who_can::Tool;
+use crate::api::core::ConfigMap;
+use crate::api::object::{self, Rejected};
+use crate::api::v1alpha1::ServerState;
+use crate::api::{GROUP, Key, Kind, McpServer, Object, VERSION};
+use crate::fleet::Fleet;
+use crate::generated::server::State;
+use crate::generated::{Authority, Labels, ObjectId, Policy, Server};
+use crate::resolve::{self, Client, Cluster, Findings, Lookup, PublicUrl, Reason, Resolved, Settings};
+
+/// What an administrator has set for the whole installation.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Where callers reach the gateway.
+    pub public_url: PublicUrl,
+    /// The namespace whose policies are guardrails.
+    pub system_namespace: String,
+    /// The namespace of the proxies.
+    pub gateway_namespace: String,
+}
+
+/// What depends on what only the controller sees.
+const UNSEEN: [Reason; 5] = [
+    Reason::SecretNotFound,
+    Reason::UpstreamTokenMissing,
+    Reason::ConfigMapNotFound,
+    Reason::LockNotFound,
+    Reason::CaInvalid,
+];
+
+/// Everything that is known.
+#[derive(Debug)]
+pub struct World {
+    installation: Installation,
+    cluster: Cluster,
+    namespaces: BTreeMap<String, Labels>,
+    known: BTreeMap<Key, Known>,
+    /// Those that are valid, by name.
+    authorities: BTreeMap<String, Authority>,
+    /// Those that are valid, by namespace and name.
+    clients: BTreeMap<String, BTreeMap<String, Client>>,
+    /// As they stand, by UID.
+    policies: BTreeMap<String, Policy>,
+    fleet: Fleet,
+}
+
+/// An object that is there.
+#[derive(Debug)]
+struct Known {
+    id: ObjectId,
+    /// The object, or what is wrong with it.
+    read: Result<Object, Findings>,
+    /// The tools that a server's status lists.
+    tools: Option<Vec<Tool>>,
+}
+
+impl World {
+    /// Nothing is known yet.
+    pub fn new(installation: Installation) -> Self {
+        let gateway_namespace = installation.gateway_namespace.clone();
+        Self {
+            installation,
+            cluster: Cluster { gateway_namespace, ..Cluster::presumed() },
+            namespaces: BTreeMap::new(),
+            known: BTreeMap::new(),
+            authorities: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            fleet: Fleet::default(),
+        }
+    }
+
+    /// An object of one of our kinds, or a Namespace, is new or changed. One that cannot be read counts as invalid.
+    pub fn put(&mut self, kind: Kind, mut object: Value) {
+        let metadata = object.get("metadata").cloned().unwrap_or_default();
+        let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let key = Key { kind, namespace: text("namespace"), name: text("name") };
+        if kind == Kind::Namespace {
+            let labels = metadata.get("labels").cloned().map(serde_json::from_value).and_then(Result::ok);
+            self.namespaces.insert(key.name.clone(), labels.unwrap_or_default());
+            return self.join_servers(Some(&key.name));
+        }
+        let tools = object.get("status").and_then(listed_tools);
+        if let Some(members) = object.as_object_mut() {
+            members.insert("apiVersion".to_owned(), format!("{GROUP}/{VERSION}").into());
+            members.insert("kind".to_owned(), kind.as_str().into());
+        }
+        let read = read(&object);
+        let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(1);
+        let id = ObjectId { uid: text("uid"), namespace: key.namespace.clone(), name: key.name.clone(), generation };
+        let replaced = self.known.insert(key.clone(), Known { id, read, tools });
+        if let Some(replaced) = replaced
+            && self.known.get(&key).is_some_and(|known| known.id.uid != replaced.id.uid)
+        {
+            self.leave(kind, &replaced.id);
+        }
+        self.join(&key);
+    }
+
+    /// An object is gone.
+    pub fn remove(&mut self, key: &Key) {
+        if key.kind == Kind::Namespace {
+            self.namespaces.remove(&key.name);
+            return self.join_servers(Some(&key.name));
+        }
+        if let Some(gone) = self.known.remove(key) {
+            self.leave(key.kind, &gone.id);
+        }
+    }
+
+    /// As resolving needs it.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            public_url: &self.installation.public_url,
+            system_namespace: &self.installation.system_namespace,
+            cluster: Some(&self.cluster),
+        }
+    }
+
+    /// Servers and rules, joined.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// A policy as it stands.
+    pub fn policy(&self, uid: &str) -> Option<&Policy> {
+        self.policies.get(uid)
+    }
+
+    /// Whether there is such an object, valid or not.
+    pub fn has(&self, key: &Key) -> bool {
+        self.known.contains_key(key)
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        if kind == Kind::Namespace {
+            return self.namespaces.len();
+        }
+        self.known.keys().filter(|key| key.kind == kind).count()
+    }
+
+    /// The tools that a server's status lists.
+    pub fn tools(&self, namespace: &str, name: &str) -> Option<&[Tool]> {
+        let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };
+        self.known.get(&key)?.tools.as_deref()
+    }
+
+    /// What is known of these names, and what was found of those that are not known.
+    pub fn lookup<'a>(&'a self, names: &'a BTreeSet<Key>, found: &'a Found) -> Lookup<'a> {
+        let mut lookup = Lookup::default();
+        lookup.authorities.extend(self.authorities.iter().map(|(name, authority)| (name.as_str(), authority)));
+        for key in names {
+            let place = (key.namespace.as_str(), key.name.as_str());
+            match key.kind {
+                Kind::McpServer if self.has(key) => {
+                    lookup.servers.insert(place);
+                    let served = self.fleet.by_name(&key.namespace, &key.name);
+                    lookup.resolved.extend(served.map(|served| (place, served.server.as_ref())));
+                }
+                Kind::McpClient => {
+                    let client = self.clients.get(&key.namespace).and_then(|clients| clients.get(&key.name));
+                    lookup.clients.extend(client.map(|client| (place, client)));
+                }
+                _ => {}
+            }
+        }
+        found.extend(&mut lookup);
+        lookup
+    }
+
+    /// What is known of a kind in a namespace.
+    fn of_namespace(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&Key, &Known)> {
+        let first = Key { kind, namespace: namespace.to_owned(), name: String::new() };
+        let namespace = namespace.to_owned();
+        self.known.range(first..).take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+    }
+
+    /// Takes out what was made of an object.
+    fn leave(&mut self, kind: Kind, id: &ObjectId) {
+        match kind {
+            Kind::McpServer => self.fleet.remove_server(&id.uid),
+            Kind::McpPolicy => {
+                self.fleet.remove_policy(&id.uid);
+                self.policies.remove(&id.uid);
+            }
+            Kind::McpAuthorizationServer => {
+                self.fleet.remove_authority(&id.uid);
+                self.authorities.remove(&id.name);
+                self.join_all();
+            }
+            Kind::McpClient => {
+                if let Some(clients) = self.clients.get_mut(&id.namespace) {
+                    clients.remove(&id.name);
+                }
+                self.join_policies(Some(&id.namespace));
+            }
+            Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
+        }
+    }
+
+    /// Puts in what an object comes to now.
+    fn join(&mut self, key: &Key) {
+        match key.kind {
+            Kind::McpServer => self.join_server(key),
+            Kind::McpPolicy => self.join_policy(key),
+            Kind::McpAuthorizationServer => self.join_authority(key),
+            Kind::McpClient => {
+                self.join_client(key);
+                self.join_policies(Some(&key.namespace));
+            }
+            Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
+        }
+    }
+
+    fn join_authority(&mut self, key: &Key) {
+        let Some(known) = self.known.get(key) else { return };
+        let resolved = match &known.read {
+            Ok(Object::AuthorizationServer(object)) => {
+                resolve::authority(object, &self.settings(), &Lookup::default()).ok()
+            }
+            _ => None,
+        };
+        let uid = known.id.uid.clone();
+        let new = resolved.map(|resolved| resolved.object);
+        let plain = |authority: &Authority| Authority {
+            id: ObjectId { generation: 0, ..authority.id.clone() },
+            revoked: Vec::new(),
+            ..authority.clone()
+        };
+        let as_before = self.authorities.get(&key.name).map(plain) == new.as_ref().map(plain);
+        match new {
+            Some(authority) => {
+                self.fleet.put_authority(authority.clone());
+                self.authorities.insert(key.name.clone(), authority);
+            }
+            None => {
+                self.fleet.remove_authority(&uid);
+                self.authorities.remove(&key.name);
+            }
+        }
+        if !as_before {
+            self.join_all();
+        }
+    }
+
+    fn join_client(&mut self, key: &Key) {
+        let Some(Known { read, .. }) = self.known.get(key) else { return };
+        let resolved = match read {
+            Ok(Object::Client(client)) => {
+                let (names, found) = (names_in(read), Found::default());
+                resolve::client(client, &self.settings(), &self.lookup(&names, &found)).ok()
+            }
+            _ => None,
+        };
+        let clients = self.clients.entry(key.namespace.clone()).or_default();
+        match resolved {
+            Some(client) => clients.insert(key.name.clone(), client.object),
+            None => clients.remove(&key.name),
+        };
+    }
+
+    fn join_server(&mut self, key: &Key) {
+        let Some(Known { read, id, .. }) = self.known.get(key) else { return };
+        let found = Found::default();
+        let resolved = match read {
+            Ok(Object::Server(object)) => self.server(object, &found).ok(),
+            _ => None,
+        };
+        match resolved {
+            Some(server) => self.fleet.put_server(server.object),
+            None => self.fleet.remove_server(&id.uid.clone()),
+        }
+    }
+
+    fn join_policy(&mut self, key: &Key) {
+        let Some(Known { read, id, .. }) = self.known.get(key) else { return };
+        let found = Found::default();
+        let mut names = names_in(read);
+        // What stands of an invalid edit names its own.
+        let clients = self.clients.get(&key.namespace).into_iter().flat_map(BTreeMap::keys);
+        names.extend(clients.map(|name| Key { kind: Kind::McpClient, name: name.clone(), ..key.clone() }));
+        let lookup = self.lookup(&names, &found);
+        let new = match read {
+            Ok(Object::Policy(object)) => match resolve::policy(object, &self.settings(), &lookup) {
+                Ok(policy) => Ok(policy.object),
+                Err(findings) => Err(resolve::reason_of(&findings)),
+            },
+            Ok(_) => Err(Reason::TypeMismatch),
+            Err(findings) => Err(resolve::reason_of(findings)),
+        };
+        let guardrail = key.namespace == self.installation.system_namespace;
+        let stands = resolve::edit(self.policies.get(&id.uid), id.clone(), guardrail, new);
+        let stands = resolve::judged_again(stands, &lookup);
+        // What cannot be compiled denies, here as at a proxy.
+        drop(self.fleet.put_policy(stands.clone()));
+        self.policies.insert(stands.id.uid.clone(), stands);
+    }
+
+    fn join_all(&mut self) {
+        self.join_servers(None);
+        let clients: Vec<Key> = self.known.keys().filter(|key| key.kind == Kind::McpClient).cloned().collect();
+        clients.iter().for_each(|key| self.join_client(key));
+        self.join_policies(None);
+    }
+
+    fn join_servers(&mut self, namespace: Option<&str>) {
+        self.keys(Kind::McpServer, namespace).iter().for_each(|key| self.join_server(key));
+    }
+
+    fn join_policies(&mut self, namespace: Option<&str>) {
+        self.keys(Kind::McpPolicy, namespace).iter().for_each(|key| self.join_policy(key));
+    }
+
+    fn keys(&self, kind: Kind, namespace: Option<&str>) -> Vec<Key> {
+        match namespace {
+            Some(namespace) => self.of_namespace(kind, namespace).map(|(key, _)| key.clone()).collect(),
+            None => self.known.keys().filter(|key| key.kind == kind).cloned().collect(),
+        }
+    }
+
+    /// A server as it is judged here.
+    ///
+    /// # Errors
+    /// What is wrong in itself.
+    pub fn server(&self, object: &McpServer, found: &Found) -> Result<Resolved<Server>, Findings> {
+        let names = BTreeSet::new();
+        let mut lookup = self.lookup(&names, found);
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        lookup.namespaces.extend(self.namespaces.get(namespace).map(|labels| (namespace, labels.clone())));
+        let mut resolved = resolve::server(object, &self.settings(), &lookup)?;
+        let server = &mut resolved.object;
+        let unseen = |reason: Reason| UNSEEN.contains(&reason) && !found.judges(reason);
+        let is_unseen = |word: &str| UNSEEN.iter().any(|reason| reason.as_str() == word && unseen(*reason));
+        if matches!(&server.state, State::Unserved { reason, .. } if is_unseen(reason)) {
+            server.state = match object.spec.state {
+                ServerState::Enabled => State::Enabled,
+                ServerState::Disabled => State::Disabled,
+            };
+        }
+        if unseen(Reason::LockNotFound) {
+            server.lock = None;
+        }
+        resolved.warnings.retain(|finding| !unseen(finding.reason));
+        Ok(resolved)
+    }
+}
+
+/// What was asked for by name, since the world does not know it, or never does.
+#[derive(Debug, Default)]
+pub struct Found {
+    authorities: Vec<Authority>,
+    servers: BTreeMap<Key, Option<Server>>,
+    clients: BTreeMap<Key, Client>,
+    config_maps: BTreeMap<Key, ConfigMap>,
+    /// It was asked for what is named: a ConfigMap that is not here is not there.
+    asked: bool,
+}
+
+impl Found {
+    /// What these objects come to.
+    pub fn of(objects: &[Object], world: &World) -> Self {
+        let mut found = Self { asked: true, ..Self::default() };
+        for object in objects {
+            match object {
+                Object::AuthorizationServer(object) => {
+                    let resolved = resolve::authority(object, &world.settings(), &Lookup::default());
+                    found.authorities.extend(resolved.ok().map(|resolved| resolved.object));
+                }
+                Object::ConfigMap(map) => {
+                    found.config_maps.insert(object.key(), map.clone());
+                }
+                _ => {}
+            }
+        }
+        for object in objects {
+            let (key, names) = (object.key(), named(object));
+            match object {
+                Object::Server(object) => {
+                    let server = world.server(object, &found).ok().map(|resolved| resolved.object);
+                    found.servers.insert(key, server);
+                }
+                Object::Client(object) => {
+                    let client = resolve::client(object, &world.settings(), &world.lookup(&names, &found));
+                    found.clients.extend(client.ok().map(|resolved| (key, resolved.object)));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn extend<'a>(&'a self, lookup: &mut Lookup<'a>) {
+        let place = |key: &'a Key| (key.namespace.as_str(), key.name.as_str());
+        lookup.authorities.extend(self.authorities.iter().map(|authority| (authority.id.name.as_str(), authority)));
+        lookup.servers.extend(self.servers.keys().map(place));
+        let resolved = self.servers.iter().filter_map(|(key, server)| Some((place(key), server.as_ref()?)));
+        lookup.resolved.extend(resolved);
+        lookup.clients.extend(self.clients.iter().map(|(key, client)| (place(key), client)));
+        lookup.config_maps.extend(self.config_maps.iter().map(|(key, map)| (place(key), map)));
+    }
+
+    /// Whether it was asked for what this is about.
+    fn judges(&self, reason: Reason) -> bool {
+        self.asked && matches!(reason, Reason::ConfigMapNotFound | Reason::LockNotFound | Reason::CaInvalid)
+    }
+}
+
+fn names_in(read: &Result<Object, Findings>) -> BTreeSet<Key> {
+    read.as_ref().map(named).unwrap_or_default()
+}
+
+/// Reads an object; what is wrong with it otherwise.
+pub(super) fn read(object: &Value) -> Result<Object, Findings> {
+    object::read(object).map_err(|rejected| match rejected {
+        Rejected::Invalid { problems, .. } => problems.iter().map(From::from).collect(),
+        Rejected::Unidentified(problem) => vec![(&problem).into()],
+        Rejected::Foreign { .. } => Vec::new(),
+    })
+}
+
+/// The tools that an McpServer's status lists, if it lists all that there are.
+fn listed_tools(status: &Value) -> Option<Vec<Tool>> {
+    use crate::generated::Risk;
+    use crate::tools::risk::KnownRisk;
+    let tools = status.get("tools")?;
+    let items = tools.get("items")?.as_array()?;
+    if tools.get("count")?.as_u64()? > items.len() as u64 {
+        return None;
+    }
+    let class = |word: &str| [Risk::ReadOnly, Risk::Write, Risk::Destructive].into_iter().find(|r| r.as_str() == word);
+    let tool = |item: &Value| {
+        let own = item.get("risk").and_then(Value::as_str).and_then(class);
+        // What guardrails believe of it is not in the status.
+        let risk = Some(KnownRisk { own, guardrail: None });
+        Some(Tool { name: item.get("name")?.as_str()?.to_owned(), risk })
+    };
+    items.iter().map(tool).collect()
+}

@@ -3,7 +3,7 @@ use super::*;
 /// How long an API server may not have heard of what it was told.
 const HEARS: i64 = 60;
 /// How long a Pod may not have the certificate that was made for it.
-const MOUNTS: i64 = 2 * DAY;
+const MOUNTS: i64 = DAY;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Authority {
@@ -75,7 +75,9 @@ impl World {
             Action::Found => {
                 self.made += 1;
                 let authority = Authority { id: self.made, validity: holds(AUTHORITY), signs: true };
-                self.previous = self.newest.replace(authority).or(self.previous);
+                let (newest, previous) = (self.newest.replace(authority), self.previous);
+                let served = |one: &Authority| self.leaves.last().is_some_and(|leaf| leaf.by == one.id);
+                self.previous = previous.filter(served).or(newest).or(previous);
                 self.retired_at = None;
             }
             Action::Tell => self.told.push((now, self.bundle())),
@@ -148,7 +150,7 @@ fn over_years_every_certificate_that_could_be_served_is_believed() {
         while world.now < begin + 3 * AUTHORITY {
             // Looks come every few seconds while a controller leads, which it does not always.
             world.now += match dice.below(50) {
-                0 => dice.below(2 * DAY),
+                0 => dice.below(DAY),
                 1..10 => dice.below(6 * 3_600),
                 _ => 1 + dice.below(1_800),
             };

@@ -94,7 +94,7 @@ fn read_sources(folder: &Path, text: &mut String) {
 }
 
 /// Kinds of others, which a plain API server does not have.
-const FOREIGN: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "Certificate", "HTTPRoute"];
+const FOREIGN: [&str; 5] = ["ServiceMonitor", "PrometheusRule", "Certificate", "Issuer", "HTTPRoute"];
 
 /// Every value set, and not a single warning: of Pod Security, of unknown fields, or of what is deprecated.
 #[test]

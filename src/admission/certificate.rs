@@ -34,7 +34,9 @@ pub enum Trouble {
     #[error("ValidatingWebhookConfiguration {0} cannot be read: {1}")]
     Unreadable(String, String),
     /// It is not there.
-    #[error("there is no ValidatingWebhookConfiguration {0}, so nothing is asked: install the chart again, or remove the webhook")]
+    #[error(
+        "there is no ValidatingWebhookConfiguration {0}, so nothing is asked: install the chart again, or remove the webhook"
+    )]
     Missing(String),
     /// It knows nobody to believe.
     #[error("webhook {0} has no caBundle yet: the leading controller, or cert-manager, writes it")]

@@ -145,12 +145,13 @@ impl Desk {
         let share = Arc::new(share);
         let body = bounded(body).await?;
         let known = self.known.clone();
-        let (review, keys) = self.work(&share, move || {
-            let review = read(&body)?;
-            let keys = wanted(&review, &known.world());
-            Ok::<_, Malformed>((Arc::new(review), keys))
-        })
-        .await??;
+        let (review, keys) = self
+            .work(&share, move || {
+                let review = read(&body)?;
+                let keys = wanted(&review, &known.world());
+                Ok::<_, Malformed>((Arc::new(review), keys))
+            })
+            .await??;
         let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
         let (known, judged) = (self.known.clone(), review.clone());
         let now = Timestamp::now().as_second();
@@ -200,7 +201,7 @@ impl Drop for Place<'_> {
 async fn bounded(body: Incoming) -> Result<Bytes, Unanswered> {
     #[expect(clippy::disallowed_methods, reason = "it is limited")]
     let collected = Limited::new(body, MOST_BYTES).collect().await;
-    collected.map(|body| body.to_bytes()).map_err(|error| {
-        if error.is::<LengthLimitError>() { Unanswered::TooLarge } else { Unanswered::Incomplete }
-    })
+    collected
+        .map(|body| body.to_bytes())
+        .map_err(|error| if error.is::<LengthLimitError>() { Unanswered::TooLarge } else { Unanswered::Incomplete })
 }

@@ -50,12 +50,23 @@ pub(crate) fn installed() -> Cluster {
     installed_with("minimal")
 }
 
-/// The chart with the values of a file in `ci/`, on a cluster.
+/// The chart with the values of a file in `ci/`, on a cluster; but nobody is asked before an object is stored, since no webhook
+/// runs. Whoever runs one takes [`webhook_configurations`].
 pub(crate) fn installed_with(values: &str) -> Cluster {
     let cluster = Cluster::acquire();
     let rendered = render(&cluster, &chart().join(format!("ci/{values}.yaml")));
-    cluster.apply_yaml(&rendered);
+    let installed: Vec<&str> = rendered.split("\n---\n").filter(|document| !document.contains(ASKS)).collect();
+    cluster.apply_yaml(&installed.join("\n---\n"));
     cluster
+}
+
+const ASKS: &str = "\nkind: ValidatingWebhookConfiguration\n";
+
+/// The chart's ValidatingWebhookConfigurations.
+pub(crate) fn webhook_configurations(cluster: &Cluster) -> Vec<Value> {
+    let rendered = render(cluster, &chart().join("ci/minimal.yaml"));
+    let documents = rendered.split("\n---\n").filter(|document| document.contains(ASKS));
+    documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect()
 }
 
 #[test]

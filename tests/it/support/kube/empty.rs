@@ -27,7 +27,9 @@ const NAMESPACED: [(&str, &str); 16] = [
 ];
 
 /// And besides them; what Kubernetes itself made is labelled, and stays.
-const CLUSTER: [(&str, &str); 5] = [
+const CLUSTER: [(&str, &str); 6] = [
+    // First: whom they name may be gone.
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("portcullis.dev/v1alpha1", "McpAuthorizationServer"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),

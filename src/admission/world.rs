@@ -150,6 +150,16 @@ impl World {
         self.known.keys().filter(|key| key.kind == kind).count()
     }
 
+    /// Whether a server names this McpAuthorizationServer, which may not be there yet.
+    pub fn trusts(&self, authority: &str) -> bool {
+        let servers = self.known.values().filter_map(|known| known.read.as_ref().ok());
+        let mut named = servers.filter_map(|object| match object {
+            Object::Server(server) => Some(&server.spec.authorization.servers),
+            _ => None,
+        });
+        named.any(|names| names.iter().any(|name| name == authority))
+    }
+
     /// The tools that a server's status lists.
     pub fn tools(&self, namespace: &str, name: &str) -> Option<&[Tool]> {
         let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };

@@ -112,7 +112,7 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
         // Whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
         Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
     }
-    needs.0.into_iter().map(|(place, why)| Need { place, why }).collect()
+    needs.into_vec()
 }
 
 /// By place, each with the first thing that makes it needed.
@@ -120,6 +120,10 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
 struct Needs(BTreeMap<Place, String>);
 
 impl Needs {
+    fn into_vec(self) -> Vec<Need> {
+        self.0.into_iter().map(|(place, why)| Need { place, why }).collect()
+    }
+
     fn add(&mut self, place: Place, why: String) {
         self.0.entry(place).or_insert(why);
     }
@@ -141,6 +145,19 @@ fn resolved_policy(object: Option<&Object>, world: &World, found: &Found) -> Opt
     let policy: &McpPolicy = policy;
     let names = super::named::named(object?);
     resolve::policy(policy, &world.settings(), &world.lookup(&names, found)).ok().map(|resolved| resolved.object)
+}
+
+/// What a policy's change needs, as [`policy`] has it.
+#[cfg(test)]
+pub(super) fn of_policy(
+    namespace: &str,
+    old: Option<Option<Policy>>,
+    new: Option<&Policy>,
+    world: &World,
+) -> Vec<Need> {
+    let mut needs = Needs::default();
+    policy(namespace, old, new, world, &mut needs);
+    needs.into_vec()
 }
 
 /// A policy's change. `old`: `Some(None)` if there was one that is invalid, of which nobody knows here what it denies.

@@ -14,3 +14,6 @@ mod named;
 pub mod response;
 pub mod review;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

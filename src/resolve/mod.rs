@@ -8,6 +8,8 @@
 mod authority;
 mod client;
 mod cluster;
+mod cover;
+mod lint;
 mod lock;
 mod pattern;
 mod policy;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::named::named;
-use crate::access::who_can::Tool;
+use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
 use crate::api::object::{self, Rejected};
 use crate::api::v1alpha1::ServerState;

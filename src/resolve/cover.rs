@@ -18,7 +18,7 @@ use crate::{
 /// How many comparisons of two texts one policy is worth: some milliseconds.
 const MOST_STEPS: usize = 1 << 20;
 
-/// Compares rules of one policy.
+/// Compares rules of one policy, or of two versions of it.
 pub struct Comparison {
     guardrail: bool,
     steps: usize,
@@ -72,6 +72,7 @@ impl<'a> Who<'a> {
 }
 
 impl Comparison {
+    /// Nothing is compared yet. `guardrail`: whether the policy is one.
     pub fn within(guardrail: bool) -> Self {
         Self { guardrail, steps: MOST_STEPS }
     }

@@ -9,6 +9,7 @@ mod authority;
 mod client;
 mod cluster;
 mod cover;
+mod lint;
 mod lock;
 mod pattern;
 mod policy;

@@ -1,10 +1,16 @@
-//! Questions about a fleet: who can, and why.
+//! Questions about a fleet: who can, why, and what a change changes.
 //!
 //! Invariant: every answer comes from the evaluator that the proxy calls; here are only the questions.
 
+mod cast;
+pub mod diff;
 pub mod explain;
+mod search;
+mod side;
+pub mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod what_can;
 pub mod who_can;
 
 use serde::Serialize;

@@ -21,3 +21,6 @@ pub mod review;
 pub mod rights;
 pub mod server;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::named::named;
-use crate::access::who_can::Tool;
+use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
 use crate::api::object::{self, Rejected};
 use crate::api::v1alpha1::ServerState;
@@ -148,6 +148,16 @@ impl World {
             return self.namespaces.len();
         }
         self.known.keys().filter(|key| key.kind == kind).count()
+    }
+
+    /// Whether a server names this McpAuthorizationServer, which may not be there yet.
+    pub fn trusts(&self, authority: &str) -> bool {
+        let servers = self.known.values().filter_map(|known| known.read.as_ref().ok());
+        let mut named = servers.filter_map(|object| match object {
+            Object::Server(server) => Some(&server.spec.authorization.servers),
+            _ => None,
+        });
+        named.any(|names| names.iter().any(|name| name == authority))
     }
 
     /// The tools that a server's status lists.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::outbound::Outbound;
+use super::outbound::{InCluster, Outbound};
 use super::serving::{ended, runtime};
 use super::token::duration;
 use super::{address, boolish};
@@ -54,6 +54,8 @@ pub struct Args {
     #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
     admin_hosts: Vec<String>,
     #[command(flatten)]
+    in_cluster: InCluster,
+    #[command(flatten)]
     outbound: Outbound,
 }
 
@@ -73,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,
-        egress: args.outbound.policy_in_cluster()?,
+        egress: args.outbound.policy_in_cluster(args.in_cluster)?,
         inventory_every: (!args.no_inventory).then(|| Duration::from_secs(args.inventory_every.into())),
     };
     let runtime = runtime()?;

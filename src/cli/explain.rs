@@ -9,7 +9,7 @@ use super::output::{self, Format, Said, Tone, filled, printable};
 use super::source::Source;
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
-use crate::access::who_can::Tool;
+use crate::access::targets::Tool;
 use crate::fleet::Fleet;
 use crate::generated::authority::KeySource;
 use crate::generated::{Risk, Server};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::egress::{self, AllowPrivate};
+use crate::api::object::is_dns_subdomain;
+use crate::egress::{self, AllowPrivate, Cidr};
 
 /// Where upstreams and issuers may be, and whose certificates are believed of them.
 #[derive(clap::Args, Clone, Debug)]
@@ -22,9 +23,26 @@ pub struct Outbound {
         require_equals = true
     )]
     pub allow_private_upstreams: Option<AllowPrivate>,
+    /// Ranges in which no upstream and no issuer may be, public or private, such as those of the nodes and the API server;
+    /// counts over --allow-private-upstreams
+    #[arg(long = "deny-upstreams", env = "PORTCULLIS_DENY_UPSTREAMS", value_name = "CIDR", value_delimiter = ',')]
+    pub denied: Vec<Cidr>,
     /// PEM certificates trusted for upstreams and issuers besides the system's
     #[arg(long, env = "PORTCULLIS_EXTRA_CA", value_name = "FILE")]
     pub extra_ca: Option<PathBuf>,
+}
+
+/// Where names of Services are found.
+#[derive(clap::Args, Clone, Debug)]
+pub struct InCluster {
+    /// The cluster's DNS domain
+    #[arg(long, env = "PORTCULLIS_CLUSTER_DOMAIN", value_name = "NAME", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    let name = text.trim_matches('.');
+    if is_dns_subdomain(name) { Ok(name.to_owned()) } else { Err("not a DNS name such as cluster.local".to_owned()) }
 }
 
 impl Outbound {
@@ -35,7 +53,7 @@ impl Outbound {
     pub fn policy(self) -> anyhow::Result<egress::Policy> {
         let extra_roots_pem = pem(self.extra_ca.as_deref())?;
         let allow_private = self.allow_private_upstreams.unwrap_or_default();
-        Ok(egress::Policy { allow_private, extra_roots_pem, ..egress::Policy::default() })
+        Ok(egress::Policy { allow_private, denied: self.denied, extra_roots_pem, ..egress::Policy::default() })
     }
 
     /// The same for a role in a cluster, where whoever writes a manifest is not who runs the Pod: what listens on the Pod's
@@ -44,9 +62,9 @@ impl Outbound {
     ///
     /// # Errors
     /// If the certificates cannot be read.
-    pub fn policy_in_cluster(self) -> anyhow::Result<egress::Policy> {
+    pub fn policy_in_cluster(self, place: InCluster) -> anyhow::Result<egress::Policy> {
         let mut policy = self.policy()?;
-        policy.absolute_names = true;
+        policy.cluster_domain = Some(place.cluster_domain);
         if policy.allow_private == AllowPrivate::Private {
             policy.allow_private = AllowPrivate::Network;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::outbound::InCluster;
 use super::serving::{Serving, ended, runtime, taken};
 use super::token::duration;
 use crate::cluster;
@@ -50,6 +51,8 @@ pub struct Args {
     )]
     token_review_window: u32,
     #[command(flatten)]
+    in_cluster: InCluster,
+    #[command(flatten)]
     serving: Serving,
 }
 
@@ -67,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let client = cluster::connect().await?;
         let state = args.state_dir.clone();
-        let egress = args.serving.outbound.clone().policy_in_cluster()?;
+        let egress = args.serving.outbound.clone().policy_in_cluster(args.in_cluster)?;
         let mut serving = args.serving.options(args.state_dir, egress)?;
         serving.limits.token_review_window = Duration::from_secs(args.token_review_window.into());
         let options = Options {

@@ -8,7 +8,8 @@ use super::output::{self, Format, Said, Tone, filled};
 use super::source::Source;
 use super::{boolish, load};
 use crate::access::Answer;
-use crate::access::who_can::{Dormant, Row, Table, Tool, Window, anybody_can, refusing_lock, who_can};
+use crate::access::targets::{Tool, refusing_lock};
+use crate::access::who_can::{Dormant, Row, Table, Window, anybody_can, who_can};
 use crate::fleet::Fleet;
 use crate::policy::request::Facts;
 

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a connection that is silently gone is noticed within the watch's own time and not a minute later.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use kube::config::KubeConfigOptions;
+use kube::config::{KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 
 /// How long the API server may take to accept a connection.
@@ -16,7 +17,7 @@ const READ: Duration = Duration::from_secs(super::watch::LASTS_SECONDS as u64 + 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Neither a Pod's ServiceAccount nor a kubeconfig.
-    #[error("no API server is known: run in a Pod with a ServiceAccount, or set KUBECONFIG: {0}")]
+    #[error("no API server is known: {0}")]
     Unknown(String),
     /// The configuration is there and cannot be used.
     #[error("the API server's address or credentials cannot be used: {0}")]
@@ -59,7 +60,7 @@ pub fn in_words(error: &kube::Error) -> String {
 /// # Errors
 /// If no API server is configured, or its configuration cannot be used. Nothing is sent yet.
 pub async fn connect() -> Result<Client, ConnectError> {
-    let mut config = Config::infer().await.map_err(|error| ConnectError::Unknown(error.to_string()))?;
+    let mut config = infer().await?;
     config.default_retry = false;
     client(config)
 }
@@ -73,12 +74,35 @@ pub async fn connect_to(context: Option<&str>) -> Result<(Client, String), Conne
     let config = match context {
         Some(context) => {
             let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-            Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Unknown(error.to_string()))?
+            Config::from_kubeconfig(&options).await.map_err(|error| ConnectError::Unknown(unusable(&error)))?
         }
-        None => Config::infer().await.map_err(|error| ConnectError::Unknown(error.to_string()))?,
+        None => infer().await?,
     };
     let namespace = config.default_namespace.clone();
     Ok((client(config)?, namespace))
+}
+
+/// The kubeconfig, or without one the Pod's ServiceAccount.
+async fn infer() -> Result<Config, ConnectError> {
+    Config::infer().await.map_err(|error| {
+        // In a Pod, what is wrong with its ServiceAccount is what counts; elsewhere that there is none says nothing.
+        let kubeconfig = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<KubeconfigError>());
+        ConnectError::Unknown(match kubeconfig {
+            Some(kubeconfig) if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => unusable(kubeconfig),
+            _ => error.to_string(),
+        })
+    })
+}
+
+fn unusable(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(cause, path) if cause.kind() == ErrorKind::NotFound => {
+            format!("there is no kubeconfig {}; set KUBECONFIG, or run in a Pod with a ServiceAccount", path.display())
+        }
+        KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
+        // What follows the first line quotes the file, which may hold credentials.
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
 }
 
 fn client(mut config: Config) -> Result<Client, ConnectError> {

@@ -75,11 +75,6 @@ pub async fn network_policy(client: &Client, namespace: &str, name: &str) -> Res
 }
 
 async fn get(client: &Client, collection: Collection, namespace: &str, name: &str) -> Result<Fetched<Object>, Failure> {
-    // No object has such a name. It would become part of a request that the controller signs, and a request that cannot be
-    // made at all would be tried again for ever, with everything else about the server left as it was.
-    if !object::is_dns_subdomain(name) {
-        return Ok(Fetched::Absent);
-    }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource(collection));
     Ok(match by_name(&api, object_kind(collection), namespace, name).await? {
         Fetched::Found(found) => read(found, collection).map_or(Fetched::Absent, Fetched::Found),
@@ -92,6 +87,11 @@ async fn by_name<K>(api: &Api<K>, kind: &str, namespace: &str, name: &str) -> Re
 where
     K: Clone + Debug + DeserializeOwned,
 {
+    // No object has such a name. It would become part of a request that the controller signs, and a request that cannot be
+    // made at all would be tried again for ever, with everything else about the server left as it was.
+    if !object::is_dns_subdomain(name) {
+        return Ok(Fetched::Absent);
+    }
     let found = match api.get_with(name, &GetParams::any()).await {
         // It may have been made a moment ago, with what refers to it: what is in memory may be older than that.
         Err(error) if code(&error) == Some(404) => api.get(name).await,

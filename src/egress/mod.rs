@@ -27,7 +27,8 @@ pub(crate) use fetch::{egress_cause, root_cause};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use tls::TlsOptions;
 
-use address::{Cidr, Internal};
+pub use address::Cidr;
+use address::Internal;
 use std::borrow::Cow;
 
 /// Which addresses that are not public may be dialed: the administrator's `--allow-private-upstreams`.
@@ -104,12 +105,13 @@ pub enum Forbidden {
 pub struct Policy {
     /// Which internal addresses are open.
     pub allow_private: AllowPrivate,
-    /// Ranges never dialed although they are public, for example a cluster's nodes or the operator's own NAT64 prefix.
-    /// Wins over `allow_private`.
+    /// Ranges that are never dialed, for example a cluster's nodes or the operator's own NAT64 prefix. Wins over
+    /// `allow_private`.
     pub denied: Vec<Cidr>,
-    /// Names mean what the public DNS says: no search domain completes them, by which a Pod's `a.b` becomes the Service `a` of
-    /// somebody's namespace `b`. Only those that end in `.svc` are completed, and `localhost` is what it is.
-    pub absolute_names: bool,
+    /// In a cluster: its DNS domain. Names then mean what the public DNS says, since no search domain completes them, by which
+    /// a Pod's `a.b` becomes the Service `a` of somebody's namespace `b`. Those that end in `.svc` are of this domain, and
+    /// `localhost` is what it is.
+    pub cluster_domain: Option<String>,
     /// For name look-up, TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
     /// PEM certificates trusted besides the system's.
@@ -121,7 +123,7 @@ impl Default for Policy {
         Self {
             allow_private: AllowPrivate::Never,
             denied: Vec::new(),
-            absolute_names: false,
+            cluster_domain: None,
             connect_timeout: Duration::from_secs(10),
             extra_roots_pem: None,
         }
@@ -131,9 +133,12 @@ impl Default for Policy {
 impl Policy {
     /// What the resolver is asked for a host.
     fn asked<'h>(&self, host: &'h str) -> Cow<'h, str> {
-        let as_it_is =
-            !self.absolute_names || host.ends_with(['.', ']']) || host.ends_with(".svc") || host == "localhost";
-        if as_it_is { host.into() } else { format!("{host}.").into() }
+        match &self.cluster_domain {
+            None => host.into(),
+            Some(_) if host.ends_with(['.', ']']) || host == "localhost" => host.into(),
+            Some(domain) if host.ends_with(".svc") => format!("{host}.{domain}.").into(),
+            Some(_) => format!("{host}.").into(),
+        }
     }
 
     /// Whether `ip` may be dialed.
@@ -253,13 +258,15 @@ mod tests {
 
     #[test]
     fn in_a_cluster_no_search_domain_completes_a_name() {
-        let policy = Policy { absolute_names: true, ..Policy::default() };
+        let policy = Policy { cluster_domain: Some("cluster.local".into()), ..Policy::default() };
         for (host, asked) in [
             ("notes.other", "notes.other."),
             ("notes", "notes."),
             ("mcp.vendor.example", "mcp.vendor.example."),
             ("mcp.vendor.example.", "mcp.vendor.example."),
-            ("notes.team.svc", "notes.team.svc"),
+            ("notes.team.svc", "notes.team.svc.cluster.local."),
+            ("notes.team.svc.cluster.local", "notes.team.svc.cluster.local."),
+            ("[::1]", "[::1]"),
             ("localhost", "localhost"),
         ] {
             assert_eq!(policy.asked(host), asked);

@@ -8,6 +8,6 @@ mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use selector::{matches, matches_namespace};
+pub use selector::{matches, matches_namespace, selects_all};
 pub use shard_map::ShardMap;
 pub use snapshot::{Basis, Fleet, Served};

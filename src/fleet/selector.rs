@@ -20,7 +20,7 @@ pub fn matches_namespace(selector: &Selector, name: &str, labels: Option<&Labels
 }
 
 /// Whether a selector is satisfied by all labels, whatever they are.
-pub(super) fn selects_all(selector: &Selector) -> bool {
+pub fn selects_all(selector: &Selector) -> bool {
     selector.match_labels.is_empty() && selector.match_expressions.is_empty()
 }
 

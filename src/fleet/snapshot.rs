@@ -52,6 +52,14 @@ pub struct Served<'a> {
 }
 
 impl<'a> Served<'a> {
+    /// Whether nothing that could change a decision lies between the two, as is seen at once of forks of one snapshot.
+    pub fn decides_as(&self, other: &Served<'_>) -> bool {
+        // A layer or a server that changed is another object.
+        Arc::ptr_eq(self.server, other.server)
+            && self.layers.layers.iter().zip(other.layers.layers).all(|(a, b)| std::ptr::eq(*a, b))
+            && self.layers.denied == other.layers.denied
+    }
+
     /// The guardrails of which it is not known whether they reach the server, by name: the labels of its namespace are
     /// not known. What narrows of them counts, what grants does not.
     pub fn in_doubt(&self) -> Vec<&'a Policy> {

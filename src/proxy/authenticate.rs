@@ -175,7 +175,7 @@ async fn after_refresh(
 ) -> Result<Verified, TokenError> {
     match missing {
         Missing::Key { authority, kid } => gateway.keys().refresh(authority, kid).await,
-        Missing::AllKeys { authority } => gateway.keys().first(authority).await,
+        Missing::AllKeys { authority } => gateway.keys().first_keys(authority).await,
     }
     let snapshot: Arc<Snapshot> = gateway.snapshot();
     let anchors = snapshot.site(&site.server.path).map_or(site.anchors(), |site| site.anchors());

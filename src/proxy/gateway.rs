@@ -41,7 +41,7 @@ pub trait KeyRefresh: Send + Sync {
 
     /// The authority has no keys that may be used. Ends when the first attempt to have them has been applied to the
     /// gateway: at once, if that was long ago.
-    fn first<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn first_keys<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// What a gateway is made of.

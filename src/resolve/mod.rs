@@ -8,6 +8,8 @@
 mod authority;
 mod client;
 mod cluster;
+mod cover;
+mod lint;
 mod lock;
 mod pattern;
 mod policy;
@@ -22,6 +24,7 @@ mod value;
 pub use authority::authority;
 pub use client::{Client, Grant, client, client_id};
 pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
+pub use cover::Comparison;
 pub use policy::{edit, judged_again, missing, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};

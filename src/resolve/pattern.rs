@@ -1,7 +1,7 @@
 //! Tool names and the patterns that match them.
 
 use super::{Finding, Findings, Reason};
-use crate::api::FieldPath;
+use crate::{api::FieldPath, policy::pattern::is_safe_name};
 
 /// The longest pattern that the evaluator takes, in bytes; the schema counts characters.
 const MAX_BYTES: usize = 512;
@@ -26,6 +26,23 @@ pub(super) fn patterns(list: &[String], field: &FieldPath, findings: &mut Findin
         findings.push(Finding::new(Reason::PatternInvalid, field.index(i), problem));
     }
     list.to_vec()
+}
+
+/// Checks that patterns of an Allow can match: a star there stands only for names that every implementation reads alike
+/// (design 3.5).
+pub(super) fn granting(list: &[String], field: &FieldPath, findings: &mut Findings) {
+    for (i, pattern) in list.iter().enumerate() {
+        let literal: String = pattern.chars().filter(|c| *c != '*').collect();
+        // What is wrong in any rule is said once.
+        let dead = pattern.contains('*') && !literal.is_empty() && !is_safe_name(&literal);
+        if dead && !findings.iter().any(|finding| finding.field == field.index(i)) {
+            let problem =
+                "no name that an Allow's pattern matches is like this: they have 1 to 128 letters, digits, _, . and -";
+            findings.push(
+                Finding::new(Reason::PatternInvalid, field.index(i), problem).remedy("give the exact name in names"),
+            );
+        }
+    }
 }
 
 /// Checks exact tool names.

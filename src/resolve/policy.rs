@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, pattern,
+    Finding, Findings, Lookup, Reason, Resolved, Settings, lint, object_id, pattern,
     principal::{self, Pull, Scope, principals},
     server::{not_enforced, risk_class},
     value,
@@ -38,6 +38,10 @@ pub fn policy(policy: &McpPolicy, settings: &Settings<'_>, lookup: &Lookup<'_>) 
             errors.push(Finding::new(Reason::DuplicateEntry, field.field("name"), message));
         }
         rules.push(rule(spec, scope, &field, &mut errors, &mut warnings));
+    }
+    // Rules are compared once each of them says something.
+    if errors.is_empty() {
+        lint::rules(&rules, guardrail, &mut errors, &mut warnings);
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -235,6 +239,9 @@ fn tools(spec: &RuleSpec, field: &FieldPath, errors: &mut Findings) -> Vec<ToolM
             patterns: pattern::patterns(patterns, &at.field("patterns"), errors),
             risk: risk.iter().map(|class| risk_class(*class)).collect(),
         });
+        if spec.effect == RuleEffect::Allow {
+            pattern::granting(patterns, &at.field("patterns"), errors);
+        }
     }
     tools
 }

@@ -164,6 +164,8 @@ reasons! {
     RedactInvalid: Error, "write it like /args/password (RFC 6901)";
     /// A revocation does not say exactly which tokens.
     RevocationInvalid: Error, "give either jti, or subject and issuedBefore";
+    /// An Allow can never grant: a Deny of the same policy refuses all of it.
+    RuleContradicted: Error, "narrow the Deny (except, tools, notAfter), or remove one of them";
     /// A rule does not say what it is about.
     RuleEmpty: Error, "add tools";
     /// A scope is not a scope token, or must not be asked for.
@@ -219,6 +221,8 @@ reasons! {
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
     PlaintextUpstream: Warning, "use https";
+    /// A rule changes nothing: another rule of the same policy covers all of it.
+    RuleShadowed: Warning, "remove it, or say what it is meant to add";
     /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.
     ScopesNotCarried: Warning, "leave the scopes out, or serve these callers by an McpServer without scopes";
     /// The controller was not given the right to read a Secret: the server takes no calls.

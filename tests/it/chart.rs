@@ -207,10 +207,13 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     helm(&cluster, &["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
     let proxy = cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").unwrap();
     let arguments = &proxy["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert!(
-        arguments.as_array().unwrap().contains(&"--allow-private-upstreams=10.0.0.0/8,fd00::/8".into()),
-        "{arguments}"
-    );
+    for set in [
+        "--allow-private-upstreams=10.0.0.0/8,fd00::/8",
+        "--deny-upstreams=10.0.0.1/32",
+        "--cluster-domain=corp.internal",
+    ] {
+        assert!(arguments.as_array().unwrap().contains(&set.into()), "{set}: {arguments}");
+    }
 
     helm(&cluster, &["uninstall", "portcullis", "--namespace", SYSTEM]);
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());

@@ -186,6 +186,10 @@ topologySpreadConstraints:
 {{- else if $private }}
 - --allow-private-upstreams=true
 {{- end }}
+{{- with .Values.denyUpstreams }}
+- --deny-upstreams={{ join "," . }}
+{{- end }}
+- --cluster-domain={{ .Values.clusterDomain }}
 {{- if .Values.extraCa.configMapName }}
 - --extra-ca=/etc/portcullis/ca/{{ .Values.extraCa.key }}
 {{- end }}

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::isolation;
 use crate::api::core::{ConfigMap, Secret};
-use crate::api::object::is_dns_label;
 use crate::api::v1alpha1::McpServerSpec;
 use crate::api::{Key, McpServer};
 use crate::controller::Context;
@@ -82,7 +81,7 @@ async fn isolation(context: &Context, source: &Source) -> Result<isolation::Foun
     let namespace = source.key.namespace.as_str();
     let mut found = isolation::Found { is_noted: isolation::is_noted(&source.status), ..isolation::Found::default() };
     let asked = source.server().and_then(|server| isolation::asks(&server.spec));
-    if let Some(service) = asked.filter(|service| is_dns_label(&service.name)) {
+    if let Some(service) = asked {
         found.service = Some(fetch::service(&context.client, namespace, &service.name).await?);
     }
     if asked.is_some() || found.is_noted {

@@ -56,7 +56,7 @@ fn outcome(call: &query::Call) -> Option<(&str, &str)> {
 struct NoKeys;
 
 impl KeyRefresh for NoKeys {
-    fn first<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn first_keys<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::ready(()))
     }
 

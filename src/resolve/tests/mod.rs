@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod clusters;
+mod lints;
 mod policies;
 mod servers;
 mod trees;

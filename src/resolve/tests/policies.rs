@@ -34,6 +34,8 @@ fn a_rule_is_normalized() {
 #[test]
 fn principals_are_qualified_so_that_mistakes_narrow() {
     let any = json!({"any": true});
+    // An Allow whose exceptions leave nobody is refused.
+    let any_agent = json!({"any": true, "actor": {"any": true}});
     let anyone_at = |authority: &str| json!({"any": true, "authority": authority});
     let group = json!({"groups": ["g"]});
     let group_at = |authority: &str| json!({"groups": ["g"], "authority": authority});
@@ -41,7 +43,7 @@ fn principals_are_qualified_so_that_mistakes_narrow() {
         ("Allow", "principals", &any, Some("corp"), false),
         ("Deny", "principals", &any, None, false),
         ("RequireApproval", "principals", &any, None, false),
-        ("Allow", "except", &any, None, false),
+        ("Allow", "except", &any_agent, None, false),
         ("Deny", "except", &any, Some("corp"), false),
         ("Deny", "principals", &anyone_at("corp"), Some("corp"), false),
         ("Deny", "principals", &group, Some("corp"), false),

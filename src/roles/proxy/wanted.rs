@@ -164,7 +164,7 @@ impl KeyRefresh for Wanted {
     }
 
     /// Keys come with their authority, from the controller, which tries to have them without being asked.
-    fn first<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn first_keys<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::ready(()))
     }
 }

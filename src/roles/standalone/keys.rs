@@ -249,7 +249,7 @@ impl KeyRefresh for Keys {
         })
     }
 
-    fn first<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn first_keys<'a>(&'a self, authority: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             let remote = self.remotes.load().get(authority).cloned();
             let Some(mut remote) = remote else { return };

@@ -19,6 +19,8 @@ use crate::support::{http, runtime};
 const VERSION: &str = "portcullis.dev/v1alpha1";
 const PUBLIC_URL: &str = "https://mcp.example";
 const NAMESPACES: usize = 100;
+/// Whether a controller leads.
+const LEADS: &str = "portcullis_leader";
 
 /// What people wrote: one policy for each server, spread over namespaces.
 pub(super) struct Seed {
@@ -29,6 +31,13 @@ pub(super) struct Seed {
 
 fn place(number: usize) -> (String, String) {
     (format!("team-{}", number % NAMESPACES), format!("server-{number}"))
+}
+
+/// A server, and a token of somebody whom its policy knows.
+fn caller(number: usize, issuer: &Issuer) -> (String, String, String) {
+    let (namespace, name) = place(number);
+    let token = issuer.token("ana", &format!("{PUBLIC_URL}/{namespace}/{name}"), "", &[]);
+    (namespace, name, token)
 }
 
 impl Seed {
@@ -84,8 +93,7 @@ impl Seed {
         round: usize,
     ) -> Vec<Duration> {
         let number = round * 97 % self.count;
-        let (namespace, name) = place(number);
-        let token = issuer.token("ana", &format!("{PUBLIC_URL}/{namespace}/{name}"), "", &[]);
+        let (namespace, name, token) = caller(number, issuer);
         let allowed = |proxy: &Proxy| proxy.call(&namespace, &name, &token, "get_item").get("result").is_some();
         proxies.iter().for_each(|proxy| assert!(!allowed(proxy), "allowed before it was granted"));
         let api = cluster.api(VERSION, "McpPolicy", Some(&namespace));
@@ -118,8 +126,7 @@ impl Seed {
         proxies: &[Proxy],
         round: usize,
     ) -> Vec<Duration> {
-        let (namespace, name) = place((round * 89 + 7) % self.count);
-        let token = issuer.token("ana", &format!("{PUBLIC_URL}/{namespace}/{name}"), "", &[]);
+        let (namespace, name, token) = caller((round * 89 + 7) % self.count, issuer);
         let streams: Vec<_> = proxies.iter().map(|proxy| proxy.listen(&namespace, &name, &token)).collect();
         let api = cluster.api(VERSION, "McpPolicy", Some(&namespace));
         let began = Instant::now();
@@ -207,6 +214,21 @@ impl Controller {
             let statuses = self.metric("portcullis_status_writes_total");
             (statuses > 2 * seed.count as u64 && self.metric("portcullis_queue_depth") == 0).then_some(())
         });
+    }
+
+    /// Waits until it knows everything, so that it can take over.
+    pub(super) fn wait_ready(&self) {
+        let url = format!("http://{}/readyz", self.admin);
+        patiently("the controller to be ready", || (http::get(&url, &[]).status == 200).then_some(()));
+    }
+
+    /// Kills this controller, which leads, and says how long it took until the other one does.
+    pub(super) fn hand_over(mut self, other: &Controller) -> Duration {
+        assert_eq!((self.metric(LEADS), other.metric(LEADS)), (1, 0));
+        let began = Instant::now();
+        self.process.kill();
+        patiently("the other controller to lead", || (other.metric(LEADS) == 1).then_some(()));
+        began.elapsed()
     }
 
     pub(super) fn memory(&self) -> u64 {

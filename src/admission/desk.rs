@@ -114,7 +114,7 @@ impl Desk {
     /// If it cannot be answered.
     pub async fn answer(&self, body: Incoming, patience: Duration) -> Result<Vec<u8>, Unanswered> {
         let begun = Instant::now();
-        let _place = Place::take(&self.reviews).ok_or(Unanswered::Overloaded).inspect_err(|error| self.count(error))?;
+        let _seat = Seat::take(&self.reviews).ok_or(Unanswered::Overloaded).inspect_err(|error| self.count(error))?;
         let answered = timeout(patience, self.review(body)).await.unwrap_or(Err(Unanswered::Late(patience)));
         self.metrics.took(begun.elapsed().as_secs_f64());
         answered.map(|response| response.encode()).inspect_err(|error| self.count(error))
@@ -183,16 +183,16 @@ impl Desk {
 }
 
 /// One of the reviews that there may be at once.
-struct Place<'a>(&'a AtomicUsize);
+struct Seat<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> Seat<'a> {
     fn take(reviews: &'a AtomicUsize) -> Option<Self> {
-        let place = Self(reviews);
-        (reviews.fetch_add(1, Ordering::AcqRel) < MOST_REVIEWS).then_some(place)
+        let seat = Self(reviews);
+        (reviews.fetch_add(1, Ordering::AcqRel) < MOST_REVIEWS).then_some(seat)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

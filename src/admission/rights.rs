@@ -50,6 +50,7 @@ fn unsaid(need: &Need, why: &str) -> Need {
 
 async fn has(client: &Client, user: &User, need: &Need) -> Result<bool, String> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let (namespace, name) = need.place.attributes();
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
@@ -60,8 +61,8 @@ async fn has(client: &Client, user: &User, need: &Need) -> Result<bool, String> 
                 group: Some(GROUP.to_owned()),
                 resource: Some("mcpservers".to_owned()),
                 verb: Some(GRANT.to_owned()),
-                namespace: given(&need.namespace),
-                name: need.name.clone(),
+                namespace: given(namespace),
+                name: given(name),
                 ..ResourceAttributes::default()
             }),
             ..SubjectAccessReviewSpec::default()

@@ -83,7 +83,8 @@ fn whatever_is_sent_is_answered_in_http() {
     };
     const JSON: (&str, &str) = ("Content-Type", "application/json");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let huge = vec![b' '; 8 * 1024 * 1024 + 1];
+    // Refused by what it says of itself, before any of it is read.
+    let huge = (8 * 1024 * 1024 + 1).to_string();
     for (method, path, headers, body, status) in [
         ("GET", "/validate", &[JSON][..], &b""[..], "405"),
         ("POST", "/other", &[JSON], b"", "404"),
@@ -92,7 +93,7 @@ fn whatever_is_sent_is_answered_in_http() {
         ("POST", "/validate", &[JSON], b"{}", "400"),
         ("POST", "/deletions", &[JSON], b"\xff\xfe", "400"),
         ("POST", "/validate", &[JSON], deep.as_bytes(), "400"),
-        ("POST", "/validate", &[JSON], &huge, "413"),
+        ("POST", "/validate", &[JSON, ("Content-Length", &huge)], b"", "413"),
     ] {
         let answer = ask(method, path, headers, body);
         let first = answer.lines().next().unwrap_or_default();
@@ -123,4 +124,46 @@ fn tls(address: &str, request: &[u8]) -> String {
         }
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// With the roles that the chart has for tenants: who edits may write servers, who administers decides who may call them.
+#[test]
+fn who_opens_a_server_needs_the_verb_grant() {
+    let house = House::build();
+    house.taken(&trust());
+    for (user, roles) in [("ed", &["edit"][..]), ("ada", &["edit", "admin"])] {
+        for role in roles {
+            house.cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": format!("{user}-{role}"), "namespace": "team"},
+                "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                    "name": format!("portcullis-{role}")}}));
+        }
+    }
+    // Ed may write policies too, by mistake of whoever gave it: that alone opens nothing.
+    house.cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "policies", "namespace": "team"}, "rules": [{"apiGroups": ["portcullis.dev"],
+            "resources": ["mcppolicies"], "verbs": ["create", "update", "patch", "get"]}]}));
+    house.cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "ed-policies", "namespace": "team"},
+        "subjects": [{"kind": "User", "name": "ed", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "policies"}}));
+    let apply = |user: &str, object: &serde_json::Value| {
+        let who = [format!("--as={user}"), "--as-group=system:authenticated".to_owned()];
+        let arguments = ["apply", "--server-side", "-f", "-", who[0].as_str(), who[1].as_str()];
+        let output = house.cluster.try_kubectl(&arguments, Some(&object.to_string()));
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let taken = |user: &str, object: &serde_json::Value| {
+        let (taken, said) = apply(user, object);
+        assert!(taken, "{user}: {said}");
+    };
+    taken("ed", &server("notes"));
+    let (done, said) = apply("ed", &policy("readers", "notes"));
+    assert!(!done && said.contains("GrantMissing") && said.contains("McpServer team/notes"), "{said}");
+    taken("ada", &policy("readers", "notes"));
+    // What narrows needs no right.
+    let mut narrower = policy("guard", "notes");
+    narrower["spec"]["rules"][0]["effect"] = json!("Deny");
+    taken("ed", &narrower);
 }

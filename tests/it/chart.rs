@@ -12,6 +12,7 @@ use portcullis::controller::server::isolation::pod_labels;
 use serde_json::{Value, json};
 
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM, assets};
+use crate::support::wait::until;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -195,13 +196,16 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     let chart = chart.to_str().unwrap();
     let values = format!("{chart}/ci/minimal.yaml");
     // The test's API server has the kinds and the namespaces already.
+    // No Pod runs here, so there is nobody to ask.
     let install = ["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values, "--take-ownership"];
-    let notes = helm(&cluster, &install);
+    let notes = helm(&cluster, &[&install[..], &["--set", "webhook.enabled=false"]].concat());
     assert!(notes.contains("kubectl wait --for=condition=Ready"), "{notes}");
-    cluster.apply(&json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
-        "metadata": {"name": "notes", "namespace": "default"}, "spec": {
-            "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
-            "authorization": {"servers": ["local"]}}}));
+    for name in ["notes", "other"] {
+        cluster.apply(&json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+            "metadata": {"name": name, "namespace": "default"}, "spec": {
+                "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
+                "authorization": {"servers": ["local"]}}}));
+    }
 
     let values = format!("{chart}/ci/private-upstreams.yaml");
     helm(&cluster, &["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
@@ -215,6 +219,12 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
         assert!(arguments.as_array().unwrap().contains(&set.into()), "{set}: {arguments}");
     }
 
+    // From here on a webhook is asked, and does not answer: what is there can be removed all the same, and so can the release.
+    until("the API server to ask", || {
+        let output = cluster.try_kubectl(&["label", "mcpserver", "notes", "asked=yes", "--overwrite"], None);
+        (!output.status.success()).then_some(())
+    });
+    cluster.kubectl(&["delete", "mcpserver", "other"]);
     helm(&cluster, &["uninstall", "portcullis", "--namespace", SYSTEM]);
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
     assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());

@@ -8,6 +8,7 @@
 //! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Response -> bytes
 //! ```
 
+mod effect;
 pub mod grant;
 pub mod judge;
 mod named;

@@ -9,11 +9,11 @@ use std::fmt;
 use super::review::Review;
 use super::world::{Found, World, read};
 use crate::api::{Kind, McpPolicy, McpServer, Object};
-use crate::fleet::{matches, selects_all};
 use crate::generated::policy::{Effect, Mode, Rule, Targets};
 use crate::generated::server::{Lock, OnChange, State};
 use crate::generated::{Authority, Policy, Server};
 use crate::policy::decision::RuleRef;
+use crate::policy::selector::{matches, selects_all};
 use crate::resolve::{self, Comparison, Lookup};
 
 /// The verb by which somebody may open a server to callers.

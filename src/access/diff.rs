@@ -154,7 +154,7 @@ pub fn compare(
     }
     let mut whole = times.len() <= limits.times && comparison.budget > 0;
     let mut changes = comparison.changes;
-    changes.sort_by(|a, b| key(a).cmp(&key(b)));
+    riskiest_first(&mut changes);
     whole &= changes.len() <= limits.changes;
     changes.truncate(limits.changes);
     Compared { changes, whole }
@@ -177,8 +177,13 @@ pub fn compare_fleets(old: &Fleet, new: &Fleet, inventories: &Inventories, facts
         let note = |text| Note { about: server.clone(), text };
         diff.notes.extend(of_server(before, after).into_iter().map(note));
     }
-    diff.changes.sort_by(|a, b| key(a).cmp(&key(b)));
+    riskiest_first(&mut diff.changes);
     diff
+}
+
+/// Sorts changes: the riskiest first, then what is gained before what is lost.
+pub fn riskiest_first(changes: &mut [Change]) {
+    changes.sort_by(|a, b| key(a).cmp(&key(b)));
 }
 
 /// Riskiest first; an unclassified tool could do anything.

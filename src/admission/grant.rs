@@ -9,23 +9,51 @@ use std::fmt;
 use super::review::Review;
 use super::world::{Found, World, read};
 use crate::api::{Kind, McpPolicy, McpServer, Object};
-use crate::fleet::{matches, selects_all};
 use crate::generated::policy::{Effect, Mode, Rule, Targets};
 use crate::generated::server::{Lock, OnChange, State};
 use crate::generated::{Authority, Policy, Server};
 use crate::policy::decision::RuleRef;
+use crate::policy::selector::{matches, selects_all};
 use crate::resolve::{self, Comparison, Lookup};
 
 /// The verb by which somebody may open a server to callers.
 pub const GRANT: &str = "grant";
 
-/// A right that the author of a change needs, for a SubjectAccessReview: [`GRANT`] on McpServers.
+/// A right that the author of a change needs, for a SubjectAccessReview.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
+    /// Which.
+    pub right: Right,
     /// Where.
     pub place: Place,
     /// What makes it needed, in words.
     pub why: String,
+}
+
+/// What somebody may need to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// To open McpServers to callers: without it, the change is refused.
+    Grant,
+    /// To see McpPolicies: without it, the author is not told what the change does.
+    See,
+}
+
+impl Right {
+    /// Verb and resource, as a SubjectAccessReview has them.
+    pub fn attributes(self) -> (&'static str, &'static str) {
+        match self {
+            Right::Grant => (GRANT, "mcpservers"),
+            Right::See => ("list", "mcppolicies"),
+        }
+    }
+}
+
+impl Need {
+    /// The right to see what a change does.
+    pub(super) fn sight(place: Place) -> Self {
+        Self { right: Right::See, place, why: "to be told what the change does".to_owned() }
+    }
 }
 
 /// The servers that a right is about.
@@ -121,7 +149,7 @@ struct Needs(BTreeMap<Place, String>);
 
 impl Needs {
     fn into_vec(self) -> Vec<Need> {
-        self.0.into_iter().map(|(place, why)| Need { place, why }).collect()
+        self.0.into_iter().map(|(place, why)| Need { right: Right::Grant, place, why }).collect()
     }
 
     fn add(&mut self, place: Place, why: String) {

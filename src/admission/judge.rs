@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-use super::grant::{Need, needs};
+use super::effect::{Effect, effect};
+use super::grant::{Need, Right, needs};
 use super::named::named;
 use super::response::{Refusal, Response};
 use super::review::{Operation, Review};
@@ -18,11 +19,15 @@ use crate::resolve::{self, Finding, Findings};
 pub struct Judged {
     answer: Response,
     needs: Vec<Need>,
+    effect: Effect,
 }
+
+/// Where the cluster's audit log has what a change does.
+const ANNOTATION: &str = "access-changes";
 
 impl Judged {
     fn final_answer(answer: Response) -> Self {
-        Self { answer, needs: Vec::new() }
+        Self { answer, needs: Vec::new(), effect: Effect::default() }
     }
 
     /// What the author needs.
@@ -32,11 +37,19 @@ impl Judged {
 
     /// The answer, now that it is known which of the needs the author does not have.
     pub fn conclude(self, refused: &[Need]) -> Response {
-        if refused.is_empty() {
-            return self.answer;
+        let (missing, unseen): (Vec<&Need>, Vec<&Need>) = refused.iter().partition(|need| need.right == Right::Grant);
+        if !missing.is_empty() {
+            let lines: Vec<String> = missing.into_iter().map(Need::to_string).collect();
+            return Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n")));
         }
-        let lines: Vec<String> = refused.iter().map(Need::to_string).collect();
-        Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n")))
+        let record = self.effect.record();
+        let lines = if unseen.is_empty() { self.effect.lines } else { Vec::new() };
+        let answer = self.answer.warned(lines);
+        // The audit log is the administrators'.
+        match record {
+            Some(record) => answer.annotated(ANNOTATION, record),
+            None => answer,
+        }
     }
 }
 
@@ -65,10 +78,10 @@ pub fn judge(review: &Review, world: &World, found: &[Object], now: i64) -> Judg
         Ok(warnings) => warnings.unwrap_or_default(),
         Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
     };
-    let _ = now;
-    let needs = needs(review, new.as_ref(), world, &found);
+    let effect = effect(review, new.as_ref(), world, &found, now);
+    let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(effect.sight.clone()).collect();
     let warnings = warnings.iter().map(Finding::to_string).collect();
-    Judged { answer: Response::admit(uid, warnings), needs }
+    Judged { answer: Response::admit(uid, warnings), needs, effect }
 }
 
 /// Whether nothing changes that anything depends on: an object that was accepted once, or has slipped past, can still be

@@ -10,6 +10,7 @@
 
 pub mod certificate;
 pub mod desk;
+mod effect;
 pub mod follow;
 pub mod grant;
 pub mod judge;

@@ -67,6 +67,13 @@ impl Response {
         Self { uid: uid.to_owned(), refusal: Some(refusal), warnings: Vec::new(), annotations: BTreeMap::new() }
     }
 
+    /// The same, with further warnings.
+    #[must_use]
+    pub fn warned(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
     /// The same, with something for the cluster's audit log.
     #[must_use]
     pub fn annotated(mut self, name: &'static str, text: String) -> Self {

@@ -189,6 +189,11 @@ impl World {
         lookup
     }
 
+    /// Namespace and name of every server, perhaps of one namespace only.
+    pub fn server_names(&self, namespace: Option<&str>) -> BTreeSet<(String, String)> {
+        self.keys(Kind::McpServer, namespace).into_iter().map(|key| (key.namespace, key.name)).collect()
+    }
+
     /// What is known of a kind in a namespace.
     fn of_namespace(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&Key, &Known)> {
         let first = Key { kind, namespace: namespace.to_owned(), name: String::new() };

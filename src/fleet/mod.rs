@@ -2,12 +2,10 @@
 //!
 //! Invariant: what a snapshot answers depends on the objects in it, never on the order in which they came.
 
-mod selector;
 mod shard_map;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use selector::{matches, matches_namespace, selects_all};
 pub use shard_map::ShardMap;
 pub use snapshot::{Basis, Fleet, Served};

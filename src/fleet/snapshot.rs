@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::selector::{matches, matches_namespace, selects_all};
 use super::shard_map::ShardMap;
 use crate::generated::policy::{Standing, Targets};
 use crate::generated::{Authority, Labels, Policy, Server};
 use crate::policy::index::{Layer, Layers};
 use crate::policy::rule::{CompileError, CompiledPolicy, compile};
+use crate::policy::selector::{matches_namespace, reach, selects_all};
 use crate::policy::tri::Tri;
 
 /// All servers, policies and authorities, joined. Cloning is cheap, and a clone changes independently: publish one
@@ -180,9 +180,11 @@ impl Member {
 
     /// What counts of the policy at a server, if anything does.
     fn part_at(&self, server: &Server) -> Option<&CompiledPolicy> {
-        let reaches = self.targets().servers.contains(&server.id.name)
-            || self.targets().selector.as_ref().is_some_and(|s| matches(s, &server.labels));
-        self.part_in(&server.id.namespace, server.namespace_labels.as_ref()).filter(|_| reaches)
+        match reach(self.policy(), server) {
+            Tri::Yes => Some(&self.compiled),
+            Tri::Unknown => self.narrowing.as_ref(),
+            Tri::No => None,
+        }
     }
 }
 

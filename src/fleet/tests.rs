@@ -16,6 +16,7 @@ use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::reference;
 use crate::policy::request::{Facts, Request};
+use crate::policy::selector::matches;
 
 /// A server that takes calls at `/namespace/name`.
 pub(crate) fn server(namespace: &str, name: &str, labels: Labels, namespace_labels: Option<Labels>) -> Server {

@@ -69,6 +69,12 @@ impl Condition {
         self.uses.arguments
     }
 
+    /// The members of `args` that the condition takes for given: it asks for them, and nowhere whether they are there.
+    pub fn unguarded_arguments(&self) -> impl Iterator<Item = &str> {
+        let guarded = |name: &&String| self.uses.guarded.contains(name);
+        self.uses.taken.iter().filter(move |name| !guarded(name)).map(String::as_str)
+    }
+
     /// Runs the condition. `arguments` is the JSON text of an object, proven free of duplicate members; `None`: empty.
     pub fn answer(&self, principal: &Principal, arguments: Option<&str>) -> Result<bool, Unanswered> {
         if self.lacks_groups(principal) {

@@ -15,6 +15,7 @@ pub mod pattern;
 pub(crate) mod reference;
 pub mod request;
 pub mod rule;
+pub mod selector;
 #[cfg(test)]
 mod tests;
 pub mod tri;

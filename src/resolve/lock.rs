@@ -32,11 +32,21 @@ pub(super) fn resolve(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>, war
     Lock { on_change, tools }
 }
 
+/// Which arguments calls of the reviewed tools must have, as far as it can be told.
+pub(super) fn required(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>) -> lock::Required {
+    text(spec, namespace, lookup).map(lock::required).unwrap_or_default()
+}
+
 fn reviewed(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>) -> Result<Tools, Box<Finding>> {
+    lock::read(text(spec, namespace, lookup)?).map_err(|error| {
+        let message = format!("key {} of ConfigMap {} cannot be used: {error}", spec.key, spec.config_map_name);
+        finding(Reason::LockInvalid, "configMapName", message)
+    })
+}
+
+/// The lock's text, which is the one whose digest was written down.
+fn text<'a>(spec: &LockSpec, namespace: &str, lookup: &Lookup<'a>) -> Result<&'a str, Box<Finding>> {
     let LockSpec { config_map_name: name, key, .. } = spec;
-    let finding = |reason, field: &str, message: String| {
-        Box::new(Finding::new(reason, FieldPath::of("spec.tools.lock").field(field), message))
-    };
     let map = lookup.config_maps.get(&(namespace, name.as_str()));
     let text = map.and_then(|map| map.data.get(key)).ok_or_else(|| {
         let message = format!("no ConfigMap {namespace}/{name} with key {key}");
@@ -47,8 +57,9 @@ fn reviewed(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>) -> Result<Too
         let message = format!("key {key} of ConfigMap {name} has the digest {digest}");
         return Err(finding(Reason::LockMismatch, "sha256", message));
     }
-    lock::read(text).map_err(|error| {
-        let message = format!("key {key} of ConfigMap {name} cannot be used: {error}");
-        finding(Reason::LockInvalid, "configMapName", message)
-    })
+    Ok(text)
+}
+
+fn finding(reason: Reason, field: &str, message: String) -> Box<Finding> {
+    Box::new(Finding::new(reason, FieldPath::of("spec.tools.lock").field(field), message))
 }

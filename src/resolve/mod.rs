@@ -15,6 +15,7 @@ mod pattern;
 mod policy;
 mod principal;
 mod public_url;
+mod reach;
 mod reason;
 mod server;
 mod tree;

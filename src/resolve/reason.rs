@@ -187,8 +187,12 @@ reasons! {
     /// A rule's time window is empty.
     WindowInvalid: Error, "let notBefore be earlier than notAfter";
 
+    /// No Allow at the servers that a policy reaches grants what one of its RequireApproval rules is about.
+    ApprovalUnreachable: Warning, "remove the rule, or write the Allow that it is meant to limit";
     /// This build cannot ask for approvals: calls that need one are refused.
     ApprovalsUnavailable: Warning, "use Deny to say so plainly, or keep it for a build with approvals";
+    /// A condition takes an argument for given that calls of a reviewed tool may leave out.
+    ArgumentNotRequired: Warning, "guard it: has(args.x) && …";
     /// No McpAuthorizationServer of the server allows the audience: it is not accepted.
     AudienceNotAllowed: Warning, "add it to allowedAudiences of the McpAuthorizationServer, or remove it here";
     /// Two McpAuthorizationServers of a server have the same issuer: the server takes no calls.
@@ -217,6 +221,8 @@ reasons! {
     LockNotFound: Warning, "create the ConfigMap with that key (portcullis scan URL --lock), or correct the reference";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
+    /// A policy only narrows, and nothing grants at the servers that it reaches.
+    NothingAllowed: Warning, "write an Allow: what no rule allows is denied anyway";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
@@ -239,6 +245,8 @@ reasons! {
     ServerTooLarge: Warning, "shorten its certificates, its lock or its lists";
     /// A principal is a ServiceAccount, but its McpAuthorizationServer is not the cluster: the entry matches nobody.
     ServiceAccountUnknown: Warning, "name an McpAuthorizationServer with kubernetes: {}";
+    /// A rule names a tool that was not reviewed at any of the servers that the policy reaches.
+    ToolNotFound: Warning, "correct the name, or renew the tool lock";
     /// There is no token for the upstream yet: the server takes no calls.
     UpstreamTokenMissing: Warning, "let the controller create tokens of the ServiceAccount portcullis-upstream";
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Client, Finding, Findings, Lookup, Reason, Settings, authority, client, object_id,
+    Client, Finding, Findings, Lookup, Reason, Settings, authority, client, lock, object_id,
     policy::{edit, judged_again, policy},
+    reach::{self, Place},
     server::server,
 };
 use crate::{
@@ -74,6 +75,9 @@ pub fn tree(
     let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
 
     unlabelled(&servers, &policies, &lookup, &mut out);
+    if !unreadable {
+        reaching(&policies, &places(&servers, &objects, &lookup), &mut out);
+    }
     out.accepted.policies = policies.iter().map(|p| (p.id.uid.clone(), p.clone())).collect();
     out.accepted.servers = servers.iter().map(|s| (s.id.uid.clone(), s.clone())).collect();
     let unread = unreadable.then(|| deny_everything(settings));
@@ -103,6 +107,34 @@ fn unlabelled(servers: &[Server], policies: &[Policy], lookup: &Lookup<'_>, out:
         let finding = Finding::new(Reason::NamespaceNotFound, FieldPath::of("metadata.namespace"), message);
         let key = Key { kind: Kind::McpServer, namespace: namespace.clone(), name: server.id.name.clone() };
         out.add(&key, vec![finding]);
+    }
+}
+
+/// The servers, with what their locks say of arguments.
+fn places<'a>(servers: &'a [Server], objects: &[&Object], lookup: &Lookup<'_>) -> Vec<Place<'a>> {
+    let specs = objects.iter().filter_map(|object| if let Object::Server(spec) = object { Some(spec) } else { None });
+    let locks: BTreeMap<_, _> = specs
+        .filter_map(|spec| {
+            let lock = spec.spec.tools.as_ref()?.lock.as_ref()?;
+            Some(((spec.metadata.namespace.as_deref()?, spec.metadata.name.as_deref()?), lock))
+        })
+        .collect();
+    let place = |server: &'a Server| {
+        let (namespace, name) = (server.id.namespace.as_str(), server.id.name.as_str());
+        // A lock that cannot be used has no tools.
+        let is_read = server.lock.as_ref().is_some_and(|lock| !lock.tools.is_empty());
+        let spec = locks.get(&(namespace, name)).filter(|_| is_read);
+        Place { server, required: spec.map(|spec| lock::required(spec, namespace, lookup)).unwrap_or_default() }
+    };
+    servers.iter().map(place).collect()
+}
+
+/// What only shows where all policies and servers are known.
+fn reaching(policies: &[Policy], places: &[Place<'_>], out: &mut Resolution) {
+    for (i, findings) in reach::findings(policies, places) {
+        let Some(policy) = policies.get(i) else { continue };
+        let (namespace, name) = (policy.id.namespace.clone(), policy.id.name.clone());
+        out.add(&Key { kind: Kind::McpPolicy, namespace, name }, findings);
     }
 }
 

@@ -4,7 +4,7 @@
 //! beside it, every character that could mislead a reader is escaped, and a file in which anything else stands is
 //! refused whole. Where definitions had to be left out for their size, the file says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -168,6 +168,25 @@ pub fn read(text: &str) -> Result<Tools, LockError> {
         }
     }
     Ok(tools)
+}
+
+/// By tool, the arguments that every call must have.
+pub type Required = BTreeMap<String, BTreeSet<String>>;
+
+/// What the definitions in a lock require of calls; nothing of tools whose schema is left out or says it otherwise.
+pub fn required(text: &str) -> Required {
+    #[derive(Deserialize)]
+    struct Schema {
+        #[serde(default)]
+        required: BTreeSet<String>,
+    }
+    let entries = serde_json::from_str::<Document<'_>>(text).map(|document| document.tools).unwrap_or_default();
+    let tools = entries.into_iter().filter_map(|entry| ToolView::read(entry.get()));
+    let required = tools.filter_map(|tool| {
+        let schema: Schema = serde_json::from_str(tool.input_schema?).ok()?;
+        Some((tool.name.into_owned(), schema.required))
+    });
+    required.collect()
 }
 
 fn bare(entry: &str) -> Result<(String, LockedTool), LockError> {

@@ -19,7 +19,8 @@ fn places(world: &World, old: Option<&Value>, new: Option<&Value>) -> Vec<String
         (namespace, "") => namespace.to_owned(),
         (namespace, name) => format!("{namespace}/{name}"),
     };
-    judged(world, old, new).needs().iter().map(place).collect()
+    let judged = judged(world, old, new);
+    judged.needs().iter().filter(|need| need.right == grant::Right::Grant).map(place).collect()
 }
 
 const NOBODY: [&str; 0] = [];

@@ -1,6 +1,7 @@
 //! Reviews as the API server sends them, and what they are answered.
 
 mod answers;
+mod effects;
 mod grants;
 mod reviews;
 

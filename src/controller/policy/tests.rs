@@ -38,13 +38,15 @@ fn callers(authorities: &[&str], clients: &[&str]) -> Callers {
 
 fn resolved_by(callers: &Callers) -> Resolved<Policy> {
     let rule = |name: &str, effect: &str| json!({"name": name, "effect": effect, "principals": [{"users": ["ana"]}], "tools": [{"names": ["t"]}]});
+    let mut allow = rule("a", "Allow");
+    allow["tools"][0]["names"] = json!(["t", "u"]);
     let mut of_client = rule("c", "Deny");
     of_client["principals"] = json!([{"mcpClients": ["agent"]}]);
     of_client["except"] = json!([{"mcpClients": ["agent"], "users": ["bob"]}]);
     let object = json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpPolicy",
         "metadata": {"namespace": "team", "name": "p", "uid": "u", "generation": 1},
         "spec": {"authority": "corp", "targets": {"selector": {}},
-            "rules": [rule("a", "Allow"), rule("d", "Deny"), rule("r", "RequireApproval"), of_client]}});
+            "rules": [allow, rule("d", "Deny"), rule("r", "RequireApproval"), of_client]}});
     let Ok(api::Object::Policy(policy)) = api::object::read(&object) else { panic!("{object}") };
     let public_url = public_url();
     let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };

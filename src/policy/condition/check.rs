@@ -61,6 +61,10 @@ pub(super) struct Uses {
     pub(super) all_members: bool,
     /// The members of `args` that it mentions.
     pub(super) members: Vec<String>,
+    /// Those of them whose value it takes.
+    pub(super) taken: Vec<String>,
+    /// Those of which it asks whether they are there.
+    pub(super) guarded: Vec<String>,
     /// Every member name, at any depth, that it asks the arguments for.
     pub(super) names: Vec<String>,
     /// It mentions `principal.groups`.
@@ -116,7 +120,7 @@ pub(super) fn inspect(expression: &mut IdedExpr) -> Result<(Uses, Vec<CompiledRe
         // Which of the literals are compared with member names cannot be told: all are taken for one.
         uses.names.append(&mut inspection.literals);
     }
-    for names in [&mut uses.names, &mut uses.members] {
+    for names in [&mut uses.names, &mut uses.members, &mut uses.taken, &mut uses.guarded] {
         names.sort_unstable();
         names.dedup();
     }
@@ -214,15 +218,16 @@ impl Inspection {
             self.uses.groups |= select.field == "groups";
             return Ok(());
         }
-        self.member(&mut select.operand, &select.field)
+        self.member(&mut select.operand, &select.field, select.test)
     }
 
-    /// A member, by its name, of whatever `of` is.
-    fn member(&mut self, of: &mut IdedExpr, name: &str) -> Result<(), ConditionError> {
+    /// A member, by its name, of whatever `of` is: whether it is there (`test`), or its value.
+    fn member(&mut self, of: &mut IdedExpr, name: &str, test: bool) -> Result<(), ConditionError> {
         self.uses.names.push(name.to_owned());
         if matches!(&of.expr, Expr::Ident(root) if root == "args") {
             self.uses.arguments = true;
             self.uses.members.push(name.to_owned());
+            if test { &mut self.uses.guarded } else { &mut self.uses.taken }.push(name.to_owned());
             return Ok(());
         }
         self.visit(of)
@@ -244,7 +249,7 @@ impl Inspection {
             && let [element, container] = call.args.as_mut_slice()
         {
             if let Some(name) = string_literal(element) {
-                return self.member(container, &name);
+                return self.member(container, &name, true);
             }
             self.dynamic_membership = true;
         }
@@ -261,7 +266,7 @@ impl Inspection {
     fn index(&mut self, call: &mut CallExpr) -> Result<(), ConditionError> {
         let [of, index] = call.args.as_mut_slice() else { return Err(refused("this index")) };
         if let Some(name) = string_literal(index) {
-            return self.member(of, &name);
+            return self.member(of, &name, false);
         }
         if !matches!(&index.expr, Expr::Literal(LiteralValue::Int(_))) {
             let message = "an index must be written out, as args[\"name\"] or args.list[0]";

@@ -237,7 +237,7 @@ fn what_is_called_dead_is_dead() {
                 continue;
             }
             let field = finding.field.to_string();
-            let i: usize = field["spec.rules[".len()..].split(']').next().unwrap().parse().unwrap();
+            let i: usize = field.trim_start_matches("spec.rules[").split(']').next().unwrap().parse().unwrap();
             let only = |keep: &dyn Fn(usize, Effect) -> bool| {
                 let rules = policy.rules.iter().enumerate().filter(|(n, rule)| keep(*n, rule.effect));
                 Policy { rules: rules.map(|(_, rule)| rule.clone()).collect(), ..policy.clone() }

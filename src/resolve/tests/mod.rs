@@ -4,6 +4,7 @@ mod arbitrary;
 mod clusters;
 mod lints;
 mod policies;
+mod reaching;
 mod servers;
 mod trees;
 

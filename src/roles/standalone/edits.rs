@@ -97,7 +97,7 @@ fn text(content: &Content) -> String {
         format!(
             "apiVersion: portcullis.dev/v1alpha1\nkind: McpPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
              authority: corp\n  targets: {{selector: {{}}{reach}}}\n  rules:\n  - {{name: a, effect: Allow, principals: \
-             [{{any: true}}], tools: [{{names: [{}]}}]}}\n  - {{name: d, effect: Deny, principals: [{{any: true}}], tools: \
+             [{{any: true}}], tools: [{{names: [{}, other]}}]}}\n  - {{name: d, effect: Deny, principals: [{{any: true}}], tools: \
              [{{names: [{}]}}]{more}}}\n---\n",
             TOOLS[rules.allows], TOOLS[rules.denies],
         )

@@ -1,17 +1,29 @@
-//! Label selectors, as Kubernetes means them, also where labels are not known.
+//! Which servers a policy reaches: label selectors, as Kubernetes means them, also where labels are not known.
 
+use super::tri::Tri;
 use crate::generated::policy::{Operator, Requirement, Selector};
-use crate::generated::{Labels, NAMESPACE_NAME};
-use crate::policy::tri::Tri;
+use crate::generated::{Labels, NAMESPACE_NAME, Policy, Server};
+
+/// Whether a policy reaches a server; unknown where the labels of the server's namespace are not known.
+pub fn reach(policy: &Policy, server: &Server) -> Tri {
+    let targets = &policy.targets;
+    let within = match &targets.namespaces {
+        Some(selector) => matches_namespace(selector, &server.id.namespace, server.namespace_labels.as_ref()),
+        None => (policy.id.namespace == server.id.namespace).into(),
+    };
+    let chosen = targets.servers.contains(&server.id.name)
+        || targets.selector.as_ref().is_some_and(|selector| matches(selector, &server.labels));
+    within.and(chosen.into())
+}
 
 /// Whether labels satisfy every part of a selector; an empty selector is satisfied by all.
-pub fn matches(selector: &Selector, labels: &Labels) -> bool {
+pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
     judge(selector, |key| Some(labels.get(key).map(String::as_str))) == Tri::Yes
 }
 
 /// Whether a namespace satisfies every part of a selector. `labels`: `None` if nobody knows them; its name is known
 /// even then.
-pub fn matches_namespace(selector: &Selector, name: &str, labels: Option<&Labels>) -> Tri {
+pub(crate) fn matches_namespace(selector: &Selector, name: &str, labels: Option<&Labels>) -> Tri {
     judge(selector, |key| match labels {
         _ if key == NAMESPACE_NAME => Some(Some(name)),
         Some(labels) => Some(labels.get(key).map(String::as_str)),
@@ -20,7 +32,7 @@ pub fn matches_namespace(selector: &Selector, name: &str, labels: Option<&Labels
 }
 
 /// Whether a selector is satisfied by all labels, whatever they are.
-pub fn selects_all(selector: &Selector) -> bool {
+pub(crate) fn selects_all(selector: &Selector) -> bool {
     selector.match_labels.is_empty() && selector.match_expressions.is_empty()
 }
 

@@ -31,6 +31,9 @@ const LEAST_BYTES: usize = 256 * 1024;
 /// How many may wait or be worked on. More are put off.
 const MOST_REVIEWS: usize = 512;
 
+/// How long the API server may take to send one, which it has in memory.
+const BODY: Duration = Duration::from_secs(3);
+
 /// Why a review was not answered. The API server refuses what was asked for, with these words, or lets a deletion pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
@@ -40,8 +43,8 @@ pub enum Unanswered {
     /// Too long.
     #[error("a review has at most {MOST_BYTES} bytes")]
     TooLarge,
-    /// It broke off.
-    #[error("the review broke off")]
+    /// It broke off, or is not sent.
+    #[error("the review broke off, or does not come")]
     Incomplete,
     /// Too many at once.
     #[error("the admission webhook of Portcullis has too much to do; try again")]
@@ -143,7 +146,7 @@ impl Desk {
         let share = u32::try_from(length.max(LEAST_BYTES)).unwrap_or(u32::MAX);
         let share = self.bytes.clone().acquire_many_owned(share).await.map_err(|_| Unanswered::Fault)?;
         let share = Arc::new(share);
-        let body = bounded(body).await?;
+        let body = timeout(BODY, bounded(body)).await.unwrap_or(Err(Unanswered::Incomplete))?;
         let known = self.known.clone();
         let (review, keys) = self
             .work(&share, move || {

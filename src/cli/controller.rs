@@ -42,10 +42,10 @@ pub struct Args {
     /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
     #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
     no_inventory: bool,
-    /// The names and addresses under which the API server calls the admission webhook, such as
-    /// portcullis-webhook.portcullis-system.svc: for these it is given certificates, of an authority that is made and told to
-    /// the API server here [default: none, it has its own]
-    #[arg(long, env = "PORTCULLIS_WEBHOOK_NAMES", value_name = "NAME,...", value_delimiter = ',')]
+    /// A name or address under which the API server calls the admission webhook, such as
+    /// portcullis-webhook.portcullis-system.svc: the webhook is given certificates for it, of an authority that is made here,
+    /// and that the API server is told of [default: none, it has its own]
+    #[arg(long = "webhook-name", env = "PORTCULLIS_WEBHOOK_NAMES", value_name = "NAME", value_delimiter = ',')]
     webhook_names: Vec<String>,
     /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]

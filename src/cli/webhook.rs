@@ -31,16 +31,16 @@ pub struct Args {
     #[arg(long, env = "PORTCULLIS_GATEWAY_NAMESPACE", value_name = "NAME", default_value = "portcullis-gateway")]
     gateway_namespace: String,
     /// Where the API server calls, by https: /validate and /deletions
-    #[arg(long, env = "PORTCULLIS_WEBHOOK_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = address)]
+    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = address)]
     listen: SocketAddr,
     /// The folder with its certificate chain and key: tls.crt and tls.key (PEM), read again when they change
-    #[arg(long, env = "PORTCULLIS_WEBHOOK_TLS_DIR", value_name = "DIR")]
+    #[arg(long, env = "PORTCULLIS_TLS_DIR", value_name = "DIR")]
     tls_dir: PathBuf,
     /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate
     #[arg(
         long = "configuration",
-        env = "PORTCULLIS_WEBHOOK_CONFIGURATIONS",
-        value_name = "NAME,...",
+        env = "PORTCULLIS_CONFIGURATIONS",
+        value_name = "NAME",
         value_delimiter = ',',
         default_values = CONFIGURATIONS
     )]

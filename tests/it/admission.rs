@@ -2,6 +2,7 @@
 //! controller makes for it, and asked as the chart's configurations say.
 
 mod away;
+mod bounds;
 mod house;
 mod rotation;
 mod verdicts;

@@ -15,8 +15,9 @@ pub const AUTHORITY: i64 = 365 * DAY;
 pub const LEAF: i64 = 7 * DAY;
 /// Clocks differ: everything holds since so long before it was made.
 pub const SKEW: i64 = 3_600;
-/// For how long callers have been told of an authority before what it signed is served: they hear of it by watches.
-pub const SETTLE: i64 = 120;
+/// For how long callers have been told of an authority before it signs what is served. They hear of it by a watch within a
+/// moment; and it takes the kubelet about a minute more to bring the certificate into a Pod.
+pub const SETTLE: i64 = 30;
 
 /// One of the two authorities that there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,13 +39,3 @@ fn while_nobody_answers_our_kinds_are_refused_and_nothing_else_is_touched() {
     house.taken(&policy("readers", "notes"));
     house.cluster.kubectl(&["delete", "mcppolicy", "readers", "-n", "team"]);
 }
-
-#[test]
-fn a_webhook_that_is_told_to_end_answers_what_it_was_asked() {
-    let mut house = House::build();
-    house.taken(&trust());
-    assert!(house.stop_webhook());
-    house.start_webhook();
-    house.wait_ready();
-    house.taken(&server("notes"));
-}

@@ -105,7 +105,7 @@ impl House {
     fn start_controller(&mut self) {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--no-inventory"]);
-        command.arg(format!("--webhook-names={}", NAMES.join(",")));
+        command.arg(format!("--webhook-name={}", NAMES.join(",")));
         command.env("KUBECONFIG", self.kubeconfig("portcullis-controller"));
         self.controller = Some(Process::start(command));
     }
@@ -160,11 +160,14 @@ impl House {
         self.webhook = None;
     }
 
-    /// Ends it as Kubernetes does; whether it ended cleanly.
-    pub(super) fn stop_webhook(&mut self) -> bool {
-        let mut webhook = self.webhook.take().unwrap();
-        webhook.signal("TERM");
-        webhook.wait_exit().success()
+    /// Tells it to end, as Kubernetes does.
+    pub(super) fn tell_to_end(&self) {
+        self.webhook.as_ref().unwrap().signal("TERM");
+    }
+
+    /// Waits until it has ended; whether it did so cleanly.
+    pub(super) fn ended_cleanly(&mut self) -> bool {
+        self.webhook.take().unwrap().wait_exit().success()
     }
 
     fn admin(&self) -> SocketAddr {

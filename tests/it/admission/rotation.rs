@@ -141,8 +141,8 @@ fn certificates_are_rotated_under_load_and_no_review_is_dropped() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
-/// What the controller does when an authority is due, as far as there is time for here: callers are told of both before the
-/// new one signs anything. The rest is a pure function's, and told over years by its own tests.
+/// What the controller does when an authority is due, but for the week until the old one leaves: callers are told of both
+/// before the new one signs what is served, and then the old one loses its key.
 fn a_new_authority(house: &House) {
     let mut ca = secret(house, "portcullis-webhook-ca").unwrap();
     let new = Authority::make(i64::try_from(now()).unwrap()).unwrap();
@@ -157,6 +157,12 @@ fn a_new_authority(house: &House) {
         until("callers to be told of both", || (bundle(house, name) == format!("{}{old}", new.pem)).then_some(()));
     }
     assert!(served(&house.address()) == before, "what callers may not have heard of is served");
+    until("a certificate of the new one", || (served(&house.address()) != before).then_some(()));
+    let issuer = text(&secret(house, "portcullis-webhook-tls").unwrap(), "ca.crt");
+    assert_eq!(issuer, new.pem);
+    until("the old one to lose its key", || {
+        secret(house, "portcullis-webhook-ca").filter(|ca| ca["data"]["previous.key"].is_null())
+    });
 }
 
 #[test]

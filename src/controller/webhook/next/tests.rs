@@ -1,7 +1,7 @@
 use super::*;
 
 /// How long an API server may not have heard of what it was told.
-const HEARS: i64 = 60;
+const HEARS: i64 = 20;
 /// How long a Pod may not have the certificate that was made for it.
 const MOUNTS: i64 = DAY;
 

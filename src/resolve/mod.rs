@@ -98,4 +98,4 @@ pub fn object_id(key: &Key, metadata: &ObjectMeta) -> ObjectId {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

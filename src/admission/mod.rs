@@ -8,12 +8,19 @@
 //! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Response -> bytes
 //! ```
 
+pub mod certificate;
+pub mod desk;
 mod effect;
+pub mod follow;
 pub mod grant;
 pub mod judge;
+pub mod live;
+pub mod metrics;
 mod named;
 pub mod response;
 pub mod review;
+pub mod rights;
+pub mod server;
 pub mod world;
 
 #[cfg(test)]

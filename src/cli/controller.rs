@@ -42,6 +42,11 @@ pub struct Args {
     /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
     #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
     no_inventory: bool,
+    /// The names and addresses under which the API server calls the admission webhook, such as
+    /// portcullis-webhook.portcullis-system.svc: for these it is given certificates, of an authority that is made and told to
+    /// the API server here [default: none, it has its own]
+    #[arg(long, env = "PORTCULLIS_WEBHOOK_NAMES", value_name = "NAME,...", value_delimiter = ',')]
+    webhook_names: Vec<String>,
     /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
     admin_listen: Option<SocketAddr>,
@@ -66,6 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             gateway_namespace: args.gateway_namespace,
             service_account: args.service_account,
             max_staleness: Duration::from_secs(args.max_staleness.into()),
+            webhook_names: args.webhook_names,
         },
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,

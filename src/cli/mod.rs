@@ -23,6 +23,7 @@ pub mod standalone;
 pub mod token;
 mod tool_lock;
 pub mod validate;
+pub mod webhook;
 pub mod who_can;
 
 use std::net::SocketAddr;
@@ -59,6 +60,7 @@ enum Verb {
     Token(token::Args),
     Audit(audit::Args),
     Controller(controller::Args),
+    Webhook(webhook::Args),
     Demo(demo::Args),
     Crd(crd::Args),
 }
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
         Verb::Controller(args) => controller::run(args),
+        Verb::Webhook(args) => webhook::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Crd(args) => crd::run(args),
     };

@@ -63,8 +63,8 @@ pub enum Failure {
     /// Something that is referred to could not be fetched.
     #[error("cannot fetch what it refers to: {0}")]
     Dereference(ApiError),
-    /// What there should be could not be encoded.
-    #[error("cannot be encoded: {0}")]
+    /// What there should be could not be encoded, or made.
+    #[error("cannot be made: {0}")]
     Build(&'static str),
     /// What there should be could not be written.
     #[error("cannot be written: {0}")]
@@ -88,12 +88,13 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason there is, for counters.
-    pub const REASONS: [&'static str; 9] = [
+    pub const REASONS: [&'static str; 10] = [
         "ApiForbidden",
         "ApiConflict",
         "ApiRefused",
         "ApiUnreachable",
         "GeneratedEncode",
+        "CertificateNotMade",
         "NameTaken",
         NOT_FOLLOWED,
         NOT_WRITTEN,

@@ -46,6 +46,7 @@ pub mod signing;
 pub mod speak;
 pub mod store;
 pub mod watches;
+pub mod webhook;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,8 @@ pub struct Installation {
     pub service_account: String,
     /// When proxies deny everything for want of news.
     pub max_staleness: Duration,
+    /// For which names the admission webhook is given certificates; none: it has its own.
+    pub webhook_names: Vec<String>,
 }
 
 impl Installation {

@@ -3,6 +3,7 @@
 //! Invariant: nothing here knows what a role does; a role registers its checks, counters and tasks.
 
 pub mod admin;
+pub mod certificate;
 pub mod drain;
 pub mod metrics;
 pub mod readiness;

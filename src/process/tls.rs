@@ -1,4 +1,4 @@
-//! The gateway's own certificate.
+//! The certificate of a server of ours.
 //!
 //! Invariant: certificate and key are replaced together, and only by a pair that belongs together: until a new pair is
 //! whole and readable the last good one serves. Changes are found by comparing contents, since the file watches that
@@ -116,6 +116,11 @@ impl ServerTls {
         TlsAcceptor::from(self.config.clone())
     }
 
+    /// The chain that serves now, its own certificate first.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.current.0.load().pair.cert.clone()
+    }
+
     /// Reads the files again; `true` if they changed and the new pair serves from now on.
     ///
     /// # Errors
@@ -203,7 +208,7 @@ mod tests {
     }
 
     fn serving(tls: &ServerTls) -> CertificateDer<'static> {
-        tls.current.0.load().pair.cert[0].clone()
+        tls.chain()[0].clone()
     }
 
     #[test]

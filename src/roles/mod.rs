@@ -6,3 +6,4 @@ pub mod proxy;
 pub mod quickstart;
 pub mod serving;
 pub mod standalone;
+pub mod webhook;

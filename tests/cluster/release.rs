@@ -95,6 +95,7 @@ fn a_release_is_installed_used_upgraded_and_removed() {
     let world = World::get();
     step(world, "helm install", || install(world));
     step(world, "the first governed call", || first_calls(world));
+    step(world, "a tenant is refused, warned and admitted", || tenant(world));
     step(world, "records and questions", || records(world));
     step(world, "a token that is revoked", || revoked(world));
     step(world, "an upgrade with traffic flowing", || upgrade(world));
@@ -133,6 +134,57 @@ fn first_calls(world: &World) {
     let refused = client.call("delete_note", &json!({"id": "note-1"})).unwrap();
     assert_eq!(refused["isError"], true, "{refused}");
     client.close();
+}
+
+/// What a tenant is told who has nothing but kubectl, by the webhook in its Pods.
+fn tenant(world: &World) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenant"}});
+    world.apply("tenant.yaml", &namespace.to_string());
+    for (user, role) in [("tess", "admin"), ("otto", "edit")] {
+        let (role, subject) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        world.kubectl(&["create", "rolebinding", user, "-n", "tenant", &role, &subject]);
+    }
+    // Somebody let Otto write policies too, and not decide who may call.
+    world.kubectl(&[
+        "create",
+        "role",
+        "policies",
+        "-n",
+        "tenant",
+        "--verb=get,create,update,patch",
+        "--resource=mcppolicies",
+    ]);
+    world.kubectl(&["create", "rolebinding", "policies", "-n", "tenant", "--role=policies", "--user=otto"]);
+    let apply = |user: &str, object: &Value| {
+        let file = world.file("tenants-own.yaml");
+        std::fs::write(&file, object.to_string()).unwrap();
+        let who = format!("--as={user}");
+        let output = world.try_kubectl(&["apply", "--server-side", "-f", file.to_str().unwrap(), &who]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let server = json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+        "metadata": {"name": "items", "namespace": "tenant"},
+        "spec": {"upstream": {"url": "https://items.example/mcp", "credentials": {"none": {}}},
+            "authorization": {"servers": ["local"]}}});
+    let policy = |name: &str, server: &str, user: &str| {
+        json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpPolicy",
+            "metadata": {"name": name, "namespace": "tenant"}, "spec": {"authority": "local",
+                "targets": {"servers": [server]}, "rules": [{"name": "reads", "effect": "Allow",
+                    "principals": [{"users": [user]}], "tools": [{"names": ["list_items"]}]}]}})
+    };
+    // Roles are aggregated by a controller, in its own time.
+    until("Tess to be let write a server", || apply("tess", &server).0.then_some(()));
+    let mut misspelled = policy("readers", "items", "ana");
+    misspelled["spec"]["rules"][0]["whne"] = json!("true");
+    let (taken, said) = apply("tess", &misspelled);
+    assert!(!taken && said.contains("spec.rules[0].whne") && said.contains("did you mean"), "{said}");
+    let (taken, said) = apply("otto", &policy("readers", "items", "ana"));
+    assert!(!taken && said.contains("GrantMissing"), "{said}");
+    let (taken, said) = apply("tess", &policy("early", "not-there", "ana"));
+    assert!(taken && said.contains("Warning:") && said.contains("not-there"), "{said}");
+    let (taken, said) = apply("tess", &policy("readers", "items", "ana"));
+    assert!(taken, "{said}");
+    world.kubectl(&["delete", "namespace", "tenant", "--timeout=2m"]);
 }
 
 fn records(world: &World) {
@@ -186,6 +238,8 @@ fn upgrade(world: &World) {
                 "proxy.podAnnotations.upgraded=yes",
                 "--set",
                 "controller.podAnnotations.upgraded=yes",
+                "--set",
+                "webhook.podAnnotations.upgraded=yes",
                 "--wait",
                 "--timeout",
                 "4m",

@@ -132,6 +132,7 @@ impl World {
             &["get", "pods,events", "-A", "-o", "wide"][..],
             &["get", "mcpauthorizationservers,mcpservers,mcppolicies,mcpclients", "-A", "-o", "yaml"],
             &["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/component=controller", "--tail=40", "--prefix"],
+            &["logs", "-n", SYSTEM, "-l", "app.kubernetes.io/component=webhook", "--tail=40", "--prefix"],
             &["logs", "-n", GATEWAY, "-l", "app.kubernetes.io/component=proxy", "--tail=40", "--prefix"],
         ] {
             let output = self.try_kubectl(arguments);

@@ -12,6 +12,7 @@ use portcullis::controller::server::isolation::pod_labels;
 use serde_json::{Value, json};
 
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM, assets};
+use crate::support::wait::until;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -50,12 +51,23 @@ pub(crate) fn installed() -> Cluster {
     installed_with("minimal")
 }
 
-/// The chart with the values of a file in `ci/`, on a cluster.
+/// The chart with the values of a file in `ci/`, on a cluster; but nobody is asked before an object is stored, since no webhook
+/// runs. Whoever runs one takes [`webhook_configurations`].
 pub(crate) fn installed_with(values: &str) -> Cluster {
     let cluster = Cluster::acquire();
     let rendered = render(&cluster, &chart().join(format!("ci/{values}.yaml")));
-    cluster.apply_yaml(&rendered);
+    let installed: Vec<&str> = rendered.split("\n---\n").filter(|document| !document.contains(ASKS)).collect();
+    cluster.apply_yaml(&installed.join("\n---\n"));
     cluster
+}
+
+const ASKS: &str = "\nkind: ValidatingWebhookConfiguration\n";
+
+/// The chart's ValidatingWebhookConfigurations.
+pub(crate) fn webhook_configurations(cluster: &Cluster) -> Vec<Value> {
+    let rendered = render(cluster, &chart().join("ci/minimal.yaml"));
+    let documents = rendered.split("\n---\n").filter(|document| document.contains(ASKS));
+    documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect()
 }
 
 #[test]
@@ -94,7 +106,7 @@ fn read_sources(folder: &Path, text: &mut String) {
 }
 
 /// Kinds of others, which a plain API server does not have.
-const FOREIGN: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "Certificate", "HTTPRoute"];
+const FOREIGN: [&str; 5] = ["ServiceMonitor", "PrometheusRule", "Certificate", "Issuer", "HTTPRoute"];
 
 /// Every value set, and not a single warning: of Pod Security, of unknown fields, or of what is deprecated.
 #[test]
@@ -184,13 +196,16 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     let chart = chart.to_str().unwrap();
     let values = format!("{chart}/ci/minimal.yaml");
     // The test's API server has the kinds and the namespaces already.
+    // No Pod runs here, so there is nobody to ask.
     let install = ["install", "portcullis", chart, "--namespace", SYSTEM, "--values", &values, "--take-ownership"];
-    let notes = helm(&cluster, &install);
+    let notes = helm(&cluster, &[&install[..], &["--set", "webhook.enabled=false"]].concat());
     assert!(notes.contains("kubectl wait --for=condition=Ready"), "{notes}");
-    cluster.apply(&json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
-        "metadata": {"name": "notes", "namespace": "default"}, "spec": {
-            "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
-            "authorization": {"servers": ["local"]}}}));
+    for name in ["notes", "other"] {
+        cluster.apply(&json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+            "metadata": {"name": name, "namespace": "default"}, "spec": {
+                "upstream": {"url": "https://notes.example/mcp", "credentials": {"none": {}}},
+                "authorization": {"servers": ["local"]}}}));
+    }
 
     let values = format!("{chart}/ci/private-upstreams.yaml");
     helm(&cluster, &["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values]);
@@ -204,6 +219,12 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
         assert!(arguments.as_array().unwrap().contains(&set.into()), "{set}: {arguments}");
     }
 
+    // From here on a webhook is asked, and does not answer: what is there can be removed all the same, and so can the release.
+    until("the API server to ask", || {
+        let output = cluster.try_kubectl(&["label", "mcpserver", "notes", "asked=yes", "--overwrite"], None);
+        (!output.status.success()).then_some(())
+    });
+    cluster.kubectl(&["delete", "mcpserver", "other"]);
     helm(&cluster, &["uninstall", "portcullis", "--namespace", SYSTEM]);
     assert!(cluster.get("apps/v1", "StatefulSet", Some(GATEWAY), "portcullis-proxy").is_none());
     assert!(cluster.get("v1", "Namespace", None, GATEWAY).unwrap()["metadata"]["deletionTimestamp"].is_null());

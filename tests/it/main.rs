@@ -8,6 +8,7 @@
     reason = "a panic fails the test"
 )]
 
+mod admission;
 mod architecture;
 mod chart;
 mod cli;

@@ -45,6 +45,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 system:serviceaccount:{{ .Release.Namespace }}:portcullis-controller
 {{- end }}
 
+{{/* The name under which the API server calls the webhook. */}}
+{{- define "portcullis.webhookHost" -}}
+portcullis-webhook.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* Whether the controller makes the webhook's certificates. */}}
+{{- define "portcullis.ownCertificates" -}}
+{{- if and .Values.webhook.enabled (not .Values.webhook.certManager.enabled) }}true{{ end -}}
+{{- end }}
+
 {{- define "portcullis.proxyUser" -}}
 system:serviceaccount:{{ .Values.gateway.namespace }}:portcullis-proxy
 {{- end }}

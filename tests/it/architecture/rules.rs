@@ -34,7 +34,7 @@ const DIALS: &[&str] =
     &["GaiResolver", "HttpConnector", "TcpSocket", "ToSocketAddrs", "UdpSocket", "UnixStream", "lookup_host"];
 
 /// Who may hold a connection that was accepted.
-const ACCEPTS: &[&str] = &["cli", "egress", "process", "proxy", "roles"];
+const ACCEPTS: &[&str] = &["admission", "cli", "egress", "process", "proxy", "roles"];
 
 const PRINTS: &[&str] = &["print", "println", "eprint", "eprintln"];
 
@@ -76,7 +76,7 @@ pub(super) fn dials(folder: &str, path: &[String]) -> Option<String> {
         return Some("may not dial: `TcpStream` belongs to egress, which resolves, checks and pins".to_owned());
     }
     if named("TcpListener") && !ACCEPTS.contains(&folder) {
-        return Some("may not listen: listeners belong to proxy, process and roles".to_owned());
+        return Some("may not listen: listeners belong to admission, proxy, process and roles".to_owned());
     }
     None
 }

@@ -219,6 +219,11 @@ fn the_controller_takes_over_nothing_elsewhere() {
     passes(&controller, Try::Write(object("Secret", SYSTEM, "issuer-1", json!({}))));
     passes(&controller, Try::Write(object("Secret", "default", "a-token", client())));
     passes(&controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", server())));
+    for name in ["portcullis-webhook-ca", "portcullis-webhook-tls"] {
+        passes(&controller, Try::Write(object("Secret", SYSTEM, name, json!({}))));
+        refused_by(POLICY, &controller, Try::Write(object("Secret", "default", name, json!({}))));
+    }
+    refused_by(POLICY, &controller, Try::Write(object("Secret", SYSTEM, "portcullis-webhook", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("Secret", SYSTEM, "other", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "issuer-1", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "a-token", server())));

@@ -40,6 +40,7 @@ fn account(who: &str) -> (String, Vec<String>) {
     };
     let (user, mut groups) = match who {
         "controller" => of(SYSTEM, "portcullis-controller"),
+        "webhook" => of(SYSTEM, "portcullis-webhook"),
         "proxy" => of(GATEWAY, "portcullis-proxy"),
         "upstream" => of(GATEWAY, "portcullis-upstream"),
         "view" | "edit" | "admin" => (who.to_owned(), Vec::new()),
@@ -93,7 +94,7 @@ fn forbidden_calls_are_refused_and_needed_ones_are_not() {
     let rights = rights();
     let wrong: Vec<&Right> = rights.iter().filter(|right| allowed(&cluster, right) != right.may).collect();
     assert!(wrong.is_empty(), "the API server says otherwise: {wrong:#?}");
-    for who in ["proxy", "controller", "upstream", "view", "edit", "admin"] {
+    for who in ["proxy", "controller", "webhook", "upstream", "view", "edit", "admin"] {
         assert!(rights.iter().any(|right| right.who == who && !right.may), "nothing is forbidden to {who}");
     }
 }
@@ -186,8 +187,8 @@ fn the_page_of_rights_is_current() {
          | `portcullis-proxy-leases` | a proxy writes its own Lease only, and nobody else does |\n\
          | `portcullis-generated-objects` | generated objects, sealing keys and the heartbeat are written by the controller \
          only |\n\
-         | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, tokens of \
-         McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
+         | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, the webhook's \
+         certificates, tokens of McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
          | `portcullis-token-clients` | who makes an McpClient with a token has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
          Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",
@@ -195,6 +196,7 @@ fn the_page_of_rights_is_current() {
     let heading = |who: &str| match who {
         "proxy" => "Proxies (`portcullis-proxy`)",
         "controller" => "The controller (`portcullis-controller`)",
+        "webhook" => "The admission webhook (`portcullis-webhook`)",
         "upstream" => "What the gateway shows to upstreams in the cluster (`portcullis-upstream`)",
         "view" => "Tenants with `view` in the namespace `tenant`",
         "edit" => "Tenants with `edit`",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::api;
 
 /// What tests make in namespaces.
-const NAMESPACED: [(&str, &str); 16] = [
+const NAMESPACED: [(&str, &str); 17] = [
     ("portcullis.dev/v1alpha1", "McpServer"),
     ("portcullis.dev/v1alpha1", "McpPolicy"),
     ("portcullis.dev/v1alpha1", "McpClient"),
@@ -17,6 +17,7 @@ const NAMESPACED: [(&str, &str); 16] = [
     ("v1", "Service"),
     ("v1", "ServiceAccount"),
     ("v1", "PersistentVolumeClaim"),
+    ("policy/v1", "PodDisruptionBudget"),
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
     ("coordination.k8s.io/v1", "Lease"),
@@ -27,7 +28,9 @@ const NAMESPACED: [(&str, &str); 16] = [
 ];
 
 /// And besides them; what Kubernetes itself made is labelled, and stays.
-const CLUSTER: [(&str, &str); 5] = [
+const CLUSTER: [(&str, &str); 6] = [
+    // First: whom they name may be gone.
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("portcullis.dev/v1alpha1", "McpAuthorizationServer"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),

@@ -1,0 +1,213 @@
+//! Whether those who ask the webhook would believe it.
+//!
+//! Invariant: ready means that a caller which does what the configurations say takes the certificate that is served at this
+//! moment; so `helm install --wait` ends when `kubectl apply` works, and not before.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhookConfiguration, WebhookClientConfig};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client};
+use rustls::pki_types::CertificateDer;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+use crate::cluster::in_words;
+use crate::process::certificate::{believed, certificates, validity};
+use crate::process::readiness::Check;
+use crate::process::tls::ServerTls;
+
+/// How often files are compared, and how often it is looked at whether callers believe, until they do.
+const SOON: Duration = Duration::from_secs(1);
+/// How often that is looked at afterwards.
+const LATER: Duration = Duration::from_secs(10);
+
+/// Why nobody would believe the webhook.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It has run out, or does not hold yet.
+    #[error("the certificate does not hold now: its Secret was not renewed, or a clock is wrong")]
+    Expired,
+    /// It cannot be asked.
+    #[error("ValidatingWebhookConfiguration {0} cannot be read: {1}")]
+    Unreadable(String, String),
+    /// It is not there.
+    #[error(
+        "there is no ValidatingWebhookConfiguration {0}, so nothing is asked: install the chart again, or remove the webhook"
+    )]
+    Missing(String),
+    /// It knows nobody to believe.
+    #[error("webhook {0} has no caBundle yet: the leading controller, or cert-manager, writes it")]
+    Untold(String),
+    /// It believes somebody else.
+    #[error("the caBundle of webhook {0} does not verify the certificate that is served: {1}")]
+    Disbelieved(String, String),
+}
+
+impl Trouble {
+    /// A stable word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Trouble::Expired => "CertificateExpired",
+            Trouble::Unreadable(..) => "ConfigurationUnreadable",
+            Trouble::Missing(_) => "ConfigurationMissing",
+            Trouble::Untold(_) => "CaBundleMissing",
+            Trouble::Disbelieved(..) => "CaBundleMismatch",
+        }
+    }
+}
+
+/// Loads `tls.crt` and `tls.key` of a folder, as soon as they are there. `None`: `stop` came first.
+pub async fn load(folder: &Path, check: &Check, stop: &CancellationToken) -> Option<ServerTls> {
+    let mut said = "";
+    loop {
+        match ServerTls::load(&folder.join("tls.crt"), &folder.join("tls.key")) {
+            Ok(tls) => return Some(tls),
+            Err(error) => {
+                if error.reason() != said {
+                    tracing::warn!(reason = error.reason(), %error, "waiting for a certificate");
+                    said = error.reason();
+                }
+                check.not_ready(error.reason(), error.to_string());
+            }
+        }
+        stop.run_until_cancelled(sleep(SOON)).await?;
+    }
+}
+
+/// Looks from time to time whether callers believe what is served.
+pub async fn watch(
+    client: Client,
+    tls: ServerTls,
+    names: Vec<String>,
+    check: Check,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let api: Api<ValidatingWebhookConfiguration> = Api::all(client);
+    let mut said = "";
+    loop {
+        let mut standing = Ok(());
+        let (chain, now) = (tls.chain(), Timestamp::now().as_second());
+        metrics.expires(chain.first().and_then(|leaf| validity(leaf)).map_or(0, |validity| validity.not_after));
+        for name in &names {
+            let found = api.get_opt(name).await;
+            let found = found.map_err(|error| Trouble::Unreadable(name.clone(), in_words(&error)));
+            let found = found.and_then(|found| found.ok_or_else(|| Trouble::Missing(name.clone())));
+            standing = standing.and(found.and_then(|found| stands(&found, &chain, now)));
+        }
+        let pause = match &standing {
+            Ok(()) => {
+                check.ready();
+                said = "";
+                LATER
+            }
+            Err(trouble) => {
+                if trouble.reason() != said {
+                    tracing::warn!(reason = trouble.reason(), %trouble, "not ready");
+                    said = trouble.reason();
+                }
+                check.not_ready(trouble.reason(), trouble.to_string());
+                SOON
+            }
+        };
+        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Reloads the certificate whenever its files change, until `stop`.
+pub async fn renew(tls: ServerTls, stop: CancellationToken) {
+    tls.watch(SOON, stop).await;
+}
+
+/// Whether callers that do what a configuration says believe this chain.
+fn stands(
+    configuration: &ValidatingWebhookConfiguration,
+    chain: &[CertificateDer<'static>],
+    now: i64,
+) -> Result<(), Trouble> {
+    if !chain.first().and_then(|leaf| validity(leaf)).is_some_and(|validity| validity.holds(now)) {
+        return Err(Trouble::Expired);
+    }
+    for webhook in configuration.webhooks.iter().flatten() {
+        let bundle = webhook.client_config.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty());
+        let bundle = bundle.ok_or_else(|| Trouble::Untold(webhook.name.clone()))?;
+        let disbelieved = |why: String| Trouble::Disbelieved(webhook.name.clone(), why);
+        let authorities = certificates(&bundle.0).ok_or_else(|| disbelieved("it holds no certificates".to_owned()))?;
+        let name = called(&webhook.client_config).ok_or_else(|| disbelieved("it names no server".to_owned()))?;
+        believed(chain, &authorities, &name, now).map_err(disbelieved)?;
+    }
+    Ok(())
+}
+
+/// The name under which a caller expects the webhook.
+fn called(config: &WebhookClientConfig) -> Option<String> {
+    if let Some(service) = &config.service {
+        return Some(format!("{}.{}.svc", service.name, service.namespace));
+    }
+    let url = url::Url::parse(config.url.as_deref()?).ok()?;
+    url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::admissionregistration::v1::{ServiceReference, ValidatingWebhook};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    struct Authority(CertificateParams, KeyPair, String);
+
+    impl Authority {
+        fn make(name: &str) -> Self {
+            let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let pem = params.self_signed(&key).unwrap().pem();
+            Self(params, key, pem)
+        }
+
+        fn sign(&self, name: &str) -> Vec<CertificateDer<'static>> {
+            let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            let issuer = Issuer::from_params(&self.0, &self.1);
+            vec![leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().clone()]
+        }
+    }
+
+    fn configuration(bundle: &str) -> ValidatingWebhookConfiguration {
+        let service =
+            ServiceReference { name: "hook".into(), namespace: "system".into(), ..ServiceReference::default() };
+        let ca_bundle = Some(ByteString(bundle.into()));
+        let client_config = WebhookClientConfig { ca_bundle, service: Some(service), url: None };
+        let webhook = ValidatingWebhook { name: "a.b.c".into(), client_config, ..ValidatingWebhook::default() };
+        ValidatingWebhookConfiguration { webhooks: Some(vec![webhook]), ..ValidatingWebhookConfiguration::default() }
+    }
+
+    #[test]
+    fn a_certificate_stands_if_the_bundle_verifies_it_for_the_name_that_is_called() {
+        let (ours, theirs) = (Authority::make("ours"), Authority::make("theirs"));
+        let now = Timestamp::now().as_second();
+        let chain = ours.sign("hook.system.svc");
+        let both = configuration(&format!("{}{}", theirs.2, ours.2));
+        assert_eq!(stands(&both, &chain, now), Ok(()));
+        assert_eq!(stands(&both, &theirs.sign("hook.system.svc"), now), Ok(()));
+        let reason = |configuration: &ValidatingWebhookConfiguration, chain: &[CertificateDer<'static>]| {
+            stands(configuration, chain, now).unwrap_err().reason()
+        };
+        assert_eq!(reason(&both, &ours.sign("hook.other.svc")), "CaBundleMismatch");
+        assert_eq!(reason(&configuration(&theirs.2), &chain), "CaBundleMismatch");
+        assert_eq!(reason(&configuration("no certificate"), &chain), "CaBundleMismatch");
+        assert_eq!(reason(&configuration(""), &chain), "CaBundleMissing");
+        assert_eq!(stands(&both, &chain, 0).unwrap_err(), Trouble::Expired);
+        let mut by_url = both.clone();
+        let config = &mut by_url.webhooks.as_mut().unwrap()[0].client_config;
+        (config.service, config.url) = (None, Some("https://127.0.0.1:9443/validate".into()));
+        assert_eq!(reason(&by_url, &chain), "CaBundleMismatch");
+        assert_eq!(stands(&by_url, &ours.sign("127.0.0.1"), now), Ok(()));
+    }
+}

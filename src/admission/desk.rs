@@ -1,0 +1,207 @@
+//! From the bytes of a review to the bytes of its answer.
+//!
+//! Invariant: there is an answer, or a refusal in words, before the API server's patience ends; the bytes that are worked on
+//! at once are bounded; and nobody is answered from a world that is not complete.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::follow::Known;
+use super::judge::{Judged, judge, wanted};
+use super::metrics::Metrics;
+use super::response::Response;
+use super::review::{MOST_BYTES, Malformed, Review, read};
+use super::{live, rights};
+
+/// Bytes of reviews that are worked on at once; what is read from them takes a multiple. More wait.
+const BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
+/// The least that a review counts for: it bounds how many there are at once.
+const LEAST_BYTES: usize = 256 * 1024;
+/// How many may wait or be worked on. More are put off.
+const MOST_REVIEWS: usize = 512;
+
+/// Why a review was not answered. The API server refuses what was asked for, with these words, or lets a deletion pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// Not a review of ours.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// Too long.
+    #[error("a review has at most {MOST_BYTES} bytes")]
+    TooLarge,
+    /// It broke off.
+    #[error("the review broke off")]
+    Incomplete,
+    /// Too many at once.
+    #[error("the admission webhook of Portcullis has too much to do; try again")]
+    Overloaded,
+    /// Not everything is known yet.
+    #[error("the admission webhook of Portcullis has not read all of the cluster's objects yet; try again")]
+    Starting,
+    /// The API server could not be asked.
+    #[error("the admission webhook of Portcullis cannot look up what the object refers to; try again: {0}")]
+    LookUp(String),
+    /// It took too long.
+    #[error("the admission webhook of Portcullis could not answer within {} s; try again", .0.as_secs())]
+    Late(Duration),
+    /// A fault of ours.
+    #[error("the admission webhook of Portcullis failed, which is a fault of its own: its log says more")]
+    Fault,
+}
+
+impl Unanswered {
+    /// Every reason that there is, for counters.
+    pub const REASONS: [&'static str; 8] =
+        ["Malformed", "TooLarge", "Incomplete", "Overloaded", "Starting", "LookUpFailed", "Late", "Fault"];
+
+    /// A stable word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Unanswered::Malformed(_) => "Malformed",
+            Unanswered::TooLarge => "TooLarge",
+            Unanswered::Incomplete => "Incomplete",
+            Unanswered::Overloaded => "Overloaded",
+            Unanswered::Starting => "Starting",
+            Unanswered::LookUp(_) => "LookUpFailed",
+            Unanswered::Late(_) => "Late",
+            Unanswered::Fault => "Fault",
+        }
+    }
+
+    /// As HTTP says it. The API server repeats what is put off by 429, while it has time.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Unanswered::Malformed(_) | Unanswered::Incomplete => StatusCode::BAD_REQUEST,
+            Unanswered::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Unanswered::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Unanswered::Starting => StatusCode::SERVICE_UNAVAILABLE,
+            Unanswered::LookUp(_) | Unanswered::Fault => StatusCode::INTERNAL_SERVER_ERROR,
+            Unanswered::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// Where reviews are answered.
+pub struct Desk {
+    client: Client,
+    known: Known,
+    metrics: Metrics,
+    bytes: Arc<Semaphore>,
+    reviews: AtomicUsize,
+}
+
+impl Desk {
+    /// Answers from what is known, and what `client` may look up.
+    pub fn new(client: Client, known: Known, metrics: Metrics) -> Self {
+        let bytes = Arc::new(Semaphore::new(BYTES_AT_ONCE));
+        Self { client, known, metrics, bytes, reviews: AtomicUsize::default() }
+    }
+
+    /// Answers a review within `patience`.
+    ///
+    /// # Errors
+    /// If it cannot be answered.
+    pub async fn answer(&self, body: Incoming, patience: Duration) -> Result<Vec<u8>, Unanswered> {
+        let begun = Instant::now();
+        let _seat = Seat::take(&self.reviews).ok_or(Unanswered::Overloaded).inspect_err(|error| self.count(error))?;
+        let answered = timeout(patience, self.review(body)).await.unwrap_or(Err(Unanswered::Late(patience)));
+        self.metrics.took(begun.elapsed().as_secs_f64());
+        answered.map(|response| response.encode()).inspect_err(|error| self.count(error))
+    }
+
+    fn count(&self, error: &Unanswered) {
+        self.metrics.failed(error.reason());
+        // What a stranger can send as often as it likes fills no log.
+        match error {
+            Unanswered::LookUp(_) | Unanswered::Late(_) | Unanswered::Fault => {
+                tracing::warn!(reason = error.reason(), %error, "a review was not answered");
+            }
+            _ => tracing::debug!(reason = error.reason(), %error, "a review was not answered"),
+        }
+    }
+
+    async fn review(&self, body: Incoming) -> Result<Response, Unanswered> {
+        if !self.known.is_complete() {
+            return Err(Unanswered::Starting);
+        }
+        // What does not say how long it is may be as long as any.
+        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(MOST_BYTES);
+        if length > MOST_BYTES {
+            return Err(Unanswered::TooLarge);
+        }
+        let share = u32::try_from(length.max(LEAST_BYTES)).unwrap_or(u32::MAX);
+        let share = self.bytes.clone().acquire_many_owned(share).await.map_err(|_| Unanswered::Fault)?;
+        let share = Arc::new(share);
+        let body = bounded(body).await?;
+        let known = self.known.clone();
+        let (review, keys) = self
+            .work(&share, move || {
+                let review = read(&body)?;
+                let keys = wanted(&review, &known.world());
+                Ok::<_, Malformed>((Arc::new(review), keys))
+            })
+            .await??;
+        let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
+        let (known, judged) = (self.known.clone(), review.clone());
+        let now = Timestamp::now().as_second();
+        let judged = self.work(&share, move || judge(&judged, &known.world(), &found, now)).await?;
+        let response = self.conclude(&review, judged).await;
+        self.metrics.answered(&review, &response);
+        Ok(response)
+    }
+
+    /// Computes on a thread that nobody waits for. What is given up still has its share until it ends.
+    async fn work<T: Send + 'static>(
+        &self,
+        share: &Arc<OwnedSemaphorePermit>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let share = share.clone();
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(share);
+            done
+        });
+        done.await.map_err(|_| Unanswered::Fault)
+    }
+
+    async fn conclude(&self, review: &Review, judged: Judged) -> Response {
+        let refused = rights::refused(&self.client, &review.user, judged.needs()).await;
+        judged.conclude(&refused)
+    }
+}
+
+/// One of the reviews that there may be at once.
+struct Seat<'a>(&'a AtomicUsize);
+
+impl<'a> Seat<'a> {
+    fn take(reviews: &'a AtomicUsize) -> Option<Self> {
+        let seat = Self(reviews);
+        (reviews.fetch_add(1, Ordering::AcqRel) < MOST_REVIEWS).then_some(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn bounded(body: Incoming) -> Result<Bytes, Unanswered> {
+    #[expect(clippy::disallowed_methods, reason = "it is limited")]
+    let collected = Limited::new(body, MOST_BYTES).collect().await;
+    collected
+        .map(|body| body.to_bytes())
+        .map_err(|error| if error.is::<LengthLimitError>() { Unanswered::TooLarge } else { Unanswered::Incomplete })
+}

@@ -1,0 +1,78 @@
+//! `portcullis webhook`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::address;
+use super::serving::{ended, runtime};
+use crate::admission::world::Installation;
+use crate::controller::webhook::CONFIGURATIONS;
+use crate::process::telemetry::{self, Format};
+use crate::resolve::PublicUrl;
+use crate::roles::webhook::{Options, run as serve};
+
+/// Answer the API server before it stores an McpServer, McpPolicy, McpAuthorizationServer or McpClient
+///
+/// Refuses what is wrong in itself or beyond its author's rights, with the field and the remedy, and warns of what depends on
+/// other objects. It reads our own kinds, Namespaces, and ConfigMaps that are named; no Secret; and writes nothing. It is
+/// ready once it knows the cluster and the ValidatingWebhookConfigurations verify its certificate, which is read again when
+/// it changes. SIGTERM lets reviews under way end. Exit code 0: it ended cleanly; 1: reviews were cut off at the end; 2: it
+/// could not start.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The URL under which callers reach the gateway
+    #[arg(long, env = "PORTCULLIS_PUBLIC_URL", value_name = "URL")]
+    public_url: String,
+    /// The namespace whose policies are guardrails for all others
+    #[arg(long, env = "PORTCULLIS_SYSTEM_NAMESPACE", value_name = "NAME", default_value = "portcullis-system")]
+    system_namespace: String,
+    /// The namespace of the proxies
+    #[arg(long, env = "PORTCULLIS_GATEWAY_NAMESPACE", value_name = "NAME", default_value = "portcullis-gateway")]
+    gateway_namespace: String,
+    /// Where the API server calls, by https: /validate and /deletions
+    #[arg(long, env = "PORTCULLIS_WEBHOOK_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = address)]
+    listen: SocketAddr,
+    /// The folder with its certificate chain and key: tls.crt and tls.key (PEM), read again when they change
+    #[arg(long, env = "PORTCULLIS_WEBHOOK_TLS_DIR", value_name = "DIR")]
+    tls_dir: PathBuf,
+    /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate
+    #[arg(
+        long = "configuration",
+        env = "PORTCULLIS_WEBHOOK_CONFIGURATIONS",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        default_values = CONFIGURATIONS
+    )]
+    configurations: Vec<String>,
+    /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
+    #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
+    admin_listen: Option<SocketAddr>,
+    /// A host name, besides loopback ones, under which the admin listener may be called
+    #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    admin_hosts: Vec<String>,
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    telemetry::init(Format::Auto, None)?;
+    let url = &args.public_url;
+    let public_url = PublicUrl::parse(url).map_err(|error| anyhow::anyhow!("--public-url {url}: {error}"))?;
+    let options = Options {
+        installation: Installation {
+            public_url,
+            system_namespace: args.system_namespace,
+            gateway_namespace: args.gateway_namespace,
+        },
+        listen: args.listen,
+        tls: args.tls_dir,
+        configurations: args.configurations,
+        admin_listen: args.admin_listen,
+        admin_hosts: args.admin_hosts,
+    };
+    let runtime = runtime()?;
+    let finish = runtime.block_on(serve(options))?;
+    // A review that was given up may still be computing.
+    runtime.shutdown_background();
+    Ok(ended(finish))
+}

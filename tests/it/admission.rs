@@ -1,0 +1,7 @@
+//! The webhook against a real API server, as the ServiceAccount that the chart makes, with the certificates that a real
+//! controller makes for it, and asked as the chart's configurations say.
+
+mod away;
+mod house;
+mod rotation;
+mod verdicts;

@@ -101,11 +101,11 @@ fn universe() -> Vec<Principal> {
             };
             for groups in &groups {
                 for client in [None, Some("c1"), Some("c2")] {
-                    ["u1", "u2", "u3"].map(|user| add(Kind::User, user, client, groups));
+                    ["u1", "u2", "u3"].into_iter().for_each(|user| add(Kind::User, user, client, groups));
                 }
-                ["c1", "c2", "c3"].map(|id| add(Kind::Client, id, Some(id), groups));
+                ["c1", "c2", "c3"].into_iter().for_each(|id| add(Kind::Client, id, Some(id), groups));
             }
-            BOTS.map(|bot| add(Kind::ServiceAccount, bot, None, &Groups::of_service_account("ci")));
+            BOTS.into_iter().for_each(|bot| add(Kind::ServiceAccount, bot, None, &Groups::of_service_account("ci")));
         }
     }
     everybody

@@ -5,8 +5,8 @@
 
 mod markdown;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -76,11 +76,11 @@ pub enum Form {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// How many changes are gains.
+    /// How many principals gain how many targets, whatever risk class these may have.
     pub gained: usize,
-    /// How many are losses.
+    /// How many they lose.
     pub lost: usize,
-    /// How many are neither for sure: a condition is another.
+    /// For how many it is neither for sure: a condition is another.
     pub changed: usize,
     /// The changes and what else differs.
     #[serde(flatten)]
@@ -91,7 +91,12 @@ pub struct Report {
 
 impl Report {
     fn of(diff: Diff, old: &Loaded, new: &Loaded) -> Self {
-        let count = |direction| diff.changes.iter().filter(|change| change.direction == direction).count();
+        let what = |change: &Change| (change.server.clone(), change.kind, change.target.clone());
+        let who = |change: &Change| (change.principal.clone(), change.via.clone(), change.actor.clone());
+        let count = |direction| {
+            let changes = diff.changes.iter().filter(|change| change.direction == direction);
+            changes.map(|change| (what(change), who(change))).collect::<BTreeSet<_>>().len()
+        };
         let mut refused: Vec<Refused> = new.refused.iter().filter(|one| !old.refused.contains(one)).cloned().collect();
         refused.sort();
         let (gained, lost, changed) = (count(Direction::Gained), count(Direction::Lost), count(Direction::Changed));
@@ -199,9 +204,11 @@ struct Group<'r> {
 
 impl Group<'_> {
     fn risk(&self) -> String {
-        // A tool that nobody classified is of every class, and is told of each.
-        if self.risk.len() == 4 {
-            return "any".to_owned();
+        // Of a tool whose class nobody knows, each that it could have is told if a rule asks for it.
+        match self.risk.len() {
+            1 if self.risk == [None] => return "unknown".to_owned(),
+            4 => return "any".to_owned(),
+            _ => {}
         }
         self.risk.iter().map(|class| class.unwrap_or("unclassified")).collect::<Vec<_>>().join(", ")
     }
@@ -298,7 +305,8 @@ fn for_people(report: &Report) -> String {
     }
     let mut headline = report.headline();
     if !report.refused.is_empty() {
-        headline = format!("{}; {headline}", counted(report.refused.len(), "object") + " refused");
+        let objects: BTreeSet<&str> = report.refused.iter().map(|refused| refused.object.as_str()).collect();
+        headline = format!("{} refused; {headline}", counted(objects.len(), "object"));
     }
     parts.push(headline);
     parts.join("\n")

@@ -25,13 +25,13 @@ impl Revision {
     /// # Errors
     /// If there is no git, no repository, no such revision or path, or if it is too large.
     pub(super) fn read(name: &str) -> anyhow::Result<Self> {
-        let nowhere = || {
-            format!(
-                "there is no {name} in a Git repository here: REV must be there (in a pipeline, fetch it), and PATH goes \
-                 from the top of the repository, or from here as ./PATH"
+        git(&["rev-parse", "--git-dir"]).with_context(|| format!("{name} is neither here nor in a Git repository"))?;
+        let Ok(id) = git(&["rev-parse", "--verify", "--quiet", "--end-of-options", name]) else {
+            bail!(
+                "there is no {name} in the Git repository: REV must be there (in a pipeline, fetch it), and PATH goes from \
+                 the top of the repository, or from here as ./PATH"
             )
         };
-        let id = git(&["rev-parse", "--verify", "--end-of-options", name]).with_context(nowhere)?;
         let kind = git(&["cat-file", "-t", &id])?;
         let path = name.split_once(':').map(|(_, path)| path).unwrap_or_default();
         let files = match kind.as_str() {

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod changes;
 mod chart;
 mod cli;
 mod clients;

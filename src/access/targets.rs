@@ -21,6 +21,16 @@ pub struct Tool {
     pub risk: Option<KnownRisk>,
 }
 
+impl Tool {
+    /// A tool as a server's status has it, which says the class for policies of its own namespace. Guardrails see it where the
+    /// classifier says something: of a class below the highest, it says so from the name or not at all.
+    pub fn listed(name: String, own: Option<Risk>) -> Self {
+        let seen = |class: &Risk| *class == Risk::Destructive || !classify(&name, None).is_empty();
+        let guardrail = own.filter(seen);
+        Self { name, risk: Some(KnownRisk { own, guardrail }) }
+    }
+}
+
 /// The tools that servers are known to have, by `namespace/name` of the server.
 pub type Inventories = BTreeMap<String, Vec<Tool>>;
 

@@ -137,6 +137,13 @@ pub fn read(body: &[u8]) -> Result<Review, Malformed> {
     if key.namespace.is_empty() == kind.is_namespaced() {
         return Err(Malformed::Member("request.namespace"));
     }
+    // Who may do what is judged by the one, and what is done by the other.
+    if !new.iter().all(|object| is_it(object, &key)) {
+        return Err(Malformed::Member("request.object"));
+    }
+    if !old.iter().all(|object| is_it(object, &key)) {
+        return Err(Malformed::Member("request.oldObject"));
+    }
     Ok(Review { uid, operation, key, user, old, new })
 }
 
@@ -153,6 +160,16 @@ fn kind_of(request: &Map<String, Value>) -> Result<Kind, Malformed> {
             Err(Malformed::Foreign(shown(&format!("{}/{} {}{part}", text("group"), text("version"), text("kind")))))
         }
     }
+}
+
+/// Whether an object is the one that a review says it is about.
+fn is_it(object: &Value, key: &Key) -> bool {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("");
+    let version = text("/apiVersion").split_once('/');
+    version == Some((GROUP, VERSION))
+        && text("/kind") == key.kind.as_str()
+        && text("/metadata/namespace") == key.namespace
+        && text("/metadata/name") == key.name
 }
 
 fn user(value: &Value) -> Option<User> {

@@ -1,26 +1,29 @@
 //! The objects of a cluster as its gateway serves them, for questions; asked with the rights of whoever asks.
 //!
-//! Invariant: only what decides about one server is read: its namespace, the guardrails, the trust anchors; never a
+//! Invariant: only what decides is read, and about one server only its namespace, the guardrails, the trust anchors; never a
 //! Secret. What may not be read is said, and what is missing never makes an answer wider.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt as _};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::load::{self, Loaded};
 use super::serving;
+use crate::access::targets::{Inventories, Tool};
 use crate::api::object::{self, Rejected};
+use crate::api::v1alpha1::{ToolDrift, ToolsStatus};
 use crate::api::{GROUP, Invalidity, Key, Kind, Object, VERSION};
 use crate::cluster;
-use crate::fleet::Fleet;
 use crate::generated::codec::Generated;
 use crate::generated::server::State;
-use crate::resolve::{self, Accepted, Cluster, PublicUrl, Reason, Resolution, Settings};
+use crate::resolve::{self, Accepted, Cluster, Resolution, Settings};
 
 /// How many objects one answer of the API server holds.
 const PAGE: u32 = 500;
@@ -29,34 +32,53 @@ const PAGE: u32 = 500;
 ///
 /// # Errors
 /// If the cluster cannot be reached, or the server's namespace or the trust anchors may not be read.
-pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str) -> anyhow::Result<Fleet> {
+pub fn for_questions(context: Option<&str>, server: &str, system_namespace: &str) -> anyhow::Result<Loaded> {
     let Some((namespace, _)) = server.split_once('/') else { bail!("--server {server}: write NAMESPACE/NAME") };
-    let loaded = serving::runtime()?.block_on(async {
-        let (client, _) = cluster::connect_to(context).await?;
-        load(&client, namespace, system_namespace).await
-    })?;
-    if loaded.errors > 0 {
-        let errors = super::output::counted(loaded.errors, "error");
-        eprintln!(
-            "warning: {errors} in the objects of {namespace} and {system_namespace} (see their conditions); of an invalid \
-             policy the answer takes nothing to be granted"
-        );
-    }
-    Ok(loaded.fleet)
+    let loaded = asked(context, Some(namespace), system_namespace)?;
+    complain(&loaded, &format!("{namespace} and {system_namespace}"));
+    Ok(loaded)
 }
 
-async fn load(client: &Client, namespace: &str, system_namespace: &str) -> anyhow::Result<Loaded> {
+/// Everything that decides about any server.
+///
+/// # Errors
+/// If the cluster cannot be reached, or what is in it may not be read in all namespaces.
+pub fn everything(context: Option<&str>, system_namespace: &str) -> anyhow::Result<Loaded> {
+    let loaded = asked(context, None, system_namespace)?;
+    complain(&loaded, "the cluster");
+    Ok(loaded)
+}
+
+fn complain(loaded: &Loaded, place: &str) {
+    if !loaded.refused.is_empty() {
+        let errors = super::output::counted(loaded.refused.len(), "error");
+        eprintln!(
+            "warning: {errors} in the objects of {place} (see their conditions); of an invalid policy the answer takes \
+             nothing to be granted"
+        );
+    }
+}
+
+fn asked(context: Option<&str>, namespace: Option<&str>, system_namespace: &str) -> anyhow::Result<Loaded> {
+    serving::runtime()?.block_on(async {
+        let (client, _) = cluster::connect_to(context).await?;
+        load(&client, namespace, system_namespace).await
+    })
+}
+
+/// What is in a namespace, or in all of them.
+async fn load(client: &Client, namespace: Option<&str>, system_namespace: &str) -> anyhow::Result<Loaded> {
     let mut found = Found::default();
     for (kind, place) in [
         (Kind::McpAuthorizationServer, None),
-        (Kind::McpServer, Some(namespace)),
-        (Kind::McpClient, Some(namespace)),
-        (Kind::McpPolicy, Some(namespace)),
+        (Kind::McpServer, namespace),
+        (Kind::McpClient, namespace),
+        (Kind::McpPolicy, namespace),
     ] {
         let objects = list(client, kind, place).await.with_context(|| cannot_read(kind, place))?;
         found.take(kind, objects);
     }
-    if namespace != system_namespace {
+    if namespace.is_some_and(|namespace| namespace != system_namespace) {
         match list(client, Kind::McpPolicy, Some(system_namespace)).await {
             Ok(objects) => found.take(Kind::McpPolicy, objects),
             Err(kube::Error::Api(status)) if status.code == 403 => eprintln!(
@@ -66,7 +88,7 @@ async fn load(client: &Client, namespace: &str, system_namespace: &str) -> anyho
             Err(error) => return Err(error).context(cannot_read(Kind::McpPolicy, Some(system_namespace))),
         }
     }
-    found.namespace(client, namespace).await;
+    found.namespaces(client, namespace).await;
     found.resolve(system_namespace)
 }
 
@@ -104,6 +126,8 @@ struct Found {
     invalid: BTreeMap<Key, Invalidity>,
     /// By UID of the server: what its condition says of references that were not followed here.
     references: BTreeMap<String, Option<(String, String)>>,
+    /// The tools that servers list, as their status has them.
+    inventories: Inventories,
 }
 
 impl Found {
@@ -116,6 +140,8 @@ impl Found {
             let Ok(value) = serde_json::to_value(&object) else { continue };
             if kind == Kind::McpServer {
                 self.references.insert(object.uid().unwrap_or_default(), unresolved(&value));
+                let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+                self.inventories.extend(inventory(&value).map(|tools| (name, tools)));
             }
             match object::read(&value) {
                 Ok(object) => self.objects.push(object),
@@ -128,31 +154,31 @@ impl Found {
         }
     }
 
-    /// The labels of the server's namespace, if they may be read: what guardrails select by.
-    async fn namespace(&mut self, client: &Client, name: &str) {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
-        if let Ok(namespace) = api.get(name).await {
-            let metadata = namespace.metadata;
-            self.objects.push(Object::Namespace(crate::api::core::Namespace { metadata }));
-        }
+    /// The labels of a namespace, or of all of them, if they may be read: what guardrails select by.
+    async fn namespaces(&mut self, client: &Client, name: Option<&str>) {
+        let api: Api<Namespace> = Api::all(client.clone());
+        let found = match name {
+            Some(name) => api.get(name).await.map(|one| vec![one]),
+            None => api.list(&ListParams::default()).await.map(|all| all.items),
+        };
+        let namespaces = found.unwrap_or_default().into_iter().map(|namespace| namespace.metadata);
+        self.objects.extend(namespaces.map(|metadata| Object::Namespace(crate::api::core::Namespace { metadata })));
     }
 
     fn resolve(self, system_namespace: &str) -> anyhow::Result<Loaded> {
-        // Who can do what does not depend on the host under which it is done.
-        let public_url = PublicUrl::parse("https://mcp.invalid")?;
+        let public_url = load::any_url()?;
         let cluster = Cluster::presumed();
         let settings = Settings { public_url: &public_url, system_namespace, cluster: Some(&cluster) };
         let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default());
         self.follow_conditions(&mut resolution);
-        load::joined(resolution)
+        Ok(Loaded { inventories: self.inventories, ..load::joined(resolution)? })
     }
 
     /// Secrets and ConfigMaps were not read, so whether a server lacks one is told by its condition.
     fn follow_conditions(&self, resolution: &mut Resolution) {
-        let not_read = [Reason::SecretNotFound, Reason::ConfigMapNotFound].map(Reason::as_str);
         for object in &mut resolution.generated {
             let Generated::Server(server) = object else { continue };
-            if !matches!(&server.state, State::Unserved { reason, .. } if not_read.contains(&reason.as_str())) {
+            if !load::lacks_reference(server) {
                 continue;
             }
             server.state = match self.references.get(&server.id.uid) {
@@ -169,4 +195,45 @@ fn unresolved(server: &Value) -> Option<(String, String)> {
     let condition = conditions.iter().find(|condition| condition["type"] == "ResolvedRefs")?;
     let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
     (condition["status"] == "False").then(|| (text("reason"), text("message")))
+}
+
+/// The tools that a server lists, if its status has all of them; `None` also where the upstream lists none.
+fn inventory(server: &Value) -> Option<Vec<Tool>> {
+    let status = ToolsStatus::deserialize(server.pointer("/status/tools")?).ok()?;
+    let listed = status.items.into_iter().filter(|tool| tool.drift != Some(ToolDrift::Gone));
+    let tools: Vec<Tool> = listed.map(|tool| Tool::listed(tool.name, tool.risk.map(resolve::risk_class))).collect();
+    (usize::try_from(status.count) == Ok(tools.len())).then_some(tools)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::generated::Risk;
+    use crate::tools::risk::KnownRisk;
+
+    #[test]
+    fn the_tools_of_a_status_are_an_inventory_if_they_are_all() {
+        let status = |count: u32| {
+            inventory(&json!({"status": {"tools": {"count": count, "items": [
+                {"name": "delete_x", "risk": "Destructive"}, {"name": "odd"}, {"name": "odder", "risk": "Write"},
+                {"name": "away", "drift": "Gone"},
+            ]}}}))
+        };
+        let tools = status(3).unwrap();
+        let known: Vec<_> = tools.iter().map(|tool| (tool.name.as_str(), tool.risk.unwrap())).collect();
+        let destructive = Some(Risk::Destructive);
+        assert_eq!(
+            known,
+            [
+                ("delete_x", KnownRisk { own: destructive, guardrail: destructive }),
+                ("odd", KnownRisk::default()),
+                // Neither its name nor a schema says so: only its owner.
+                ("odder", KnownRisk { own: Some(Risk::Write), guardrail: None }),
+            ]
+        );
+        assert_eq!(status(4), None, "the status holds the first of them only");
+        assert_eq!(inventory(&json!({"status": {}})), None);
+    }
 }

@@ -9,7 +9,7 @@ use super::output::{self, Format, Said, Tone, filled, printable};
 use super::source::Source;
 use crate::access::Answer;
 use crate::access::explain::{Considered, Explanation, Verdict, explain};
-use crate::access::targets::Tool;
+use crate::access::targets::{Tool, class_by_name};
 use crate::fleet::Fleet;
 use crate::generated::authority::KeySource;
 use crate::generated::{Risk, Server};
@@ -18,7 +18,6 @@ use crate::mcp::scan;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::pattern::asserted;
 use crate::policy::request::{Facts, Request, Target};
-use crate::tools::risk;
 use crate::tools::risk::KnownRisk;
 
 /// One decision, and why
@@ -190,8 +189,9 @@ impl Who {
 
 /// Answers from the folder of manifests.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = args.source.fleet(&args.server)?;
-    let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
+    let loaded = args.source.about(&args.server)?;
+    let inventory = loaded.inventories.get(&args.server).map(Vec::as_slice);
+    let (text, code) = run(args, &loaded.fleet, inventory, jiff::Timestamp::now().as_second())?;
     output::say(&text)?;
     Ok(code)
 }
@@ -255,7 +255,7 @@ fn target<'a>(args: &'a Args, server: &Server, inventory: Option<&[Tool]>) -> an
 /// one they do not, since the definition may raise it.
 pub fn least_risk(server: &Server, name: &str) -> KnownRisk {
     let highest = |risk: Risk| (risk == Risk::Destructive).then_some(risk);
-    let by_name = risk::classify(name, None).into_iter().find_map(|reason| highest(reason.risk));
+    let by_name = class_by_name(name);
     let locked = server.lock.as_ref().and_then(|lock| lock.class(name));
     let mut asserted = asserted(&server.risk, name).chain(locked);
     KnownRisk { own: by_name.or_else(|| asserted.find_map(highest)), guardrail: by_name }

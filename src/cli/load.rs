@@ -6,19 +6,41 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
+use serde::Serialize;
+
+use crate::access::targets::Inventories;
 use crate::api::schema::nearest;
 use crate::fleet::{Fleet, Served};
+use crate::generated::Server;
 use crate::generated::codec::{self, Generated};
+use crate::generated::server::State;
 use crate::manifests::{self, Limits, Remembered};
-use crate::resolve::{self, Accepted, Cluster, PublicUrl, Resolution, Settings, Severity};
+use crate::resolve::{self, Accepted, Cluster, ObjectFinding, PublicUrl, Reason, Resolution, Settings, Severity};
 use crate::roles::quickstart::KEPT;
 
-/// What a folder comes to.
+/// What a folder or a cluster comes to.
+#[derive(Default)]
 pub struct Loaded {
     /// Everything that would be served.
     pub fleet: Fleet,
-    /// How many findings refuse something: the answers are then about what stays in force.
-    pub errors: usize,
+    /// What is refused: the answers are then about what stays in force.
+    pub refused: Vec<Refused>,
+    /// The tools that servers are known to have. Manifests do not say.
+    pub inventories: Inventories,
+}
+
+/// An object, or a file, that is wrong in itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Kind and name of the object, or the file.
+    pub object: String,
+    /// The finding's stable word.
+    pub reason: &'static str,
+    /// Where in the object.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// Loads manifests as if nothing had been there before.
@@ -26,17 +48,63 @@ pub struct Loaded {
 /// # Errors
 /// If a path does not exist.
 pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -> anyhow::Result<Loaded> {
+    load_with(paths, public_url, system_namespace, |_| {})
+}
+
+/// Loads manifests to compare them with others. Secrets and ConfigMaps are not kept in Git as a rule, and whether a server
+/// has what it needs of them is nothing that a change of policy changes: they are presumed to be there.
+///
+/// # Errors
+/// As [`load`].
+pub fn for_comparison(paths: &[PathBuf], system_namespace: &str) -> anyhow::Result<Loaded> {
+    load_with(paths, &any_url()?, system_namespace, |server| {
+        if lacks_reference(server) {
+            server.state = State::Enabled;
+        }
+    })
+}
+
+fn load_with(
+    paths: &[PathBuf],
+    public_url: &PublicUrl,
+    system_namespace: &str,
+    presume: impl Fn(&mut Server),
+) -> anyhow::Result<Loaded> {
     check(paths)?;
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
     // What is meant for a cluster is answered as in one.
     let cluster = Cluster::presumed();
     let settings = Settings { public_url, system_namespace, cluster: Some(&cluster) };
-    let resolution =
+    let mut resolution =
         resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+    for object in &mut resolution.generated {
+        if let Generated::Server(server) = object {
+            presume(server);
+        }
+    }
     let mut loaded = joined(resolution)?;
-    loaded.errors += merged.problems.len();
+    loaded.refused.extend(merged.problems.iter().map(|problem| Refused {
+        object: problem.file.to_string(),
+        reason: Reason::FileUnreadable.as_str(),
+        field: problem.position.map(|at| at.to_string()).unwrap_or_default(),
+        message: problem.message.clone(),
+    }));
     Ok(loaded)
+}
+
+/// Whether a server is not served for want of a Secret or a ConfigMap.
+pub fn lacks_reference(server: &Server) -> bool {
+    let references = [Reason::SecretNotFound, Reason::ConfigMapNotFound].map(Reason::as_str);
+    matches!(&server.state, State::Unserved { reason, .. } if references.contains(&reason.as_str()))
+}
+
+/// Who can do what does not depend on the host under which it is done.
+///
+/// # Errors
+/// Never.
+pub fn any_url() -> anyhow::Result<PublicUrl> {
+    Ok(PublicUrl::parse("https://mcp.invalid")?)
 }
 
 /// Joins what was resolved as the gateway does.
@@ -44,7 +112,14 @@ pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -
 /// # Errors
 /// If an object cannot be encoded.
 pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
-    let errors = resolution.findings.iter().filter(|found| found.finding.severity == Severity::Error).count();
+    let errors = resolution.findings.iter().filter(|found| found.finding.severity == Severity::Error);
+    let refused = |found: &ObjectFinding| Refused {
+        object: found.key.to_string(),
+        reason: found.finding.reason.as_str(),
+        field: found.finding.field.to_string(),
+        message: found.finding.message.clone(),
+    };
+    let refused = errors.map(refused).collect();
     let mut fleet = Fleet::default();
     for object in resolution.generated {
         match codec::decode(&codec::encode(&object)?)? {
@@ -54,7 +129,7 @@ pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
             Generated::Policy(policy) => drop(fleet.put_policy(policy)),
         }
     }
-    Ok(Loaded { fleet, errors })
+    Ok(Loaded { fleet, refused, inventories: Inventories::new() })
 }
 
 /// Whether these can be files and folders of manifests.
@@ -76,12 +151,10 @@ pub fn check(paths: &[PathBuf]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn for_questions(paths: &[PathBuf], system_namespace: &str) -> anyhow::Result<Fleet> {
-    // Who can do what does not depend on the host under which it is done.
-    let public_url = PublicUrl::parse("https://mcp.invalid")?;
-    let loaded = load(paths, &public_url, system_namespace)?;
-    if loaded.errors > 0 {
-        let errors = super::output::counted(loaded.errors, "error");
+pub fn for_questions(paths: &[PathBuf], system_namespace: &str) -> anyhow::Result<Loaded> {
+    let loaded = load(paths, &any_url()?, system_namespace)?;
+    if !loaded.refused.is_empty() {
+        let errors = super::output::counted(loaded.refused.len(), "error");
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let paths = paths.join(" ");
         eprintln!(
@@ -89,7 +162,7 @@ pub fn for_questions(paths: &[PathBuf], system_namespace: &str) -> anyhow::Resul
              never accepted what is invalid"
         );
     }
-    Ok(loaded.fleet)
+    Ok(loaded)
 }
 
 /// The server with this `namespace/name`.

@@ -8,7 +8,9 @@ pub mod cluster;
 pub mod controller;
 pub mod crd;
 pub mod demo;
+pub mod diff;
 pub mod explain;
+mod git;
 pub mod load;
 pub mod outbound;
 pub mod output;
@@ -24,6 +26,7 @@ pub mod token;
 mod tool_lock;
 pub mod validate;
 pub mod webhook;
+pub mod what_can;
 pub mod who_can;
 
 use std::net::SocketAddr;
@@ -56,7 +59,9 @@ enum Verb {
     Scan(scan::Args),
     Validate(validate::Args),
     WhoCan(who_can::Args),
+    WhatCan(what_can::Args),
     Explain(explain::Args),
+    Diff(diff::Args),
     Token(token::Args),
     Audit(audit::Args),
     Controller(controller::Args),
@@ -74,7 +79,9 @@ pub fn main() -> ExitCode {
         Verb::Proxy(args) => proxy::run(*args),
         Verb::Validate(args) => validate::run(args),
         Verb::WhoCan(args) => who_can::answer(&args),
+        Verb::WhatCan(args) => what_can::answer(&args),
         Verb::Explain(args) => explain::answer(&args),
+        Verb::Diff(args) => diff::answer(&args),
         Verb::Token(args) => token::run(args),
         Verb::Audit(args) => audit::run(args),
         Verb::Controller(args) => controller::run(args),

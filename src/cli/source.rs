@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+use super::load::Loaded;
 use super::{boolish, cluster, load, place};
-use crate::fleet::Fleet;
 
 /// The name under which kubectl finds the binary (`kubectl portcullis`).
 const PLUGIN: &str = "kubectl-portcullis";
@@ -55,12 +55,23 @@ impl Source {
     ///
     /// # Errors
     /// If files or cluster cannot be read.
-    pub fn fleet(&self, server: &str) -> anyhow::Result<Fleet> {
+    pub fn about(&self, server: &str) -> anyhow::Result<Loaded> {
         match self {
             Source::Files { paths, system_namespace } => load::for_questions(paths, system_namespace),
             Source::Cluster { context, system_namespace } => {
                 cluster::for_questions(context.as_deref(), server, system_namespace)
             }
+        }
+    }
+
+    /// Everything that decides about any server, for questions.
+    ///
+    /// # Errors
+    /// As [`Source::about`].
+    pub fn everything(&self) -> anyhow::Result<Loaded> {
+        match self {
+            Source::Files { paths, system_namespace } => load::for_questions(paths, system_namespace),
+            Source::Cluster { context, system_namespace } => cluster::everything(context.as_deref(), system_namespace),
         }
     }
 }

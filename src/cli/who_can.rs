@@ -41,8 +41,9 @@ const HEAD: [&str; 9] = ["principal", "via", "actor", "target", "risk", "answer"
 
 /// Answers from manifests or cluster.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
-    let fleet = args.source.fleet(&args.server)?;
-    let (text, code) = run(args, &fleet, None, jiff::Timestamp::now().as_second())?;
+    let loaded = args.source.about(&args.server)?;
+    let inventory = loaded.inventories.get(&args.server).map(Vec::as_slice);
+    let (text, code) = run(args, &loaded.fleet, inventory, jiff::Timestamp::now().as_second())?;
     output::say(&text)?;
     Ok(code)
 }
@@ -175,7 +176,7 @@ fn line(row: &Row) -> Line {
     }
 }
 
-fn target(row: &Row) -> String {
+pub(super) fn target(row: &Row) -> String {
     if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) }
 }
 
@@ -208,7 +209,7 @@ fn cells(line: &Line, targets: &str) -> Vec<(String, Tone)> {
     ]
 }
 
-fn notes(row: &Row) -> String {
+pub(super) fn notes(row: &Row) -> String {
     let mut notes: Vec<String> = row.windows.iter().map(in_words).collect();
     if !row.unless.is_empty() {
         notes.push(format!("unless also in a group of {}", row.unless.join(", ")));
@@ -221,13 +222,13 @@ fn describe(dormant: &Dormant) -> String {
     format!("{} ({}) does not hold now: {}", dormant.rule, dormant.effect.as_str(), in_words(&dormant.window))
 }
 
-fn in_words(window: &Window) -> String {
+pub(super) fn in_words(window: &Window) -> String {
     let from = window.not_before.map(|at| format!("from {}", instant(at)));
     let until = window.not_after.map(|at| format!("until {}", instant(at)));
     from.into_iter().chain(until).collect::<Vec<_>>().join(" ")
 }
 
-fn instant(seconds: i64) -> String {
+pub(super) fn instant(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("second {seconds}"), |at| at.to_string())
 }
 

@@ -29,7 +29,7 @@ pub use cover::Comparison;
 pub use policy::{edit, judged_again, missing, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
-pub use server::server;
+pub use server::{risk_class, server};
 pub use tree::{Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,4 +98,4 @@ pub fn object_id(key: &Key, metadata: &ObjectMeta) -> ObjectId {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -150,7 +150,8 @@ fn risk(tools: Option<&ToolsSpec>, errors: &mut Findings) -> Vec<RiskRule> {
         .collect()
 }
 
-pub(super) fn risk_class(class: RiskClass) -> Risk {
+/// The class that is meant.
+pub fn risk_class(class: RiskClass) -> Risk {
     match class {
         RiskClass::ReadOnly => Risk::ReadOnly,
         RiskClass::Write => Risk::Write,

@@ -364,7 +364,16 @@ fn a_question_to_a_damaged_journal_says_that_its_answer_is_not_whole() {
 fn every_verb_says_its_purpose_and_its_exit_codes() {
     let (code, general, _) = ran(&mut verb(&["--help"]));
     assert!(code == Some(0) && general.contains("Exit codes: 0 it holds, 1 it does not hold, 2"), "{general}");
-    for words in [&["validate"][..], &["who-can"], &["explain"], &["scan"], &["audit", "verify"], &["standalone"]] {
+    for words in [
+        &["validate"][..],
+        &["who-can"],
+        &["what-can"],
+        &["diff"],
+        &["explain"],
+        &["scan"],
+        &["audit", "verify"],
+        &["standalone"],
+    ] {
         let (code, help, _) = ran(verb(words).arg("--help"));
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(code == Some(0) && help.contains("Exit code 0: ") && help.contains("2: "), "{words:?}: {help}");

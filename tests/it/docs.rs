@@ -203,7 +203,7 @@ fn every_option_has_an_environment_variable_that_means_one_thing() {
                 "MANIFESTS" => "manifests".to_owned(),
                 // The server that is scanned is the one that would be governed.
                 "UPSTREAM" => "upstream".to_owned(),
-                "CRD_DIR" => format!("{verb} {}", typed(option)),
+                "CRD_DIR" | "DIFF_OLD" | "DIFF_NEW" => format!("{verb} {}", typed(option)),
                 _ => {
                     let long = long.unwrap_or_else(|| panic!("{verb}: {name} sets {}", typed(option)));
                     assert!(bare == long || bare == format!("{long}S"), "{verb}: {name} sets --{long}");

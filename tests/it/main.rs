@@ -10,6 +10,7 @@
 
 mod admission;
 mod architecture;
+mod changes;
 mod chart;
 mod cli;
 mod clients;

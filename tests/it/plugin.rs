@@ -119,6 +119,48 @@ fn what_the_condition_says_of_references_counts() {
     assert!(answer.contains("SecretForbidden"), "{answer}");
 }
 
+/// The tools that the upstream lists are in the server's status: then they are asked about, and no patterns.
+#[test]
+fn the_tools_that_a_status_lists_are_known() {
+    let cluster = Cluster::acquire();
+    cluster.namespace("team-a", &[("tier", "prod")]);
+    cluster.apply_yaml(MANIFESTS);
+    let tool = |name: &str, risk: &str| json!({"name": name, "risk": risk});
+    let tools = json!([tool("delete_note", "Destructive"), tool("get_note", "ReadOnly")]);
+    let patch = json!({"status": {"tools": {"count": 2, "items": tools}}}).to_string();
+    let at = ["notes", "-n", "team-a", "--subresource=status", "--type=merge", "-p", &patch];
+    cluster.kubectl(&[&["patch", "mcpserver"], &at[..]].concat());
+    let (table, _) = said(&plugin(&cluster.kubeconfig(), &["who-can", "--server", "team-a/notes", "-o", "json"]));
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    let mut targets: Vec<&str> =
+        table["rows"].as_array().unwrap().iter().map(|row| row["target"].as_str().unwrap()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    assert_eq!(targets, ["delete_note", "get_note"]);
+    let (table, _) = said(&plugin(&cluster.kubeconfig(), &["who-can", "--server", "team-a/notes"]));
+    assert!(!table.contains("do not say which tools"), "{table}");
+    // Everything that somebody can call, in all namespaces.
+    let answer = plugin(&cluster.kubeconfig(), &["what-can", "--user", "ana", "-o", "json"]);
+    let answers: serde_json::Value = serde_json::from_str(&said(&answer).0).unwrap();
+    let grants = answers["grants"].as_array().unwrap();
+    assert_eq!((grants.len(), &grants[0]["target"]), (1, &"get_note".into()), "{answers}");
+    // And what a folder would change.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("all.yaml");
+    let path = file.to_str().unwrap();
+    let compare = |manifests: &str, arguments: &[&str]| {
+        std::fs::write(&file, format!("{manifests}---\n{BESIDES}")).unwrap();
+        plugin(&cluster.kubeconfig(), &[&["diff"], arguments].concat())
+    };
+    let same = compare(MANIFESTS, &["cluster", path, "--fail-on", "any"]);
+    assert!(same.status.success(), "{:?}", said(&same));
+    let more = compare(&MANIFESTS.replace("[delete_note]", "[purge_notes]"), &["cluster", path]);
+    let (table, why) = said(&more);
+    assert!(more.status.code() == Some(1) && table.contains("Destructive"), "{table}{why}");
+    assert!(table.contains("delete_note") && !table.contains("get_note") && table.contains("user:ana@corp"), "{table}");
+    assert_eq!(compare(MANIFESTS, &[path, "cluster"]).status.code(), Some(0));
+}
+
 #[test]
 fn what_may_not_be_read_is_said() {
     let cluster = Cluster::acquire();
@@ -135,6 +177,8 @@ fn what_may_not_be_read_is_said() {
     let question = ["who-can", "--server", "team-a/notes"];
     let (_, why) = said(&plugin(&mine, &question));
     assert!(why.contains("cannot read each McpAuthorizationServer") && why.contains("forbidden"), "{why}");
+    let everywhere = plugin(&mine, &["what-can", "--user", "ana"]);
+    assert_eq!(everywhere.status.code(), Some(2), "{:?}", said(&everywhere));
 
     let anchors =
         json!([{"apiGroups": ["portcullis.dev"], "resources": ["mcpauthorizationservers"], "verbs": ["list"]}]);

@@ -4,6 +4,7 @@ use super::*;
 use crate::access::diff::{Change, Compared, Diff, Direction, Limits, compare, compare_fleets};
 use crate::access::search::grade;
 use crate::access::targets::Inventories;
+use crate::access::what_can::{Whom, what_can};
 use crate::generated::Risk;
 use crate::generated::policy::Rule;
 use crate::generated::server::{RiskRule, State};
@@ -101,11 +102,11 @@ fn universe() -> Vec<Principal> {
             };
             for groups in &groups {
                 for client in [None, Some("c1"), Some("c2")] {
-                    ["u1", "u2", "u3"].map(|user| add(Kind::User, user, client, groups));
+                    ["u1", "u2", "u3"].into_iter().for_each(|user| add(Kind::User, user, client, groups));
                 }
-                ["c1", "c2", "c3"].map(|id| add(Kind::Client, id, Some(id), groups));
+                ["c1", "c2", "c3"].into_iter().for_each(|id| add(Kind::Client, id, Some(id), groups));
             }
-            BOTS.map(|bot| add(Kind::ServiceAccount, bot, None, &Groups::of_service_account("ci")));
+            BOTS.into_iter().for_each(|bot| add(Kind::ServiceAccount, bot, None, &Groups::of_service_account("ci")));
         }
     }
     everybody
@@ -419,6 +420,28 @@ fn a_weaker_lock_and_a_lower_class_are_gains() {
     let opened = diff(&locked, &fleet);
     assert!(in_short(&opened).contains(&"Gained group:dev@corp * [ReadOnly]: Deny -> Allow".to_owned()), "{opened:#?}");
     assert!(opened.notes[0].text.contains("tool lock"), "{opened:#?}");
+}
+
+#[test]
+fn what_somebody_can_only_through_a_client_or_for_an_actor_is_told_with_it() {
+    let mut by_ide = group("dev");
+    by_ide["via"] = ["ide"].as_slice().into();
+    let mut by_agent = group("dev");
+    by_agent["actor"] = serde_json::json!({"Subjects": ["agent"]});
+    let mut others = group("ops");
+    others["via"] = ["cron"].as_slice().into();
+    let fleet = fleet(&[policy(serde_json::json!([
+        rule("all", "Allow", group("dev"), tools(&["get_x"], &[])),
+        rule("ide", "Allow", by_ide, tools(&["get_x", "set_x"], &[])),
+        rule("agent", "Allow", by_agent, tools(&["get_x"], &[])),
+        rule("ops", "Allow", others, tools(&["get_x"], &[])),
+    ]))]);
+    let whom = Whom { authority: "corp".into(), subject: None, groups: vec!["dev".into()] };
+    let answers = what_can(&fleet, &whom, &Inventories::new(), &Facts { now: 0 });
+    let told: Vec<_> =
+        answers.grants.iter().map(|grant| (grant.row.target.as_str(), grant.row.via.as_deref())).collect();
+    assert_eq!(told, [("get_x", None), ("set_x", Some("ide"))], "{answers:#?}");
+    assert_eq!(answers.unknown, BTreeSet::from(["team/a".to_owned()]));
 }
 
 #[test]

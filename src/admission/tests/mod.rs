@@ -4,6 +4,7 @@ mod answers;
 mod effects;
 mod grants;
 mod reviews;
+mod sound;
 
 use serde_json::{Value, json};
 

@@ -49,6 +49,11 @@ fn what_is_no_review_of_ours_is_malformed() {
         (json!({"request": {"userInfo": {"groups": [1]}}}), "ReviewMalformed"),
         (json!({"request": {"userInfo": {"extra": {"a": "b"}}}}), "ReviewMalformed"),
         (json!({"request": {"namespace": ""}}), "ReviewMalformed"),
+        (json!({"request": {"namespace": "another"}}), "ReviewMalformed"),
+        (json!({"request": {"object": {"metadata": {"namespace": "another"}}}}), "ReviewMalformed"),
+        (json!({"request": {"oldObject": {"metadata": {"name": "another"}}}}), "ReviewMalformed"),
+        (json!({"request": {"oldObject": {"kind": "McpServer"}}}), "ReviewMalformed"),
+        (json!({"request": {"object": {"apiVersion": "portcullis.dev/v2"}}}), "ReviewMalformed"),
     ] {
         assert_eq!(changed(change.clone()), Some(reason), "{change}");
     }

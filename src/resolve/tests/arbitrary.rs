@@ -56,7 +56,7 @@ const WORDS: [&str; 18] = [
     "key",
 ];
 
-fn documents() -> impl Strategy<Value = Vec<Value>> {
+pub(crate) fn documents() -> impl Strategy<Value = Vec<Value>> {
     let kinds: Vec<(String, Value)> = crd::all()
         .into_iter()
         .map(|crd| {

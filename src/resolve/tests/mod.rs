@@ -1,6 +1,6 @@
 //! What people write, and what it comes to.
 
-mod arbitrary;
+pub(crate) mod arbitrary;
 mod clusters;
 mod lints;
 mod policies;

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod behaviour;
 mod chart;
 mod cli;
 mod clients;
@@ -20,5 +21,6 @@ mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;
+mod sarif;
 mod support;
 mod supported;

@@ -116,7 +116,7 @@ impl<'s> Search<'s> {
         };
         let grants = second.voices(true, facts);
         let matter = grants.iter().filter(|(_, changed)| *changed || refused_anew || everything);
-        let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| &voice.people).collect();
+        let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| voice.people()).collect();
         for someone in &beginnings {
             search.visit(Someone::clone(someone));
         }
@@ -128,10 +128,11 @@ impl<'s> Search<'s> {
 
     /// Without those of whom another one tells everything.
     pub(super) fn least(found: Vec<Found>) -> Vec<Found> {
-        let told =
-            |one: &Found| found.iter().any(|other| other.someone.id() != one.someone.id() && other.explains(one));
-        let keep: Vec<bool> = found.iter().map(|one| !told(one)).collect();
-        found.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(found, _)| found).collect()
+        let told = |(index, one): (usize, &Found)| {
+            found.iter().enumerate().any(|(other, another)| other != index && another.explains(one))
+        };
+        let told: Vec<bool> = found.iter().enumerate().map(told).collect();
+        found.into_iter().zip(told).filter(|(_, told)| !told).map(|(found, _)| found).collect()
     }
 
     fn visit(&mut self, someone: Someone) {
@@ -155,7 +156,7 @@ impl<'s> Search<'s> {
         let mut more: Vec<&Someone> = Vec::new();
         if much < 2 {
             let refuses = self.narrowed_by.iter().find(|(voice, _)| on_second(&voice.rule));
-            more.extend(refuses.into_iter().flat_map(|(voice, _)| &voice.excepted));
+            more.extend(refuses.into_iter().flat_map(|(voice, _)| voice.excepted()));
         }
         if little > 0 {
             let changed = || self.refused_by.iter().filter(|(_, changed)| *changed);
@@ -163,9 +164,9 @@ impl<'s> Search<'s> {
             let some = changed().any(|(voice, _)| on_first(&voice.rule));
             let surer = |rule: &Rule| little == 2 || rule.effect == Effect::Deny && rule.when.is_none();
             let further = changed().filter(|(voice, _)| !some && !on_first(&voice.rule) || surer(&voice.rule));
-            more.extend(further.flat_map(|(voice, _)| &voice.people));
+            more.extend(further.flat_map(|(voice, _)| voice.people()));
             let grants = self.granted_by.iter().find(|(voice, _)| on_first(&voice.rule));
-            more.extend(grants.into_iter().flat_map(|(voice, _)| &voice.excepted));
+            more.extend(grants.into_iter().flat_map(|(voice, _)| voice.excepted()));
         }
         more.into_iter().filter_map(|other| someone.and(other)).collect()
     }

@@ -2,10 +2,9 @@
 //!
 //! Invariant: every answer is the evaluator's, unless the server answers nobody, or its lock refuses the tool.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::cast::{Someone, Voice};
+use super::cast::{Accepted, Someone, Voice};
 use super::explain::refusal;
 use super::targets::{Asked, TargetKind, refusing_lock};
 use super::who_can::{Row, Window};
@@ -35,7 +34,7 @@ pub(super) struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// `accepted`: the authorities of whose principals the voices speak.
-    pub(super) fn of(served: Option<Served<'a>>, accepted: &BTreeSet<&str>) -> Self {
+    pub(super) fn of(served: Option<Served<'a>>, accepted: &Accepted) -> Self {
         let refused = served.and_then(|served| {
             let invalid = served.layers.denied.map(|word| format!("PolicyInvalid ({word})"));
             refusal(&served.server.state).or(invalid)

@@ -6,10 +6,11 @@
 //! refusal: rows for such combinations are added where they can do more. What a condition says of them is left open.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cast::{Id, Someone};
+use super::cast::{Accepted, Id, Someone};
 use super::search::{Search, View};
 use super::side::Side;
 use super::targets::{Asked, Tool, targets};
@@ -96,7 +97,7 @@ pub struct Dormant {
 /// Asks for every principal that the rules name and every tool: the given ones; if none are known, those that were
 /// reviewed, where a lock refuses all others; else those that the rules name.
 pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) -> Table {
-    let accepted: BTreeSet<&str> = served.server.authorities.iter().map(String::as_str).collect();
+    let accepted: Accepted = Arc::new(served.server.authorities.iter().cloned().collect());
     let side = Side::of(Some(served), &accepted);
     let (current, later): (Vec<&Rule>, Vec<&Rule>) = side.rules().partition(|rule| rule.holds_at(facts.now));
     let people = named(&side, facts);
@@ -130,14 +131,14 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
 /// Everybody of whom the rules that hold speak.
 fn named<'s>(side: &'s Side<'_>, facts: &Facts) -> BTreeMap<Id, &'s Someone> {
     let current = side.voices.iter().filter(|voice| voice.rule.holds_at(facts.now));
-    let people = current.flat_map(|voice| voice.people.iter().chain(&voice.excepted));
+    let people = current.flat_map(|voice| voice.people().iter().chain(voice.excepted()));
     people.map(|someone| (someone.id(), someone)).collect()
 }
 
 /// Those who can do something, and more than whoever of them is less: by what rules that narrow except. And whether there
 /// are no others.
 fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts) -> (Vec<Someone>, bool) {
-    let (nobody, mut budget) = (Side::of(None, &BTreeSet::new()), COMBINATIONS);
+    let (nobody, mut budget) = (Side::of(None, &Accepted::default()), COMBINATIONS);
     let changed = vec![true; side.voices.len()];
     let first = View { side: &nobody, asked, changed: &[] };
     let found = Search::run((first, View { side, asked, changed: &changed }), facts, true, false, &mut budget);
@@ -146,10 +147,10 @@ fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts) -> (Vec<Someone>, bool)
 }
 
 /// Authorities that rules name and whose tokens are not accepted.
-fn strangers(rules: &[&Rule], accepted: &BTreeSet<&str>) -> Vec<String> {
+fn strangers(rules: &[&Rule], accepted: &BTreeSet<String>) -> Vec<String> {
     let entries = rules.iter().flat_map(|rule| rule.source().principals.iter().chain(&rule.source().except));
-    let named: BTreeSet<&str> = entries.filter_map(|entry| entry.authority.as_deref()).collect();
-    named.difference(accepted).map(|authority| (*authority).to_owned()).collect()
+    let named: BTreeSet<&String> = entries.filter_map(|entry| entry.authority.as_ref()).collect();
+    named.into_iter().filter(|authority| !accepted.contains(*authority)).cloned().collect()
 }
 
 /// Whether somebody can do something.

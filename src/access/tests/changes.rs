@@ -275,8 +275,8 @@ fn with(mut rule: serde_json::Value, field: &str, value: serde_json::Value) -> s
 }
 
 /// The changes between two sets of rules, in short; nobody knows the server's tools.
-fn told(old: &[serde_json::Value], new: &[serde_json::Value]) -> Vec<String> {
-    in_short(&diff(&fleet(&[policy(old.into())]), &fleet(&[policy(new.into())])))
+fn told(old: &[&serde_json::Value], new: &[&serde_json::Value]) -> Vec<String> {
+    in_short(&diff(&fleet(&[policy(serde_json::json!(old))]), &fleet(&[policy(serde_json::json!(new))])))
 }
 
 fn diff(old: &Fleet, new: &Fleet) -> Diff {
@@ -298,17 +298,14 @@ fn in_short(diff: &Diff) -> Vec<String> {
 fn a_rule_that_comes_is_gained_and_one_that_goes_is_lost() {
     let read = rule("read", "Allow", group("dev"), tools(&["get_x"], &[]));
     let destroy = rule("destroy", "Allow", group("dev"), tools(&["delete_x"], &[]));
+    assert_eq!(told(&[&read], &[&read, &destroy]), ["Gained group:dev@corp delete_x [Destructive]: Deny -> Allow"]);
     assert_eq!(
-        told(std::slice::from_ref(&read), &[read.clone(), destroy.clone()]),
-        ["Gained group:dev@corp delete_x [Destructive]: Deny -> Allow"]
-    );
-    assert_eq!(
-        told(&[read.clone()], &[destroy]),
+        told(&[&read], &[&destroy]),
         ["Gained group:dev@corp delete_x [Destructive]: Deny -> Allow", "Lost group:dev@corp get_x: Allow -> Deny",]
     );
     // What a rule is called and says is no change.
     let renamed = with(with(read.clone(), "name", "other".into()), "message", "new words".into());
-    assert!(told(&[read], &[renamed]).is_empty());
+    assert!(told(&[&read], &[&renamed]).is_empty());
 }
 
 #[test]
@@ -316,17 +313,13 @@ fn a_denial_that_goes_is_a_gain_of_whoever_is_both() {
     let read = rule("read", "Allow", group("dev"), tools(&[], &["get_*"]));
     let interns = rule("interns", "Deny", group("interns"), tools(&[], &["*_secret"]));
     // Only where both patterns meet, which neither names.
-    assert_eq!(
-        told(&[read.clone(), interns.clone()], std::slice::from_ref(&read)),
-        ["Gained group:dev+group:interns@corp get_*_secret: Deny -> Allow"]
-    );
+    assert_eq!(told(&[&read, &interns], &[&read]), ["Gained group:dev+group:interns@corp get_*_secret: Deny -> Allow"]);
     let freeze = rule("freeze", "Deny", everyone(), tools(&[], &["*"]));
     let thawed = with(freeze.clone(), "except", serde_json::json!([group("sre")]));
     let twice =
         with(rule("audit", "Deny", group("dev"), tools(&[], &["*"])), "except", serde_json::json!([group("aud")]));
-    let before = [read.clone(), twice.clone(), freeze];
     assert_eq!(
-        told(&before, &[read, twice, thawed]),
+        told(&[&read, &twice, &freeze], &[&read, &twice, &thawed]),
         ["Gained group:aud+group:dev+group:sre@corp get_*: Deny -> Allow"]
     );
 }
@@ -336,13 +329,10 @@ fn conditions_are_told_as_such() {
     let allow = rule("some", "Allow", group("dev"), tools(&["run"], &[]));
     let when = |text: &str| with(allow.clone(), "when", text.into());
     let (one, other) = (when("args.n == 1"), when("args.n < 5"));
-    assert_eq!(told(&[one.clone()], &[other]), ["Changed group:dev@corp run [Destructive]: Depends -> Depends"]);
-    assert_eq!(told(&[one.clone()], &[allow.clone()]), ["Gained group:dev@corp run [Destructive]: Depends -> Allow"]);
+    assert_eq!(told(&[&one], &[&other]), ["Changed group:dev@corp run [Destructive]: Depends -> Depends"]);
+    assert_eq!(told(&[&one], &[&allow]), ["Gained group:dev@corp run [Destructive]: Depends -> Allow"]);
     let deny = with(rule("no", "Deny", everyone(), tools(&["run"], &[])), "when", "args.n > 9".into());
-    assert_eq!(
-        told(&[one.clone(), deny], &[one.clone()]),
-        ["Gained group:dev@corp run [Destructive]: Depends -> Depends"]
-    );
+    assert_eq!(told(&[&one, &deny], &[&one]), ["Gained group:dev@corp run [Destructive]: Depends -> Depends"]);
     let changes = diff(&fleet(&[policy(serde_json::json!([]))]), &fleet(&[policy(serde_json::json!([one]))])).changes;
     assert_eq!((changes[0].after, &*changes[0].conditions), (Answer::Depends, &["args.n == 1".to_owned()][..]));
 }
@@ -351,9 +341,9 @@ fn conditions_are_told_as_such() {
 fn what_begins_or_ends_later_is_told_with_its_time() {
     let allow = rule("some", "Allow", group("dev"), tools(&["get_x"], &[]));
     let (soon, over) = (with(allow.clone(), "not_before", 200.into()), with(allow.clone(), "not_after", 300.into()));
-    assert_eq!(told(&[], &[soon]), ["Gained group:dev@corp get_x: Deny -> Allow from 200"]);
-    assert_eq!(told(&[allow.clone()], &[over.clone()]), ["Lost group:dev@corp get_x: Allow -> Deny from 300"]);
-    assert!(told(&[], &[with(allow, "not_after", 50.into())]).is_empty(), "it never holds again");
+    assert_eq!(told(&[], &[&soon]), ["Gained group:dev@corp get_x: Deny -> Allow from 200"]);
+    assert_eq!(told(&[&allow], &[&over]), ["Lost group:dev@corp get_x: Allow -> Deny from 300"]);
+    assert!(told(&[], &[&with(allow, "not_after", 50.into())]).is_empty(), "it never holds again");
 }
 
 #[test]
@@ -366,7 +356,7 @@ fn the_riskiest_comes_first_and_shadow_counts_for_nothing() {
         ["Gained group:dev@corp delete_x [Destructive]: Deny -> Allow", "Gained group:dev@corp get_x: Deny -> Allow"];
     assert!(in_short(&diff(&fleet(&[policy(none)]), &shadow(enforced.clone()))).is_empty());
     assert_eq!(in_short(&diff(&shadow(enforced.clone()), &fleet(&[policy(enforced)]))), gained);
-    assert_eq!(told(&[deny.clone()], &[allow, deny]), &gained[..1]);
+    assert_eq!(told(&[&deny], &[&allow, &deny]), &gained[..1]);
 }
 
 #[test]

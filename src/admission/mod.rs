@@ -13,6 +13,7 @@ pub mod desk;
 mod effect;
 pub mod follow;
 pub mod grant;
+pub mod inventory;
 pub mod judge;
 pub mod live;
 pub mod metrics;

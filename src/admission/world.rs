@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::inventory::inventory;
 use super::named::named;
 use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
@@ -90,7 +91,7 @@ impl World {
             self.namespaces.insert(key.name.clone(), labels.unwrap_or_default());
             return self.join_servers(Some(&key.name));
         }
-        let tools = object.get("status").and_then(listed_tools);
+        let tools = inventory(&object);
         if let Some(members) = object.as_object_mut() {
             members.insert("apiVersion".to_owned(), format!("{GROUP}/{VERSION}").into());
             members.insert("kind".to_owned(), kind.as_str().into());
@@ -442,23 +443,4 @@ pub(super) fn read(object: &Value) -> Result<Object, Findings> {
         Rejected::Unidentified(problem) => vec![(&problem).into()],
         Rejected::Foreign { .. } => Vec::new(),
     })
-}
-
-/// The tools that an McpServer's status lists, if it lists all that there are.
-fn listed_tools(status: &Value) -> Option<Vec<Tool>> {
-    use crate::generated::Risk;
-    use crate::tools::risk::KnownRisk;
-    let tools = status.get("tools")?;
-    let items = tools.get("items")?.as_array()?;
-    if tools.get("count")?.as_u64()? > items.len() as u64 {
-        return None;
-    }
-    let class = |word: &str| [Risk::ReadOnly, Risk::Write, Risk::Destructive].into_iter().find(|r| r.as_str() == word);
-    let tool = |item: &Value| {
-        let own = item.get("risk").and_then(Value::as_str).and_then(class);
-        // What guardrails believe of it is not in the status.
-        let risk = Some(KnownRisk { own, guardrail: None });
-        Some(Tool { name: item.get("name")?.as_str()?.to_owned(), risk })
-    };
-    items.iter().map(tool).collect()
 }

@@ -18,6 +18,7 @@ pub mod judge;
 pub mod live;
 pub mod metrics;
 mod named;
+mod reached;
 pub mod response;
 pub mod review;
 pub mod rights;

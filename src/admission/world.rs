@@ -65,6 +65,15 @@ struct Known {
     tools: Option<Vec<Tool>>,
 }
 
+impl Known {
+    fn server(&self) -> Option<&McpServer> {
+        match &self.read {
+            Ok(Object::Server(server)) => Some(server),
+            _ => None,
+        }
+    }
+}
+
 impl World {
     /// Nothing is known yet.
     pub fn new(installation: Installation) -> Self {
@@ -188,6 +197,23 @@ impl World {
         }
         found.extend(&mut lookup);
         lookup
+    }
+
+    /// The servers of a namespace that can be read.
+    pub fn servers_of(&self, namespace: &str) -> impl Iterator<Item = &McpServer> {
+        self.of_namespace(Kind::McpServer, namespace).filter_map(|(_, known)| known.server())
+    }
+
+    /// One of them.
+    pub fn server_of(&self, namespace: &str, name: &str) -> Option<&McpServer> {
+        let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };
+        self.known.get(&key)?.server()
+    }
+
+    /// The policies of a namespace, as they stand.
+    pub fn policies_of(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
+        let known = self.of_namespace(Kind::McpPolicy, namespace);
+        known.filter_map(|(_, known)| self.policies.get(&known.id.uid))
     }
 
     /// Namespace and name of every server, perhaps of one namespace only.

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::cast::{Accepted, Someone, Voice};
 use super::search::{Found, Search, View, grade};
-use super::side::Side;
+use super::side::{Side, refused};
 use super::targets::{Asked, Inventories, TargetKind, Tool, class_by_name, refusing_lock, targets};
 use super::who_can::Window;
-use super::{Answer, doubts, explain};
+use super::{Answer, doubts};
 use crate::fleet::{Fleet, Served};
 use crate::generated::policy::Effect;
 use crate::generated::{Risk, Server};
@@ -27,7 +27,7 @@ use crate::policy::tri::Tri;
 pub struct Limits {
     /// Changes that are told of one server, the riskiest first.
     pub changes: usize,
-    /// Questions that are asked about one server.
+    /// How many times somebody is held against a rule of one server.
     pub questions: usize,
     /// Times that are looked at, of those at which a rule of one server begins or ends.
     pub times: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { changes: 10_000, questions: 500_000, times: 32 }
+        Self { changes: 10_000, questions: 5_000_000, times: 32 }
     }
 }
 
@@ -468,13 +468,12 @@ fn of_authorities(old: &Fleet, new: &Fleet) -> Vec<Note> {
 
 fn of_server(old: Option<Served<'_>>, new: Option<Served<'_>>) -> Vec<String> {
     let mut notes = Vec::new();
-    let refused = |served: Option<Served<'_>>| served.and_then(|served| explain::refusal(&served.server.state));
     match (old, new) {
         (None, Some(_)) => notes.push("is new".to_owned()),
         (Some(_), None) => notes.push("is gone".to_owned()),
         _ => {}
     }
-    let (before, after) = (refused(old), refused(new));
+    let (before, after) = (old.and_then(refused), new.and_then(refused));
     if before != after {
         notes.extend(before.map(|why| format!("refused every call before: {why}")));
         notes.extend(after.map(|why| format!("refuses every call now: {why}")));

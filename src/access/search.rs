@@ -85,7 +85,7 @@ pub(super) struct Search<'s> {
     refused_by: Vec<(&'s Voice, bool)>,
     granted_by: Vec<(&'s Voice, bool)>,
     narrowed_by: Vec<(&'s Voice, bool)>,
-    /// How many questions may still be asked.
+    /// How many times somebody may still be held against a rule.
     budget: &'s mut usize,
     seen: HashSet<Id>,
     found: Vec<Found>,
@@ -117,11 +117,12 @@ impl<'s> Search<'s> {
         let grants = second.voices(true, facts);
         let matter = grants.iter().filter(|(_, changed)| *changed || refused_anew || everything);
         let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| voice.people()).collect();
-        for someone in &beginnings {
-            search.visit(Someone::clone(someone));
-        }
-        for someone in beginnings.iter().filter(|_| doubtful).filter_map(|someone| someone.of_unknown_groups()) {
-            search.visit(someone);
+        let doubtful = beginnings.iter().filter(|_| doubtful).filter_map(|someone| someone.of_unknown_groups());
+        // A list of its own instead of recursion: how deep that goes is up to whoever writes the rules.
+        let mut waiting: Vec<Someone> =
+            doubtful.chain(beginnings.iter().map(|someone| Someone::clone(someone))).collect();
+        while let Some(someone) = waiting.pop() {
+            search.visit(someone, &mut waiting);
         }
         search.found
     }
@@ -135,18 +136,19 @@ impl<'s> Search<'s> {
         found.into_iter().zip(told).filter(|(_, told)| !told).map(|(found, _)| found).collect()
     }
 
-    fn visit(&mut self, someone: Someone) {
-        if !self.seen.insert(someone.id()) || *self.budget == 0 {
+    fn visit(&mut self, someone: Someone, waiting: &mut Vec<Someone>) {
+        if *self.budget == 0 || !self.seen.insert(someone.id()) {
             return;
         }
-        *self.budget -= 1;
         let (before, after) = (self.first.answer(&someone, self.facts), self.second.answer(&someone, self.facts));
         let (little, much) = (grade(before), grade(after));
-        let steps = if little == 0 && much == 2 { Vec::new() } else { self.steps(&someone, little, much) };
+        let further = if little == 0 && much == 2 { Vec::new() } else { self.steps(&someone, little, much) };
         if much > little || much == little && much == 1 {
             self.found.push(Found { someone, before, after });
         }
-        steps.into_iter().for_each(|further| self.visit(further));
+        let looked_at = self.refused_by.len() + self.granted_by.len() + self.narrowed_by.len();
+        *self.budget = self.budget.saturating_sub(1 + looked_at + further.len());
+        waiting.extend(further);
     }
 
     /// Everybody who includes somebody, and may get less on the first side or more on the second.

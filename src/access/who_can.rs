@@ -19,8 +19,8 @@ use crate::fleet::Served;
 use crate::policy::request::Facts;
 use crate::policy::rule::Rule;
 
-/// How many somebodies are asked about one target beyond those that the rules name.
-const COMBINATIONS: usize = 100_000;
+/// How many times somebody is held against a rule, in search of combinations beyond those that the rules name.
+const EFFORT: usize = 20_000_000;
 
 /// The whole table of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,12 +102,11 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
     let (current, later): (Vec<&Rule>, Vec<&Rule>) = side.rules().partition(|rule| rule.holds_at(facts.now));
     let people = named(&side, facts);
     let mut rows = BTreeSet::new();
-    let mut whole = true;
+    let mut effort = EFFORT;
     for asked in targets(&current, inventory, &[served.server]) {
         rows.extend(people.values().map(|someone| side.row(someone, &asked, facts)));
-        let (exceptions, all) = lifted(&side, &asked, facts);
-        rows.extend(exceptions.iter().map(|someone| side.row(someone, &asked, facts)));
-        whole &= all;
+        let lifted = lifted(&side, &asked, facts, &mut effort);
+        rows.extend(lifted.iter().map(|someone| side.row(someone, &asked, facts)));
     }
     let dormant = later.iter().map(|rule| Dormant {
         rule: rule_name(&rule.reference),
@@ -115,7 +114,7 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         window: Window::of(rule),
     });
     let mut doubts = doubts(served);
-    if !whole {
+    if effort == 0 {
         doubts.push("There are too many combinations of exceptions to show all of them".to_owned());
     }
     Table {
@@ -135,15 +134,13 @@ fn named<'s>(side: &'s Side<'_>, facts: &Facts) -> BTreeMap<Id, &'s Someone> {
     people.map(|someone| (someone.id(), someone)).collect()
 }
 
-/// Those who can do something, and more than whoever of them is less: by what rules that narrow except. And whether there
-/// are no others.
-fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts) -> (Vec<Someone>, bool) {
-    let (nobody, mut budget) = (Side::of(None, &Accepted::default()), COMBINATIONS);
+/// Those who can do something, and more than whoever of them is less: by what rules that narrow except.
+fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts, effort: &mut usize) -> Vec<Someone> {
+    let nobody = Side::of(None, &Accepted::default());
     let changed = vec![true; side.voices.len()];
     let first = View { side: &nobody, asked, changed: &[] };
-    let found = Search::run((first, View { side, asked, changed: &changed }), facts, true, false, &mut budget);
-    let least = Search::least(found);
-    (least.into_iter().map(|found| found.someone).collect(), budget > 0)
+    let found = Search::run((first, View { side, asked, changed: &changed }), facts, true, false, effort);
+    Search::least(found).into_iter().map(|found| found.someone).collect()
 }
 
 /// Authorities that rules name and whose tokens are not accepted.

@@ -14,7 +14,7 @@ use crate::{
     policy::pattern::NamePattern,
 };
 
-/// How many comparisons of two texts one policy is worth: some milliseconds.
+/// How many comparisons of two texts one policy is worth.
 const MOST_STEPS: usize = 1 << 20;
 
 /// Compares rules of one policy, or of two versions of it.

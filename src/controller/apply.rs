@@ -4,13 +4,14 @@
 //! of what was applied, since only [`apply`] makes an [`Applied`].
 
 use kube::Api;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, PatchParams, Preconditions};
 
 use super::Context;
 use super::document::{self, Document};
 use super::error::{ApiError, Failure, code};
 use super::object::{FIELD_MANAGER, Present, Wanted, object_kind};
 use crate::api::Key;
+use crate::cluster;
 use crate::generated::{Collection, Kind, ObjectId};
 
 /// Everything that there should be for one object. Whoever adds a member has to apply it: [`apply`] names them all.
@@ -77,7 +78,7 @@ async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let api = api(context, wanted.kind);
-    let written = context.while_leading(api.patch(&name, &params, &Patch::Apply(&manifest))).await?;
+    let written = context.while_leading(cluster::apply(&api, &name, &params, &manifest)).await?;
     let written = written.map_err(|error| ApiError::new(format!("writing {name}"), &error));
     noted(context, wanted.kind, &wanted.uid, written.as_ref().err());
     let object = written.map_err(Failure::Apply)?;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, GetParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, GetParams, PatchParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -17,6 +17,7 @@ use super::apply::resource;
 use super::error::{ApiError, Failure, code};
 use super::object::FIELD_MANAGER;
 use crate::api::{GROUP, VERSION};
+use crate::cluster;
 use crate::generated::{Collection, ObjectId};
 
 /// The label of such ConfigMaps.
@@ -119,8 +120,8 @@ pub async fn apply(context: &Context, document: &Document) -> Result<(), Failure
         }
         (Some(found), Some(content)) if document.is(found, content) => {}
         (_, Some(content)) => {
-            let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(document.manifest(content)));
-            let written = context.while_leading(api.patch(&name, &params, &patch)).await?;
+            let (params, manifest) = (PatchParams::apply(FIELD_MANAGER).force(), document.manifest(content));
+            let written = context.while_leading(cluster::apply(&api, &name, &params, &manifest)).await?;
             written.map_err(|error| failed(&error))?;
         }
         (Some(found), None) => {

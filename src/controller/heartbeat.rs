@@ -9,13 +9,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, PatchParams};
 use serde_json::json;
 
 use super::Context;
 use super::apply::resource;
 use super::error::{ApiError, Failure};
 use super::object::{FIELD_MANAGER, object_kind};
+use crate::cluster;
 use crate::generated::report::{HEARTBEAT, WRITES};
 use crate::generated::{Collection, codec};
 
@@ -55,7 +56,7 @@ pub async fn beat(context: &Context) -> Result<(), Failure> {
         },
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = context.while_leading(api.patch(HEARTBEAT, &params, &Patch::Apply(&lease))).await?;
+    let written = context.while_leading(cluster::apply(&api, HEARTBEAT, &params, &lease)).await?;
     written.map(drop).map_err(|error| Failure::Apply(ApiError::new(format!("Lease {HEARTBEAT}"), &error)))
 }
 
@@ -65,5 +66,5 @@ async fn takes_anything(context: &Context, collection: Collection) -> Result<boo
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource(collection));
     let probe = json!({"apiVersion": "v1", "kind": object_kind(collection), "metadata": {"name": PROBE}});
     let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER) };
-    Ok(context.while_leading(api.patch(PROBE, &params, &Patch::Apply(&probe))).await?.is_ok())
+    Ok(context.while_leading(cluster::apply(&api, PROBE, &params, &probe)).await?.is_ok())
 }

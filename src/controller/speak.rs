@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use super::conditions::{self, READY, Said, Statement, TOOLS_REVIEWED, Truth, is_
 use super::error::{ApiError, Failure, code};
 use super::object::{FIELD_MANAGER, version};
 use crate::api::{GROUP, Key, Kind, VERSION};
+use crate::cluster;
 
 /// The longest note of an event (Kubernetes' limit is 1 kB).
 const LONGEST_NOTE: usize = 900;
@@ -33,7 +34,7 @@ pub async fn speak(context: &Context, key: &Key, uid: &str, statement: &Statemen
         "metadata": {"name": key.name, "uid": uid}, "status": status,
     });
     let (api, params) = (api(context, key), PatchParams::apply(FIELD_MANAGER).force());
-    let object = match context.while_leading(api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await? {
+    let object = match context.while_leading(cluster::apply_status(&api, &key.name, &params, &patch)).await? {
         Ok(object) => object,
         // It is gone; the watch tells.
         Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(()),

@@ -4,6 +4,7 @@
 mod away;
 mod bounds;
 mod house;
+mod orders;
 mod rotation;
 mod table;
 mod verdicts;

@@ -7,7 +7,7 @@ mod isolation;
 mod lead;
 mod objects;
 mod proxies;
-mod random;
+pub(crate) mod random;
 mod secrets;
 mod whole;
 

@@ -6,11 +6,12 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::api::{GROUP, VERSION};
+use crate::cluster;
 use crate::controller::error::{ApiError, code};
 use crate::generated::{ObjectId, Sensitive};
 
@@ -84,7 +85,7 @@ pub(super) async fn write(
         }
         Found::Own { uid, .. } => {
             let manifest = manifest(owner, name, Some(uid), token);
-            secrets.patch(name, &params, &Patch::Apply(&manifest)).await.map(drop)
+            cluster::apply(&secrets, name, &params, &manifest).await.map(drop)
         }
         Found::Foreign | Found::Forbidden => return Ok(false),
     };

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, GetParams, ListParams, PatchParams};
 
 use super::{INVENTORY, MOST_OBJECTS};
+use crate::cluster;
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::object::FIELD_MANAGER;
@@ -40,8 +41,9 @@ pub(super) async fn write(context: &Context, uid: &str, objects: Vec<ConfigMap>)
             continue;
         }
         object.metadata.namespace = Some(context.installation.gateway_namespace.clone());
-        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&object));
-        context.while_leading(api.patch(&name, &params, &patch)).await?.map_err(|error| failed(&error))?;
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = context.while_leading(cluster::apply(&api, &name, &params, &object)).await?;
+        written.map_err(|error| failed(&error))?;
     }
     for n in count..MOST_OBJECTS {
         let name = name(uid, n);

@@ -15,11 +15,12 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, PatchParams, Preconditions};
 use serde_json::Value;
 
 use crate::api::v1alpha1::{McpServerSpec, ReachableFrom, ServiceRef};
 use crate::api::{GROUP, VERSION};
+use crate::cluster;
 use crate::controller::conditions::{
     ISOLATED, ISOLATION_FORBIDDEN, NETWORK_POLICY_CONFLICT, NOT_ACCEPTED, PENDING, SERVICE_NOT_FOUND,
     SERVICE_PORT_NOT_FOUND, SERVICE_WITHOUT_SELECTOR, Said, Truth, role_binding,
@@ -357,8 +358,7 @@ pub(super) async fn take(
             let params = PatchParams::apply(FIELD_MANAGER);
             // What somebody made of ours is overruled. One that somebody makes of the name meanwhile is not: that conflicts.
             let params = if policy.metadata.uid.is_some() { params.force() } else { params };
-            let patch = Patch::Apply(&policy);
-            ("write", context.while_leading(api.patch(&name, &params, &patch)).await?.map(drop))
+            ("write", context.while_leading(cluster::apply(&api, &name, &params, &policy)).await?.map(drop))
         }
         Step::Remove(uid) => {
             let preconditions = Preconditions { uid: Some(uid), resource_version: None };

@@ -19,7 +19,7 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{PatchParams, PostParams};
 use serde_json::json;
 
 use self::authority::Authority;
@@ -28,6 +28,7 @@ use self::stored::{CA, Kept, TLS, mounted};
 use super::Context;
 use super::error::{ApiError, Failure, code};
 use super::object::FIELD_MANAGER;
+use crate::cluster;
 use crate::process::certificate::certificates;
 
 /// How often it is looked at: also how long callers that were just made know nobody to believe.
@@ -192,7 +193,7 @@ async fn tell(
             "metadata": {"name": name, "uid": configuration.metadata.uid}, "webhooks": webhooks,
         });
         let params = PatchParams::apply(BELIEF_MANAGER).force();
-        match context.while_leading(api.patch(&name, &params, &Patch::Apply(&patch))).await? {
+        match context.while_leading(cluster::apply(&api, &name, &params, &patch)).await? {
             Ok(_) => {
                 let authorities = certificates(bundle).map_or(0, |all| all.len());
                 tracing::info!(configuration = name, authorities, "callers of the webhook are told whom to believe");

@@ -30,12 +30,14 @@ pub(super) fn rules(rules: &[Rule], guardrail: bool, errors: &mut Findings, warn
     }
 }
 
-/// The Deny that refuses all that an Allow could grant.
+/// The Deny that refuses all that an Allow could grant, and has nothing to say. One with a message is no contradiction: the
+/// Allow shows the tool to those who are to read it (design 3.7).
 fn contradiction<'a>(allow: &Rule, rules: &'a [Rule], comparison: &mut Comparison) -> Option<&'a str> {
     if allow.effect != Effect::Allow {
         return None;
     }
-    let deny = rules.iter().filter(|rule| rule.effect == Effect::Deny).find(|deny| comparison.covers(deny, allow))?;
+    let silent = |rule: &&Rule| rule.effect == Effect::Deny && rule.message.is_none();
+    let deny = rules.iter().filter(silent).find(|deny| comparison.covers(deny, allow))?;
     Some(&deny.name)
 }
 

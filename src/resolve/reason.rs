@@ -164,8 +164,8 @@ reasons! {
     RedactInvalid: Error, "write it like /args/password (RFC 6901)";
     /// A revocation does not say exactly which tokens.
     RevocationInvalid: Error, "give either jti, or subject and issuedBefore";
-    /// An Allow can never grant: a Deny of the same policy refuses all of it.
-    RuleContradicted: Error, "narrow the Deny (except, tools, notAfter), or remove one of them";
+    /// An Allow can never grant: a Deny of the same policy that has no message refuses all of it.
+    RuleContradicted: Error, "narrow the Deny (except, tools, notAfter), remove one of them, or give the Deny a message to show";
     /// A rule does not say what it is about.
     RuleEmpty: Error, "add tools";
     /// A scope is not a scope token, or must not be asked for.

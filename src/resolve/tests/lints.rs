@@ -14,7 +14,6 @@ use crate::{
         ObjectId,
         policy::{ActorMatch, Effect, Mode, PrincipalMatch, Rule, Standing, Targets, ToolMatch},
     },
-    identity::principal::Principal,
     policy::{
         arbitrary, reference,
         request::{Facts, Target},
@@ -108,6 +107,8 @@ fn an_allow_that_may_grant_something_is_not() {
         (json!({"tools": [{"risk": ["ReadOnly", "Write"]}]}), json!({"tools": [{"risk": ["Write"]}]})),
         (json!({"tools": [{"risk": ["Destructive"]}]}), json!({"tools": [{"risk": ["Write"]}]})),
         (json!({"tools": [{"names": ["t", "u"]}]}), json!({})),
+        // It shows the tool to those who are to read why they may not call it.
+        (json!({}), json!({"message": "Ask the owner."})),
         (json!({}), json!({"when": "args.n > 1"})),
         (json!({"when": "args.n > 1"}), json!({"when": "args.n > 2"})),
         (json!({}), json!({"notAfter": "2026-02-01T00:00:00Z"})),
@@ -207,7 +208,7 @@ fn a_policy_as_large_as_an_object_may_be_is_judged_soon() {
     for (users, names, patterns) in [(70, 1, 1), (1, 70, 1), (1, 1, 70)] {
         let rule = |n: usize| Rule {
             name: format!("r{n}"),
-            effect: if n % 2 == 0 { Effect::Allow } else { Effect::Deny },
+            effect: if n.is_multiple_of(2) { Effect::Allow } else { Effect::Deny },
             principals: vec![PrincipalMatch {
                 authority: Some("corp".into()),
                 users: list("u", if users > 1 { n } else { 0 }, users),
@@ -242,7 +243,7 @@ fn alike() -> impl Strategy<Value = Policy> {
     let others = (arbitrary::policy(), arbitrary::policy(), any::<[u8; 7]>());
     (arbitrary::policy(), others).prop_map(|(mut policy, (one, other, dice))| {
         let (one, other) = (&one.rules[0], &other.rules[0]);
-        let [effect, principals, except, tools, every_tool, rest, more] = dice.map(|die| die % 3 == 0);
+        let [effect, principals, except, tools, every_tool, rest, more] = dice.map(|die| die.is_multiple_of(3));
         let every = || ToolMatch { patterns: vec!["*".to_owned()], ..ToolMatch::default() };
         // Rules about resources and prompts are not compared.
         for rule in policy.rules.iter_mut().filter(|_| !more) {
@@ -273,20 +274,20 @@ fn alike() -> impl Strategy<Value = Policy> {
 }
 
 /// Calls, drawn once: to draw each anew would take most of the time.
-struct Calls {
-    principals: Vec<Principal>,
+struct Calls<P> {
+    principals: Vec<P>,
     targets: Vec<Target<'static>>,
     arguments: Vec<Option<&'static str>>,
     state: u64,
 }
 
-impl Calls {
-    fn draw(runner: &mut TestRunner) -> Self {
+impl<P: std::fmt::Debug> Calls<P> {
+    fn draw(runner: &mut TestRunner, principal: impl Strategy<Value = P>) -> Self {
         fn all<S: Strategy>(runner: &mut TestRunner, n: usize, one: S) -> Vec<S::Value> {
             (0..n).map(|_| one.new_tree(runner).unwrap().current()).collect()
         }
         Self {
-            principals: all(runner, 2_000, arbitrary::principal()),
+            principals: all(runner, 2_000, principal),
             targets: all(runner, 200, arbitrary::target()),
             arguments: all(runner, 30, arbitrary::arguments()),
             state: all(runner, 1, any::<u64>())[0] | 1,
@@ -306,7 +307,7 @@ impl Calls {
 #[test]
 fn what_is_called_dead_is_dead() {
     let mut runner = TestRunner::default();
-    let mut calls = Calls::draw(&mut runner);
+    let mut calls = Calls::draw(&mut runner, arbitrary::principal());
     let mut seen: BTreeMap<(Reason, Effect), [usize; 2]> = BTreeMap::new();
     for _ in 0..1_600 {
         let policy = alike().new_tree(&mut runner).unwrap().current();

@@ -197,7 +197,7 @@ fn duty_29_63_68_a_sessions_stream_carries_notifications_only() {
 /// Changes what a policy of these servers says on a refusal, and waits until that is enforced at the first one.
 fn change(stage: &Stage, servers: &[&str], word: &str, token: &str) {
     let rules = format!(
-        "  - {{name: a, effect: Allow, principals: [{{any: true}}], tools: [{{names: [x, y]}}]}}\n  \
+        "  - {{name: a, effect: Allow, principals: [{{any: true}}], tools: [{{names: [x]}}]}}\n  \
            - {{name: d, effect: Deny, principals: [{{any: true}}], tools: [{{names: [x]}}], message: {word}}}\n"
     );
     stage.gateway.write("change.yaml", &policy("change", &servers.join(", "), &rules));

@@ -94,8 +94,11 @@ pub fn refusing_lock(server: &Server) -> Option<&Lock> {
 pub(super) fn targets(rules: &[&Rule], inventory: Option<&[Tool]>, servers: &[&Server]) -> Vec<Asked> {
     let classes = classes(rules);
     let of_any_class = |name: &str| {
-        let known = class_by_name(name).filter(|_| classes.len() > 1);
-        known.map_or(classes.clone(), |class| vec![KnownRisk { own: Some(class), guardrail: Some(class) }])
+        let matters = classes.len() > 1;
+        match matters.then(|| class_by_name(name)).flatten() {
+            Some(class) => vec![KnownRisk { own: Some(class), guardrail: Some(class) }],
+            None => classes.clone(),
+        }
     };
     let mut asked = Vec::new();
     let mut known = |name: &str| {

@@ -515,6 +515,13 @@ fn exceptions_of_very_many_rules_end() {
     let limits = Limits { questions: 300_000, ..Limits::default() };
     let compared = compare(old.by_name("team", "a"), new.by_name("team", "a"), None, &Facts { now: 0 }, &limits);
     assert_eq!(compared, Compared { changes: vec![], whole: false });
+    // One entry of more combinations than anybody could look at.
+    let many = |word: &str| -> serde_json::Value { (0..200).map(|n| format!("{word}{n}")).collect() };
+    let mut entry = group("g");
+    (entry["users"], entry["groups"], entry["via"]) = (many("u"), many("g"), many("c"));
+    let new = fleet(&[policy(serde_json::json!([rule("all", "Allow", entry, tools(&["get_x"], &[]))]))]);
+    assert!(!diff(&old, &new).whole);
+    assert_eq!(who_can(new.by_name("team", "a").unwrap(), None, &Facts { now: 0 }).doubts.len(), 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Invariant: what an entry matches of all callers is what one of its someones is part of; and nobody is here who cannot be,
 //! such as a ServiceAccount in a group of people. An actor is one of the token's own issuer.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -44,14 +44,24 @@ pub(super) struct Voice {
     accepted: Accepted,
     people: OnceCell<Vec<Someone>>,
     excepted: OnceCell<Vec<Someone>>,
+    cut: Cell<bool>,
 }
+
+/// How many somebodies are made of one side of a rule. An entry is about every combination of its fields' values.
+const MOST: usize = 4096;
 
 /// The authorities whose tokens are accepted: nobody else gets as far as a rule.
 pub(super) type Accepted = Arc<BTreeSet<String>>;
 
 impl Voice {
     pub(super) fn of(rule: Arc<Rule>, accepted: &Accepted) -> Self {
-        Self { rule, accepted: Arc::clone(accepted), people: OnceCell::new(), excepted: OnceCell::new() }
+        let accepted = Arc::clone(accepted);
+        Self { rule, accepted, people: OnceCell::new(), excepted: OnceCell::new(), cut: Cell::new(false) }
+    }
+
+    /// Whether it spoke of more than could be looked at.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get()
     }
 
     /// Whom the rule is about.
@@ -72,13 +82,29 @@ impl Voice {
         for entry in entries {
             let meant = |name: &&String| entry.authority.as_ref().is_none_or(|only| only == *name);
             let authorities = self.accepted.iter().filter(meant);
-            people.extend(authorities.flat_map(|authority| Someone::all_of(entry, authority, reading)));
+            for authority in authorities {
+                if people.len() + Someone::count(entry) > MOST {
+                    self.cut.set(true);
+                    return people;
+                }
+                people.extend(Someone::all_of(entry, authority, reading));
+            }
         }
         people
     }
 }
 
 impl Someone {
+    /// How many combinations the fields' entries have, at least.
+    fn count(entry: &PrincipalMatch) -> usize {
+        let actors = match &entry.actor {
+            Some(ActorMatch::Subjects(subjects)) => subjects.len(),
+            Some(ActorMatch::Any) | None => 1,
+        };
+        let lists = [entry.users.len() + entry.clients.len(), entry.groups.len(), entry.via.len(), actors];
+        lists.into_iter().map(|length| length.max(1)).fold(1, usize::saturating_mul)
+    }
+
     /// One for every combination of the fields' entries.
     fn all_of(entry: &PrincipalMatch, authority: &str, reading: Reading) -> Vec<Self> {
         let mut subjects: Vec<(Kind, Option<String>)> =

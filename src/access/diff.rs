@@ -281,9 +281,12 @@ impl Comparison<'_, '_> {
             inventory.map(|tools| tools.iter().map(|tool| self.believed(tool)).collect());
         let mut asked = targets(&rules, inventory.as_deref(), &servers);
         asked.sort_by_key(|asked| std::cmp::Reverse(asked.risk.own.map_or(Risk::Destructive, |risk| risk)));
-        for asked in asked {
-            let asking = self.asking(asked);
-            if self.is_touched(&asking, facts) {
+        let gone = changed_at(&pair.old, &pair.gone, facts);
+        let added = changed_at(&pair.new, &pair.added, facts);
+        let about =
+            |rules: &[&Rule], asked: &Asked| rules.iter().any(|rule| rule.about_target(&asked.target()) != Tri::No);
+        for asking in asked.into_iter().map(|asked| self.asking(asked)).collect::<Vec<_>>() {
+            if asking.everything || about(&gone, &asking.old) || about(&added, &asking.new) {
                 self.ask(&asking, facts, from);
             }
         }
@@ -291,8 +294,8 @@ impl Comparison<'_, '_> {
 
     /// A tool with the class that it is known to have, unless the owner has changed what they assert of it.
     fn believed(&self, tool: &Tool) -> Tool {
-        let asking = self.asking(Asked::known(&tool.name, tool.risk.unwrap_or_default()));
-        Tool { name: tool.name.clone(), risk: tool.risk.filter(|_| !self.floors_differ(&asking.shown)) }
+        let asked = Asked::known(&tool.name, tool.risk.unwrap_or_default());
+        Tool { name: tool.name.clone(), risk: tool.risk.filter(|_| !self.floors_differ(&asked)) }
     }
 
     fn floors_differ(&self, asked: &Asked) -> bool {
@@ -310,18 +313,6 @@ impl Comparison<'_, '_> {
             reclassed,
             shown: asked,
         }
-    }
-
-    /// Whether somebody could get another answer than before.
-    fn is_touched(&self, asking: &Asking, facts: &Facts) -> bool {
-        let about = |side: &Side<'_>, changed: &[bool], asked: &Asked| {
-            side.rules().zip(changed).any(|(rule, changed)| {
-                *changed && !rule.shadow && rule.holds_at(facts.now) && rule.about_target(&asked.target()) != Tri::No
-            })
-        };
-        asking.everything
-            || about(&self.pair.old, &self.pair.gone, &asking.old)
-            || about(&self.pair.new, &self.pair.added, &asking.new)
     }
 
     fn ask(&mut self, asking: &Asking, facts: &Facts, from: Option<i64>) {
@@ -346,6 +337,12 @@ impl Comparison<'_, '_> {
         let fresh: Vec<Change> = changes.into_iter().filter(|change| !known(change)).collect();
         self.changes.extend(fresh);
     }
+}
+
+/// The enforced rules of a side that the other one has not, and that hold.
+fn changed_at<'s>(side: &'s Side<'_>, changed: &[bool], facts: &Facts) -> Vec<&'s Rule> {
+    let rules = side.rules().zip(changed).filter(|(_, changed)| **changed).map(|(rule, _)| rule);
+    rules.filter(|rule| !rule.shadow && rule.holds_at(facts.now)).collect()
 }
 
 /// Whether two changes differ in their time and their reasons at most.

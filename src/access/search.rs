@@ -29,6 +29,9 @@ pub(super) fn grade(answer: Answer) -> u8 {
     }
 }
 
+/// How many are found at one target, of whom the least are looked for.
+const MOST: usize = 2048;
+
 /// Somebody for whom the sides differ.
 pub(super) struct Found {
     pub(super) someone: Someone,
@@ -119,10 +122,13 @@ impl<'s> Search<'s> {
         let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| voice.people()).collect();
         let doubtful = beginnings.iter().filter(|_| doubtful).filter_map(|someone| someone.of_unknown_groups());
         // A list of its own instead of recursion: how deep that goes is up to whoever writes the rules.
-        let mut waiting: Vec<Someone> =
-            doubtful.chain(beginnings.iter().map(|someone| Someone::clone(someone))).collect();
+        let mut waiting: Vec<Someone> = doubtful.chain(beginnings.iter().copied().cloned()).collect();
         while let Some(someone) = waiting.pop() {
             search.visit(someone, &mut waiting);
+        }
+        let voices = [&search.refused_by, &search.granted_by, &search.narrowed_by, &grants];
+        if voices.into_iter().flatten().any(|(voice, _)| voice.is_cut()) || search.found.len() >= MOST {
+            *search.budget = 0;
         }
         search.found
     }
@@ -137,7 +143,7 @@ impl<'s> Search<'s> {
     }
 
     fn visit(&mut self, someone: Someone, waiting: &mut Vec<Someone>) {
-        if *self.budget == 0 || !self.seen.insert(someone.id()) {
+        if *self.budget == 0 || self.found.len() >= MOST || !self.seen.insert(someone.id()) {
             return;
         }
         let (before, after) = (self.first.answer(&someone, self.facts), self.second.answer(&someone, self.facts));

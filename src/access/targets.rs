@@ -1,13 +1,14 @@
 //! What rules speak of, as questions: names, and patterns that stand for every name that nothing else is about.
 //!
 //! Invariant: where nobody knows which tools there are, each region in which a grant and a rule that narrows meet has a name
-//! of its own to ask about.
+//! of its own to ask about; of patterns with several stars, those regions in which their parts do not overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::generated::policy::Effect;
 use crate::generated::server::{Lock, OnChange};
 use crate::generated::{Risk, Server};
+use crate::policy::pattern::NamePattern;
 use crate::policy::request::Target;
 use crate::policy::rule::Rule;
 use crate::tools::risk::{KnownRisk, classify};
@@ -93,8 +94,11 @@ pub fn refusing_lock(server: &Server) -> Option<&Lock> {
 pub(super) fn targets(rules: &[&Rule], inventory: Option<&[Tool]>, servers: &[&Server]) -> Vec<Asked> {
     let classes = classes(rules);
     let of_any_class = |name: &str| {
-        let known = class_by_name(name).filter(|_| classes.len() > 1);
-        known.map_or(classes.clone(), |class| vec![KnownRisk { own: Some(class), guardrail: Some(class) }])
+        let matters = classes.len() > 1;
+        match matters.then(|| class_by_name(name)).flatten() {
+            Some(class) => vec![KnownRisk { own: Some(class), guardrail: Some(class) }],
+            None => classes.clone(),
+        }
     };
     let mut asked = Vec::new();
     let mut known = |name: &str| {
@@ -167,21 +171,40 @@ fn named(rules: &[&Rule]) -> Named {
         named.others.extend(source.resources.iter().map(|uri| (TargetKind::Resource, uri.clone())));
         named.others.extend(source.prompts.iter().map(|prompt| (TargetKind::Prompt, prompt.clone())));
     }
-    let met = granted.iter().flat_map(|one| narrowed.iter().filter_map(|other| common(one, other)));
-    named.patterns = met.collect();
+    for (one, other) in granted.iter().flat_map(|one| narrowed.iter().map(move |other| (one, other))) {
+        let (patterns, names) = common(one, other);
+        named.patterns.extend(patterns);
+        named.tools.extend(names);
+    }
     named.patterns.extend(granted.into_iter().chain(narrowed));
     named
 }
 
-/// A pattern of names that both patterns match, if both have a star and there are any.
-fn common(one: &str, other: &str) -> Option<String> {
-    let (one_start, one_end, one_middle) = parts(one)?;
-    let (other_start, other_end, other_middle) = parts(other)?;
+/// Patterns, and names besides, that match what two patterns with stars both match.
+fn common(one: &str, other: &str) -> (Vec<String>, Vec<String>) {
+    let (Some((one_start, one_end, one_middle)), Some((other_start, other_end, other_middle))) =
+        (parts(one), parts(other))
+    else {
+        return Default::default();
+    };
     let start = if one_start.starts_with(other_start) { one_start } else { other_start };
     let end = if one_end.ends_with(other_end) { one_end } else { other_end };
-    let fits = start.starts_with(one_start) && end.ends_with(one_end);
-    let middle = one_middle.into_iter().chain(other_middle).map(|part| format!("{part}*")).collect::<String>();
-    fits.then(|| format!("{start}*{middle}{end}"))
+    if !start.starts_with(one_start) || !end.ends_with(one_end) {
+        return Default::default();
+    }
+    let in_turn = |first: &[&str], second: &[&str]| {
+        let middle: String = first.iter().chain(second).map(|part| format!("{part}*")).collect();
+        format!("{start}*{middle}{end}")
+    };
+    let patterns = vec![in_turn(&one_middle, &other_middle), in_turn(&other_middle, &one_middle)];
+    // The end of the one start is the start of the other end: `get_x` is both `get_*` and `*_x`.
+    let lengths = (1..=start.len().min(end.len())).filter(|length| end.is_char_boundary(*length));
+    let overlaps = lengths.filter_map(|length| {
+        let (shared, rest) = end.split_at(length);
+        start.ends_with(shared).then(|| format!("{start}{rest}"))
+    });
+    let both = |name: &String| [one, other].iter().all(|pattern| NamePattern::new(pattern).matches(name, Effect::Deny));
+    (patterns, overlaps.filter(both).collect())
 }
 
 /// What stands before the first star, behind the last one, and between.
@@ -194,26 +217,44 @@ fn parts(pattern: &str) -> Option<(&str, &str, Vec<&str>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::pattern::NamePattern;
 
     #[test]
     fn what_two_patterns_have_in_common_both_match() {
-        for (one, other, both) in [
-            ("get_*", "*_secret", Some("get_*_secret")),
-            ("get_*", "*", Some("get_*")),
-            ("get_*", "get_all_*", Some("get_all_*")),
-            ("a*b*c", "*d*", Some("a*b*d*c")),
-            ("get_*", "set_*", None),
-            ("*_a", "*_b", None),
-            ("get_*", "get_x", None),
-            ("*get*", "get*get", Some("get*get*get")),
+        for (one, other, patterns, names) in [
+            ("get_*", "*_secret", &["get_*_secret"][..], &["get_secret"][..]),
+            ("get_*", "*", &["get_*"], &[]),
+            ("get_*", "get_all_*", &["get_all_*"], &[]),
+            ("a*b*c", "*d*", &["a*b*d*c", "a*d*b*c"], &[]),
+            ("get_*", "set_*", &[], &[]),
+            ("*_a", "*_b", &[], &[]),
+            ("get_*", "get_x", &[], &[]),
+            ("aba*", "*aba", &["aba*aba"], &["aba", "ababa"]),
+            ("aba*ba", "*aba", &["aba*aba"], &["ababa"]),
+            ("é*", "*é", &["é*é"], &["é"]),
         ] {
-            assert_eq!(common(one, other).as_deref(), both, "{one} {other}");
-            assert_eq!(common(other, one).is_some(), both.is_some());
-            for pattern in [common(one, other), common(other, one)].into_iter().flatten() {
-                let name = Asked::pattern(TargetKind::Tool, &pattern, KnownRisk::default()).name;
-                assert!([one, other].iter().all(|p| NamePattern::new(p).matches(&name, Effect::Allow)), "{name}");
+            for (one, other) in [(one, other), (other, one)] {
+                let (mut found, mut also) = common(one, other);
+                [&mut found, &mut also].into_iter().for_each(|list| {
+                    list.sort();
+                    list.dedup();
+                });
+                assert_eq!(
+                    (found.as_slice(), also.as_slice()),
+                    (patterns_of(patterns).as_slice(), patterns_of(names).as_slice())
+                );
+                let asked =
+                    found.iter().map(|pattern| Asked::pattern(TargetKind::Tool, pattern, KnownRisk::default()).name);
+                for name in asked.chain(also.clone()) {
+                    assert!(
+                        [one, other].iter().all(|pattern| NamePattern::new(pattern).matches(&name, Effect::Deny)),
+                        "{name}"
+                    );
+                }
             }
         }
+    }
+
+    fn patterns_of(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: what an entry matches of all callers is what one of its someones is part of; and nobody is here who cannot be,
 //! such as a ServiceAccount in a group of people. An actor is one of the token's own issuer.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -37,35 +38,44 @@ pub(super) struct Someone {
 /// What tells one someone from another.
 pub(super) type Id = (String, Option<Box<str>>, Option<Box<str>>);
 
-/// A rule and everybody that it speaks of.
+/// A rule and everybody that it speaks of: found out when somebody asks, since most rules do not matter to a question.
 pub(super) struct Voice {
     pub(super) rule: Arc<Rule>,
-    /// Whom it is about.
-    pub(super) people: Vec<Someone>,
-    /// Whom it excepts.
-    pub(super) excepted: Vec<Someone>,
+    accepted: Accepted,
+    people: OnceCell<Vec<Someone>>,
+    excepted: OnceCell<Vec<Someone>>,
 }
+
+/// The authorities whose tokens are accepted: nobody else gets as far as a rule.
+pub(super) type Accepted = Arc<BTreeSet<String>>;
 
 impl Voice {
-    /// `accepted`: the authorities whose tokens are accepted; nobody else gets as far as a rule.
-    pub(super) fn of(rule: Arc<Rule>, accepted: &BTreeSet<&str>) -> Self {
-        let (people, excepted) = match rule.effect {
-            Effect::Allow => (Reading::Widens, Reading::Narrows),
-            Effect::Deny | Effect::RequireApproval => (Reading::Narrows, Reading::Widens),
-        };
-        let people = everybody(&rule.source().principals, people, accepted);
-        let excepted = everybody(&rule.source().except, excepted, accepted);
-        Self { rule, people, excepted }
+    pub(super) fn of(rule: Arc<Rule>, accepted: &Accepted) -> Self {
+        Self { rule, accepted: Arc::clone(accepted), people: OnceCell::new(), excepted: OnceCell::new() }
     }
-}
 
-fn everybody(entries: &[PrincipalMatch], reading: Reading, accepted: &BTreeSet<&str>) -> Vec<Someone> {
-    let mut people = Vec::new();
-    for entry in entries {
-        let of_entry = accepted.iter().filter(|name| entry.authority.as_deref().is_none_or(|only| only == **name));
-        people.extend(of_entry.flat_map(|authority| Someone::all_of(entry, authority, reading)));
+    /// Whom the rule is about.
+    pub(super) fn people(&self) -> &[Someone] {
+        let widens = self.rule.effect == Effect::Allow;
+        self.people.get_or_init(|| self.everybody(&self.rule.source().principals, widens))
     }
-    people
+
+    /// Whom it excepts.
+    pub(super) fn excepted(&self) -> &[Someone] {
+        let widens = self.rule.effect != Effect::Allow;
+        self.excepted.get_or_init(|| self.everybody(&self.rule.source().except, widens))
+    }
+
+    fn everybody(&self, entries: &[PrincipalMatch], widens: bool) -> Vec<Someone> {
+        let reading = if widens { Reading::Widens } else { Reading::Narrows };
+        let mut people = Vec::new();
+        for entry in entries {
+            let meant = |name: &&String| entry.authority.as_ref().is_none_or(|only| only == *name);
+            let authorities = self.accepted.iter().filter(meant);
+            people.extend(authorities.flat_map(|authority| Someone::all_of(entry, authority, reading)));
+        }
+        people
+    }
 }
 
 impl Someone {

@@ -4,16 +4,17 @@
 //! at least that gain, or the answer says that it is not whole. Without conditions every line is exact; with one, the line
 //! holds *under a condition*, and has its text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cast::{Someone, Voice};
+use super::cast::{Accepted, Someone, Voice};
 use super::search::{Found, Search, View, grade};
-use super::side::Side;
+use super::side::{Side, refused};
 use super::targets::{Asked, Inventories, TargetKind, Tool, class_by_name, refusing_lock, targets};
 use super::who_can::Window;
-use super::{Answer, doubts, explain};
+use super::{Answer, doubts};
 use crate::fleet::{Fleet, Served};
 use crate::generated::policy::Effect;
 use crate::generated::{Risk, Server};
@@ -26,7 +27,7 @@ use crate::policy::tri::Tri;
 pub struct Limits {
     /// Changes that are told of one server, the riskiest first.
     pub changes: usize,
-    /// Questions that are asked about one server.
+    /// How many times somebody is held against a rule of one server.
     pub questions: usize,
     /// Times that are looked at, of those at which a rule of one server begins or ends.
     pub times: usize,
@@ -34,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { changes: 10_000, questions: 500_000, times: 32 }
+        Self { changes: 10_000, questions: 5_000_000, times: 32 }
     }
 }
 
@@ -142,7 +143,7 @@ pub fn compare(
         return Compared { changes: Vec::new(), whole: true };
     }
     let authorities = [old, new].into_iter().flatten().flat_map(|served| &served.server.authorities);
-    let accepted: BTreeSet<&str> = authorities.map(String::as_str).collect();
+    let accepted: Accepted = Arc::new(authorities.cloned().collect());
     let pair = Pair::of(Side::of(old, &accepted), Side::of(new, &accepted));
     if pair.is_same() {
         return Compared { changes: Vec::new(), whole: true };
@@ -236,18 +237,19 @@ impl<'a> Pair<'a> {
 
 /// Which voices have no counterpart that means the same.
 fn missing_in(voices: &[Voice], others: &[Voice]) -> Vec<bool> {
-    let has = |voice: &Voice| others.iter().any(|other| means_the_same(&voice.rule, &other.rule));
-    voices.iter().map(|voice| !has(voice)).collect()
+    // Forks of a snapshot share what did not change.
+    let shared: HashSet<*const Rule> = others.iter().map(|other| Arc::as_ptr(&other.rule)).collect();
+    let equal = |voice: &Voice| others.iter().any(|other| means_the_same(&voice.rule, &other.rule));
+    voices.iter().map(|voice| !shared.contains(&Arc::as_ptr(&voice.rule)) && !equal(voice)).collect()
 }
 
 /// Whether two rules decide alike, whatever they are called and say.
 fn means_the_same(one: &Rule, other: &Rule) -> bool {
     let (a, b) = (one.source(), other.source());
-    std::ptr::eq(one, other)
-        || (one.effect, one.shadow, one.guardrail) == (other.effect, other.shadow, other.guardrail)
-            && (&a.principals, &a.except, &a.when) == (&b.principals, &b.except, &b.when)
-            && (&a.tools, &a.resources, &a.prompts) == (&b.tools, &b.resources, &b.prompts)
-            && (a.not_before, a.not_after) == (b.not_before, b.not_after)
+    (one.effect, one.shadow, one.guardrail) == (other.effect, other.shadow, other.guardrail)
+        && (&a.principals, &a.except, &a.when) == (&b.principals, &b.except, &b.when)
+        && (&a.tools, &a.resources, &a.prompts) == (&b.tools, &b.resources, &b.prompts)
+        && (a.not_before, a.not_after) == (b.not_before, b.not_after)
 }
 
 struct Comparison<'p, 'a> {
@@ -340,7 +342,7 @@ impl Comparison<'_, '_> {
         changes.extend(Search::least(lost).iter().map(|found| moment.change(&found.someone, Direction::Lost)));
         changes.extend(moment.reconditioned(open.into_iter().chain(open_too).map(|found| found.someone).collect()));
         // What is so already is not told again of a later time.
-        let known = |change: &Change| self.changes.iter().any(|earlier| moves_alike(earlier, change));
+        let known = |change: &Change| from.is_some() && self.changes.iter().any(|earlier| moves_alike(earlier, change));
         let fresh: Vec<Change> = changes.into_iter().filter(|change| !known(change)).collect();
         self.changes.extend(fresh);
     }
@@ -348,10 +350,11 @@ impl Comparison<'_, '_> {
 
 /// Whether two changes differ in their time and their reasons at most.
 fn moves_alike(one: &Change, other: &Change) -> bool {
-    let key = |change: &Change| (change.direction, change.before, change.after, change.kind, change.risk);
-    let who =
-        |change: &Change| (change.principal.clone(), change.via.clone(), change.actor.clone(), change.target.clone());
-    key(one) == key(other) && who(one) == who(other)
+    fn key(change: &Change) -> impl PartialEq + '_ {
+        let who = (&change.principal, &change.via, &change.actor);
+        (change.direction, change.before, change.after, change.kind, &change.target, change.risk, who)
+    }
+    key(one) == key(other)
 }
 
 /// One target at one time.
@@ -405,17 +408,18 @@ impl Moment<'_> {
                 found.push((someone, change));
             }
         }
-        let reasons = |change: &Change| (change.conditions.clone(), change.conditions_before.clone());
-        let told = |(someone, change): &(Someone, Change)| {
-            found.iter().any(|(other, another)| {
-                other.id() != someone.id()
-                    && other.is_part_of(someone)
-                    && (change.direction, change.before, change.after)
-                        == (another.direction, another.before, another.after)
-                    && reasons(change) == reasons(another)
-            })
+        fn reasons(change: &Change) -> (&[String], &[String]) {
+            (&change.conditions, &change.conditions_before)
+        }
+        let alike = |change: &Change, other: &Change| {
+            (change.direction, change.before, change.after) == (other.direction, other.before, other.after)
+                && reasons(change) == reasons(other)
         };
-        found.iter().filter(|one| !told(one)).map(|(_, change)| change.clone()).collect()
+        let told = |(index, (someone, change)): &(usize, &(Someone, Change))| {
+            let others = found.iter().enumerate().filter(|(other, _)| other != index);
+            others.map(|(_, other)| other).any(|(other, told)| other.is_part_of(someone) && alike(change, told))
+        };
+        found.iter().enumerate().filter(|one| !told(one)).map(|(_, (_, change))| change.clone()).collect()
     }
 
     /// Effects and conditions of the rules that decide about somebody.
@@ -464,13 +468,12 @@ fn of_authorities(old: &Fleet, new: &Fleet) -> Vec<Note> {
 
 fn of_server(old: Option<Served<'_>>, new: Option<Served<'_>>) -> Vec<String> {
     let mut notes = Vec::new();
-    let refused = |served: Option<Served<'_>>| served.and_then(|served| explain::refusal(&served.server.state));
     match (old, new) {
         (None, Some(_)) => notes.push("is new".to_owned()),
         (Some(_), None) => notes.push("is gone".to_owned()),
         _ => {}
     }
-    let (before, after) = (refused(old), refused(new));
+    let (before, after) = (old.and_then(refused), new.and_then(refused));
     if before != after {
         notes.extend(before.map(|why| format!("refused every call before: {why}")));
         notes.extend(after.map(|why| format!("refuses every call now: {why}")));

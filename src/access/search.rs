@@ -85,7 +85,7 @@ pub(super) struct Search<'s> {
     refused_by: Vec<(&'s Voice, bool)>,
     granted_by: Vec<(&'s Voice, bool)>,
     narrowed_by: Vec<(&'s Voice, bool)>,
-    /// How many questions may still be asked.
+    /// How many times somebody may still be held against a rule.
     budget: &'s mut usize,
     seen: HashSet<Id>,
     found: Vec<Found>,
@@ -116,36 +116,39 @@ impl<'s> Search<'s> {
         };
         let grants = second.voices(true, facts);
         let matter = grants.iter().filter(|(_, changed)| *changed || refused_anew || everything);
-        let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| &voice.people).collect();
-        for someone in &beginnings {
-            search.visit(Someone::clone(someone));
-        }
-        for someone in beginnings.iter().filter(|_| doubtful).filter_map(|someone| someone.of_unknown_groups()) {
-            search.visit(someone);
+        let beginnings: Vec<&Someone> = matter.flat_map(|(voice, _)| voice.people()).collect();
+        let doubtful = beginnings.iter().filter(|_| doubtful).filter_map(|someone| someone.of_unknown_groups());
+        // A list of its own instead of recursion: how deep that goes is up to whoever writes the rules.
+        let mut waiting: Vec<Someone> =
+            doubtful.chain(beginnings.iter().map(|someone| Someone::clone(someone))).collect();
+        while let Some(someone) = waiting.pop() {
+            search.visit(someone, &mut waiting);
         }
         search.found
     }
 
     /// Without those of whom another one tells everything.
     pub(super) fn least(found: Vec<Found>) -> Vec<Found> {
-        let told =
-            |one: &Found| found.iter().any(|other| other.someone.id() != one.someone.id() && other.explains(one));
-        let keep: Vec<bool> = found.iter().map(|one| !told(one)).collect();
-        found.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(found, _)| found).collect()
+        let told = |(index, one): (usize, &Found)| {
+            found.iter().enumerate().any(|(other, another)| other != index && another.explains(one))
+        };
+        let told: Vec<bool> = found.iter().enumerate().map(told).collect();
+        found.into_iter().zip(told).filter(|(_, told)| !told).map(|(found, _)| found).collect()
     }
 
-    fn visit(&mut self, someone: Someone) {
-        if !self.seen.insert(someone.id()) || *self.budget == 0 {
+    fn visit(&mut self, someone: Someone, waiting: &mut Vec<Someone>) {
+        if *self.budget == 0 || !self.seen.insert(someone.id()) {
             return;
         }
-        *self.budget -= 1;
         let (before, after) = (self.first.answer(&someone, self.facts), self.second.answer(&someone, self.facts));
         let (little, much) = (grade(before), grade(after));
-        let steps = if little == 0 && much == 2 { Vec::new() } else { self.steps(&someone, little, much) };
+        let further = if little == 0 && much == 2 { Vec::new() } else { self.steps(&someone, little, much) };
         if much > little || much == little && much == 1 {
             self.found.push(Found { someone, before, after });
         }
-        steps.into_iter().for_each(|further| self.visit(further));
+        let looked_at = self.refused_by.len() + self.granted_by.len() + self.narrowed_by.len();
+        *self.budget = self.budget.saturating_sub(1 + looked_at + further.len());
+        waiting.extend(further);
     }
 
     /// Everybody who includes somebody, and may get less on the first side or more on the second.
@@ -155,7 +158,7 @@ impl<'s> Search<'s> {
         let mut more: Vec<&Someone> = Vec::new();
         if much < 2 {
             let refuses = self.narrowed_by.iter().find(|(voice, _)| on_second(&voice.rule));
-            more.extend(refuses.into_iter().flat_map(|(voice, _)| &voice.excepted));
+            more.extend(refuses.into_iter().flat_map(|(voice, _)| voice.excepted()));
         }
         if little > 0 {
             let changed = || self.refused_by.iter().filter(|(_, changed)| *changed);
@@ -163,9 +166,9 @@ impl<'s> Search<'s> {
             let some = changed().any(|(voice, _)| on_first(&voice.rule));
             let surer = |rule: &Rule| little == 2 || rule.effect == Effect::Deny && rule.when.is_none();
             let further = changed().filter(|(voice, _)| !some && !on_first(&voice.rule) || surer(&voice.rule));
-            more.extend(further.flat_map(|(voice, _)| &voice.people));
+            more.extend(further.flat_map(|(voice, _)| voice.people()));
             let grants = self.granted_by.iter().find(|(voice, _)| on_first(&voice.rule));
-            more.extend(grants.into_iter().flat_map(|(voice, _)| &voice.excepted));
+            more.extend(grants.into_iter().flat_map(|(voice, _)| voice.excepted()));
         }
         more.into_iter().filter_map(|other| someone.and(other)).collect()
     }

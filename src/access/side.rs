@@ -2,10 +2,9 @@
 //!
 //! Invariant: every answer is the evaluator's, unless the server answers nobody, or its lock refuses the tool.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::cast::{Someone, Voice};
+use super::cast::{Accepted, Someone, Voice};
 use super::explain::refusal;
 use super::targets::{Asked, TargetKind, refusing_lock};
 use super::who_can::{Row, Window};
@@ -35,12 +34,9 @@ pub(super) struct Side<'a> {
 
 impl<'a> Side<'a> {
     /// `accepted`: the authorities of whose principals the voices speak.
-    pub(super) fn of(served: Option<Served<'a>>, accepted: &BTreeSet<&str>) -> Self {
-        let refused = served.and_then(|served| {
-            let invalid = served.layers.denied.map(|word| format!("PolicyInvalid ({word})"));
-            refusal(&served.server.state).or(invalid)
-        });
+    pub(super) fn of(served: Option<Served<'a>>, accepted: &Accepted) -> Self {
         let rules = served.map(|served| served.layers.rules()).unwrap_or_default();
+        let refused = served.and_then(refused);
         Self { served, refused, voices: rules.into_iter().map(|rule| Voice::of(rule, accepted)).collect() }
     }
 
@@ -128,6 +124,12 @@ impl Asked {
     pub(super) fn at_least(&self, floor: Option<Risk>) -> Self {
         Self { risk: KnownRisk { own: self.risk.own.max(floor), ..self.risk }, ..self.clone() }
     }
+}
+
+/// Why a server refuses every call, whatever the rules say, if so.
+pub(super) fn refused(served: Served<'_>) -> Option<String> {
+    let invalid = served.layers.denied.map(|word| format!("PolicyInvalid ({word})"));
+    refusal(&served.server.state).or(invalid)
 }
 
 fn decides(rule: &Rule, about: Tri, answer: Answer) -> bool {

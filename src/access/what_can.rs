@@ -4,13 +4,14 @@
 //! is asked: it is in no further group.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Answer;
-use super::cast::{Reading, Someone};
+use super::cast::{Accepted, Reading, Someone};
 use super::side::Side;
-use super::targets::{Inventories, targets};
+use super::targets::{Inventories, refusing_lock, targets};
 use super::who_can::Row;
 use crate::fleet::{Fleet, Served};
 use crate::generated::policy::Effect;
@@ -57,11 +58,12 @@ pub fn what_can(fleet: &Fleet, whom: &Whom, inventories: &Inventories, facts: &F
     let subject = whom.subject.as_ref().map(|(kind, name)| (*kind, name.as_str()));
     let groups = whom.groups.iter().map(String::as_str);
     let someone = Someone::new(&whom.authority, subject, groups, None, None, Reading::Widens);
+    let accepted: Accepted = Arc::new(BTreeSet::from([whom.authority.clone()]));
     let mut answers = Answers::default();
     let accepts = |served: &Served<'_>| served.server.authorities.contains(&whom.authority);
     for served in fleet.servers().filter(accepts) {
         let name = served.server.id.display_name();
-        let side = Side::of(Some(served), &BTreeSet::from([whom.authority.as_str()]));
+        let side = Side::of(Some(served), &accepted);
         if let Some(why) = &side.refused {
             answers.refused.insert(name, why.clone());
             continue;
@@ -77,7 +79,7 @@ pub fn what_can(fleet: &Fleet, whom: &Whom, inventories: &Inventories, facts: &F
             rows.retain(|row| row.via.is_none() && row.actor.is_none() || alone.is_none_or(|alone| row.answer < alone));
             answers.grants.extend(rows.into_iter().map(|row| Grant { server: name.clone(), row }));
         }
-        if inventory.is_none() && super::targets::refusing_lock(served.server).is_none() {
+        if inventory.is_none() && refusing_lock(served.server).is_none() {
             answers.unknown.insert(name);
         }
     }
@@ -90,6 +92,6 @@ pub fn what_can(fleet: &Fleet, whom: &Whom, inventories: &Inventories, facts: &F
 /// Somebody alone, and through every client and for every actor of which a grant speaks.
 fn in_every_way(someone: &Someone, side: &Side<'_>) -> Vec<Someone> {
     let grants = side.voices.iter().filter(|voice| voice.rule.effect == Effect::Allow);
-    let ways = grants.flat_map(|voice| &voice.people).filter_map(|other| someone.acting_as(other));
+    let ways = grants.flat_map(|voice| voice.people()).filter_map(|other| someone.acting_as(other));
     std::iter::once(someone.clone()).chain(ways).collect()
 }

@@ -6,10 +6,11 @@
 //! refusal: rows for such combinations are added where they can do more. What a condition says of them is left open.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cast::{Id, Someone};
+use super::cast::{Accepted, Id, Someone};
 use super::search::{Search, View};
 use super::side::Side;
 use super::targets::{Asked, Tool, targets};
@@ -18,8 +19,8 @@ use crate::fleet::Served;
 use crate::policy::request::Facts;
 use crate::policy::rule::Rule;
 
-/// How many somebodies are asked about one target beyond those that the rules name.
-const COMBINATIONS: usize = 100_000;
+/// How many times somebody is held against a rule, in search of combinations beyond those that the rules name.
+const EFFORT: usize = 20_000_000;
 
 /// The whole table of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,17 +97,16 @@ pub struct Dormant {
 /// Asks for every principal that the rules name and every tool: the given ones; if none are known, those that were
 /// reviewed, where a lock refuses all others; else those that the rules name.
 pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) -> Table {
-    let accepted: BTreeSet<&str> = served.server.authorities.iter().map(String::as_str).collect();
+    let accepted: Accepted = Arc::new(served.server.authorities.iter().cloned().collect());
     let side = Side::of(Some(served), &accepted);
     let (current, later): (Vec<&Rule>, Vec<&Rule>) = side.rules().partition(|rule| rule.holds_at(facts.now));
     let people = named(&side, facts);
     let mut rows = BTreeSet::new();
-    let mut whole = true;
+    let mut effort = EFFORT;
     for asked in targets(&current, inventory, &[served.server]) {
         rows.extend(people.values().map(|someone| side.row(someone, &asked, facts)));
-        let (exceptions, all) = lifted(&side, &asked, facts);
-        rows.extend(exceptions.iter().map(|someone| side.row(someone, &asked, facts)));
-        whole &= all;
+        let lifted = lifted(&side, &asked, facts, &mut effort);
+        rows.extend(lifted.iter().map(|someone| side.row(someone, &asked, facts)));
     }
     let dormant = later.iter().map(|rule| Dormant {
         rule: rule_name(&rule.reference),
@@ -114,7 +114,7 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
         window: Window::of(rule),
     });
     let mut doubts = doubts(served);
-    if !whole {
+    if effort == 0 {
         doubts.push("There are too many combinations of exceptions to show all of them".to_owned());
     }
     Table {
@@ -130,26 +130,24 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
 /// Everybody of whom the rules that hold speak.
 fn named<'s>(side: &'s Side<'_>, facts: &Facts) -> BTreeMap<Id, &'s Someone> {
     let current = side.voices.iter().filter(|voice| voice.rule.holds_at(facts.now));
-    let people = current.flat_map(|voice| voice.people.iter().chain(&voice.excepted));
+    let people = current.flat_map(|voice| voice.people().iter().chain(voice.excepted()));
     people.map(|someone| (someone.id(), someone)).collect()
 }
 
-/// Those who can do something, and more than whoever of them is less: by what rules that narrow except. And whether there
-/// are no others.
-fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts) -> (Vec<Someone>, bool) {
-    let (nobody, mut budget) = (Side::of(None, &BTreeSet::new()), COMBINATIONS);
+/// Those who can do something, and more than whoever of them is less: by what rules that narrow except.
+fn lifted(side: &Side<'_>, asked: &Asked, facts: &Facts, effort: &mut usize) -> Vec<Someone> {
+    let nobody = Side::of(None, &Accepted::default());
     let changed = vec![true; side.voices.len()];
     let first = View { side: &nobody, asked, changed: &[] };
-    let found = Search::run((first, View { side, asked, changed: &changed }), facts, true, false, &mut budget);
-    let least = Search::least(found);
-    (least.into_iter().map(|found| found.someone).collect(), budget > 0)
+    let found = Search::run((first, View { side, asked, changed: &changed }), facts, true, false, effort);
+    Search::least(found).into_iter().map(|found| found.someone).collect()
 }
 
 /// Authorities that rules name and whose tokens are not accepted.
-fn strangers(rules: &[&Rule], accepted: &BTreeSet<&str>) -> Vec<String> {
+fn strangers(rules: &[&Rule], accepted: &BTreeSet<String>) -> Vec<String> {
     let entries = rules.iter().flat_map(|rule| rule.source().principals.iter().chain(&rule.source().except));
-    let named: BTreeSet<&str> = entries.filter_map(|entry| entry.authority.as_deref()).collect();
-    named.difference(accepted).map(|authority| (*authority).to_owned()).collect()
+    let named: BTreeSet<&String> = entries.filter_map(|entry| entry.authority.as_ref()).collect();
+    named.into_iter().filter(|authority| !accepted.contains(*authority)).cloned().collect()
 }
 
 /// Whether somebody can do something.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::effect::{Effect, effect};
 use super::grant::{Need, Right, needs};
 use super::named::named;
+use super::reached;
 use super::response::{Refusal, Response};
 use super::review::{Operation, Review};
 use super::world::{Found, World, read};
@@ -60,7 +61,11 @@ pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
         return Vec::new();
     }
     let Some(Ok(object)) = review.new.as_ref().map(read) else { return Vec::new() };
-    named(&object).into_iter().filter(|key| !world.has(key)).collect()
+    let mut keys = named(&object);
+    if let Object::Policy(policy) = &object {
+        keys.extend(reached::locks(policy, world));
+    }
+    keys.into_iter().filter(|key| !world.has(key)).collect()
 }
 
 /// Judges a review. `found`: what was found of [`wanted`]; `now`: in Unix seconds.
@@ -106,7 +111,11 @@ fn findings(object: &Object, world: &World, found: &Found) -> Result<Findings, F
     let lookup = world.lookup(&names, found);
     Ok(match object {
         Object::Server(server) => world.server(server, found)?.warnings,
-        Object::Policy(policy) => resolve::policy(policy, &settings, &lookup)?.warnings,
+        Object::Policy(policy) => {
+            let mut resolved = resolve::policy(policy, &settings, &lookup)?;
+            resolved.warnings.extend(reached::findings(&resolved.object, world, found));
+            resolved.warnings
+        }
         Object::AuthorizationServer(server) => {
             let unseen = [resolve::Reason::ConfigMapNotFound, resolve::Reason::CaInvalid];
             let mut warnings = resolve::authority(server, &settings, &lookup)?.warnings;

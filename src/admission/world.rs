@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::inventory::inventory;
 use super::named::named;
 use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
@@ -64,6 +65,15 @@ struct Known {
     tools: Option<Vec<Tool>>,
 }
 
+impl Known {
+    fn server(&self) -> Option<&McpServer> {
+        match &self.read {
+            Ok(Object::Server(server)) => Some(server),
+            _ => None,
+        }
+    }
+}
+
 impl World {
     /// Nothing is known yet.
     pub fn new(installation: Installation) -> Self {
@@ -90,7 +100,7 @@ impl World {
             self.namespaces.insert(key.name.clone(), labels.unwrap_or_default());
             return self.join_servers(Some(&key.name));
         }
-        let tools = object.get("status").and_then(listed_tools);
+        let tools = inventory(&object);
         if let Some(members) = object.as_object_mut() {
             members.insert("apiVersion".to_owned(), format!("{GROUP}/{VERSION}").into());
             members.insert("kind".to_owned(), kind.as_str().into());
@@ -187,6 +197,23 @@ impl World {
         }
         found.extend(&mut lookup);
         lookup
+    }
+
+    /// The servers of a namespace that can be read.
+    pub fn servers_of(&self, namespace: &str) -> impl Iterator<Item = &McpServer> {
+        self.of_namespace(Kind::McpServer, namespace).filter_map(|(_, known)| known.server())
+    }
+
+    /// One of them.
+    pub fn server_of(&self, namespace: &str, name: &str) -> Option<&McpServer> {
+        let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };
+        self.known.get(&key)?.server()
+    }
+
+    /// The policies of a namespace, as they stand.
+    pub fn policies_of(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
+        let known = self.of_namespace(Kind::McpPolicy, namespace);
+        known.filter_map(|(_, known)| self.policies.get(&known.id.uid))
     }
 
     /// Namespace and name of every server, perhaps of one namespace only.
@@ -442,23 +469,4 @@ pub(super) fn read(object: &Value) -> Result<Object, Findings> {
         Rejected::Unidentified(problem) => vec![(&problem).into()],
         Rejected::Foreign { .. } => Vec::new(),
     })
-}
-
-/// The tools that an McpServer's status lists, if it lists all that there are.
-fn listed_tools(status: &Value) -> Option<Vec<Tool>> {
-    use crate::generated::Risk;
-    use crate::tools::risk::KnownRisk;
-    let tools = status.get("tools")?;
-    let items = tools.get("items")?.as_array()?;
-    if tools.get("count")?.as_u64()? > items.len() as u64 {
-        return None;
-    }
-    let class = |word: &str| [Risk::ReadOnly, Risk::Write, Risk::Destructive].into_iter().find(|r| r.as_str() == word);
-    let tool = |item: &Value| {
-        let own = item.get("risk").and_then(Value::as_str).and_then(class);
-        // What guardrails believe of it is not in the status.
-        let risk = Some(KnownRisk { own, guardrail: None });
-        Some(Tool { name: item.get("name")?.as_str()?.to_owned(), risk })
-    };
-    items.iter().map(tool).collect()
 }

@@ -17,6 +17,7 @@ pub mod output;
 pub mod place;
 pub mod proxy;
 pub mod quickstart;
+mod sarif;
 pub mod scaffold;
 pub mod scan;
 pub mod serving;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::output::{self, Format, counted, printable};
-use super::{boolish, load};
+use super::{boolish, load, sarif};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
@@ -36,7 +36,20 @@ pub struct Args {
     pub standalone: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
-    pub output: Format,
+    pub output: ReportFormat,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+    /// For files.
+    Yaml,
+    /// For code scanning (SARIF 2.1.0).
+    Sarif,
 }
 
 /// Everything there is to say about some manifests.
@@ -99,7 +112,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
         eprintln!("warning: no object found in {}", paths.join(", "));
     }
-    output::print(args.output, &report, for_people)?;
+    match args.output {
+        ReportFormat::Table => output::print(Format::Table, &report, for_people)?,
+        ReportFormat::Json => output::print(Format::Json, &report, for_people)?,
+        ReportFormat::Yaml => output::print(Format::Yaml, &report, for_people)?,
+        ReportFormat::Sarif => {
+            let log = sarif::log(&report, &std::env::current_dir()?);
+            output::print(Format::Json, &log, |_| String::new())?;
+        }
+    }
     let fails = report.errors > 0 || (args.strict && report.warnings > 0);
     Ok(if fails { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

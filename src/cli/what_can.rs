@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT")]
     pub client: Option<String>,
     /// A ServiceAccount of the cluster
-    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVICE_ACCOUNT", conflicts_with = "group")]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_WHAT_CAN_SERVICE_ACCOUNT", conflicts_with = "group")]
     pub service_account: Option<String>,
     /// Anybody with a token
     #[arg(long, env = "PORTCULLIS_ANY", value_parser = boolish())]

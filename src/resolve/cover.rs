@@ -11,11 +11,10 @@ use crate::{
         Risk,
         policy::{ActorMatch, Effect, PrincipalMatch, Rule, ServiceAccount, ToolMatch},
     },
-    glob::Glob,
     policy::pattern::NamePattern,
 };
 
-/// How many comparisons of two texts one policy is worth: some milliseconds.
+/// How many comparisons of two texts one policy is worth.
 const MOST_STEPS: usize = 1 << 20;
 
 /// Compares rules of one policy, or of two versions of it.
@@ -162,12 +161,13 @@ impl Comparison {
     }
 
     /// A pattern covers another if it matches the other's text: a star in that can only be met by a star, and whatever
-    /// stands for the one the other takes too. Read as a grant, both match safe names only.
+    /// stands for the one the other takes too. Read as a grant, both match safe names only, which a star's text is none of.
     fn pattern_is_among(&mut self, pattern: &str, tools: &ToolMatch, wide: &Rule) -> bool {
         wide.tools.iter().any(|among| {
             self.spend(8 * among.patterns.len() + 1)
                 && self.has_classes_of(tools, among, wide)
-                && (is_any(among) || among.patterns.iter().any(|wide| Glob::new(wide).matches(pattern)))
+                && (is_any(among)
+                    || among.patterns.iter().any(|wide| NamePattern::new(wide).matches(pattern, Effect::Deny)))
         })
     }
 

@@ -33,7 +33,7 @@ pub(super) fn resolve(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>, war
 }
 
 /// Which arguments calls of the reviewed tools must have, as far as it can be told.
-pub(super) fn required(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>) -> lock::Required {
+pub fn required(spec: &LockSpec, namespace: &str, lookup: &Lookup<'_>) -> lock::Required {
     text(spec, namespace, lookup).map(lock::required).unwrap_or_default()
 }
 

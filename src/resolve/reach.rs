@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// A server, and what is known of the tools that were reviewed.
-pub(super) struct Place<'a> {
+pub struct Place<'a> {
     /// The server.
-    pub(super) server: &'a Server,
+    pub server: &'a Server,
     /// Which arguments their calls must have, as far as the lock holds definitions.
-    pub(super) required: Required,
+    pub required: Required,
 }
 
 /// Looks at all policies together; findings by the policy's index.
@@ -38,20 +38,28 @@ pub(super) fn findings(policies: &[Policy], places: &[Place<'_>]) -> Vec<(usize,
     let mut found = Vec::new();
     for (i, policy) in policies.iter().enumerate() {
         let Some(near) = near.get(policy.id.namespace.as_str()) else { continue };
-        let is_judged = policy.standing == Standing::InForce && policy.targets.namespaces.is_none();
-        let reached = if is_judged { near.reached(policy) } else { Vec::new() };
-        if reached.is_empty() || policy.rules.is_empty() {
-            continue;
-        }
-        let mut findings = unknown_tools(policy, &reached);
-        findings.extend(unguarded(policy, &reached));
-        if policy.mode == Mode::Enforce {
-            let others = near.policies.iter().chain(&guardrails).copied();
-            findings.extend(never_granted(policy, others, &reached));
-        }
-        found.push((i, findings));
+        let reached = if is_judged(policy) { near.reached(policy) } else { Vec::new() };
+        found.push((i, of_policy(policy, near.policies.iter().chain(&guardrails).copied(), &reached)));
     }
     found
+}
+
+/// What one policy comes to at the servers that it reaches. `others`: every policy of its namespace, itself included, and the
+/// guardrails that choose namespaces.
+pub fn of_policy<'a>(policy: &Policy, others: impl Iterator<Item = &'a Policy>, reached: &[&Place<'_>]) -> Findings {
+    if !is_judged(policy) || reached.is_empty() || policy.rules.is_empty() {
+        return Findings::new();
+    }
+    let mut findings = unknown_tools(policy, reached);
+    findings.extend(unguarded(policy, reached));
+    if policy.mode == Mode::Enforce {
+        findings.extend(never_granted(policy, others, reached));
+    }
+    findings
+}
+
+fn is_judged(policy: &Policy) -> bool {
+    policy.standing == Standing::InForce && policy.targets.namespaces.is_none()
 }
 
 /// What there is in one namespace.

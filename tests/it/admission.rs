@@ -5,4 +5,5 @@ mod away;
 mod bounds;
 mod house;
 mod rotation;
+mod table;
 mod verdicts;

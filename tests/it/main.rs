@@ -10,6 +10,7 @@
 
 mod admission;
 mod architecture;
+mod behaviour;
 mod changes;
 mod chart;
 mod cli;
@@ -22,5 +23,6 @@ mod fleet;
 mod gateway;
 mod newcomer;
 mod plugin;
+mod sarif;
 mod support;
 mod supported;

@@ -1,5 +1,7 @@
 //! Rules that can never grant, or change nothing: what is found, what is not, and that it is so.
 
+use std::time::{Duration, Instant};
+
 use proptest::{
     prelude::any,
     strategy::{Strategy, ValueTree},
@@ -8,8 +10,15 @@ use proptest::{
 
 use super::*;
 use crate::{
-    generated::policy::{Effect, Mode, Standing, ToolMatch},
-    policy::{arbitrary, reference, request::Facts},
+    generated::{
+        ObjectId,
+        policy::{ActorMatch, Effect, Mode, PrincipalMatch, Rule, Standing, Targets, ToolMatch},
+    },
+    identity::principal::Principal,
+    policy::{
+        arbitrary, reference,
+        request::{Facts, Target},
+    },
 };
 
 /// A policy with these rules, each about group g and tool t unless it says otherwise.
@@ -188,12 +197,60 @@ fn a_pattern_that_can_never_grant_is_refused() {
     }
 }
 
+/// Every rule of 64 is about as many names, patterns and callers as a mebibyte holds, and none covers another.
+#[test]
+fn a_policy_as_large_as_an_object_may_be_is_judged_soon() {
+    let filler = "x".repeat(200);
+    let list = |of: &str, rule: usize, n: usize| -> Vec<String> {
+        (0..n).map(|i| format!("{of}{filler}{}", if i + 1 == n { rule } else { 1000 + i })).collect()
+    };
+    for (users, names, patterns) in [(70, 1, 1), (1, 70, 1), (1, 1, 70)] {
+        let rule = |n: usize| Rule {
+            name: format!("r{n}"),
+            effect: if n % 2 == 0 { Effect::Allow } else { Effect::Deny },
+            principals: vec![PrincipalMatch {
+                authority: Some("corp".into()),
+                users: list("u", if users > 1 { n } else { 0 }, users),
+                ..PrincipalMatch::default()
+            }],
+            except: Vec::new(),
+            tools: vec![ToolMatch {
+                names: list("n", if names > 1 { n } else { 0 }, names),
+                patterns: list("*p*", if patterns > 1 { n } else { 0 }, patterns),
+                risk: Vec::new(),
+            }],
+            resources: Vec::new(),
+            prompts: Vec::new(),
+            when: None,
+            not_before: None,
+            not_after: None,
+            message: None,
+        };
+        let rules: Vec<Rule> = (0..64).map(rule).collect();
+        let started = Instant::now();
+        let (mut errors, mut warnings) = (Findings::new(), Findings::new());
+        lint::rules(&rules, false, &mut errors, &mut warnings);
+        let took = started.elapsed();
+        println!("{users} users, {names} names, {patterns} patterns: {took:?}");
+        assert!(errors.is_empty() && warnings.is_empty(), "{errors:?} {warnings:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+}
+
 /// Some rules, and one that is like the first but for a few members: so they meet.
 fn alike() -> impl Strategy<Value = Policy> {
-    let others = (arbitrary::policy(), arbitrary::policy(), any::<[u8; 6]>());
+    let others = (arbitrary::policy(), arbitrary::policy(), any::<[u8; 7]>());
     (arbitrary::policy(), others).prop_map(|(mut policy, (one, other, dice))| {
         let (one, other) = (&one.rules[0], &other.rules[0]);
-        let [effect, principals, except, tools, every_tool, rest] = dice.map(|die| die % 3 == 0);
+        let [effect, principals, except, tools, every_tool, rest, more] = dice.map(|die| die % 3 == 0);
+        let every = || ToolMatch { patterns: vec!["*".to_owned()], ..ToolMatch::default() };
+        // Rules about resources and prompts are not compared.
+        for rule in policy.rules.iter_mut().filter(|_| !more) {
+            (rule.resources, rule.prompts) = (Vec::new(), Vec::new());
+            if rule.tools.is_empty() {
+                rule.tools.push(every());
+            }
+        }
         let mut like = policy.rules[0].clone();
         like.name = "like".to_owned();
         like.effect = if effect { one.effect } else { Effect::Deny };
@@ -201,7 +258,7 @@ fn alike() -> impl Strategy<Value = Policy> {
         like.except = if except { like.except } else { Vec::new() };
         like.tools = if tools { other.tools.clone() } else { like.tools };
         if every_tool {
-            like.tools = vec![ToolMatch { patterns: vec!["*".to_owned()], ..ToolMatch::default() }];
+            like.tools = vec![every()];
         }
         if rest {
             (like.when, like.not_before, like.not_after) = (one.when.clone(), one.not_before, one.not_after);
@@ -215,54 +272,111 @@ fn alike() -> impl Strategy<Value = Policy> {
     })
 }
 
+/// Calls, drawn once: to draw each anew would take most of the time.
+struct Calls {
+    principals: Vec<Principal>,
+    targets: Vec<Target<'static>>,
+    arguments: Vec<Option<&'static str>>,
+    state: u64,
+}
+
+impl Calls {
+    fn draw(runner: &mut TestRunner) -> Self {
+        fn all<S: Strategy>(runner: &mut TestRunner, n: usize, one: S) -> Vec<S::Value> {
+            (0..n).map(|_| one.new_tree(runner).unwrap().current()).collect()
+        }
+        Self {
+            principals: all(runner, 2_000, arbitrary::principal()),
+            targets: all(runner, 200, arbitrary::target()),
+            arguments: all(runner, 30, arbitrary::arguments()),
+            state: all(runner, 1, any::<u64>())[0] | 1,
+        }
+    }
+
+    /// Xorshift (Marsaglia 2003).
+    fn die(&mut self, sides: usize) -> usize {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        (self.state >> 11) as usize % sides
+    }
+}
+
 /// Whatever is found in random policies is so for random calls, by the reference.
 #[test]
 fn what_is_called_dead_is_dead() {
     let mut runner = TestRunner::default();
-    let call = (arbitrary::principal(), arbitrary::target(), arbitrary::arguments(), 0..4i64);
-    let (mut contradicted, mut nobody, mut shadowed, mut granted) = (0, 0, 0, 0);
-    for _ in 0..4_000 {
+    let mut calls = Calls::draw(&mut runner);
+    let mut seen: BTreeMap<(Reason, Effect), [usize; 2]> = BTreeMap::new();
+    for _ in 0..1_600 {
         let policy = alike().new_tree(&mut runner).unwrap().current();
         let (mut errors, mut warnings) = (Findings::new(), Findings::new());
         lint::rules(&policy.rules, policy.guardrail, &mut errors, &mut warnings);
         for finding in errors.iter().chain(&warnings) {
-            let count = match finding.reason {
-                Reason::RuleShadowed => &mut shadowed,
-                Reason::PrincipalInvalid => &mut nobody,
-                Reason::RuleContradicted => &mut contradicted,
-                other => panic!("{other:?}"),
-            };
-            *count += 1;
-            if *count > 200 {
-                continue;
-            }
             let field = finding.field.to_string();
             let i: usize = field.trim_start_matches("spec.rules[").split(']').next().unwrap().parse().unwrap();
+            let effect = policy.rules[i].effect;
+            let [found, asked] = seen.entry((finding.reason, effect)).or_default();
+            *found += 1;
             let only = |keep: &dyn Fn(usize, Effect) -> bool| {
                 let rules = policy.rules.iter().enumerate().filter(|(n, rule)| keep(*n, rule.effect));
                 Policy { rules: rules.map(|(_, rule)| rule.clone()).collect(), ..policy.clone() }
             };
-            for _ in 0..150 {
-                let (principal, target, arguments, now) = call.new_tree(&mut runner).unwrap().current();
-                let ask = |policy: &Policy| {
-                    let answer = reference::decide(&[policy], &principal, &target, arguments, &Facts { now });
-                    (answer.effect, answer.visible)
-                };
-                // As the only Allow, what is dead grants nothing; without what is shadowed, nothing is another.
+            let (itself, others) = (only(&|n, _| n == i), only(&|n, _| n != i));
+            let alone = only(&|n, effect| n == i || effect != Effect::Allow);
+            for _ in 0..600 {
+                let dice = [2_000, 200, 30, 4].map(|sides| calls.die(sides));
+                let (principal, target) = (&calls.principals[dice[0]], &calls.targets[dice[1]]);
+                let (arguments, facts) = (calls.arguments[dice[2]], Facts { now: dice[3] as i64 });
+                let ask = |policies: &[&Policy]| reference::decide(policies, principal, target, arguments, &facts);
+                // What somebody else grants shows whether a rule that narrows counts.
+                let grants = everything();
+                let besides: &[&Policy] = if effect == Effect::Allow { &[] } else { &[&grants] };
+                let with = |policy| ask(&[&[policy], besides].concat()).effect;
+                if with(&itself) != effect {
+                    continue;
+                }
+                *asked += 1;
                 match finding.reason {
-                    Reason::RuleShadowed => {
-                        let answer = ask(&policy);
-                        assert_eq!(answer, ask(&only(&|n, _| n != i)), "{finding} {policy:#?}");
-                        granted += usize::from(answer.0 == Effect::Allow);
-                    }
-                    _ => {
-                        let alone = only(&|n, effect| n == i || effect != Effect::Allow);
-                        assert_eq!(ask(&alone).0, Effect::Deny, "{finding} {policy:#?}");
-                    }
+                    Reason::RuleShadowed => assert_eq!(with(&policy), with(&others), "{finding} {policy:#?}"),
+                    // As the only Allow, it grants nothing.
+                    _ => assert_eq!(ask(&[&alone]).effect, Effect::Deny, "{finding} {principal:?} {policy:#?}"),
                 }
             }
         }
     }
-    let seen = [contradicted, nobody, shadowed, granted];
-    assert!(seen.iter().all(|seen| *seen >= 50), "contradicted, nobody, shadowed, granted: {seen:?}");
+    // What excepts all of its principals is never about anybody.
+    let nobody = seen.remove(&(Reason::PrincipalInvalid, Effect::Allow)).unwrap_or_default();
+    assert!(nobody[0] >= 30 && nobody[1] == 0, "{nobody:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(seen.values().all(|[found, asked]| *found >= 10 && *asked >= 100), "{seen:?}");
+}
+
+/// Everything to everybody.
+fn everything() -> Policy {
+    let of =
+        |authority: &str| PrincipalMatch { authority: Some(authority.into()), any: true, ..PrincipalMatch::default() };
+    let acting = |authority: &str| PrincipalMatch { actor: Some(ActorMatch::Any), ..of(authority) };
+    let names = arbitrary::TOOLS.map(str::to_owned).to_vec();
+    let rule = Rule {
+        name: "everything".into(),
+        effect: Effect::Allow,
+        principals: vec![of("corp"), of("other"), acting("corp"), acting("other")],
+        except: Vec::new(),
+        tools: vec![ToolMatch { names, ..ToolMatch::default() }],
+        resources: vec!["**".into()],
+        prompts: vec!["*".into()],
+        when: None,
+        not_before: None,
+        not_after: None,
+        message: None,
+    };
+    Policy {
+        id: ObjectId { uid: "all".into(), namespace: "team".into(), name: "all".into(), generation: 1 },
+        guardrail: false,
+        targets: Targets::default(),
+        mode: Mode::Enforce,
+        standing: Standing::InForce,
+        rules: vec![rule],
+    }
 }

@@ -4,6 +4,7 @@
 //! All of it is synchronous from a test's point of view; what needs a runtime shares [`runtime`].
 
 pub(crate) mod attack_tokens;
+pub(crate) mod behaviour;
 pub(crate) mod by_hand;
 pub(crate) mod canary;
 pub(crate) mod client;

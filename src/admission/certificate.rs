@@ -20,7 +20,7 @@ use crate::process::readiness::Check;
 use crate::process::tls::ServerTls;
 
 /// How often files are compared, and how often it is looked at whether callers believe, until they do.
-const SOON: Duration = Duration::from_secs(1);
+pub const SOON: Duration = Duration::from_secs(1);
 /// How often that is looked at afterwards.
 const LATER: Duration = Duration::from_secs(10);
 
@@ -117,11 +117,6 @@ pub async fn watch(
             return;
         }
     }
-}
-
-/// Reloads the certificate whenever its files change, until `stop`.
-pub async fn renew(tls: ServerTls, stop: CancellationToken) {
-    tls.watch(SOON, stop).await;
 }
 
 /// Whether callers that do what a configuration says believe this chain.

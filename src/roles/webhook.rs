@@ -69,7 +69,7 @@ pub async fn run(options: Options) -> anyhow::Result<Finish> {
     tokio::spawn(followed);
     if let Some(tls) = certificate::load(&options.tls, &believed, &stop).await {
         let names = options.configurations;
-        drain.spawn(certificate::renew(tls.clone(), stop.clone()));
+        drain.spawn(tls.clone().watch(certificate::SOON, stop.clone()));
         drain.spawn(certificate::watch(client.clone(), tls.clone(), names, believed, counted.clone(), stop));
         let desk = Arc::new(Desk::new(client, known, counted));
         tracing::info!(address = %socket.local_addr()?, "serving");

@@ -228,6 +228,21 @@ fn upgrade(world: &World) {
             }
             calls
         });
+        // And somebody writes objects all the while: each is asked about, and nothing of it is stored.
+        let reviews = scope.spawn(|| {
+            let file = world.file("probe.yaml");
+            let probe = json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpServer",
+                "metadata": {"name": "probe", "namespace": "demo"},
+                "spec": {"upstream": {"url": "https://probe.example/mcp", "credentials": {"none": {}}},
+                    "authorization": {"servers": ["local"]}}});
+            std::fs::write(&file, probe.to_string()).unwrap();
+            let mut reviews = 0;
+            while !stop.load(Ordering::SeqCst) {
+                world.kubectl(&["apply", "--server-side", "--dry-run=server", "-f", file.to_str().unwrap()]);
+                reviews += 1;
+            }
+            reviews
+        });
         helm(
             world,
             &["upgrade"],
@@ -249,6 +264,8 @@ fn upgrade(world: &World) {
         stop.store(true, Ordering::SeqCst);
         let calls = traffic.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
         assert!(calls > 50, "only {calls} calls flowed");
+        let reviews: u32 = reviews.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
+        assert!(reviews > 20, "only {reviews} reviews were answered");
     });
 }
 

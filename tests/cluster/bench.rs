@@ -4,6 +4,7 @@
 
 mod bare;
 mod fleet;
+mod reviews;
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,8 @@ fn objects() -> usize {
 /// Milliseconds, from the usual to the worst.
 fn spread(mut took: Vec<Duration>) -> String {
     took.sort();
-    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_millis();
-    format!("p50 {} p99 {} max {}", at(50), at(99), at(100))
+    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1000.0;
+    format!("p50 {:.1} p99 {:.1} max {:.1}", at(50), at(99), at(100))
 }
 
 #[test]
@@ -68,6 +69,8 @@ fn ten_thousand_servers_and_policies() {
     let revocations = (0..ROUNDS).flat_map(|round| seed.revoke_one(&cluster, &issuer, &proxies, round));
     println!("stream_told_ms = {} ({ROUNDS} policies taken away, 3 proxies)", spread(revocations.collect()));
     println!("proxy_after_changes_mib = {}", proxies.iter().map(Proxy::memory).max().unwrap());
+
+    reviews::measure(&cluster, spread);
 
     let standby = Controller::start(&cluster);
     standby.wait_ready();

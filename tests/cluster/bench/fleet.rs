@@ -42,13 +42,17 @@ fn caller(number: usize, issuer: &Issuer) -> (String, String, String) {
 
 impl Seed {
     fn server(&self, number: usize) -> Value {
+        Self::server_of(&self.upstream, number)
+    }
+
+    pub(super) fn server_of(upstream: &str, number: usize) -> Value {
         let (namespace, name) = place(number);
         json!({"apiVersion": VERSION, "kind": "McpServer", "metadata": {"namespace": namespace, "name": name},
-            "spec": {"upstream": {"url": self.upstream, "credentials": {"none": {}}},
+            "spec": {"upstream": {"url": upstream, "credentials": {"none": {}}},
                 "authorization": {"servers": ["corp"]}, "audit": {"delivery": "BestEffort"}}})
     }
 
-    fn policy(number: usize, tools: &[&str]) -> Value {
+    pub(super) fn policy(number: usize, tools: &[&str]) -> Value {
         let (namespace, name) = place(number);
         json!({"apiVersion": VERSION, "kind": "McpPolicy", "metadata": {"namespace": namespace, "name": name},
             "spec": {"authority": "corp", "targets": {"servers": [name]},
@@ -154,7 +158,7 @@ fn holds(object: &Value, condition: &str) -> bool {
 }
 
 /// For what takes minutes at this size.
-fn patiently<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(super) fn patiently<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -166,7 +170,7 @@ fn patiently<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Resident memory in MiB.
-fn memory(process: &Process) -> u64 {
+pub(super) fn memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024

@@ -214,6 +214,15 @@ fn revoked(world: &World) {
     until("the token to be refused", || client.call("list_notes", &json!({})).err());
 }
 
+/// Has others stop when it goes, however it goes.
+struct EndsWith<'a>(&'a AtomicBool);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn upgrade(world: &World) {
     let alice = token(world, "alice");
     let (stop, mut calls) = (AtomicBool::new(false), 0);
@@ -243,6 +252,8 @@ fn upgrade(world: &World) {
             }
             reviews
         });
+        // Should something fail here, the others end too.
+        let ends = EndsWith(&stop);
         helm(
             world,
             &["upgrade"],
@@ -261,7 +272,7 @@ fn upgrade(world: &World) {
             ],
         );
         world.kubectl(&["rollout", "status", "-n", GATEWAY, "statefulset", "--timeout=3m"]);
-        stop.store(true, Ordering::SeqCst);
+        drop(ends);
         let calls = traffic.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
         assert!(calls > 50, "only {calls} calls flowed");
         let reviews: u32 = reviews.join().unwrap_or_else(|why| std::panic::resume_unwind(why));

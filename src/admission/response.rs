@@ -39,8 +39,10 @@ impl Refusal {
     /// Of what is wrong in an object itself.
     pub fn invalid(findings: &[Finding]) -> Self {
         let cause = |finding: &Finding| {
-            let message = format!("{}; {}", finding.message, finding.remedy);
-            [finding.reason.as_str().to_owned(), finding.field.to_string(), message]
+            // Of an invalid object kubectl shows the causes alone, and of them field and message: the word is there too.
+            let word = finding.reason.as_str();
+            let message = format!("{} ({word}); {}", finding.message, finding.remedy);
+            [word.to_owned(), finding.field.to_string(), message]
         };
         let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
         Self { reason: "Invalid", message: lines.join("\n"), causes: findings.iter().map(cause).collect() }

@@ -77,6 +77,7 @@ fn ten_thousand_servers_and_policies() {
     let handover = controller.hand_over(&standby);
     println!("handover_seconds = {:.1} (kill -9 of the leader; {HANDOVER:?} allowed)", handover.as_secs_f64());
     assert!(handover <= HANDOVER);
+    // One that was neither changed nor taken away yet, at the size that is meant.
     let after = seed.change_one(&cluster, &issuer, &proxies, ROUNDS);
     println!("enforced_after_handover_ms = {}", spread(after));
 

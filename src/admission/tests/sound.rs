@@ -99,7 +99,7 @@ proptest! {
                 prop_assert!(loads(&world, &document), "{document}");
                 prop_assert_eq!(answer(&world, Some(&document), Some(&document)).outcome(), "Admitted");
             }
-            if let Some(before) = before.filter(|before| before["kind"] == document["kind"]) {
+            if let Some(before) = before.filter(|before| before["metadata"]["uid"] == document["metadata"]["uid"]) {
                 prop_assert_eq!(answer(&world, Some(&before), Some(&document)).refusal().is_some(), said.refusal().is_some());
             }
             put(&mut world, &document);

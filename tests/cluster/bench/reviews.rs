@@ -38,6 +38,7 @@ fn empty(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
     let address = listener.local_addr().unwrap().to_string();
     runtime().spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.unwrap();

@@ -67,6 +67,8 @@ impl Http2 {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let sender = runtime().block_on(async {
             let stream = TcpStream::connect(address).await.unwrap();
+            // As every client that cares for time.
+            stream.set_nodelay(true).unwrap();
             let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
             let stream = connector.connect(ServerName::try_from(name).unwrap(), stream).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));

@@ -12,7 +12,8 @@ use super::world::{Found, World, read};
 use crate::access::Answer;
 use crate::access::diff::{Change, Compared, Direction, Limits, compare, riskiest_first};
 use crate::api::{Kind, Object};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Served};
+use crate::generated::policy::{PrincipalMatch, Rule};
 use crate::policy::request::Facts;
 use crate::resolve;
 
@@ -20,6 +21,9 @@ use crate::resolve;
 const MOST_SERVERS: usize = 64;
 /// What is looked at of each of them.
 const LIMITS: Limits = Limits { changes: 256, questions: 4096, times: 4 };
+/// Names, patterns and principals of all rules of one server, beyond which it is not compared while somebody waits: what is looked
+/// at grows with their square.
+const MOST_WORDS: usize = 2048;
 /// The most bytes of what the cluster's audit log is given.
 const LONGEST_RECORD: usize = 16 * 1024;
 
@@ -62,7 +66,9 @@ pub(super) fn effect(review: &Review, new: Option<&Object>, world: &World, found
             continue;
         }
         touched += 1;
-        if touched <= MOST_SERVERS {
+        if old.into_iter().chain(new).map(words).max() > Some(MOST_WORDS) {
+            whole = false;
+        } else if touched <= MOST_SERVERS {
             let compared: Compared = compare(old, new, world.tools(&namespace, &name), &facts, &LIMITS);
             whole &= compared.whole;
             told.extend(compared.changes);
@@ -81,6 +87,17 @@ pub(super) fn effect(review: &Review, new: Option<&Object>, world: &World, found
     Effect { lines, sight }
 }
 
+/// How much the rules of a server say.
+fn words(served: Served<'_>) -> usize {
+    let of_principal =
+        |entry: &PrincipalMatch| 1 + entry.users.len() + entry.groups.len() + entry.clients.len() + entry.via.len();
+    let of_rule = |rule: &Rule| -> usize {
+        let tools = rule.tools.iter().map(|tools| 1 + tools.names.len() + tools.patterns.len());
+        tools.chain(rule.principals.iter().chain(&rule.except).map(of_principal)).sum()
+    };
+    served.layers.rules().iter().map(|rule| of_rule(rule.source())).sum()
+}
+
 /// Servers and rules as they would be; nothing for kinds of which that is not told.
 fn after(review: &Review, new: Option<&Object>, world: &World, found: &Found) -> Option<Fleet> {
     let (key, mut fleet) = (&review.key, world.fleet().clone());
@@ -94,8 +111,10 @@ fn after(review: &Review, new: Option<&Object>, world: &World, found: &Found) ->
             drop(fleet.put_policy(policy));
         }
         (Kind::McpPolicy, None) => fleet.remove_policy(&id(old.as_ref()?).uid),
-        (Kind::McpServer, Some(Object::Server(object))) => fleet.put_server(world.server(object, found).ok()?.object),
-        (Kind::McpServer, None) => fleet.remove_server(&id(old.as_ref()?).uid),
+        (Kind::McpServer, Some(Object::Server(object))) => {
+            fleet = world.fleet_with(key, Some(world.server(object, found).ok()?.object));
+        }
+        (Kind::McpServer, None) => fleet = world.fleet_with(key, None),
         _ => return None,
     }
     Some(fleet)

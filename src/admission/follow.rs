@@ -98,7 +98,8 @@ impl Known {
                 unseen.extend(state.failing.as_ref().map(|error| format!("{}: {error}", kind.as_str())));
             });
         }
-        if !unseen.is_empty() && !read {
+        // What was known still judges, while it is all that there is; another replica may see more.
+        if !unseen.is_empty() {
             let message = format!(
                 "what these hold is not known: {}. See whether the API server answers, and what the webhook's \
                  ServiceAccount may list and watch",

@@ -8,10 +8,11 @@ use std::fmt;
 
 use super::review::Review;
 use super::world::{Found, World, read};
-use crate::api::{Kind, McpPolicy, McpServer, Object};
+use crate::api::v1alpha1::{LockSpec, McpServerSpec, OnChange as OnChangeSpec, ServerState};
+use crate::api::{Key, Kind, McpPolicy, McpServer, Object};
 use crate::generated::policy::{Effect, Mode, Rule, Targets};
-use crate::generated::server::{Lock, OnChange, State};
-use crate::generated::{Authority, Policy, Server};
+use crate::generated::server::{Lock, OnChange};
+use crate::generated::{Authority, Labels, Policy, Server};
 use crate::policy::decision::RuleRef;
 use crate::policy::selector::{matches, selects_all};
 use crate::resolve::{self, Comparison, Lookup};
@@ -72,7 +73,18 @@ pub enum Place {
     },
 }
 
+/// More servers of one namespace than these are asked about as all of them.
+const MOST_SERVERS: usize = 16;
+
 impl Place {
+    /// The namespace of the one server that it is.
+    fn of_server(&self) -> Option<&String> {
+        match self {
+            Place::Server { namespace, .. } => Some(namespace),
+            Place::Everywhere | Place::Namespace(_) => None,
+        }
+    }
+
     /// Namespace and name, as a SubjectAccessReview has them: empty means all.
     pub fn attributes(&self) -> (&str, &str) {
         match self {
@@ -118,9 +130,12 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
             };
             let old = old.and_then(Result::ok);
             let objects = (old.as_ref().and_then(as_server), new.and_then(as_server));
-            if let Some(new) = new.and_then(&resolved) {
-                let old = old.as_ref().and_then(&resolved);
-                server(objects, old.as_ref(), &new, world, &mut needs);
+            let (before, after) = (old.as_ref().and_then(&resolved), new.and_then(&resolved));
+            if let Some(after) = &after {
+                server(objects, before.as_ref(), after, world, &mut needs);
+            }
+            if let Some(before) = before.filter(|before| after.is_none_or(|after| after.path != before.path)) {
+                path_left(&before, world, &mut needs);
             }
         }
         Kind::McpAuthorizationServer => {
@@ -132,9 +147,10 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
                 }
                 _ => None,
             };
-            if let Some(new) = new.and_then(&resolved) {
-                let old = old.and_then(Result::ok).as_ref().and_then(&resolved);
-                authority(old.as_ref(), &new, world, &mut needs);
+            let old = old.and_then(Result::ok).as_ref().and_then(&resolved);
+            match new.and_then(&resolved) {
+                Some(new) => authority(old.as_ref(), &new, world, &mut needs),
+                None => old.iter().for_each(|old| issuer_left(old, world, &mut needs)),
             }
         }
         // Whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
@@ -148,7 +164,16 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
 struct Needs(BTreeMap<Place, String>);
 
 impl Needs {
-    fn into_vec(self) -> Vec<Need> {
+    fn into_vec(mut self) -> Vec<Need> {
+        let several: BTreeSet<&String> = self.0.keys().filter_map(Place::of_server).collect();
+        for namespace in several.into_iter().cloned().collect::<Vec<_>>() {
+            let is_of = |place: &Place| place.of_server() == Some(&namespace);
+            if self.0.keys().filter(|place| is_of(place)).count() > MOST_SERVERS {
+                let together: Vec<String> =
+                    self.0.extract_if(.., |place, _| is_of(place)).map(|(_, why)| why).collect();
+                self.add(Place::Namespace(namespace), together.into_iter().next().unwrap_or_default());
+            }
+        }
         self.0.into_iter().map(|(place, why)| Need { right: Right::Grant, place, why }).collect()
     }
 
@@ -306,34 +331,47 @@ fn server(
     world: &World,
     needs: &mut Needs,
 ) {
-    let mut fork = world.fleet().clone();
-    if let Some(old) = old {
-        fork.put_server(old.clone());
-    } else {
-        fork.remove_server(&new.id.uid);
-    }
-    let before = old.map(|old| reaching(&fork, old)).unwrap_or_default();
-    fork.put_server(new.clone());
-    let after = reaching(&fork, new);
+    let key = Key { kind: Kind::McpServer, namespace: new.id.namespace.clone(), name: new.id.name.clone() };
+    let with = |server: &Server| reaching(&world.fleet_with(&key, Some(server.clone())), server);
+    let after = with(new);
+    // A new server could have been made without its labels: what they keep away of guardrails is told like a label that goes.
+    let before = match old {
+        Some(old) => with(old),
+        None => {
+            let bare = Server { labels: Labels::new(), ..new.clone() };
+            with(&bare).into_iter().filter(|(_, rule)| rule.guardrail && rule.effect != Effect::Allow).collect()
+        }
+    };
     let is_open = after.values().any(|rule| rule.effect == Effect::Allow);
     for (name, rule) in &after {
         if rule.effect == Effect::Allow && !before.contains_key(name) {
             needs.server(new, format!("{} would allow calls to this server from now on", rule.shown(name)));
         }
     }
-    for (name, rule) in &before {
-        if rule.effect != Effect::Allow && !after.contains_key(name) && is_open {
-            let why = format!("{} would not reach this server any more", rule.shown(name));
-            match rule.guardrail {
-                true => needs.add(Place::Namespace(world.settings().system_namespace.to_owned()), why),
-                false => needs.server(new, why),
-            }
+    for (name, rule) in before.iter().filter(|(name, rule)| rule.effect != Effect::Allow && !after.contains_key(*name))
+    {
+        let why = format!("{} would not reach this server any more", rule.shown(name));
+        // Whoever may open the server later need not be who may take it from under a guardrail.
+        if rule.guardrail {
+            needs.add(Place::Namespace(world.settings().system_namespace.to_owned()), why);
+        } else if is_open {
+            needs.server(new, why);
         }
     }
     let Some(old) = old.filter(|_| is_open) else { return };
-    let by_risk = after.values().any(|rule| rule.effect == Effect::Allow && rule.by_risk);
-    for why in loosened(old, new, by_risk).into_iter().chain(unlocked(objects)) {
+    // A class that changes may be one that a rule allows, or leave one that a rule refuses.
+    let by_risk = before.values().chain(after.values()).any(|rule| rule.by_risk);
+    let mut why = loosened(old, new, by_risk);
+    why.extend(loosened_as_written(objects, by_risk));
+    for why in why {
         needs.server(new, why);
+    }
+}
+
+/// A path that several servers claim is served by none of them; if one of two leaves it, the other takes calls.
+fn path_left(server: &Server, world: &World, needs: &mut Needs) {
+    for other in world.fleet().claimants(&server.path).filter(|other| other.id.uid != server.id.uid) {
+        needs.server(other, format!("the path {} would be its own from now on", server.path));
     }
 }
 
@@ -366,15 +404,8 @@ fn reaching(fleet: &crate::fleet::Fleet, server: &Server) -> BTreeMap<String, Re
 /// What a server asks of its callers, and would not any more.
 fn loosened(old: &Server, new: &Server, by_risk: bool) -> Vec<String> {
     let mut why = Vec::new();
-    let served = |server: &Server| matches!(server.state, State::Enabled);
-    if served(new) && !served(old) {
-        why.push("the server would take calls from now on".to_owned());
-    }
-    if let Some(name) = new.authorities.iter().find(|name| !old.authorities.contains(name)) {
-        why.push(format!("tokens of the McpAuthorizationServer {name} would be accepted from now on"));
-    }
-    if let Some(audience) = new.audiences.iter().find(|audience| !old.audiences.contains(audience)) {
-        why.push(format!("tokens for the audience {audience} would be accepted from now on"));
+    if new.resource != old.resource {
+        why.push(format!("tokens for {} would be accepted from now on", new.resource));
     }
     let baseline = old.scopes.baseline.iter().find(|scope| !new.scopes.baseline.contains(scope));
     if let Some(scope) = baseline {
@@ -383,7 +414,6 @@ fn loosened(old: &Server, new: &Server, by_risk: bool) -> Vec<String> {
     if let Some(entry) = old.scopes.tools.iter().find(|entry| !new.scopes.tools.contains(entry)) {
         why.push(format!("spec.authorization.scopes.tools entry {:?} would not hold any more", entry.name));
     }
-    // A class that is raised may be one that a rule allows.
     let changed = if by_risk { old.risk != new.risk } else { !old.risk.iter().all(|entry| new.risk.contains(entry)) };
     if changed {
         why.push("the risk classes of tools (spec.tools.risk) would be others".to_owned());
@@ -394,14 +424,34 @@ fn loosened(old: &Server, new: &Server, by_risk: bool) -> Vec<String> {
     why
 }
 
-/// Another lock is one whose definitions somebody has to have reviewed. By the objects: what the lock holds is not known here.
-fn unlocked((old, new): (Option<&McpServer>, Option<&McpServer>)) -> Option<String> {
-    let lock = |server: &McpServer| server.spec.tools.as_ref().and_then(|tools| tools.lock.clone());
-    let old = lock(old?)?;
-    let kept = lock(new?).is_some_and(|new| {
-        (&new.config_map_name, &new.key, &new.sha256) == (&old.config_map_name, &old.key, &old.sha256)
-    });
-    (!kept).then(|| "the tool lock (spec.tools.lock) would be another, or none".to_owned())
+/// The same, of what depends on objects that may come later, or that are not seen here: as it is written.
+fn loosened_as_written((old, new): (Option<&McpServer>, Option<&McpServer>), by_risk: bool) -> Vec<String> {
+    let mut why = Vec::new();
+    let (Some(old), Some(new)) = (old.map(|old| &old.spec), new.map(|new| &new.spec)) else { return why };
+    if (old.state, new.state) == (ServerState::Disabled, ServerState::Enabled) {
+        why.push("the server would take calls from now on".to_owned());
+    }
+    let (accepted, accepts) = (&old.authorization, &new.authorization);
+    if let Some(name) = accepts.servers.iter().find(|name| !accepted.servers.contains(name)) {
+        why.push(format!("tokens of the McpAuthorizationServer {name} would be accepted from now on"));
+    }
+    if let Some(audience) = accepts.audiences.iter().find(|audience| !accepted.audiences.contains(audience)) {
+        why.push(format!("tokens for the audience {audience} would be accepted from now on"));
+    }
+    let (lock, locks) = (lock_of(old), lock_of(new));
+    let content = |lock: &LockSpec| (lock.config_map_name.clone(), lock.key.clone(), lock.sha256.clone());
+    // Somebody has to have reviewed the definitions of another lock; and a lock says which class a tool has.
+    if lock.map(content) != locks.map(content) && (lock.is_some() || by_risk) {
+        why.push("the tool lock (spec.tools.lock) would be another, or none".to_owned());
+    }
+    if old.upstream != new.upstream && locks.is_none_or(|lock| lock.on_change == Some(OnChangeSpec::Warn)) {
+        why.push("callers would reach another upstream, or the same as somebody else".to_owned());
+    }
+    why
+}
+
+fn lock_of(spec: &McpServerSpec) -> Option<&LockSpec> {
+    spec.tools.as_ref()?.lock.as_ref()
 }
 
 fn strictness(lock: &Lock) -> u8 {
@@ -412,14 +462,24 @@ fn strictness(lock: &Lock) -> u8 {
     }
 }
 
-/// A trust anchor's change: whoever it vouches for can be a caller of each server that trusts it.
+/// Servers that trust two anchors of one issuer take no calls; when one of them goes, they do.
+fn issuer_left(authority: &Authority, world: &World, needs: &mut Needs) {
+    let id = &authority.id;
+    let twin = world.fleet().authorities().any(|other| other.issuer == authority.issuer && other.id.uid != id.uid);
+    if twin && world.names_authority(&id.name) {
+        let why = format!("another McpAuthorizationServer has the issuer of {}, and would be believed alone", id.name);
+        needs.add(Place::Everywhere, why);
+    }
+}
+
+/// A trust anchor's change: whoever it vouches for can be a caller of each server that trusts it; and while it is not there, what
+/// a Deny says of its callers counts for everybody's.
 fn authority(old: Option<&Authority>, new: &Authority, world: &World, needs: &mut Needs) {
     let plain = |authority: &Authority| Authority { revoked: Vec::new(), id: new.id.clone(), ..authority.clone() };
     let narrows = old
         .is_some_and(|old| plain(old) == plain(new) && old.revoked.iter().all(|revoked| new.revoked.contains(revoked)));
-    if !narrows && world.trusts(&new.id.name) {
-        let why =
-            format!("McpServers trust the McpAuthorizationServer {}, and tokens that it vouches for", new.id.name);
+    if !narrows && world.names_authority(&new.id.name) {
+        let why = format!("McpServers or McpPolicies name the McpAuthorizationServer {}", new.id.name);
         needs.add(Place::Everywhere, why);
     }
 }

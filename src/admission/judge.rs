@@ -12,7 +12,8 @@ use super::reached;
 use super::response::{Refusal, Response};
 use super::review::{Operation, Review};
 use super::world::{Found, World, read};
-use crate::api::{Key, Object};
+use crate::api::{Key, Kind, Object};
+use crate::generated::{ObjectId, Server};
 use crate::resolve::{self, Finding, Findings};
 
 /// An answer that may still hang on the author's rights.
@@ -101,6 +102,16 @@ fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
+/// That others claim the path of a server.
+fn claimed_too(server: &mut Server, world: &World) -> Option<Finding> {
+    let key = |id: &ObjectId| Key { kind: Kind::McpServer, namespace: id.namespace.clone(), name: id.name.clone() };
+    let others = world.fleet().claimants(&server.path).filter(|other| other.id.uid != server.id.uid);
+    let mut keys: Vec<Key> = others.map(|other| key(&other.id)).chain([key(&server.id)]).collect();
+    keys.sort();
+    let path = server.path.clone();
+    (keys.len() > 1).then(|| resolve::conflicted(server, &path, &keys))
+}
+
 /// What its author should know of an object.
 ///
 /// # Errors
@@ -110,7 +121,11 @@ fn findings(object: &Object, world: &World, found: &Found) -> Result<Findings, F
     let names = named(object);
     let lookup = world.lookup(&names, found);
     Ok(match object {
-        Object::Server(server) => world.server(server, found)?.warnings,
+        Object::Server(server) => {
+            let mut resolved = world.server(server, found)?;
+            resolved.warnings.extend(claimed_too(&mut resolved.object, world));
+            resolved.warnings
+        }
         Object::Policy(policy) => {
             let mut resolved = resolve::policy(policy, &settings, &lookup)?;
             resolved.warnings.extend(reached::findings(&resolved.object, world, found));

@@ -10,7 +10,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use super::grant::{GRANT, Need};
+use super::grant::Need;
 use super::review::User;
 use crate::api::GROUP;
 use crate::cluster::in_words;
@@ -50,7 +50,7 @@ fn unsaid(need: &Need, why: &str) -> Need {
 
 async fn has(client: &Client, user: &User, need: &Need) -> Result<bool, String> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let (namespace, name) = need.place.attributes();
+    let ((verb, resource), (namespace, name)) = (need.right.attributes(), need.place.attributes());
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
@@ -59,8 +59,8 @@ async fn has(client: &Client, user: &User, need: &Need) -> Result<bool, String> 
             extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
             resource_attributes: Some(ResourceAttributes {
                 group: Some(GROUP.to_owned()),
-                resource: Some("mcpservers".to_owned()),
-                verb: Some(GRANT.to_owned()),
+                resource: Some(resource.to_owned()),
+                verb: Some(verb.to_owned()),
                 namespace: given(namespace),
                 name: given(name),
                 ..ResourceAttributes::default()

@@ -97,8 +97,12 @@ impl World {
         let key = Key { kind, namespace: text("namespace"), name: text("name") };
         if kind == Kind::Namespace {
             let labels = metadata.get("labels").cloned().map(serde_json::from_value).and_then(Result::ok);
-            self.namespaces.insert(key.name.clone(), labels.unwrap_or_default());
-            return self.join_servers(Some(&key.name));
+            let labels: Labels = labels.unwrap_or_default();
+            let before = self.namespaces.insert(key.name.clone(), labels.clone());
+            if before.as_ref() != Some(&labels) {
+                self.join_servers(Some(&key.name));
+            }
+            return;
         }
         let tools = inventory(&object);
         if let Some(members) = object.as_object_mut() {
@@ -142,6 +146,19 @@ impl World {
         &self.fleet
     }
 
+    /// The fleet with another version of a server, or a new one; or without it (`None`). One that was there under its name and
+    /// another UID is gone by then, though the watch may not have told yet.
+    pub fn fleet_with(&self, key: &Key, server: Option<Server>) -> Fleet {
+        let mut fork = self.fleet.clone();
+        if let Some(known) = self.known.get(key) {
+            fork.remove_server(&known.id.uid);
+        }
+        if let Some(server) = server {
+            fork.put_server(server);
+        }
+        fork
+    }
+
     /// A policy as it stands.
     pub fn policy(&self, uid: &str) -> Option<&Policy> {
         self.policies.get(uid)
@@ -160,14 +177,12 @@ impl World {
         self.known.keys().filter(|key| key.kind == kind).count()
     }
 
-    /// Whether a server names this McpAuthorizationServer, which may not be there yet.
-    pub fn trusts(&self, authority: &str) -> bool {
-        let servers = self.known.values().filter_map(|known| known.read.as_ref().ok());
-        let mut named = servers.filter_map(|object| match object {
-            Object::Server(server) => Some(&server.spec.authorization.servers),
-            _ => None,
-        });
-        named.any(|names| names.iter().any(|name| name == authority))
+    /// Whether a server or a policy names this McpAuthorizationServer, which may not be there yet.
+    pub fn names_authority(&self, authority: &str) -> bool {
+        let key = Key { kind: Kind::McpAuthorizationServer, namespace: String::new(), name: authority.to_owned() };
+        let objects = self.known.values().filter_map(|known| known.read.as_ref().ok());
+        let mut able = objects.filter(|object| matches!(object.kind(), Kind::McpServer | Kind::McpPolicy));
+        able.any(|object| named(object).contains(&key))
     }
 
     /// The tools that a server's status lists.
@@ -258,8 +273,9 @@ impl World {
             Kind::McpPolicy => self.join_policy(key),
             Kind::McpAuthorizationServer => self.join_authority(key),
             Kind::McpClient => {
-                self.join_client(key);
-                self.join_policies(Some(&key.namespace));
+                if self.join_client(key) {
+                    self.join_policies(Some(&key.namespace));
+                }
             }
             Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
         }
@@ -296,8 +312,9 @@ impl World {
         }
     }
 
-    fn join_client(&mut self, key: &Key) {
-        let Some(Known { read, .. }) = self.known.get(key) else { return };
+    /// Whether it is another one than before: its status changes more often than what it says.
+    fn join_client(&mut self, key: &Key) -> bool {
+        let Some(Known { read, .. }) = self.known.get(key) else { return false };
         let resolved = match read {
             Ok(Object::Client(client)) => {
                 let (names, found) = (names_in(read), Found::default());
@@ -306,10 +323,12 @@ impl World {
             _ => None,
         };
         let clients = self.clients.entry(key.namespace.clone()).or_default();
-        match resolved {
-            Some(client) => clients.insert(key.name.clone(), client.object),
+        let new = resolved.map(|client| client.object);
+        let before = match &new {
+            Some(client) => clients.insert(key.name.clone(), client.clone()),
             None => clients.remove(&key.name),
         };
+        before != new
     }
 
     fn join_server(&mut self, key: &Key) {
@@ -352,7 +371,9 @@ impl World {
     fn join_all(&mut self) {
         self.join_servers(None);
         let clients: Vec<Key> = self.known.keys().filter(|key| key.kind == Kind::McpClient).cloned().collect();
-        clients.iter().for_each(|key| self.join_client(key));
+        for key in &clients {
+            self.join_client(key);
+        }
         self.join_policies(None);
     }
 

@@ -58,6 +58,15 @@ fn an_update_that_changes_neither_spec_nor_labels_is_never_refused() {
 }
 
 #[test]
+fn who_claims_a_path_that_is_taken_is_told() {
+    let twin = server("twin", json!({}), json!({"path": "/team/a"}));
+    let warned = answer(&world(), None, Some(&twin));
+    assert_eq!((warned.refusal(), warned.warnings().len()), (None, 1));
+    let said = &warned.warnings()[0];
+    assert!(said.contains("/team/a is claimed by McpServer team/a and McpServer team/twin (PathConflict)"), "{said}");
+}
+
+#[test]
 fn what_is_not_known_is_asked_for() {
     let mut world = world();
     let named = json!({"targets": {"servers": ["a", "new"]}, "rules": [rule("r", "Allow", json!({

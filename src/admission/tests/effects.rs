@@ -115,6 +115,20 @@ fn a_guardrail_is_told_of_to_those_who_see_every_namespace_and_is_nameless_to_ot
 }
 
 #[test]
+fn what_is_too_large_to_be_compared_while_somebody_waits_is_said_to_be() {
+    let patterns = |stem: &str| -> Vec<String> { (0..64).map(|number| format!("{stem}{number}*x")).collect() };
+    let rules: Vec<Value> = (0..32)
+        .map(|n| {
+            let (name, effect) = (format!("r{n}"), if n % 2 == 0 { "Allow" } else { "Deny" });
+            rule(&name, effect, json!({"tools": [{"patterns": patterns(&format!("{name}_"))}]}))
+        })
+        .collect();
+    let large = policy("team", json!({"servers": ["a"]}), json!(rules));
+    let lines = told(&world(), None, Some(&large));
+    assert_eq!(lines, ["these are not all changes: portcullis diff shows the rest"]);
+}
+
+#[test]
 fn beyond_a_size_it_is_summed_up() {
     let mut world = world();
     for number in 0..80 {

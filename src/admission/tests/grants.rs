@@ -146,8 +146,15 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
         (json!({"spec": {"tools": {"lock": {"onChange": "Hide"}}}}), &[]),
         (json!({"spec": {"tools": {"lock": {"sha256": "1".repeat(64)}}}}), &["team/c"]),
         (json!({"spec": {"tools": {"risk": []}}}), &["team/c"]),
+        (json!({"spec": {"tools": {"risk": [{"name": "w", "match": ["x*"], "class": "Write"}]}}}), &["team/c"]),
+        (json!({"spec": {"authorization": {"servers": ["corp", "not-there-yet"]}}}), &["team/c"]),
+        (json!({"spec": {"authorization": {"audiences": ["https://not-allowed-yet"]}}}), &["team/c"]),
         (json!({"spec": {"state": "Disabled"}}), &[]),
-        (json!({"spec": {"path": "/team/c2"}}), &[]),
+        // Tokens for that path would be taken.
+        (json!({"spec": {"path": "/team/c2"}}), &["team/c"]),
+        // Its lock refuses what was not reviewed.
+        (json!({"spec": {"upstream": {"url": "https://another.example/mcp"}}}), &[]),
+        (json!({"spec": {"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}}), &[]),
     ] {
         assert_eq!(changed(change.clone()), expected, "{change}");
     }
@@ -157,10 +164,69 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
         off
     };
     assert_eq!(places(&world, Some(&off), Some(&old)), ["team/c"]);
+    // By way of a state in which it is unserved for want of a ConfigMap.
+    let mut later = old.clone();
+    later["spec"]["upstream"]["tls"] = json!({"caRef": {"configMapName": "later"}});
+    assert_eq!(places(&world, Some(&off), Some(&later)), ["team/c"]);
+    // Without a lock, another upstream is another matter.
+    let plain = server("f", json!({"tier": "gold"}), json!({}));
+    put(&mut world, &plain);
+    let mut elsewhere = plain.clone();
+    elsewhere["spec"]["upstream"]["url"] = "https://payroll.example/mcp".into();
+    assert_eq!(places(&world, Some(&plain), Some(&elsewhere)), ["team/f"]);
+    let mut classed = plain.clone();
+    classed["spec"]["tools"] = json!({"lock": {"configMapName": "lock", "sha256": "0".repeat(64), "onChange": "Warn"}});
+    assert_eq!(places(&world, Some(&plain), Some(&classed)), ["team/f"]);
+    // Made anew before the watch has told that the former one is gone.
+    let mut anew = plain.clone();
+    anew["metadata"]["uid"] = "another".into();
+    assert_eq!(places(&world, None, Some(&anew)), ["team/f"]);
     // A server that nobody may call is opened by nothing that it says itself.
     assert_eq!(places(&world, None, Some(&server("d", json!({}), json!({})))), NOBODY);
     assert_eq!(places(&world, None, Some(&server("d", json!({"tier": "gold"}), json!({})))), ["team/d"]);
     assert_eq!(places(&world, Some(&old), None), NOBODY);
+}
+
+#[test]
+fn a_server_that_nobody_may_call_yet_stays_under_its_guardrails() {
+    let mut world = world();
+    let guardrail = json!({"selector": {"matchLabels": {"guard": "on"}}, "namespaceSelector": {}});
+    put(&mut world, &policy(SYSTEM, guardrail, json!([rule("g", "Deny", json!({}))])));
+    let (under, out) = (server("d", json!({"guard": "on"}), json!({})), server("d", json!({}), json!({})));
+    assert_eq!(places(&world, Some(&under), Some(&out)), [SYSTEM]);
+    assert_eq!(places(&world, Some(&out), Some(&under)), NOBODY);
+    // Nor is it made with a label that keeps it out.
+    let unless = json!({"matchExpressions": [{"key": "exempt", "operator": "DoesNotExist"}]});
+    let guardrail = json!({"selector": unless, "namespaceSelector": {}});
+    let mut exempting = policy(SYSTEM, guardrail, json!([rule("g", "Deny", json!({}))]));
+    exempting["metadata"]["name"] = "exempting".into();
+    exempting["metadata"]["uid"] = "exempting".into();
+    put(&mut world, &exempting);
+    assert_eq!(places(&world, None, Some(&server("e", json!({"exempt": "1"}), json!({})))), [SYSTEM]);
+    assert_eq!(places(&world, None, Some(&server("e", json!({}), json!({})))), NOBODY);
+}
+
+#[test]
+fn who_leaves_a_path_to_another_server_opens_that() {
+    let mut world = world();
+    let twin = server("twin", json!({}), json!({"path": "/team/a"}));
+    assert_eq!(places(&world, None, Some(&twin)), NOBODY);
+    put(&mut world, &twin);
+    assert_eq!(places(&world, Some(&twin), None), ["team/a"]);
+    let moved = server("twin", json!({}), json!({}));
+    assert_eq!(places(&world, Some(&twin), Some(&moved)), ["team/a"]);
+    let labelled = server("twin", json!({"l": "v"}), json!({"path": "/team/a"}));
+    assert_eq!(places(&world, Some(&twin), Some(&labelled)), NOBODY);
+}
+
+#[test]
+fn many_servers_are_asked_about_as_all_of_them() {
+    let mut world = world();
+    let names: Vec<String> = (0..20).map(|number| format!("s{number}")).collect();
+    names.iter().for_each(|name| put(&mut world, &server(name, json!({}), json!({}))));
+    let allow = |names: &[String]| policy("team", json!({"servers": names}), json!([rule("r", "Allow", json!({}))]));
+    assert_eq!(places(&world, None, Some(&allow(&names))), ["team"]);
+    assert_eq!(places(&world, None, Some(&allow(&names[..16]))).len(), 16);
 }
 
 #[test]
@@ -175,6 +241,14 @@ fn a_trust_anchor_that_servers_trust_is_everybodys() {
     assert_eq!(places(&world, Some(&old), Some(&revoked)), NOBODY);
     assert_eq!(places(&world, Some(&revoked), Some(&old)), ["everywhere"]);
     assert_eq!(places(&world, Some(&old), None), NOBODY);
+    let mut twin = authority("twin");
+    twin["spec"]["issuer"] = old["spec"]["issuer"].clone();
+    put(&mut world, &twin);
+    assert_eq!(places(&world, Some(&old), None), ["everywhere"]);
+    // A Deny about an anchor that is not there counts for everybody.
+    let deny = rule("no", "Deny", json!({"principals": [{"groups": ["dev"], "authority": "absent"}]}));
+    put(&mut world, &policy("team", json!({"servers": ["a"]}), json!([deny])));
+    assert_eq!(places(&world, None, Some(&authority("absent"))), ["everywhere"]);
 }
 
 #[test]

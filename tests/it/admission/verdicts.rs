@@ -131,7 +131,7 @@ fn tls(address: &str, request: &[u8]) -> String {
 fn who_opens_a_server_needs_the_verb_grant() {
     let house = House::build();
     house.taken(&trust());
-    for (user, roles) in [("ed", &["edit"][..]), ("ada", &["edit", "admin"])] {
+    for (user, roles) in [("ed", &["edit", "view"][..]), ("ada", &["edit", "admin", "view"])] {
         for role in roles {
             house.cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
                 "metadata": {"name": format!("{user}-{role}"), "namespace": "team"},
@@ -157,13 +157,23 @@ fn who_opens_a_server_needs_the_verb_grant() {
     let taken = |user: &str, object: &serde_json::Value| {
         let (taken, said) = apply(user, object);
         assert!(taken, "{user}: {said}");
+        said
     };
     taken("ed", &server("notes"));
     let (done, said) = apply("ed", &policy("readers", "notes"));
     assert!(!done && said.contains("GrantMissing") && said.contains("McpServer team/notes"), "{said}");
-    taken("ada", &policy("readers", "notes"));
-    // What narrows needs no right.
+    let said = taken("ada", &policy("readers", "notes"));
+    assert!(said.contains("Warning: + any@corp: echo on team/notes (rule readers/allow)"), "{said}");
+    // What narrows needs no right to open, and is told to whoever may list policies.
     let mut narrower = policy("guard", "notes");
     narrower["spec"]["rules"][0]["effect"] = json!("Deny");
-    taken("ed", &narrower);
+    let said = taken("ed", &narrower);
+    assert!(said.contains("Warning: - any@corp: echo on team/notes (rule guard/allow)"), "{said}");
+    house.cluster.kubectl(&["delete", "mcppolicy", "guard", "-n", "team"]);
+    house.cluster.delete("rbac.authorization.k8s.io/v1", "RoleBinding", Some("team"), "ed-view");
+    crate::support::wait::until("the right to list policies to be gone", || {
+        let (done, said) = apply("ed", &narrower);
+        assert!(done, "{said}");
+        (!said.contains("on team/notes")).then_some(())
+    });
 }

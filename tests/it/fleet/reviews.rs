@@ -158,8 +158,11 @@ fn while_the_api_server_gives_no_answer_nobody_is_believed() {
     assert!(counted(&house, "unavailable") > 0, "nobody called: it was asked for the stream");
     let refused = house.call(&bot);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")), "{refused:?}");
-    let log = house.process().stderr();
-    assert!(log.contains("TokenReviewUnavailable") && log.contains("TokenReviewTimeout"), "{log}");
+    // The log comes through a pipe, and may be read a moment after the answer.
+    until("both to be in the log", || {
+        let log = house.process().stderr();
+        (log.contains("TokenReviewUnavailable") && log.contains("TokenReviewTimeout")).then_some(())
+    });
     house.cluster.freeze(false);
     house.wait_allowed(&bot);
 

@@ -48,10 +48,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(review) = read(bytes) else { return };
     let keys = wanted(&review, &WORLD);
     assert!(keys.iter().all(|key| key.namespace.is_empty() || key.namespace == review.key.namespace));
-    let judged = judge(&review, &WORLD, &[], 1_700_000_000);
+    let judged = judge(&review, &WORLD, &[]);
     let needs = judged.needs().to_vec();
     for refused in [&needs[..], &[]] {
-        let answer = judged.clone().conclude(refused);
+        let answer = judged.clone().decide(refused).tell(&review, &WORLD, &[], 1_700_000_000);
         let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
         assert_eq!(sent["response"]["uid"], review.uid.as_str());
         let own = String::from_utf8_lossy(bytes);

@@ -18,10 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::follow::Known;
-use super::judge::{Judged, judge, wanted};
+use super::judge::{Decided, judge, wanted};
 use super::metrics::Metrics;
 use super::response::Response;
-use super::review::{MOST_BYTES, Malformed, Review, read};
+use super::review::{MOST_BYTES, Malformed, read};
 use super::{live, rights};
 
 /// Bytes of reviews that are worked on at once; what is read from them takes a multiple. More wait.
@@ -156,10 +156,15 @@ impl Desk {
             })
             .await??;
         let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
-        let (known, judged) = (self.known.clone(), review.clone());
-        let now = Timestamp::now().as_second();
-        let judged = self.work(&share, move || judge(&judged, &known.world(), &found, now)).await?;
-        let response = self.conclude(&review, judged).await;
+        let found = Arc::new(found);
+        let (known, asked, looked_up) = (self.known.clone(), review.clone(), found.clone());
+        let judged = self.work(&share, move || judge(&asked, &known.world(), &looked_up)).await?;
+        let refused = rights::refused(&self.client, &review.user, judged.needs()).await;
+        let (known, asked, now) = (self.known.clone(), review.clone(), Timestamp::now().as_second());
+        let response = match judged.decide(&refused) {
+            Decided::Final(response) => response,
+            decided => self.work(&share, move || decided.tell(&asked, &known.world(), &found, now)).await?,
+        };
         self.metrics.answered(&review, &response);
         Ok(response)
     }
@@ -177,11 +182,6 @@ impl Desk {
             done
         });
         done.await.map_err(|_| Unanswered::Fault)
-    }
-
-    async fn conclude(&self, review: &Review, judged: Judged) -> Response {
-        let refused = rights::refused(&self.client, &review.user, judged.needs()).await;
-        judged.conclude(&refused)
     }
 }
 

@@ -32,8 +32,6 @@ const LONGEST_RECORD: usize = 16 * 1024;
 pub(super) struct Effect {
     /// One line for each change, the riskiest first, and what was left out.
     pub(super) lines: Vec<String>,
-    /// The right to see them.
-    pub(super) sight: Option<Need>,
 }
 
 impl Effect {
@@ -83,8 +81,7 @@ pub(super) fn effect(review: &Review, new: Option<&Object>, world: &World, found
     if !whole {
         lines.push("these are not all changes: portcullis diff shows the rest".to_owned());
     }
-    let sight = (!lines.is_empty()).then(|| sight(review, new, world));
-    Effect { lines, sight }
+    Effect { lines }
 }
 
 /// How much the rules of a server say.
@@ -145,14 +142,17 @@ fn affected(review: &Review, new: Option<&Object>, world: &World) -> BTreeSet<(S
     names.map(|name| (key.namespace.clone(), name.clone())).collect()
 }
 
-/// Who may see what changes: whoever may list policies where it does.
-fn sight(review: &Review, new: Option<&Object>, world: &World) -> Need {
+/// Who may see what changes: whoever may list policies where it does. Of kinds of which nothing is told, nobody has to be asked.
+pub(super) fn sight(review: &Review, new: Option<&Object>, world: &World) -> Option<Need> {
+    if !matches!(review.key.kind, Kind::McpPolicy | Kind::McpServer) {
+        return None;
+    }
     let old = review.old.as_ref().and_then(|old| read(old).ok());
     let reaches_out =
         |object: &Object| matches!(object, Object::Policy(p) if p.spec.targets.namespace_selector.is_some());
     let guardrail = review.key.namespace == world.settings().system_namespace;
     let everywhere = guardrail && (old.is_none() && review.old.is_some() || old.iter().chain(new).any(reaches_out));
-    Need::sight(if everywhere { Place::Everywhere } else { Place::Namespace(review.key.namespace.clone()) })
+    Some(Need::sight(if everywhere { Place::Everywhere } else { Place::Namespace(review.key.namespace.clone()) }))
 }
 
 /// One change: `+ group:dev@corp: delete_repo [Destructive] on team/github (rule cleanup/all)`. `own`: the one namespace of

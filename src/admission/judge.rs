@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::effect::{Effect, effect};
+use super::effect::{effect, sight};
 use super::grant::{Need, Right, needs};
 use super::named::named;
 use super::reached;
@@ -21,7 +21,20 @@ use crate::resolve::{self, Finding, Findings};
 pub struct Judged {
     answer: Response,
     needs: Vec<Need>,
-    effect: Effect,
+}
+
+/// An answer that hangs on nothing any more.
+#[derive(Clone, Debug)]
+pub enum Decided {
+    /// Refused, or of a kind of which nothing is told.
+    Final(Response),
+    /// Admitted; what it does is still to be told.
+    Admitted {
+        /// Without it.
+        answer: Response,
+        /// Whether the author may see it, or the cluster's audit log alone.
+        seen: bool,
+    },
 }
 
 /// Where the cluster's audit log has what a change does.
@@ -29,7 +42,7 @@ const ANNOTATION: &str = "access-changes";
 
 impl Judged {
     fn final_answer(answer: Response) -> Self {
-        Self { answer, needs: Vec::new(), effect: Effect::default() }
+        Self { answer, needs: Vec::new() }
     }
 
     /// What the author needs.
@@ -37,16 +50,32 @@ impl Judged {
         &self.needs
     }
 
-    /// The answer, now that it is known which of the needs the author does not have.
-    pub fn conclude(self, refused: &[Need]) -> Response {
+    /// The decision, now that it is known which of the needs the author does not have. What a change does costs more to find
+    /// out than everything else; whoever has no right to the change makes nobody do it.
+    pub fn decide(self, refused: &[Need]) -> Decided {
         let (missing, unseen): (Vec<&Need>, Vec<&Need>) = refused.iter().partition(|need| need.right == Right::Grant);
         if !missing.is_empty() {
             let lines: Vec<String> = missing.into_iter().map(Need::to_string).collect();
-            return Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n")));
+            return Decided::Final(Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n"))));
         }
-        let record = self.effect.record();
-        let lines = if unseen.is_empty() { self.effect.lines } else { Vec::new() };
-        let answer = self.answer.warned(lines);
+        match self.needs.iter().any(|need| need.right == Right::See) {
+            true => Decided::Admitted { answer: self.answer, seen: unseen.is_empty() },
+            false => Decided::Final(self.answer),
+        }
+    }
+}
+
+impl Decided {
+    /// The whole answer. `found` as for [`judge`]; `now`: in Unix seconds.
+    pub fn tell(self, review: &Review, world: &World, found: &[Object], now: i64) -> Response {
+        let (answer, seen) = match self {
+            Decided::Final(answer) => return answer,
+            Decided::Admitted { answer, seen } => (answer, seen),
+        };
+        let new = review.new.as_ref().map(read).and_then(Result::ok);
+        let effect = effect(review, new.as_ref(), world, &Found::of(found, world), now);
+        let record = effect.record();
+        let answer = if seen { answer.warned(effect.lines) } else { answer };
         // The audit log is the administrators'.
         match record {
             Some(record) => answer.annotated(ANNOTATION, record),
@@ -69,8 +98,8 @@ pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
     keys.into_iter().filter(|key| !world.has(key)).collect()
 }
 
-/// Judges a review. `found`: what was found of [`wanted`]; `now`: in Unix seconds.
-pub fn judge(review: &Review, world: &World, found: &[Object], now: i64) -> Judged {
+/// Judges a review. `found`: what was found of [`wanted`].
+pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
     let uid = &review.uid;
     if is_idle(review) {
         return Judged::final_answer(Response::admit(uid, Vec::new()));
@@ -84,10 +113,9 @@ pub fn judge(review: &Review, world: &World, found: &[Object], now: i64) -> Judg
         Ok(warnings) => warnings.unwrap_or_default(),
         Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
     };
-    let effect = effect(review, new.as_ref(), world, &found, now);
-    let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(effect.sight.clone()).collect();
+    let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(sight(review, new.as_ref(), world));
     let warnings = warnings.iter().map(Finding::to_string).collect();
-    Judged { answer: Response::admit(uid, warnings), needs, effect }
+    Judged { answer: Response::admit(uid, warnings), needs: needs.collect() }
 }
 
 /// Whether nothing changes that anything depends on: an object that was accepted once, or has slipped past, can still be

@@ -5,7 +5,8 @@
 //! `portcullis validate` never disagree.
 //!
 //! ```text
-//! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Response -> bytes
+//! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Judged::decide
+//!       -> Decided::tell -> Response -> bytes
 //! ```
 
 pub mod certificate;

@@ -4,11 +4,6 @@ use serde_json::json;
 
 use super::*;
 use crate::admission::judge::wanted;
-use crate::admission::response::Response;
-
-fn answer(world: &World, old: Option<&Value>, new: Option<&Value>) -> Response {
-    judged(world, old, new).conclude(&[])
-}
 
 fn allow() -> Value {
     policy("team", json!({"servers": ["a"]}), json!([rule("r", "Allow", json!({}))]))
@@ -82,8 +77,9 @@ fn what_is_not_known_is_asked_for() {
     put(&mut world, &authority("later"));
     let fresh = crate::api::object::read(&server("new", json!({}), json!({}))).unwrap();
     let warnings = |found: &[crate::api::Object]| {
-        let judged = judge(&review(None, Some(&new)), &world, found, 0);
-        judged.conclude(&[]).warnings().iter().filter(|warning| warning.contains("ServerNotFound")).count()
+        let review = review(None, Some(&new));
+        let answer = judge(&review, &world, found).decide(&[]).tell(&review, &world, found, 0);
+        answer.warnings().iter().filter(|warning| warning.contains("ServerNotFound")).count()
     };
     assert_eq!((warnings(&[]), warnings(&[fresh])), (1, 0));
 }
@@ -102,7 +98,7 @@ fn secrets_are_presumed_and_config_maps_are_asked_for() {
     let world = world();
     let review = review(None, Some(&locked));
     assert_eq!(wanted(&review, &world).iter().map(ToString::to_string).collect::<Vec<_>>(), ["ConfigMap team/lock"]);
-    let warnings = judge(&review, &world, &[], 0).conclude(&[]).warnings().to_vec();
+    let warnings = answer(&world, None, Some(&locked)).warnings().to_vec();
     assert!(warnings.len() == 1 && warnings[0].contains("LockNotFound"), "{warnings:?}");
     // Of the objects that are there, it is not said by this process.
     let mut world = world;

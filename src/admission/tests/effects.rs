@@ -3,12 +3,11 @@
 use serde_json::json;
 
 use super::*;
-use crate::admission::grant::{Need, Right};
-use crate::admission::response::Response;
+use crate::admission::grant::Right;
 
-/// The answer for somebody who may do everything.
+/// What somebody is told who may do everything.
 fn told(world: &World, old: Option<&Value>, new: Option<&Value>) -> Vec<String> {
-    judged(world, old, new).conclude(&[]).warnings().to_vec()
+    answer(world, old, new).warnings().to_vec()
 }
 
 fn one(effect: &str, more: Value) -> Value {
@@ -79,10 +78,8 @@ fn a_server_that_labels_open_is_told_too() {
 
 #[test]
 fn who_may_not_see_policies_is_told_nothing_of_them_and_the_audit_log_all() {
-    let judged = judged(&world(), None, Some(&one("Allow", json!({}))));
-    let sights: Vec<Need> = judged.needs().iter().filter(|need| need.right == Right::See).cloned().collect();
-    assert_eq!(sights[0].place.attributes(), ("team", ""));
-    let answer: Response = judged.conclude(&sights);
+    let policies_of_team = |need: &Need| need.right == Right::See && need.place.attributes() == ("team", "");
+    let answer = answered(&world(), None, Some(&one("Allow", json!({}))), policies_of_team);
     assert_eq!((answer.refusal(), answer.warnings()), (None, &[][..]));
     let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
     assert_eq!(
@@ -107,7 +104,7 @@ fn a_guardrail_is_told_of_to_those_who_see_every_namespace_and_is_nameless_to_ot
     );
     let judged = judged(&known(&allow), None, Some(&guard));
     assert!(judged.needs().iter().any(|need| need.right == Right::See && need.place.attributes() == ("", "")));
-    let lines = judged.conclude(&[]).warnings().to_vec();
+    let lines = told(&known(&allow), None, Some(&guard));
     assert!(
         lines.iter().any(|line| line.starts_with("- group:dev@corp: get_x") && line.contains("sys/p/hidden-name")),
         "{lines:?}"
@@ -135,8 +132,7 @@ fn beyond_a_size_it_is_summed_up() {
         put(&mut world, &server(&format!("s{number}"), json!({}), json!({})));
     }
     let all = policy("team", json!({"selector": {}}), json!([rule("r", "Allow", json!({}))]));
-    let judged = judged(&world, None, Some(&all));
-    let answer = judged.conclude(&[]);
+    let answer = answer(&world, None, Some(&all));
     assert_eq!(answer.warnings().len(), 65);
     assert_eq!(answer.warnings()[64], "18 more McpServers are touched, of which no change is shown here");
     let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();

@@ -256,9 +256,7 @@ fn a_missing_right_is_forbidden_and_says_which_and_no_guardrails_name() {
     let mut world = world();
     let guardrail = json!({"selector": {"matchLabels": {"guard": "on"}}, "namespaceSelector": {}});
     put(&mut world, &policy(SYSTEM, guardrail, json!([rule("secret-name", "Allow", json!({}))])));
-    let judged = judged(&world, None, Some(&server("d", json!({"guard": "on"}), json!({}))));
-    let needs = judged.needs().to_vec();
-    let answer = judged.conclude(&needs);
+    let answer = answered(&world, None, Some(&server("d", json!({"guard": "on"}), json!({}))), |_| true);
     let refusal = answer.refusal().unwrap();
     assert_eq!(refusal.reason, "Forbidden");
     assert!(refusal.message.contains("the verb grant on McpServer team/d is needed"), "{}", refusal.message);

@@ -8,7 +8,9 @@ mod sound;
 
 use serde_json::{Value, json};
 
+use super::grant::Need;
 use super::judge::{Judged, judge};
+use super::response::Response;
 use super::review::{Review, read};
 use super::world::{Installation, World};
 use crate::api::Kind;
@@ -127,5 +129,18 @@ fn review(old: Option<&Value>, new: Option<&Value>) -> Review {
 }
 
 fn judged(world: &World, old: Option<&Value>, new: Option<&Value>) -> Judged {
-    judge(&review(old, new), world, &[], 0)
+    judge(&review(old, new), world, &[])
+}
+
+/// The answer for somebody who does not have these of the rights that it takes.
+fn answered(world: &World, old: Option<&Value>, new: Option<&Value>, lacks: impl Fn(&Need) -> bool) -> Response {
+    let review = review(old, new);
+    let judged = judge(&review, world, &[]);
+    let refused: Vec<Need> = judged.needs().iter().filter(|need| lacks(need)).cloned().collect();
+    judged.decide(&refused).tell(&review, world, &[], 0)
+}
+
+/// The answer for somebody who may do everything.
+fn answer(world: &World, old: Option<&Value>, new: Option<&Value>) -> Response {
+    answered(world, old, new, |_| false)
 }

@@ -82,7 +82,7 @@ proptest! {
             whole.insert_str(at, &put);
         }
         if let Ok(review) = read(whole.as_bytes()) {
-            drop(judge(&review, &world(), &[], 0).conclude(&[]).encode());
+            drop(judge(&review, &world(), &[]).decide(&[]).tell(&review, &world(), &[], 0).encode());
         }
     }
 }

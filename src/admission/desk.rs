@@ -23,11 +23,14 @@ use super::metrics::Metrics;
 use super::response::Response;
 use super::review::{MOST_BYTES, Malformed, read};
 use super::{live, rights};
+use crate::api::Kind;
 
 /// Bytes of reviews that are worked on at once; what is read from them takes a multiple. More wait.
 const BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
 /// The least that a review counts for: it bounds how many there are at once.
 const LEAST_BYTES: usize = 256 * 1024;
+/// ConfigMaps that are held at once, of at most a megabyte each, besides the reviews that ask for them. More wait.
+const CONFIG_MAPS_AT_ONCE: usize = 64;
 /// How many may wait or be worked on. More are put off.
 const MOST_REVIEWS: usize = 512;
 
@@ -101,6 +104,7 @@ pub struct Desk {
     known: Known,
     metrics: Metrics,
     bytes: Arc<Semaphore>,
+    config_maps: Semaphore,
     reviews: AtomicUsize,
 }
 
@@ -108,7 +112,8 @@ impl Desk {
     /// Answers from what is known, and what `client` may look up.
     pub fn new(client: Client, known: Known, metrics: Metrics) -> Self {
         let bytes = Arc::new(Semaphore::new(BYTES_AT_ONCE));
-        Self { client, known, metrics, bytes, reviews: AtomicUsize::default() }
+        let config_maps = Semaphore::new(CONFIG_MAPS_AT_ONCE);
+        Self { client, known, metrics, bytes, config_maps, reviews: AtomicUsize::default() }
     }
 
     /// Answers a review within `patience`.
@@ -155,6 +160,9 @@ impl Desk {
                 Ok::<_, Malformed>((Arc::new(review), keys))
             })
             .await??;
+        let config_maps = keys.iter().filter(|key| key.kind == Kind::ConfigMap).count().min(CONFIG_MAPS_AT_ONCE);
+        let held = self.config_maps.acquire_many(u32::try_from(config_maps).unwrap_or(u32::MAX)).await;
+        let _held = held.map_err(|_| Unanswered::Fault)?;
         let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
         let found = Arc::new(found);
         let (known, asked, looked_up) = (self.known.clone(), review.clone(), found.clone());

@@ -59,13 +59,17 @@ fn servers<'w>(policy: &Policy, world: &'w World) -> Vec<&'w McpServer> {
     }
     let (namespace, targets) = (&policy.id.namespace, &policy.targets);
     let Some(selector) = &targets.selector else {
-        return targets.servers.iter().filter_map(|name| world.server_of(namespace, name)).collect();
+        return few(targets.servers.iter().filter_map(|name| world.server_of(namespace, name)));
     };
     let nothing = Default::default();
-    let reached = world.servers_of(namespace).filter(|server| {
+    few(world.servers_of(namespace).filter(|server| {
         let labels = server.metadata.labels.as_ref().unwrap_or(&nothing);
         matches(selector, labels) || targets.servers.iter().any(|name| server.metadata.name.as_ref() == Some(name))
-    });
-    let reached: Vec<&McpServer> = reached.take(MOST + 1).collect();
+    }))
+}
+
+/// All of them, unless they are too many.
+fn few<'w>(servers: impl Iterator<Item = &'w McpServer>) -> Vec<&'w McpServer> {
+    let reached: Vec<&McpServer> = servers.take(MOST + 1).collect();
     if reached.len() > MOST { Vec::new() } else { reached }
 }

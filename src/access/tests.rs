@@ -120,7 +120,7 @@ proptest! {
 
 fn policy(rules: serde_json::Value) -> Policy {
     let defaults = serde_json::json!({"except": [], "tools": [], "resources": [], "prompts": [], "when": null,
-        "not_before": null, "not_after": null, "message": null});
+        "not_before": null, "not_after": null, "break_glass": null, "message": null});
     let fill = |rule: &serde_json::Value| {
         let mut filled = defaults.as_object().unwrap().clone();
         filled.extend(rule.as_object().unwrap().clone());

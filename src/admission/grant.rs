@@ -19,6 +19,8 @@ use crate::resolve::{self, Comparison, Lookup};
 
 /// The verb by which somebody may open a server to callers.
 pub const GRANT: &str = "grant";
+/// The verb by which somebody may open a server for a day at most, and say why.
+pub const BREAK_GLASS: &str = "break-glass";
 
 /// A right that the author of a change needs, for a SubjectAccessReview.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +38,19 @@ pub struct Need {
 pub enum Right {
     /// To open McpServers to callers: without it, the change is refused.
     Grant,
+    /// To open them by an exception alone, which whoever may grant can write too: without it, the change is refused.
+    BreakGlass,
     /// To see McpPolicies: without it, the author is not told what the change does.
     See,
 }
 
 impl Right {
-    /// Verb and resource, as a SubjectAccessReview has them.
-    pub fn attributes(self) -> (&'static str, &'static str) {
+    /// Verbs, of which one is enough, and resource, as a SubjectAccessReview has them.
+    pub fn attributes(self) -> (&'static [&'static str], &'static str) {
         match self {
-            Right::Grant => (GRANT, "mcpservers"),
-            Right::See => ("list", "mcppolicies"),
+            Right::Grant => (&[GRANT], "mcpservers"),
+            Right::BreakGlass => (&[BREAK_GLASS, GRANT], "mcpservers"),
+            Right::See => (&["list"], "mcppolicies"),
         }
     }
 }
@@ -104,11 +109,14 @@ impl fmt::Display for Need {
             Place::Namespace(namespace) => (format!("the McpServers of namespace {namespace}"), String::new()),
             Place::Everywhere => ("the McpServers of all namespaces".to_owned(), String::new()),
         };
+        let (verbs, resource) = self.right.attributes();
+        let verb = verbs.first().copied().unwrap_or_default();
         write!(
             f,
-            "{} (GrantMissing): the verb {GRANT} on {place} is needed; whoever has it may give it by a role with apiGroups \
-             [portcullis.dev], resources [mcpservers], verbs [{GRANT}]{role}",
-            self.why
+            "{} (GrantMissing): the verb {} on {place} is needed; whoever has it may give it by a role with apiGroups \
+             [portcullis.dev], resources [{resource}], verbs [{verb}]{role}",
+            self.why,
+            verbs.join(" or ")
         )
     }
 }
@@ -161,7 +169,24 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
 
 /// By place, each with the first thing that makes it needed.
 #[derive(Default)]
-struct Needs(BTreeMap<Place, String>);
+struct Needs(BTreeMap<Place, Opened>);
+
+/// What opens something, and the right that it takes.
+struct Opened {
+    right: Right,
+    why: String,
+}
+
+impl Opened {
+    fn for_good(why: String) -> Self {
+        Self { right: Right::Grant, why }
+    }
+
+    /// The one of two that takes more.
+    fn or(self, other: Self) -> Self {
+        if self.right == Right::BreakGlass { other } else { self }
+    }
+}
 
 impl Needs {
     fn into_vec(mut self) -> Vec<Need> {
@@ -169,21 +194,35 @@ impl Needs {
         for namespace in several.into_iter().cloned().collect::<Vec<_>>() {
             let is_of = |place: &Place| place.of_server() == Some(&namespace);
             if self.0.keys().filter(|place| is_of(place)).count() > MOST_SERVERS {
-                let together: Vec<String> =
-                    self.0.extract_if(.., |place, _| is_of(place)).map(|(_, why)| why).collect();
-                self.add(Place::Namespace(namespace), together.into_iter().next().unwrap_or_default());
+                let together: Vec<Opened> =
+                    self.0.extract_if(.., |place, _| is_of(place)).map(|(_, opened)| opened).collect();
+                for opened in together {
+                    self.opened(Place::Namespace(namespace.clone()), opened);
+                }
             }
         }
-        self.0.into_iter().map(|(place, why)| Need { right: Right::Grant, place, why }).collect()
+        self.0.into_iter().map(|(place, Opened { right, why })| Need { right, place, why }).collect()
     }
 
     fn add(&mut self, place: Place, why: String) {
-        self.0.entry(place).or_insert(why);
+        self.opened(place, Opened::for_good(why));
+    }
+
+    fn opened(&mut self, place: Place, opened: Opened) {
+        let opened = match self.0.remove(&place) {
+            Some(earlier) => earlier.or(opened),
+            None => opened,
+        };
+        self.0.insert(place, opened);
     }
 
     fn server(&mut self, server: &Server, why: String) {
-        self.add(Place::Server { namespace: server.id.namespace.clone(), name: server.id.name.clone() }, why);
+        self.opened(place_of(server), Opened::for_good(why));
     }
+}
+
+fn place_of(server: &Server) -> Place {
+    Place::Server { namespace: server.id.namespace.clone(), name: server.id.name.clone() }
 }
 
 fn as_server(object: &Object) -> Option<&McpServer> {
@@ -232,18 +271,22 @@ fn policy(namespace: &str, old: Option<Option<Policy>>, new: Option<&Policy>, wo
     };
     let mut change = Change { old: &old, new: &new, comparison: Comparison::within(guardrail) };
     if old.targets.namespaces.is_some() || new.targets.namespaces.is_some() {
-        if let Some(why) = change.beyond(covers(&new.targets, &old.targets), covers(&old.targets, &new.targets)) {
-            needs.add(Place::Everywhere, why);
+        if let Some(opened) = change.beyond(covers(&new.targets, &old.targets), covers(&old.targets, &new.targets)) {
+            needs.opened(Place::Everywhere, opened);
         }
         return;
     }
     let selected = |targets: &Targets| Targets { servers: Vec::new(), ..targets.clone() };
     let (before, after) = (selected(&old.targets), selected(&new.targets));
     if (before.selector.is_some() || after.selector.is_some())
-        && let Some(why) = change.beyond(covers(&after, &before), covers(&before, &after))
+        && let Some(opened) = change.beyond(covers(&after, &before), covers(&before, &after))
     {
+        let for_good = opened.right == Right::Grant;
+        needs.opened(wide(false), opened);
         // Every server is among them.
-        return needs.add(wide(false), why);
+        if for_good {
+            return;
+        }
     }
     let names: BTreeSet<&String> = old.targets.servers.iter().chain(&new.targets.servers).collect();
     for name in names {
@@ -254,12 +297,9 @@ fn policy(namespace: &str, old: Option<Option<Policy>>, new: Option<&Policy>, wo
             };
             targets.servers.contains(name) || server.as_ref().is_some_and(selects)
         };
-        if let Some(why) = change.at(reaches(&old.targets), reaches(&new.targets)) {
-            match server {
-                Some(server) => needs.server(server, why),
-                // Whoever comes to have that name would be open.
-                None => needs.add(wide(false), why),
-            }
+        if let Some(opened) = change.at(reaches(&old.targets), reaches(&new.targets)) {
+            // Whoever comes to have a name that nobody has would be open.
+            needs.opened(server.map_or_else(|| wide(false), |server| place_of(server)), opened);
         }
     }
 }
@@ -292,30 +332,50 @@ struct Change<'a> {
 impl Change<'_> {
     /// What it opens anywhere, if servers may be reached by one side only. `kept`: the new side reaches all that the old one
     /// did; `same`: it reaches no more.
-    fn beyond(&mut self, kept: bool, same: bool) -> Option<String> {
+    fn beyond(&mut self, kept: bool, same: bool) -> Option<Opened> {
         let both = self.at(true, true);
         let left = if kept { None } else { self.at(true, false) };
         let entered = if same { None } else { self.at(false, true) };
-        both.or(left).or(entered)
+        [both, left, entered].into_iter().flatten().reduce(Opened::or)
     }
 
     /// What it opens at a server that the old side and the new one reach or not.
-    fn at(&mut self, old_reaches: bool, new_reaches: bool) -> Option<String> {
+    fn at(&mut self, old_reaches: bool, new_reaches: bool) -> Option<Opened> {
         let (old, new) = (rules(self.old, old_reaches), rules(self.new, new_reaches));
+        let mut exceptions: Vec<&Rule> = Vec::new();
         for rule in new.iter().filter(|rule| rule.effect == Effect::Allow) {
             let is_allow = |earlier: &&Rule| earlier.effect == Effect::Allow;
             if !old.iter().filter(is_allow).any(|earlier| self.comparison.covers(earlier, rule)) {
-                return Some(format!("rule {:?} allows what this policy did not allow before", rule.name));
+                if rule.break_glass.is_none() {
+                    let why = format!("rule {:?} allows what this policy did not allow before", rule.name);
+                    return Some(Opened::for_good(why));
+                }
+                exceptions.push(rule);
             }
         }
         for rule in old.iter().filter(|rule| rule.effect != Effect::Allow) {
             let narrows = |later: &&Rule| later.effect == rule.effect || later.effect == Effect::Deny;
             if !new.iter().filter(narrows).any(|later| self.comparison.covers(later, rule)) {
-                return Some(format!("rule {:?} would not refuse any more all that it refused before", rule.name));
+                let why = format!("rule {:?} would not refuse any more all that it refused before", rule.name);
+                return Some(Opened::for_good(why));
             }
         }
-        None
+        let first = exceptions.first()?;
+        // One after the other they would be for good.
+        if spans_more_than_one(&exceptions) {
+            return Some(Opened::for_good("the rules with breakGlass hold for more than 24 hours together".to_owned()));
+        }
+        let why = format!("rule {:?} allows what this policy did not allow before", first.name);
+        Some(Opened { right: Right::BreakGlass, why })
     }
+}
+
+/// Whether there are more than [`resolve::LONGEST_BREAK_GLASS`] seconds between the beginning of the first of these rules and the
+/// end of the last.
+fn spans_more_than_one(exceptions: &[&Rule]) -> bool {
+    let from = exceptions.iter().map(|rule| rule.not_before.unwrap_or(i64::MIN)).min().unwrap_or_default();
+    let until = exceptions.iter().map(|rule| rule.not_after.unwrap_or(i64::MAX)).max().unwrap_or_default();
+    until.saturating_sub(from) > resolve::LONGEST_BREAK_GLASS
 }
 
 /// What of a policy decides at a server.

@@ -53,7 +53,7 @@ impl Judged {
     /// The decision, now that it is known which of the needs the author does not have. What a change does costs more to find
     /// out than everything else; whoever has no right to the change makes nobody do it.
     pub fn decide(self, refused: &[Need]) -> Decided {
-        let (missing, unseen): (Vec<&Need>, Vec<&Need>) = refused.iter().partition(|need| need.right == Right::Grant);
+        let (missing, unseen): (Vec<&Need>, Vec<&Need>) = refused.iter().partition(|need| need.right != Right::See);
         if !missing.is_empty() {
             let lines: Vec<String> = missing.into_iter().map(Need::to_string).collect();
             return Decided::Final(Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n"))));

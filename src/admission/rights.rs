@@ -49,8 +49,22 @@ fn unsaid(need: &Need, why: &str) -> Need {
 }
 
 async fn has(client: &Client, user: &User, need: &Need) -> Result<bool, String> {
+    let (verbs, resource) = need.right.attributes();
+    for verb in verbs {
+        if may(client, user, (verb, resource), need.place.attributes()).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn may(
+    client: &Client,
+    user: &User,
+    (verb, resource): (&str, &str),
+    (namespace, name): (&str, &str),
+) -> Result<bool, String> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let ((verb, resource), (namespace, name)) = (need.right.attributes(), need.place.attributes());
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.username.clone()),

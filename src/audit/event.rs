@@ -130,6 +130,8 @@ pub struct PolicyFields<'a> {
     pub generation: i64,
     /// Name of the rule.
     pub rule: &'a str,
+    /// Reason and ticket of a rule that is an exception for an emergency.
+    pub break_glass: Option<(&'a str, Option<&'a str>)>,
 }
 
 /// What a policy in mode `Shadow` would have answered.

@@ -213,6 +213,10 @@ fn policy_fields(object: &mut Object<'_>, policy: &PolicyFields<'_>) {
     object.text("portcullis.policy.name", policy.name);
     object.number("portcullis.policy.generation", policy.generation);
     object.text("portcullis.policy.rule", policy.rule);
+    if let Some((reason, ticket)) = policy.break_glass {
+        object.text("portcullis.break_glass.reason", reason);
+        object.some("portcullis.break_glass.ticket", ticket);
+    }
 }
 
 fn shadow_policy(object: &mut Object<'_>, policy: &PolicyFields<'_>) {
@@ -286,7 +290,13 @@ mod tests {
             server: ServerFields { uid: "u-1", namespace: "team-a", name: "github" },
             verdict: Some(Verdict::Allow),
             reason: "Allowed",
-            policy: Some(PolicyFields { namespace: "team-a", name: "p", generation: 4, rule: "triage" }),
+            policy: Some(PolicyFields {
+                namespace: "team-a",
+                name: "p",
+                generation: 4,
+                rule: "triage",
+                break_glass: Some(("on fire", Some("INC-1"))),
+            }),
             shadow: Some(ShadowFields { verdict: Verdict::Deny, policy: None }),
             arguments: Some(br#"{"repo":"acme/x","password":"hunter2"}"#),
             ..DecisionEvent::default()
@@ -321,6 +331,8 @@ mod tests {
             "portcullis.policy.name": "p",
             "portcullis.policy.generation": 4,
             "portcullis.policy.rule": "triage",
+            "portcullis.break_glass.reason": "on fire",
+            "portcullis.break_glass.ticket": "INC-1",
             "portcullis.shadow.decision": "deny",
             "portcullis.server.uid": "u-1",
             "portcullis.server.namespace": "team-a",

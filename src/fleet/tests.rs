@@ -224,7 +224,7 @@ pub(crate) fn allow_all(namespace: &str) -> Policy {
         "via": [], "service_account": null, "actor": null});
     let rule = serde_json::json!({"name": "all", "effect": "Allow", "principals": [principals], "except": [],
         "tools": [{"names": [], "patterns": ["*"], "risk": []}], "resources": [], "prompts": [], "when": null,
-        "not_before": null, "not_after": null, "message": null});
+        "not_before": null, "not_after": null, "break_glass": null, "message": null});
     Policy {
         id: ObjectId {
             uid: format!("allow-{namespace}"),

@@ -147,7 +147,8 @@ mod tests {
             "named": {"authority": "corp", "any": false, "mcp_clients": ["agent"]}});
         let rule = json!({"name": "r", "effect": "Allow", "principals": [principal], "except": [principal],
             "tools": [{"names": ["t"], "patterns": ["*"], "risk": ["Write"]}], "resources": ["r://x"], "prompts": ["p"],
-            "when": "args.a == 1", "not_before": 1, "not_after": 2, "message": "m"});
+            "when": "args.a == 1", "not_before": 1, "not_after": 2, "message": "m",
+            "break_glass": {"reason": "r", "ticket": "t"}});
         let policy = json!({"id": id, "guardrail": true,
             "targets": {"servers": ["s"], "selector": selector, "namespaces": selector}, "mode": "Shadow",
             "standing": {"NarrowingOnly": {"reason": "Broken"}}, "rules": [rule]});

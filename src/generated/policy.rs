@@ -126,9 +126,23 @@ pub struct Rule {
     /// Unix seconds until which, exclusively, the rule holds.
     #[serde(deserialize_with = "super::present")]
     pub not_after: Option<i64>,
+    /// Why there is an exception, if the rule is one.
+    #[serde(deserialize_with = "super::present")]
+    pub break_glass: Option<BreakGlass>,
     /// Shown to the caller when this rule refuses.
     #[serde(deserialize_with = "super::present")]
     pub message: Option<String>,
+}
+
+/// Why there is an exception. Recorded with every call that it allows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakGlass {
+    /// What happened, and what the access is for.
+    pub reason: String,
+    /// Where the incident is kept.
+    #[serde(deserialize_with = "super::present")]
+    pub ticket: Option<String>,
 }
 
 /// What a rule does. Only `Allow` grants; the others only narrow.

@@ -109,6 +109,7 @@ fn rule() -> impl Strategy<Value = Rule> {
                 when,
                 not_before: window.map(|(from, _)| from),
                 not_after: window.map(|(from, length)| from + length),
+                break_glass: None,
                 message: None,
             })
     })

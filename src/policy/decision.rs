@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::generated::policy::Effect;
+use crate::generated::policy::{BreakGlass, Effect};
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,8 @@ pub struct RuleRef {
     pub generation: i64,
     /// Name of the rule.
     pub rule: Arc<str>,
+    /// Why the rule is an exception, if it is one.
+    pub break_glass: Option<Arc<BreakGlass>>,
     /// The rule's message to the caller.
     pub message: Option<Arc<str>>,
 }

@@ -126,6 +126,7 @@ pub fn compile(policy: Arc<Policy>) -> Result<CompiledPolicy, Vec<CompileError>>
             policy: Arc::clone(&name),
             generation: policy.id.generation,
             rule: rule.name.as_str().into(),
+            break_glass: rule.break_glass.clone().map(Arc::new),
             message: rule.message.as_deref().map(Arc::from),
         };
         rules.extend(compile_rule(rule, reference, &policy, &field, &mut errors).map(Arc::new));

@@ -172,6 +172,7 @@ fn rule(name: &str, effect: Effect, pattern: &str) -> Rule {
         when: None,
         not_before: None,
         not_after: None,
+        break_glass: None,
         message: None,
     }
 }
@@ -281,6 +282,7 @@ fn every_error_is_found_and_says_where() {
         when: Some("args.a >".into()),
         not_before: Some(2),
         not_after: Some(2),
+        break_glass: None,
         tools: vec![ToolMatch::default(), ToolMatch { patterns: vec!["x".repeat(600)], ..ToolMatch::default() }],
         ..rule("a", Effect::Allow, "*")
     };

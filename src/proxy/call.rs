@@ -116,7 +116,14 @@ impl Call {
 }
 
 fn policy(rule: &RuleRef) -> PolicyFields<'_> {
-    PolicyFields { namespace: &rule.namespace, name: &rule.policy, generation: rule.generation, rule: &rule.rule }
+    let break_glass = rule.break_glass.as_deref();
+    PolicyFields {
+        namespace: &rule.namespace,
+        name: &rule.policy,
+        generation: rule.generation,
+        rule: &rule.rule,
+        break_glass: break_glass.map(|why| (why.reason.as_str(), why.ticket.as_deref())),
+    }
 }
 
 /// The word of a decision's effect in records.

@@ -27,7 +27,7 @@ pub use client::{Client, Grant, client, client_id};
 pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
 pub use cover::Comparison;
 pub use lock::required;
-pub use policy::{edit, judged_again, missing, policy};
+pub use policy::{LONGEST_BREAK_GLASS, edit, judged_again, missing, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
 pub use server::{risk_class, server};

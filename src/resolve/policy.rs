@@ -11,11 +11,11 @@ use super::{
 use crate::{
     api::{
         FieldPath, Key, Kind, McpPolicy,
-        v1alpha1::{PolicyMode, RuleEffect, RuleSpec, TargetsSpec, ToolSpec},
+        v1alpha1::{BreakGlassSpec, PolicyMode, RuleEffect, RuleSpec, TargetsSpec, ToolSpec},
     },
     generated::{
         ObjectId, Policy,
-        policy::{Effect, Mode, Rule, Selector, Standing, Targets, ToolMatch},
+        policy::{BreakGlass, Effect, Mode, Rule, Selector, Standing, Targets, ToolMatch},
     },
 };
 
@@ -184,6 +184,10 @@ fn rule(spec: &RuleSpec, scope: Scope<'_>, field: &FieldPath, errors: &mut Findi
         let message = "the rule would never hold";
         errors.push(Finding::new(Reason::WindowInvalid, field.field("notAfter"), message));
     }
+    let break_glass = spec.break_glass.as_ref().map(|why| {
+        let (field, window) = (field.field("breakGlass"), not_before.zip(not_after));
+        break_glass(why, effect, window, &field, errors)
+    });
     Rule {
         name: spec.name.clone(),
         effect,
@@ -195,8 +199,40 @@ fn rule(spec: &RuleSpec, scope: Scope<'_>, field: &FieldPath, errors: &mut Findi
         when: spec.when.clone(),
         not_before,
         not_after,
+        break_glass,
         message: spec.message.clone(),
     }
+}
+
+/// The longest that an exception for an emergency holds, in seconds. The CRD has the same number.
+pub const LONGEST_BREAK_GLASS: i64 = 24 * 3_600;
+
+/// Why a rule is an exception. What it may not be is said of it.
+fn break_glass(
+    spec: &BreakGlassSpec,
+    effect: Effect,
+    window: Option<(i64, i64)>,
+    field: &FieldPath,
+    errors: &mut Findings,
+) -> BreakGlass {
+    let mut refuse =
+        |reason: Reason, field: FieldPath, message: &str| errors.push(Finding::new(reason, field, message));
+    if effect != Effect::Allow {
+        refuse(Reason::BreakGlassInvalid, field.clone(), "only an Allow is an exception");
+    }
+    match window {
+        None => refuse(Reason::BreakGlassInvalid, field.clone(), "an exception has a beginning and an end"),
+        Some((from, until)) if until.saturating_sub(from) > LONGEST_BREAK_GLASS => {
+            refuse(Reason::BreakGlassTooLong, field.clone(), "the rule would hold for more than 24 hours");
+        }
+        Some(_) => {}
+    }
+    for (name, text) in [("reason", Some(&spec.reason)), ("ticket", spec.ticket.as_ref())] {
+        if text.is_some_and(|text| text.trim().is_empty()) {
+            refuse(Reason::BreakGlassInvalid, field.field(name), "it says nothing");
+        }
+    }
+    BreakGlass { reason: spec.reason.clone(), ticket: spec.ticket.clone() }
 }
 
 fn unenforced(spec: &RuleSpec, field: &FieldPath, errors: &mut Findings) {

@@ -128,6 +128,10 @@ reasons! {
     AuthorityMissing: Error, "set authority on the entry, or spec.authority for all of them";
     /// A value is longer, larger or more than allowed.
     BoundsExceeded: Error, "stay within the bounds";
+    /// An exception for an emergency does not say why, is not an Allow, or has no beginning or end.
+    BreakGlassInvalid: Error, "give breakGlass a reason, and the Allow notBefore and notAfter; or leave breakGlass out";
+    /// An exception for an emergency holds for longer than one may.
+    BreakGlassTooLong: Error, "let it hold for 24 hours at most; it can be written again";
     /// Not exactly one of several choices was made.
     ChoiceInvalid: Error, "make exactly one of the choices";
     /// What is asked for exists in a cluster only, and this gateway stands alone.

@@ -61,6 +61,11 @@ fn cases() -> Vec<Case> {
     let upstream = |value: Value| with(server(), &[("/spec/upstream", value)]);
     let revoked = |value: Value| with(trust(), &[("/spec/revoked", json!([value]))]);
     let trusting = |spec: Value| with(trust(), &[("/spec", spec)]);
+    let exception = |from: &str, until: &str| {
+        let given = json!({"reason": "outage", "ticket": "INC-1"});
+        let (from, until) = (json!(from), json!(until));
+        with(policy(), &[(&rule("breakGlass"), given), (&rule("notBefore"), from), (&rule("notAfter"), until)])
+    };
     let limit = |value: Value| at(&rule("limits"), json!([value]));
     vec![
         (
@@ -127,6 +132,19 @@ fn cases() -> Vec<Case> {
                 &[(&rule("effect"), json!("RequireApproval")), (&rule("approval"), json!({"quorum": 1}))],
             )],
             vec![at(&rule("approval"), json!({"quorum": 1}))],
+        ),
+        (
+            "breakGlass belongs to an Allow with notBefore and notAfter",
+            vec![exception("2026-01-01T00:00:00Z", "2026-01-01T08:00:00Z")],
+            vec![
+                at(&rule("breakGlass"), json!({"reason": "outage"})),
+                with(exception("2026-01-01T00:00:00Z", "2026-01-01T08:00:00Z"), &[(&rule("effect"), json!("Deny"))]),
+            ],
+        ),
+        (
+            "a rule with breakGlass holds for 24 hours at most",
+            vec![exception("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")],
+            vec![exception("2026-01-01T00:00:00Z", "2026-01-02T00:00:01Z")],
         ),
         (
             "give servers or selector (an empty selector means every server)",

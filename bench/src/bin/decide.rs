@@ -140,6 +140,7 @@ fn rule(name: &str, effect: Effect, principals: PrincipalMatch, patterns: &[&str
         when,
         not_before: None,
         not_after: None,
+        break_glass: None,
         message: None,
     }
 }

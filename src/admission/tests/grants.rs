@@ -20,7 +20,7 @@ fn places(world: &World, old: Option<&Value>, new: Option<&Value>) -> Vec<String
         (namespace, name) => format!("{namespace}/{name}"),
     };
     let judged = judged(world, old, new);
-    judged.needs().iter().filter(|need| need.right == grant::Right::Grant).map(place).collect()
+    judged.needs().iter().filter(|need| need.right != grant::Right::See).map(place).collect()
 }
 
 const NOBODY: [&str; 0] = [];
@@ -98,6 +98,42 @@ fn what_opens_a_policy_and_what_narrows_it() {
     invalid["spec"]["rules"][0]["whne"] = "x".into();
     assert_eq!(places(&world, Some(&invalid), Some(&whole)), ["team"]);
     assert_eq!(places(&world, Some(&invalid), None), ["team"]);
+}
+
+#[test]
+fn an_exception_for_a_day_takes_the_verb_of_its_own_and_nothing_else_does() {
+    let world = world();
+    let rights = |old: Option<&Value>, new: &Value| -> Vec<grant::Right> {
+        let judged = judged(&world, old, Some(new));
+        judged.needs().iter().map(|need| need.right).filter(|right| *right != grant::Right::See).collect()
+    };
+    let glass = json!({"reason": "outage", "ticket": "INC-1"});
+    let window = json!({"notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-01-01T08:00:00Z"});
+    let plain = rule("other", "Allow", window.clone());
+    let mut exception = rule("r", "Allow", window);
+    exception["breakGlass"] = glass;
+    let at = |targets: Value, rules: &[&Value]| policy("team", targets, json!(rules));
+    for targets in [json!({"servers": ["a"]}), json!({"selector": {}}), json!({"servers": ["nobody-yet"]})] {
+        assert_eq!(rights(None, &at(targets.clone(), &[&exception])), [grant::Right::BreakGlass], "{targets}");
+        assert_eq!(rights(None, &at(targets.clone(), &[&exception, &plain])), [grant::Right::Grant], "{targets}");
+        // What is recorded as an exception may not become one that is not.
+        let mut for_good = exception.clone();
+        for_good.as_object_mut().unwrap().remove("breakGlass");
+        let (before, after) = (at(targets.clone(), &[&exception]), at(targets.clone(), &[&for_good]));
+        assert_eq!(rights(Some(&before), &after), [grant::Right::Grant], "{targets}");
+        assert_eq!(rights(Some(&after), &before), [], "{targets}");
+    }
+    let mut next = exception.clone();
+    patch(&mut next, &json!({"name": "s", "notBefore": "2026-01-01T08:00:00Z", "notAfter": "2026-01-02T00:00:00Z"}));
+    assert_eq!(rights(None, &at(json!({"servers": ["a"]}), &[&exception, &next])), [grant::Right::BreakGlass]);
+    next["notAfter"] = "2026-01-02T00:00:01Z".into();
+    assert_eq!(rights(None, &at(json!({"servers": ["a"]}), &[&exception, &next])), [grant::Right::Grant]);
+    let deny = rule("no", "Deny", json!({}));
+    let (guarded, open) = (at(json!({"servers": ["a"]}), &[&deny]), at(json!({"servers": ["a"]}), &[&exception]));
+    assert_eq!(rights(Some(&guarded), &open), [grant::Right::Grant]);
+    let refused = answered(&world, None, Some(&open), |need| need.right == grant::Right::BreakGlass);
+    let message = refused.refusal().unwrap().message.clone();
+    assert!(message.contains("the verb break-glass or grant on McpServer team/a is needed"), "{message}");
 }
 
 #[test]

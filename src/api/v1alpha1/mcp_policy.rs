@@ -91,7 +91,13 @@ pub struct TargetsSpec {
     validation = Rule::new("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter")
         .message("notBefore must be earlier than notAfter"),
     validation = Rule::new("!has(self.approval) || self.effect == 'RequireApproval'")
-        .message("approval belongs to the effect RequireApproval")
+        .message("approval belongs to the effect RequireApproval"),
+    validation = Rule::new("!has(self.breakGlass) || self.effect == 'Allow' && has(self.notBefore) && has(self.notAfter)")
+        .message("breakGlass belongs to an Allow with notBefore and notAfter"),
+    validation = Rule::new(
+        "!has(self.breakGlass) || !has(self.notBefore) || !has(self.notAfter) \
+         || self.notAfter - self.notBefore <= duration('24h')"
+    ).message("a rule with breakGlass holds for 24 hours at most")
 )]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 #[serde(rename_all = "camelCase")]
@@ -146,10 +152,28 @@ pub struct RuleSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40), extend("format" = "date-time"))]
     pub not_after: Option<String>,
+    /// The rule is an exception for an emergency: whoever has the verb `break-glass` on the servers may write it, it holds for
+    /// 24 hours at most, and every call that it allows is recorded with what is said here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlassSpec>,
     /// Shown to the caller when this rule refuses a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub message: Option<String>,
+}
+
+/// Why there is an exception.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+#[serde(rename_all = "camelCase")]
+pub struct BreakGlassSpec {
+    /// What happened, and what the access is for. It is in every record of a call that the rule allows.
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: String,
+    /// Where the incident is kept: a number or a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub ticket: Option<String>,
 }
 
 /// What a rule does.

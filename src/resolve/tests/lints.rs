@@ -225,6 +225,7 @@ fn a_policy_as_large_as_an_object_may_be_is_judged_soon() {
             when: None,
             not_before: None,
             not_after: None,
+            break_glass: None,
             message: None,
         };
         let rules: Vec<Rule> = (0..64).map(rule).collect();
@@ -370,6 +371,7 @@ fn everything() -> Policy {
         when: None,
         not_before: None,
         not_after: None,
+        break_glass: None,
         message: None,
     };
     Policy {

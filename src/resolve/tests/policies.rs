@@ -94,12 +94,35 @@ fn an_authority_is_needed_where_a_match_depends_on_it() {
     }
 }
 
+/// A day begins, and ends.
+const EVE: &str = "2026-01-01T00:00:00Z";
+const DAY: &str = "2026-01-02T00:00:00Z";
+
 #[test]
 fn what_is_wrong_in_a_rule_is_named_where_it_stands() {
     let rule = "spec.rules[0]";
     let principal = format!("{rule}.principals[0]");
     let tool = format!("{rule}.tools[0]");
     for (reason, field, patched) in [
+        ("BreakGlassInvalid", format!("{rule}.breakGlass"), json!({"breakGlass": {"reason": "r"}})),
+        ("BreakGlassInvalid", format!("{rule}.breakGlass"), json!({"breakGlass": {"reason": "r"}, "notAfter": DAY})),
+        (
+            "BreakGlassInvalid",
+            format!("{rule}.breakGlass.reason"),
+            json!({"breakGlass": {"reason": " "}, "notBefore": EVE, "notAfter": DAY}),
+        ),
+        (
+            "BreakGlassInvalid",
+            format!("{rule}.breakGlass"),
+            json!({"effect": "Deny", "breakGlass": {"reason": "r"}, "notBefore": EVE, "notAfter": DAY}),
+        ),
+        (
+            "BreakGlassTooLong",
+            format!("{rule}.breakGlass"),
+            json!({"breakGlass": {"reason": "r"}, "notBefore": EVE, "notAfter": "2026-01-02T00:00:01Z"}),
+        ),
+        ("FieldMissing", format!("{rule}.breakGlass.reason"), json!({"breakGlass": {}})),
+        ("UnknownField", format!("{rule}.breakGlass.tickt"), json!({"breakGlass": {"reason": "r", "tickt": "t"}})),
         ("RuleEmpty", format!("{rule}.tools"), json!({"tools": null})),
         ("RuleEmpty", tool.clone(), json!({"tools": [{}]})),
         ("BoundsExceeded", format!("{rule}.tools"), json!({"tools": []})),

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde_json::Value;
+
 use super::review::Review;
 use super::world::{Found, World, read};
-use crate::api::v1alpha1::{LockSpec, McpServerSpec, OnChange as OnChangeSpec, ServerState};
+use crate::api::v1alpha1::{LockSpec, McpServerSpec, ServerState};
 use crate::api::{Key, Kind, McpPolicy, McpServer, Object};
 use crate::generated::policy::{Effect, Mode, Rule, Targets};
-use crate::generated::server::{Lock, OnChange};
-use crate::generated::{Authority, Labels, Policy, Server};
+use crate::generated::server::{Lock, OnChange, State};
+use crate::generated::{Authority, Policy, Server};
 use crate::policy::decision::RuleRef;
-use crate::policy::selector::{matches, selects_all};
+use crate::policy::selector::selects_all;
 use crate::resolve::{self, Comparison, Lookup};
 
 /// The verb by which somebody may open a server to callers.
@@ -129,7 +131,7 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
         Kind::McpPolicy => {
             let old = old.map(|old| resolved_policy(old.ok().as_ref(), world, found));
             let new = new.and_then(|new| resolved_policy(Some(new), world, found));
-            policy(&review.key.namespace, old, new.as_ref(), world, &mut needs);
+            policy(&review.key.namespace, old, new.as_ref(), (world, found), &mut needs);
         }
         Kind::McpServer => {
             let resolved = |object: &Object| match object {
@@ -140,7 +142,8 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
             let objects = (old.as_ref().and_then(as_server), new.and_then(as_server));
             let (before, after) = (old.as_ref().and_then(&resolved), new.and_then(&resolved));
             if let Some(after) = &after {
-                server(objects, before.as_ref(), after, world, &mut needs);
+                let bare = without(review, after);
+                server(objects, before.as_ref().ok_or(&bare), after, world, &mut needs);
             }
             if let Some(before) = before.filter(|before| after.is_none_or(|after| after.path != before.path)) {
                 path_left(&before, world, &mut needs);
@@ -165,6 +168,19 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
         Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
     }
     needs.into_vec()
+}
+
+/// A server as it was before it was valid: with the labels that it had, if it was there.
+fn without(review: &Review, server: &Server) -> Bare {
+    let labels = |old: &Value| old.pointer("/metadata/labels").cloned().map(serde_json::from_value);
+    let labels = review.old.as_ref().and_then(labels).and_then(Result::ok).unwrap_or_default();
+    Bare { server: Server { labels, ..server.clone() }, was_there: review.old.is_some() }
+}
+
+/// What of a server its rules could be told by before it was valid.
+struct Bare {
+    server: Server,
+    was_there: bool,
 }
 
 /// By place, each with the first thing that makes it needed.
@@ -248,12 +264,18 @@ pub(super) fn of_policy(
     world: &World,
 ) -> Vec<Need> {
     let mut needs = Needs::default();
-    policy(namespace, old, new, world, &mut needs);
+    policy(namespace, old, new, (world, &Found::default()), &mut needs);
     needs.into_vec()
 }
 
 /// A policy's change. `old`: `Some(None)` if there was one that is invalid, of which nobody knows here what it denies.
-fn policy(namespace: &str, old: Option<Option<Policy>>, new: Option<&Policy>, world: &World, needs: &mut Needs) {
+fn policy(
+    namespace: &str,
+    old: Option<Option<Policy>>,
+    new: Option<&Policy>,
+    (world, found): (&World, &Found),
+    needs: &mut Needs,
+) {
     let guardrail = namespace == world.settings().system_namespace;
     let wide = |selects: bool| match selects {
         true => Place::Everywhere,
@@ -290,16 +312,15 @@ fn policy(namespace: &str, old: Option<Option<Policy>>, new: Option<&Policy>, wo
     }
     let names: BTreeSet<&String> = old.targets.servers.iter().chain(&new.targets.servers).collect();
     for name in names {
-        let server = world.fleet().by_name(namespace, name).map(|served| served.server);
-        let reaches = |targets: &Targets| {
-            let selects = |server: &&std::sync::Arc<Server>| {
-                targets.selector.as_ref().is_some_and(|selector| matches(selector, &server.labels))
+        if let Some(opened) = change.at(Reach::of(&old.targets, name), Reach::of(&new.targets, name)) {
+            let key = Key { kind: Kind::McpServer, namespace: namespace.to_owned(), name: name.clone() };
+            let place = if world.has(&key) || found.has(&key) {
+                Place::Server { namespace: namespace.to_owned(), name: name.clone() }
+            } else {
+                // Whoever comes to have that name would be open.
+                wide(false)
             };
-            targets.servers.contains(name) || server.as_ref().is_some_and(selects)
-        };
-        if let Some(opened) = change.at(reaches(&old.targets), reaches(&new.targets)) {
-            // Whoever comes to have a name that nobody has would be open.
-            needs.opened(server.map_or_else(|| wide(false), |server| place_of(server)), opened);
+            needs.opened(place, opened);
         }
     }
 }
@@ -322,6 +343,24 @@ fn covers(wide: &Targets, tight: &Targets) -> bool {
     nothing || namespaces && selector && names
 }
 
+/// Whether the rules of a policy count at a server. Labels are no proof, since somebody may be changing them at this moment.
+#[derive(Clone, Copy)]
+struct Reach {
+    surely: bool,
+    perhaps: bool,
+}
+
+impl Reach {
+    const YES: Self = Self { surely: true, perhaps: true };
+    const NO: Self = Self { surely: false, perhaps: false };
+
+    fn of(targets: &Targets, server: &String) -> Self {
+        let named = targets.servers.contains(server);
+        let surely = named || targets.selector.as_ref().is_some_and(selects_all);
+        Self { surely, perhaps: named || targets.selector.is_some() }
+    }
+}
+
 /// One policy before and after.
 struct Change<'a> {
     old: &'a Policy,
@@ -333,15 +372,15 @@ impl Change<'_> {
     /// What it opens anywhere, if servers may be reached by one side only. `kept`: the new side reaches all that the old one
     /// did; `same`: it reaches no more.
     fn beyond(&mut self, kept: bool, same: bool) -> Option<Opened> {
-        let both = self.at(true, true);
-        let left = if kept { None } else { self.at(true, false) };
-        let entered = if same { None } else { self.at(false, true) };
+        let both = self.at(Reach::YES, Reach::YES);
+        let left = if kept { None } else { self.at(Reach::YES, Reach::NO) };
+        let entered = if same { None } else { self.at(Reach::NO, Reach::YES) };
         [both, left, entered].into_iter().flatten().reduce(Opened::or)
     }
 
     /// What it opens at a server that the old side and the new one reach or not.
-    fn at(&mut self, old_reaches: bool, new_reaches: bool) -> Option<Opened> {
-        let (old, new) = (rules(self.old, old_reaches), rules(self.new, new_reaches));
+    fn at(&mut self, old_reaches: Reach, new_reaches: Reach) -> Option<Opened> {
+        let (old, new) = (rules(self.old, old_reaches.surely), rules(self.new, new_reaches.perhaps));
         let mut exceptions: Vec<&Rule> = Vec::new();
         for rule in new.iter().filter(|rule| rule.effect == Effect::Allow) {
             let is_allow = |earlier: &&Rule| earlier.effect == Effect::Allow;
@@ -353,6 +392,7 @@ impl Change<'_> {
                 exceptions.push(rule);
             }
         }
+        let (old, new) = (rules(self.old, old_reaches.perhaps), rules(self.new, new_reaches.surely));
         for rule in old.iter().filter(|rule| rule.effect != Effect::Allow) {
             let narrows = |later: &&Rule| later.effect == rule.effect || later.effect == Effect::Deny;
             if !new.iter().filter(narrows).any(|later| self.comparison.covers(later, rule)) {
@@ -386,7 +426,7 @@ fn rules(policy: &Policy, reaches: bool) -> &[Rule] {
 /// A server's change: rules that are there already may reach it now, or no more; and what it asks of callers may be less.
 fn server(
     objects: (Option<&McpServer>, Option<&McpServer>),
-    old: Option<&Server>,
+    old: Result<&Server, &Bare>,
     new: &Server,
     world: &World,
     needs: &mut Needs,
@@ -395,22 +435,23 @@ fn server(
     let with = |server: &Server| reaching(&world.fleet_with(&key, Some(server.clone())), server);
     let after = with(new);
     // A new server could have been made without its labels: what they keep away of guardrails is told like a label that goes.
+    // One that was invalid took no calls, whatever allowed them.
     let before = match old {
-        Some(old) => with(old),
-        None => {
-            let bare = Server { labels: Labels::new(), ..new.clone() };
-            with(&bare).into_iter().filter(|(_, rule)| rule.guardrail && rule.effect != Effect::Allow).collect()
+        Ok(old) => with(old),
+        Err(bare) => {
+            let stays = |rule: &Reaching| rule.effect != Effect::Allow && (rule.guardrail || bare.was_there);
+            with(&bare.server).into_iter().filter(|(_, rule)| stays(rule)).collect()
         }
     };
     let is_open = after.values().any(|rule| rule.effect == Effect::Allow);
     for (name, rule) in &after {
         if rule.effect == Effect::Allow && !before.contains_key(name) {
-            needs.server(new, format!("{} would allow calls to this server from now on", rule.shown(name)));
+            needs.server(new, format!("{} would allow calls to this server from now on", rule.shown()));
         }
     }
-    for (name, rule) in before.iter().filter(|(name, rule)| rule.effect != Effect::Allow && !after.contains_key(*name))
-    {
-        let why = format!("{} would not reach this server any more", rule.shown(name));
+    let left = before.iter().filter(|(name, rule)| rule.effect != Effect::Allow && !after.contains_key(*name));
+    for (_, rule) in left {
+        let why = format!("{} would not reach this server any more", rule.shown());
         // Whoever may open the server later need not be who may take it from under a guardrail.
         if rule.guardrail {
             needs.add(Place::Namespace(world.settings().system_namespace.to_owned()), why);
@@ -418,7 +459,10 @@ fn server(
             needs.server(new, why);
         }
     }
-    let Some(old) = old.filter(|_| is_open) else { return };
+    let Some(old) = old.ok().filter(|_| is_open) else { return };
+    if is_unserved(old) && !is_unserved(new) {
+        needs.server(new, "the server would take calls from now on".to_owned());
+    }
     // A class that changes may be one that a rule allows, or leave one that a rule refuses.
     let by_risk = before.values().chain(after.values()).any(|rule| rule.by_risk);
     let mut why = loosened(old, new, by_risk);
@@ -428,9 +472,16 @@ fn server(
     }
 }
 
+fn is_unserved(server: &Server) -> bool {
+    matches!(server.state, State::Unserved { .. })
+}
+
 /// A path that several servers claim is served by none of them; if one of two leaves it, the other takes calls.
 fn path_left(server: &Server, world: &World, needs: &mut Needs) {
-    for other in world.fleet().claimants(&server.path).filter(|other| other.id.uid != server.id.uid) {
+    let mut others = world.fleet().claimants(&server.path).filter(|other| other.id.uid != server.id.uid);
+    let (Some(other), None) = (others.next(), others.next()) else { return };
+    let is_open = reaching(world.fleet(), other).values().any(|rule| rule.effect == Effect::Allow);
+    if is_open && other.state == State::Enabled {
         needs.server(other, format!("the path {} would be its own from now on", server.path));
     }
 }
@@ -443,9 +494,9 @@ struct Reaching {
 }
 
 impl Reaching {
-    /// The name of a guardrail is not for everybody.
-    fn shown(&self, name: &str) -> String {
-        if self.guardrail { "a rule of a guardrail".to_owned() } else { format!("rule {name}") }
+    /// Whoever may write servers need not be who may see policies.
+    fn shown(&self) -> &'static str {
+        if self.guardrail { "a rule of a guardrail" } else { "a rule of this namespace" }
     }
 }
 
@@ -504,7 +555,8 @@ fn loosened_as_written((old, new): (Option<&McpServer>, Option<&McpServer>), by_
     if lock.map(content) != locks.map(content) && (lock.is_some() || by_risk) {
         why.push("the tool lock (spec.tools.lock) would be another, or none".to_owned());
     }
-    if old.upstream != new.upstream && locks.is_none_or(|lock| lock.on_change == Some(OnChangeSpec::Warn)) {
+    // A lock does not help: it says which tools there are, not whose data they are about, nor as whom they are called.
+    if old.upstream != new.upstream {
         why.push("callers would reach another upstream, or the same as somebody else".to_owned());
     }
     why

@@ -101,10 +101,11 @@ pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
 /// Judges a review. `found`: what was found of [`wanted`].
 pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
     let uid = &review.uid;
-    if is_idle(review) {
-        return Judged::final_answer(Response::admit(uid, Vec::new()));
-    }
     let found = Found::of(found, world);
+    let given_away = given_away(review, world, &found);
+    if is_idle(review) {
+        return Judged { answer: Response::admit(uid, Vec::new()), needs: given_away };
+    }
     let new = match review.new.as_ref().map(read).transpose() {
         Ok(new) => new,
         Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
@@ -115,10 +116,27 @@ pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
     };
     let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(sight(review, new.as_ref(), world));
     let warnings = warnings.iter().map(Finding::to_string).collect();
-    Judged { answer: Response::admit(uid, warnings), needs: needs.collect() }
+    Judged { answer: Response::admit(uid, warnings), needs: needs.chain(given_away).collect() }
 }
 
-/// Whether nothing changes that anything depends on: an object that was accepted once, or has slipped past, can still be
+/// What it takes to give an object another owner: Kubernetes' garbage collector, which is asked for no rights, deletes what has
+/// none that is there any more.
+fn given_away(review: &Review, world: &World, found: &Found) -> Vec<Need> {
+    let owners = |object: &Value| -> Vec<Value> {
+        let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        owners.into_iter().flatten().map(|owner| owner["uid"].clone()).collect()
+    };
+    let (Some(old), Some(new)) = (&review.old, &review.new) else { return Vec::new() };
+    let before = owners(old);
+    if owners(new).iter().all(|owner| before.contains(owner)) {
+        return Vec::new();
+    }
+    let deletion = Review { operation: Operation::Delete, new: None, ..review.clone() };
+    let needs = needs(&deletion, None, world, found).into_iter();
+    needs.map(|need| Need { why: format!("deleted with its new owner, {}", need.why), ..need }).collect()
+}
+
+/// Whether nothing changes that is judged: an object that was accepted once, or has slipped past, can still be
 /// labelled as deployed by somebody, and lose its finalizers.
 fn is_idle(review: &Review) -> bool {
     let (Operation::Update, Some(old), Some(new)) = (review.operation, &review.old, &review.new) else { return false };

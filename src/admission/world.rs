@@ -463,6 +463,11 @@ impl Found {
         found
     }
 
+    /// Whether there is such a server, valid or not.
+    pub fn has(&self, key: &Key) -> bool {
+        self.servers.contains_key(key)
+    }
+
     fn extend<'a>(&'a self, lookup: &mut Lookup<'a>) {
         let place = |key: &'a Key| (key.namespace.as_str(), key.name.as_str());
         lookup.authorities.extend(self.authorities.iter().map(|authority| (authority.id.name.as_str(), authority)));

@@ -188,9 +188,9 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
         (json!({"spec": {"state": "Disabled"}}), &[]),
         // Tokens for that path would be taken.
         (json!({"spec": {"path": "/team/c2"}}), &["team/c"]),
-        // Its lock refuses what was not reviewed.
-        (json!({"spec": {"upstream": {"url": "https://another.example/mcp"}}}), &[]),
-        (json!({"spec": {"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}}), &[]),
+        // Whatever its lock says: that is about tools, not about whose data they have.
+        (json!({"spec": {"upstream": {"url": "https://another.example/mcp"}}}), &["team/c"]),
+        (json!({"spec": {"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}}), &["team/c"]),
     ] {
         assert_eq!(changed(change.clone()), expected, "{change}");
     }
@@ -204,11 +204,13 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
     let mut later = old.clone();
     later["spec"]["upstream"]["tls"] = json!({"caRef": {"configMapName": "later"}});
     assert_eq!(places(&world, Some(&off), Some(&later)), ["team/c"]);
-    // Without a lock, another upstream is another matter.
     let plain = server("f", json!({"tier": "gold"}), json!({}));
     put(&mut world, &plain);
     let mut elsewhere = plain.clone();
     elsewhere["spec"]["upstream"]["url"] = "https://payroll.example/mcp".into();
+    assert_eq!(places(&world, Some(&plain), Some(&elsewhere)), ["team/f"]);
+    // Nor does one help that is written along with it.
+    elsewhere["spec"]["tools"] = json!({"lock": {"configMapName": "mine", "sha256": "0".repeat(64)}});
     assert_eq!(places(&world, Some(&plain), Some(&elsewhere)), ["team/f"]);
     let mut classed = plain.clone();
     classed["spec"]["tools"] = json!({"lock": {"configMapName": "lock", "sha256": "0".repeat(64), "onChange": "Warn"}});
@@ -248,11 +250,82 @@ fn who_leaves_a_path_to_another_server_opens_that() {
     let twin = server("twin", json!({}), json!({"path": "/team/a"}));
     assert_eq!(places(&world, None, Some(&twin)), NOBODY);
     put(&mut world, &twin);
+    assert_eq!(places(&world, Some(&twin), None), NOBODY, "nobody may call the other one");
+    put(&mut world, &policy("team", json!({"servers": ["a"]}), json!([rule("r", "Allow", json!({}))])));
     assert_eq!(places(&world, Some(&twin), None), ["team/a"]);
+    let third = server("third", json!({}), json!({"path": "/team/a"}));
+    put(&mut world, &third);
+    assert_eq!(places(&world, Some(&third), None), NOBODY, "two of them stay");
+    world.remove(&crate::api::Key { kind: Kind::McpServer, namespace: "team".into(), name: "third".into() });
     let moved = server("twin", json!({}), json!({}));
     assert_eq!(places(&world, Some(&twin), Some(&moved)), ["team/a"]);
     let labelled = server("twin", json!({"l": "v"}), json!({"path": "/team/a"}));
     assert_eq!(places(&world, Some(&twin), Some(&labelled)), NOBODY);
+}
+
+#[test]
+fn a_server_that_took_no_calls_for_a_reason_of_its_own_is_opened_by_taking_some() {
+    let mut world = world();
+    let mut twin = authority("twin");
+    twin["spec"]["issuer"] = authority("corp")["spec"]["issuer"].clone();
+    put(&mut world, &twin);
+    put(&mut world, &policy("team", json!({"servers": ["g"]}), json!([rule("r", "Allow", json!({}))])));
+    let ambiguous = server("g", json!({}), json!({"authorization": {"servers": ["corp", "twin"]}}));
+    put(&mut world, &ambiguous);
+    assert_eq!(places(&world, Some(&ambiguous), Some(&server("g", json!({}), json!({})))), ["team/g"]);
+}
+
+#[test]
+fn a_server_that_was_invalid_is_judged_by_the_labels_that_it_had() {
+    let mut world = world();
+    let guardrail = json!({"selector": {"matchLabels": {"guard": "on"}}, "namespaceSelector": {}});
+    put(&mut world, &policy(SYSTEM, guardrail, json!([rule("g", "Deny", json!({}))])));
+    put(&mut world, &policy("team", json!({"servers": ["g"]}), json!([rule("r", "Allow", json!({}))])));
+    let invalid = server("g", json!({"guard": "on"}), json!({"path": "/other/g"}));
+    put(&mut world, &invalid);
+    let places = places(&world, Some(&invalid), Some(&server("g", json!({}), json!({}))));
+    assert_eq!(places, [SYSTEM, "team/g"], "out from under the guardrail, and open");
+}
+
+#[test]
+fn a_name_that_is_dropped_is_not_saved_by_a_label_that_somebody_may_drop_at_the_same_time() {
+    let world = world();
+    let deny = |targets: Value| policy("team", targets, json!([rule("no", "Deny", json!({}))]));
+    let selector = json!({"matchLabels": {"tier": "gold"}});
+    let (both, by_label) = (deny(json!({"servers": ["a"], "selector": selector})), deny(json!({"selector": selector})));
+    assert_eq!(places(&world, Some(&both), Some(&by_label)), ["team/a"]);
+    assert_eq!(places(&world, Some(&by_label), Some(&both)), NOBODY);
+    assert_eq!(places(&world, Some(&both), Some(&deny(json!({"selector": {}})))), NOBODY);
+}
+
+#[test]
+fn a_server_that_is_found_by_name_has_its_name() {
+    let world = world();
+    let new = policy("team", json!({"servers": ["fresh"]}), json!([rule("r", "Allow", json!({}))]));
+    let fresh = crate::api::object::read(&server("fresh", json!({}), json!({}))).unwrap();
+    let place = |found: &[crate::api::Object]| {
+        let judged = judge(&review(None, Some(&new)), &world, found);
+        judged.needs()[0].place.attributes().1.to_owned()
+    };
+    assert_eq!((place(&[]), place(&[fresh])), (String::new(), "fresh".to_owned()));
+}
+
+#[test]
+fn whoever_gives_an_object_to_the_garbage_collector_deletes_it() {
+    let mut world = world();
+    let owned = |mut object: Value, uid: &str| {
+        object["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": uid}]);
+        object
+    };
+    let deny = policy("team", json!({"servers": ["a"]}), json!([rule("no", "Deny", json!({}))]));
+    put(&mut world, &deny);
+    assert_eq!(places(&world, Some(&deny), Some(&owned(deny.clone(), "1"))), ["team/a"]);
+    assert_eq!(places(&world, Some(&owned(deny.clone(), "1")), Some(&owned(deny.clone(), "2"))), ["team/a"]);
+    assert_eq!(places(&world, Some(&owned(deny.clone(), "1")), Some(&deny)), NOBODY);
+    assert_eq!(places(&world, None, Some(&owned(deny, "1"))), NOBODY);
+    let allow = policy("team", json!({"servers": ["a"]}), json!([rule("yes", "Allow", json!({}))]));
+    assert_eq!(places(&world, Some(&allow), Some(&owned(allow.clone(), "1"))), NOBODY);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::resolve::{self, Finding, Findings};
 /// An answer that may still hang on the author's rights.
 #[derive(Clone, Debug)]
 pub struct Judged {
+    of: Key,
     answer: Response,
     needs: Vec<Need>,
 }
@@ -41,8 +42,13 @@ pub enum Decided {
 const ANNOTATION: &str = "access-changes";
 
 impl Judged {
-    fn final_answer(answer: Response) -> Self {
-        Self { answer, needs: Vec::new() }
+    fn refused(review: &Review, findings: &Findings) -> Self {
+        let refusal = Refusal::invalid(review.key.clone(), findings);
+        Self { of: review.key.clone(), answer: Response::refuse(&review.uid, refusal), needs: Vec::new() }
+    }
+
+    fn admitted(review: &Review, warnings: Vec<String>, needs: Vec<Need>) -> Self {
+        Self { of: review.key.clone(), answer: Response::admit(&review.uid, warnings), needs }
     }
 
     /// What the author needs.
@@ -56,7 +62,8 @@ impl Judged {
         let (missing, unseen): (Vec<&Need>, Vec<&Need>) = refused.iter().partition(|need| need.right != Right::See);
         if !missing.is_empty() {
             let lines: Vec<String> = missing.into_iter().map(Need::to_string).collect();
-            return Decided::Final(Response::refuse(self.answer.uid(), Refusal::forbidden(lines.join("\n"))));
+            let refusal = Refusal::forbidden(self.of, lines.join("\n"));
+            return Decided::Final(Response::refuse(self.answer.uid(), refusal));
         }
         match self.needs.iter().any(|need| need.right == Right::See) {
             true => Decided::Admitted { answer: self.answer, seen: unseen.is_empty() },
@@ -100,23 +107,22 @@ pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
 
 /// Judges a review. `found`: what was found of [`wanted`].
 pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
-    let uid = &review.uid;
     let found = Found::of(found, world);
     let given_away = given_away(review, world, &found);
     if is_idle(review) {
-        return Judged { answer: Response::admit(uid, Vec::new()), needs: given_away };
+        return Judged::admitted(review, Vec::new(), given_away);
     }
     let new = match review.new.as_ref().map(read).transpose() {
         Ok(new) => new,
-        Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
+        Err(findings) => return Judged::refused(review, &findings),
     };
     let warnings = match new.as_ref().map(|object| findings(object, world, &found)).transpose() {
         Ok(warnings) => warnings.unwrap_or_default(),
-        Err(findings) => return Judged::final_answer(Response::refuse(uid, Refusal::invalid(&findings))),
+        Err(findings) => return Judged::refused(review, &findings),
     };
     let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(sight(review, new.as_ref(), world));
     let warnings = warnings.iter().map(Finding::to_string).collect();
-    Judged { answer: Response::admit(uid, warnings), needs: needs.chain(given_away).collect() }
+    Judged::admitted(review, warnings, needs.chain(given_away).collect())
 }
 
 /// What it takes to give an object another owner: Kubernetes' garbage collector, which is asked for no rights, deletes what has

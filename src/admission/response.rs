@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::api::{GROUP, Key};
 use crate::resolve::Finding;
 
 /// What the API server passes on of all warnings together (k8s.io/apiserver, `endpoints/handlers`), with room to spare.
@@ -27,6 +28,8 @@ pub struct Response {
 /// Why something is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
+    /// Of which object: people apply many at once.
+    pub of: Key,
     /// `Invalid`: the object is wrong in itself. `Forbidden`: it is beyond its author's rights.
     pub reason: &'static str,
     /// All of it in words.
@@ -37,7 +40,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// Of what is wrong in an object itself.
-    pub fn invalid(findings: &[Finding]) -> Self {
+    pub fn invalid(of: Key, findings: &[Finding]) -> Self {
         let cause = |finding: &Finding| {
             // Of an invalid object kubectl shows the causes alone, and of them field and message: the word is there too.
             let word = finding.reason.as_str();
@@ -45,12 +48,12 @@ impl Refusal {
             [word.to_owned(), finding.field.to_string(), message]
         };
         let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
-        Self { reason: "Invalid", message: lines.join("\n"), causes: findings.iter().map(cause).collect() }
+        Self { of, reason: "Invalid", message: lines.join("\n"), causes: findings.iter().map(cause).collect() }
     }
 
     /// Of what is beyond the author's rights.
-    pub fn forbidden(message: String) -> Self {
-        Self { reason: "Forbidden", message, causes: Vec::new() }
+    pub fn forbidden(of: Key, message: String) -> Self {
+        Self { of, reason: "Forbidden", message, causes: Vec::new() }
     }
 
     fn code(&self) -> u16 {
@@ -126,7 +129,13 @@ impl Response {
                     "code": refusal.code(),
                     "reason": refusal.reason,
                     "message": cut(&refusal.message, LONGEST_MESSAGE),
-                    "details": {"causes": causes.take(64).collect::<Vec<_>>()},
+                    // kubectl takes kind and name from here.
+                    "details": {
+                        "group": GROUP,
+                        "kind": refusal.of.kind.as_str(),
+                        "name": refusal.of.name,
+                        "causes": causes.take(64).collect::<Vec<_>>(),
+                    },
                 }),
             );
         }

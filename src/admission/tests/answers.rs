@@ -17,6 +17,13 @@ fn what_is_wrong_in_itself_is_refused_with_field_and_remedy() {
     let refusal = answer.refusal().unwrap();
     assert_eq!((refusal.reason, refusal.causes[0][0].as_str()), ("Invalid", "UnknownField"));
     assert_eq!(refusal.causes[0][1], "spec.rules[0].whne");
+    let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
+    let details = &sent["response"]["status"]["details"];
+    assert_eq!(
+        (&details["kind"], &details["name"]),
+        (&json!("McpPolicy"), &json!("p")),
+        "kubectl names the object by these"
+    );
     assert!(refusal.message.contains("did you mean \"when\"?"), "{}", refusal.message);
     let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
     assert_eq!(sent["response"]["allowed"], false);

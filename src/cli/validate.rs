@@ -22,7 +22,7 @@ pub struct Args {
     /// Files and folders (*.yaml, *.yml, *.json), judged together
     #[arg(required = true, value_name = "PATH", env = "PORTCULLIS_MANIFESTS", value_delimiter = ',')]
     pub paths: Vec<PathBuf>,
-    /// Fail on warnings too: on what depends on objects that are not among the manifests
+    /// Fail on warnings too: on what depends on objects that are not among the manifests, and on rules that change nothing
     #[arg(long, env = "PORTCULLIS_STRICT", value_parser = boolish())]
     pub strict: bool,
     /// The URL under which callers will reach the gateway

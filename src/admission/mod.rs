@@ -10,6 +10,7 @@
 
 pub mod certificate;
 pub mod desk;
+pub mod door;
 mod effect;
 pub mod follow;
 pub mod grant;

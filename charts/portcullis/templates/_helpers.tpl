@@ -55,6 +55,12 @@ portcullis-webhook.{{ .Release.Namespace }}.svc
 {{- if and .Values.webhook.enabled (not .Values.webhook.certManager.enabled) }}true{{ end -}}
 {{- end }}
 
+{{/* The Secrets that the controller writes for the webhook. */}}
+{{- define "portcullis.webhookSecrets" -}}
+{{- $own := list "portcullis-webhook-ca" "portcullis-webhook-tls" -}}
+{{- concat (list "portcullis-webhook-path") (ternary $own list (not (not (include "portcullis.ownCertificates" .)))) | toJson -}}
+{{- end }}
+
 {{- define "portcullis.proxyUser" -}}
 system:serviceaccount:{{ .Values.gateway.namespace }}:portcullis-proxy
 {{- end }}

@@ -25,6 +25,8 @@ use crate::support::{free_port, runtime};
 /// Reviews of each kind.
 const ROUNDS: usize = 300;
 const NAME: &str = "localhost";
+/// The secret of the path.
+const WORD: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// A webhook that says yes to everything.
 fn empty(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
@@ -58,7 +60,12 @@ fn empty(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
 fn start(cluster: &Cluster, folder: &Path, address: &str) -> Process {
     let mut command: Command = portcullis();
     command.args(["webhook", "--public-url", "https://mcp.example", "--system-namespace", SYSTEM, "--listen", address]);
-    command.arg("--tls-dir").arg(folder).env("KUBECONFIG", cluster.kubeconfig());
+    command
+        .arg("--tls-dir")
+        .arg(folder)
+        .arg("--path-file")
+        .arg(folder.join("path"))
+        .env("KUBECONFIG", cluster.kubeconfig());
     Process::start(command)
 }
 
@@ -105,7 +112,7 @@ fn server_with_scope(server: &Value) -> Value {
 
 fn timed(connection: &mut Http2, body: &str) -> (Duration, Value) {
     let began = Instant::now();
-    let answer = connection.send("POST", "/validate", &[("content-type", "application/json")], body);
+    let answer = connection.send("POST", &format!("/validate/{WORD}"), &[("content-type", "application/json")], body);
     let status = answer.status;
     let said = if status == 200 { answer.json() } else { Value::Null };
     (began.elapsed(), said)
@@ -117,6 +124,7 @@ pub(super) fn measure(cluster: &Cluster, spread: impl Fn(Vec<Duration>) -> Strin
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     std::fs::write(folder.path().join("tls.crt"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.path().join("path"), WORD).unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     let webhook = start(cluster, folder.path(), &address);
     patiently("the webhook to listen", || std::net::TcpStream::connect(&address).ok());

@@ -48,15 +48,15 @@ pub enum Trouble {
     #[error("the caBundle of webhook {0} does not verify the certificate that is served: {1}")]
     Disbelieved(String, String),
     /// Nobody can be answered.
-    #[error("there is no secret path in {0} yet: the leading controller makes it")]
+    #[error("there is no key of secret paths in {0} yet: the leading controller makes it")]
     Closed(String),
     /// It was told of no secret path.
     #[error("webhook {0} has no secret path yet: the leading controller writes it")]
     Pathless(String),
     /// It asks elsewhere.
     #[error(
-        "webhook {0} has another path than is served: its Secret was made anew, which a Pod has within two minutes, or somebody \
-         else wrote it"
+        "webhook {0} has a path that was made with another key: its Secret was made anew, which a Pod has within two minutes, or \
+         somebody else wrote it"
     )]
     Elsewhere(String),
 }
@@ -70,7 +70,7 @@ impl Trouble {
             Trouble::Missing(_) => "ConfigurationMissing",
             Trouble::Untold(_) => "CaBundleMissing",
             Trouble::Disbelieved(..) => "CaBundleMismatch",
-            Trouble::Closed(_) => "PathFileUnreadable",
+            Trouble::Closed(_) => "PathKeyUnreadable",
             Trouble::Pathless(_) => "PathMissing",
             Trouble::Elsewhere(_) => "PathMismatch",
         }
@@ -115,6 +115,10 @@ pub async fn watch(
             let found = api.get_opt(name).await;
             let found = found.map_err(|error| Trouble::Unreadable(name.clone(), in_words(&error)));
             let found = found.and_then(|found| found.ok_or_else(|| Trouble::Missing(name.clone())));
+            if let Ok(found) = &found {
+                let configs = found.webhooks.iter().flatten().map(|webhook| &webhook.client_config);
+                configs.for_each(|config| door.see(&asked_at(config)));
+            }
             standing = standing.and(found.and_then(|found| stands(&found, &chain, &door, now)));
         }
         let pause = match &standing {
@@ -148,7 +152,7 @@ fn stands(
     if !chain.first().and_then(|leaf| validity(leaf)).is_some_and(|validity| validity.holds(now)) {
         return Err(Trouble::Expired);
     }
-    if !door.has_word() {
+    if !door.has_key() {
         return Err(Trouble::Closed(door.file().display().to_string()));
     }
     for webhook in configuration.webhooks.iter().flatten() {
@@ -196,7 +200,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::*;
-    use crate::cluster::door::Word;
+    use crate::cluster::door::Key;
 
     struct Authority(CertificateParams, KeyPair, String);
 
@@ -231,6 +235,7 @@ mod tests {
         let now = Timestamp::now().as_second();
         let folder = tempfile::tempdir().unwrap();
         let (door, path) = opened(folder.path());
+        door.see(&path);
         let stands = |configuration: &ValidatingWebhookConfiguration, chain: &[CertificateDer<'static>], now| {
             stands(configuration, chain, &door, now)
         };
@@ -256,9 +261,10 @@ mod tests {
 
     /// A door that is open, and where it is asked about changes.
     fn opened(folder: &Path) -> (Door, String) {
-        let word = Word::make().unwrap();
-        std::fs::write(folder.join("path"), word.as_bytes()).unwrap();
-        (Door::new(folder.join("path")), word.path(Asked::Changes))
+        let key = Key::make().unwrap();
+        std::fs::write(folder.join("key"), key.as_bytes()).unwrap();
+        let (door, path) = (Door::new(folder.join("key")), key.path(Asked::Changes, 1_800_000_000));
+        (door, path)
     }
 
     #[test]
@@ -269,8 +275,10 @@ mod tests {
         let ((door, path), (_, other)) = (opened(one.path()), opened(two.path()));
         let closed = Door::new(one.path().join("nothing"));
         let trouble = |path: &str, door: &Door| stands(&configuration(&ours.2, path), &chain, door, now).unwrap_err();
+        assert_eq!(trouble(&path, &door).reason(), "PathMismatch", "it was not seen yet");
+        door.see(&path);
         assert_eq!(stands(&configuration(&ours.2, &path), &chain, &door, now), Ok(()));
-        assert_eq!(trouble(&path, &closed).reason(), "PathFileUnreadable");
+        assert_eq!(trouble(&path, &closed).reason(), "PathKeyUnreadable");
         for bare in ["", "/", "/validate", "/deletions"] {
             assert_eq!(trouble(bare, &door).reason(), "PathMissing", "{bare}");
         }

@@ -3,17 +3,17 @@
 //! Invariant: there is an answer, or a refusal in words, before the API server's patience ends; the bytes that are worked on
 //! at once are bounded; and nobody is answered from a world that is not complete.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -22,12 +22,9 @@ use super::judge::{Judged, judge, wanted};
 use super::metrics::Metrics;
 use super::response::Response;
 use super::review::{MOST_BYTES, Malformed, Review, read};
+use super::share::{Room, Share};
 use super::{live, rights};
 
-/// Bytes of reviews that are worked on at once; what is read from them takes a multiple. More wait.
-const BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
-/// The least that a review counts for: it bounds how many there are at once.
-const LEAST_BYTES: usize = 256 * 1024;
 /// How many may wait or be worked on. More are put off.
 const MOST_REVIEWS: usize = 512;
 
@@ -100,15 +97,14 @@ pub struct Desk {
     client: Client,
     known: Known,
     metrics: Metrics,
-    bytes: Arc<Semaphore>,
+    room: Room,
     reviews: AtomicUsize,
 }
 
 impl Desk {
     /// Answers from what is known, and what `client` may look up.
     pub fn new(client: Client, known: Known, metrics: Metrics) -> Self {
-        let bytes = Arc::new(Semaphore::new(BYTES_AT_ONCE));
-        Self { client, known, metrics, bytes, reviews: AtomicUsize::default() }
+        Self { client, known, metrics, room: Room::default(), reviews: AtomicUsize::default() }
     }
 
     /// Answers a review within `patience`.
@@ -138,15 +134,8 @@ impl Desk {
         if !self.known.is_complete() {
             return Err(Unanswered::Starting);
         }
-        // What does not say how long it is may be as long as any.
-        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(MOST_BYTES);
-        if length > MOST_BYTES {
-            return Err(Unanswered::TooLarge);
-        }
-        let share = u32::try_from(length.max(LEAST_BYTES)).unwrap_or(u32::MAX);
-        let share = self.bytes.clone().acquire_many_owned(share).await.map_err(|_| Unanswered::Fault)?;
+        let (body, share) = self.receive(body).await?;
         let share = Arc::new(share);
-        let body = timeout(BODY, bounded(body)).await.unwrap_or(Err(Unanswered::Incomplete))?;
         let known = self.known.clone();
         let (review, keys) = self
             .work(&share, move || {
@@ -164,10 +153,36 @@ impl Desk {
         Ok(response)
     }
 
+    /// All of a body, and the room that it takes: no more than has come of it, whatever it says of its length.
+    async fn receive(&self, body: Incoming) -> Result<(Bytes, Share), Unanswered> {
+        if body.size_hint().lower() > MOST_BYTES as u64 {
+            return Err(Unanswered::TooLarge);
+        }
+        let mut share = self.room.share();
+        share.grow(0).await;
+        let (mut body, mut all, mut patience) = (pin!(Limited::new(body, MOST_BYTES)), BytesMut::new(), BODY);
+        loop {
+            // Only its sender's time counts here. Waiting for room is bounded by the patience of whoever asks.
+            let begun = Instant::now();
+            let frame = timeout(patience, body.frame()).await.map_err(|_| Unanswered::Incomplete)?;
+            patience = patience.saturating_sub(begun.elapsed());
+            match frame.transpose() {
+                Ok(None) => return Ok((all.freeze(), share)),
+                Ok(Some(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    share.grow(all.len() + data.len()).await;
+                    all.extend_from_slice(&data);
+                }
+                Err(error) if error.is::<LengthLimitError>() => return Err(Unanswered::TooLarge),
+                Err(_) => return Err(Unanswered::Incomplete),
+            }
+        }
+    }
+
     /// Computes on a thread that nobody waits for. What is given up still has its share until it ends.
     async fn work<T: Send + 'static>(
         &self,
-        share: &Arc<OwnedSemaphorePermit>,
+        share: &Arc<Share>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
         let share = share.clone();
@@ -199,12 +214,4 @@ impl Drop for Seat<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-async fn bounded(body: Incoming) -> Result<Bytes, Unanswered> {
-    #[expect(clippy::disallowed_methods, reason = "it is limited")]
-    let collected = Limited::new(body, MOST_BYTES).collect().await;
-    collected
-        .map(|body| body.to_bytes())
-        .map_err(|error| if error.is::<LengthLimitError>() { Unanswered::TooLarge } else { Unanswered::Incomplete })
 }

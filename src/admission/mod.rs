@@ -24,6 +24,7 @@ pub mod response;
 pub mod review;
 pub mod rights;
 pub mod server;
+mod share;
 pub mod world;
 
 #[cfg(test)]

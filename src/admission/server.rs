@@ -1,6 +1,6 @@
-//! HTTPS for the API server: `/validate/<word>` for what is made and changed, `/deletions/<word>` for what goes.
+//! HTTPS for the API server: one path for what is made and changed, one for what goes.
 //!
-//! Invariant: nothing is read or said of what is sent to any other path, so only those who were told the word can ask; whatever
+//! Invariant: nothing is read or said of what is sent to any other path, so only those who were told a path can ask; whatever
 //! is sent is answered in HTTP, within a time that is shorter than the API server's own; connections, heads and handshakes are
 //! bounded; and after a drain begins, reviews under way are answered before their connection ends.
 

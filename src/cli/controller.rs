@@ -42,7 +42,7 @@ pub struct Args {
     /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
     #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
     no_inventory: bool,
-    /// There is an admission webhook: make the secret path by which it knows the API server, and tell both
+    /// There is an admission webhook: make the secret paths by which it knows the API server, anew each hour
     #[arg(long, env = "PORTCULLIS_WEBHOOK", value_parser = boolish())]
     webhook: bool,
     /// A name or address under which the API server calls the admission webhook, such as

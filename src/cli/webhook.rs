@@ -16,7 +16,7 @@ use crate::roles::webhook::{Options, run as serve};
 ///
 /// Refuses what is wrong in itself or beyond its author's rights, with the field and the remedy, and warns of what depends on
 /// other objects. It reads our own kinds, Namespaces, and ConfigMaps that are named; no Secret; and writes nothing. Only who
-/// knows the secret path is answered. It is ready once it knows the cluster, and the ValidatingWebhookConfigurations verify its
+/// was told a secret path is answered. It is ready once it knows the cluster, and the ValidatingWebhookConfigurations verify its
 /// certificate and name its path, which are read again when they change. SIGTERM lets reviews under way end. Exit code 0: it
 /// ended cleanly; 1: reviews were cut off at the end; 2: it could not start.
 #[derive(clap::Args, Debug)]
@@ -36,11 +36,11 @@ pub struct Args {
     /// The folder with its certificate chain and key: tls.crt and tls.key (PEM), read again when they change
     #[arg(long, env = "PORTCULLIS_TLS_DIR", value_name = "DIR")]
     tls_dir: PathBuf,
-    /// The file with the secret path that the controller made, read again when it changes: what comes by another path is not
-    /// answered
-    #[arg(long, env = "PORTCULLIS_PATH_FILE", value_name = "FILE")]
-    path_file: PathBuf,
-    /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate and name its path
+    /// The file with the key of secret paths that the controller made, read again when it changes: what comes by any other path
+    /// is not answered
+    #[arg(long, env = "PORTCULLIS_PATH_KEY_FILE", value_name = "FILE")]
+    path_key_file: PathBuf,
+    /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate and name a path of it
     #[arg(
         long = "configuration",
         env = "PORTCULLIS_CONFIGURATIONS",
@@ -70,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         listen: args.listen,
         tls: args.tls_dir,
-        path: args.path_file,
+        path_key: args.path_key_file,
         configurations: args.configurations,
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,

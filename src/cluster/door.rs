@@ -1,14 +1,17 @@
-//! Under which paths the API server asks the admission webhook: `/validate/<word>` and `/deletions/<word>`.
+//! Under which paths the API server asks the admission webhook: `/validate/<time>-<code>` and `/deletions/<time>-<code>`.
 //!
-//! Invariant: the word is in no output, and comparing with it takes as long whatever is compared.
+//! Invariant: only who has the key makes a path that opens; key and code are in no output of ours; and comparing takes as long
+//! whatever is compared.
 //!
 //! API servers show webhooks no credential unless each of them was set up for that, but they call exactly what a
-//! ValidatingWebhookConfiguration says. So a word in the path that others are not told keeps them from asking.
+//! ValidatingWebhookConfiguration says. So a path that others are not told keeps them from asking. Others can come to see one:
+//! Kubernetes puts the URL into what it says of a call that failed. That is why a path has a time, and is another one soon.
 
 use std::fmt;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-/// Bytes of a word before they are written as text.
+use aws_lc_rs::hmac;
+
+/// Bytes of a key.
 const BYTES: usize = 32;
 
 /// What the API server asks about.
@@ -24,7 +27,7 @@ impl Asked {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Changes, Self::Deletions];
 
-    /// What a path begins with. Nothing is answered there without a word.
+    /// What a path begins with. Nothing is answered there without the rest.
     pub const fn place(self) -> &'static str {
         match self {
             Asked::Changes => "/validate",
@@ -33,108 +36,119 @@ impl Asked {
     }
 }
 
-/// The word that opens, in lower-case hexadecimal: a segment of `service.path` has to be a DNS subdomain.
-#[derive(Clone)]
-pub struct Word(String);
+/// What paths are made and known by.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key([u8; BYTES]);
 
-impl fmt::Debug for Word {
+impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Word")
+        f.write_str("Key")
     }
 }
 
-impl Word {
+impl Key {
     /// A new one. `None`: there are no random bytes.
     pub fn make() -> Option<Self> {
         let mut bytes = [0; BYTES];
         aws_lc_rs::rand::fill(&mut bytes).ok()?;
-        Some(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Some(Self(bytes))
     }
 
-    /// One that was made before. `None`: it is none, and can be no part of a path.
-    pub fn read(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?.trim_end();
-        let is_word = text.len() == 2 * BYTES && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        is_word.then(|| Self(text.to_owned()))
+    /// One that was made before. `None`: it is none.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
     }
 
     /// As it is kept.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        &self.0
     }
 
-    /// Where the API server is to ask.
-    pub fn path(&self, asked: Asked) -> String {
-        format!("{}/{}", asked.place(), self.0)
+    /// Where the API server is to ask from this time on, in seconds since 1970. In lower case: a segment of `service.path` has to
+    /// be a DNS subdomain.
+    pub fn path(&self, asked: Asked, since: i64) -> String {
+        let head = format!("{}/{since}", asked.place());
+        let code = hmac::sign(&self.hmac(), head.as_bytes());
+        let code: String = code.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{head}-{code}")
     }
 
-    /// What is asked at a path. `None`: who asks does not know the word.
-    pub fn asked(&self, path: &str) -> Option<Asked> {
+    /// What is asked at a path, and since when one is to ask there. `None`: it was not made with this key.
+    pub fn opens(&self, path: &str) -> Option<(Asked, i64)> {
         let asked = Asked::ALL.into_iter().find(|asked| path.starts_with(asked.place()))?;
-        let word = path.strip_prefix(asked.place())?.strip_prefix('/')?;
-        verify_slices_are_equal(word.as_bytes(), self.as_bytes()).ok().map(|()| asked)
+        let (head, code) = path.rsplit_once('-')?;
+        hmac::verify(&self.hmac(), head.as_bytes(), &unhex(code)?).ok()?;
+        let since = head.strip_prefix(asked.place())?.strip_prefix('/')?.parse().ok()?;
+        Some((asked, since))
     }
+
+    fn hmac(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+/// The bytes of 64 lower-case hexadecimal digits.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    bytes.filter(|bytes| bytes.len() == BYTES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NOW: i64 = 1_800_000_000;
+
     #[test]
-    fn only_the_whole_word_opens_and_each_place_is_told_from_the_other() {
-        let word = Word::make().unwrap();
+    fn a_path_opens_what_it_was_made_for_and_no_other_opens() {
+        let key = Key::make().unwrap();
         for asked in Asked::ALL {
-            let path = word.path(asked);
-            assert_eq!(word.asked(&path), Some(asked));
-            assert_eq!(path.len(), asked.place().len() + 1 + 64);
-            let shorter: String = path.chars().take(path.len() - 1).collect();
-            let doubled = path.replacen('/', "//", 1);
-            let text = std::str::from_utf8(word.as_bytes()).unwrap();
-            let other = Word::make().unwrap().path(asked);
+            let path = key.path(asked, NOW);
+            assert_eq!(key.opens(&path), Some((asked, NOW)));
+            let (head, code) = path.rsplit_once('-').unwrap();
+            let other = Asked::ALL.into_iter().find(|other| *other != asked).unwrap();
             let place = asked.place();
             for wrong in [
                 String::new(),
                 "/".to_owned(),
+                "-".to_owned(),
                 place.to_owned(),
                 format!("{place}/"),
                 format!("{place}/wrong"),
-                format!("{place}{text}"),
-                format!("{place}//{text}"),
-                format!("/{text}"),
+                format!("{place}/-"),
+                format!("{head}-"),
+                format!("{place}/{}-{code}", NOW + 1),
+                format!("{place}//{NOW}-{code}"),
+                format!("{place}/+{NOW}-{code}"),
+                format!("{}/{NOW}-{code}", other.place()),
+                format!("/{NOW}-{code}"),
                 format!("{path}/"),
-                format!("{path}x"),
+                format!("{path}0"),
                 format!("{path}\n"),
-                format!("{place}/{}", text.to_uppercase()),
-                shorter,
-                doubled,
-                other,
+                format!("{head}-{}", code.to_uppercase()),
+                path.chars().take(path.len() - 1).collect(),
+                path.chars().take(path.len() - 2).collect(),
+                path.replacen('/', "//", 1),
+                Key::make().unwrap().path(asked, NOW),
             ] {
-                assert_eq!(word.asked(&wrong), None, "{wrong}");
+                assert_eq!(key.opens(&wrong), None, "{wrong}");
             }
         }
     }
 
     #[test]
-    fn what_is_kept_is_read_again_and_what_is_none_is_not() {
-        let word = Word::make().unwrap();
-        let again = Word::read(word.as_bytes()).unwrap();
-        assert!(again.asked(&word.path(Asked::Changes)).is_some());
-        // As people write a file.
-        let line = [word.as_bytes(), b"\n"].concat();
-        assert!(Word::read(&line).unwrap().asked(&word.path(Asked::Changes)).is_some());
-        let long = "0".repeat(65);
-        let with = |bad: &str| format!("{bad}{}", "0".repeat(64 - bad.len()));
-        assert!(Word::read(with("a").as_bytes()).is_some());
-        for none in ["", "\n", "short", &long, &with("/"), &with("?"), &with(" "), &with("g"), &with("A"), &with("%")] {
-            assert!(Word::read(none.as_bytes()).is_none(), "{none}");
-        }
-        assert!(Word::read(&[0xff; 64]).is_none());
-    }
-
-    #[test]
-    fn it_is_in_no_output() {
-        let word = Word::make().unwrap();
-        assert_eq!(format!("{word:?}"), "Word");
-        assert_ne!(word.as_bytes(), Word::make().unwrap().as_bytes());
+    fn what_is_kept_is_read_again_and_is_in_no_output() {
+        let key = Key::make().unwrap();
+        let again = Key::read(key.as_bytes()).unwrap();
+        assert_eq!(again.opens(&key.path(Asked::Changes, NOW)), Some((Asked::Changes, NOW)));
+        assert!(Key::read(b"").is_none() && Key::read(&[0; 31]).is_none() && Key::read(&[0; 33]).is_none());
+        assert_eq!(format!("{key:?}"), "Key");
+        assert_ne!(key, Key::make().unwrap());
     }
 }

@@ -35,8 +35,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The folder with `tls.crt` and `tls.key`.
     pub tls: PathBuf,
-    /// The file with the secret path under which the API server calls.
-    pub path: PathBuf,
+    /// The file with the key of the secret paths by which the API server calls.
+    pub path_key: PathBuf,
     /// The ValidatingWebhookConfigurations that lead here.
     pub configurations: Vec<String>,
     /// Where operators look; `None`: nowhere.
@@ -73,7 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<Finish> {
     tokio::spawn(followed);
     if let Some(tls) = certificate::load(&options.tls, &believed, &stop).await {
         let names = options.configurations;
-        let door = Door::new(options.path);
+        let door = Door::new(options.path_key);
         drain.spawn(tls.clone().watch(certificate::SOON, stop.clone()));
         drain.spawn(door.clone().watch(stop.clone()));
         drain.spawn(certificate::watch(

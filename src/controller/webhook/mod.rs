@@ -1,4 +1,4 @@
-//! What the leading controller does for the admission webhook: the secret path by which it knows its callers, and its
+//! What the leading controller does for the admission webhook: the secret paths by which it knows its callers, and its
 //! certificates: an authority of our own, what the webhook serves, and what its callers are told.
 //!
 //! Invariant: [`next`] decides and nothing else does; only whoever leads writes, each Secret over the version that was seen;
@@ -24,13 +24,13 @@ use kube::api::{PatchParams, PostParams};
 
 use self::authority::Authority;
 use self::next::{Action, Observed, Which, next};
-use self::stored::{CA, Kept, PATH, TLS, hidden, mounted, word};
+use self::stored::{CA, Kept, PATH, TLS, hidden, key, mounted};
 use self::told::{CONFIGURATIONS, Told, believed};
 use super::Context;
 use super::error::{ApiError, Failure, code};
 use super::object::FIELD_MANAGER;
 use crate::cluster;
-use crate::cluster::door::{Asked, Word};
+use crate::cluster::door::{Asked, Key};
 use crate::process::certificate::certificates;
 
 /// How often it is looked at: also how long callers that were just made know neither where to ask nor whom to believe.
@@ -97,10 +97,10 @@ impl Callers {
         let kept = ca.as_ref().map(Kept::read).unwrap_or_default();
         let bundles: Vec<Vec<u8>> = configurations.iter().flat_map(|(one, _)| bundles(one)).collect();
         let newest = kept.held(Which::Newest, &bundles);
-        let word = path.as_ref().and_then(word);
-        let told = word.map(|word| Told { word, bundle: (!foreign).then(|| kept.bundle()) });
+        let key = path.as_ref().and_then(key);
+        let told = key.map(|key| Told { key, bundle: (!foreign).then(|| kept.bundle()), now });
         let observed = Observed {
-            path: told.is_some(),
+            key: told.is_some(),
             foreign,
             newest,
             previous: kept.held(Which::Previous, &bundles),
@@ -130,9 +130,9 @@ impl Callers {
         match action {
             Action::Nothing => return Ok(()),
             Action::Hide => {
-                let word = Word::make().ok_or(Failure::Build("RandomUnavailable"))?;
-                put(context, PATH, hidden(&word, path)).await?;
-                tracing::info!("the webhook has a new secret path");
+                let key = Key::make().ok_or(Failure::Build("RandomUnavailable"))?;
+                put(context, PATH, hidden(&key, path)).await?;
+                tracing::info!("the webhook has a new key of secret paths");
                 return Ok(());
             }
             Action::Found => kept.found(Authority::make(now).map_err(|_| NOT_MADE)?, observed.leaf),

@@ -1,4 +1,4 @@
-//! What is to be done next about the secret path and the certificates of the webhook.
+//! What is to be done next about the secret paths and the certificates of the webhook.
 //!
 //! Invariant: a certificate is served only while whoever calls the webhook believes its authority. So a new authority is
 //! told to the callers beside the old one before it signs anything that is served, and the old one is told until the last
@@ -51,8 +51,8 @@ pub struct Leaf {
 /// Everything, as it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Whether there is a secret path.
-    pub path: bool,
+    /// Whether there is a key of secret paths.
+    pub key: bool,
     /// Whether certificates are made by others.
     pub foreign: bool,
     /// The authority that was made last.
@@ -63,7 +63,7 @@ pub struct Observed {
     pub retired_at: Option<i64>,
     /// What is served, or will be.
     pub leaf: Option<Leaf>,
-    /// Whether callers are told of the secret path and of exactly these authorities.
+    /// Whether callers are told of a secret path that is young enough, and of exactly these authorities.
     pub told: bool,
     /// For how many seconds all callers have been told of the newest, as far as this process saw.
     pub believed_for: i64,
@@ -74,11 +74,11 @@ pub struct Observed {
 pub enum Action {
     /// All is as it should be.
     Nothing,
-    /// Make a secret path.
+    /// Make a key of secret paths.
     Hide,
     /// Make an authority. The newest becomes the one before.
     Found,
-    /// Tell callers of the secret path and of the authorities that there are.
+    /// Tell callers of a secret path and of the authorities that there are.
     Tell,
     /// Make a certificate for the webhook.
     Issue(Which),
@@ -91,7 +91,7 @@ pub enum Action {
 /// What is to be done first.
 pub fn next(seen: &Observed, now: i64) -> Action {
     match seen {
-        Observed { path: false, .. } => Action::Hide,
+        Observed { key: false, .. } => Action::Hide,
         Observed { foreign: true, told: true, .. } => Action::Nothing,
         Observed { foreign: true, told: false, .. } => Action::Tell,
         Observed { foreign: false, .. } => next_of_certificates(seen, now),

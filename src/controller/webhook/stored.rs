@@ -1,4 +1,4 @@
-//! How authorities, the webhook's certificate and its secret path lie in Secrets.
+//! How authorities, the webhook's certificate and the key of its secret paths lie in Secrets.
 //!
 //! Invariant: what cannot be read counts as not there, and is made anew; nothing of these Secrets is in any output.
 
@@ -11,14 +11,14 @@ use kube::api::ObjectMeta;
 
 use super::authority::{Authority, Pair, belong_together};
 use super::next::{Held, Leaf, Which};
-use crate::cluster::door::Word;
+use crate::cluster::door::Key;
 use crate::process::certificate::{believed, certificates, validity};
 
 /// The Secret with the authorities.
 pub const CA: &str = "portcullis-webhook-ca";
 /// The Secret that the webhook mounts.
 pub const TLS: &str = "portcullis-webhook-tls";
-/// The Secret with the word of the path, which the webhook mounts too.
+/// The Secret with the key of the paths, which the webhook mounts too.
 pub const PATH: &str = "portcullis-webhook-path";
 /// When the authority before lost its key.
 const RETIRED: &str = "portcullis.dev/retired-at";
@@ -120,14 +120,14 @@ pub fn mounted(pair: Pair, authority: &Authority, found: Option<Secret>) -> Secr
     Secret { type_: Some("kubernetes.io/tls".to_owned()), ..named(TLS, found, data.into()) }
 }
 
-/// The word of the path.
-pub fn word(secret: &Secret) -> Option<Word> {
-    Word::read(&secret.data.as_ref()?.get("path")?.0)
+/// The key of the paths.
+pub fn key(secret: &Secret) -> Option<Key> {
+    Key::read(&secret.data.as_ref()?.get("key")?.0)
 }
 
 /// The Secret that has it, in place of what is there.
-pub fn hidden(word: &Word, found: Option<Secret>) -> Secret {
-    let data = BTreeMap::from([("path".to_owned(), ByteString(word.as_bytes().to_vec()))]);
+pub fn hidden(key: &Key, found: Option<Secret>) -> Secret {
+    let data = BTreeMap::from([("key".to_owned(), ByteString(key.as_bytes().to_vec()))]);
     named(PATH, found, data)
 }
 
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_kept_and_one_that_is_none_is_not_there() {
-        let word = Word::make().unwrap();
-        let mut secret = hidden(&word, None);
-        assert_eq!(super::word(&secret).unwrap().as_bytes(), word.as_bytes());
-        secret.data = Some([("path".to_owned(), ByteString(b"validate".to_vec()))].into());
-        assert!(super::word(&secret).is_none() && super::word(&Secret::default()).is_none());
+    fn a_key_is_kept_and_one_that_is_none_is_not_there() {
+        let made = Key::make().unwrap();
+        let mut secret = hidden(&made, None);
+        assert_eq!(key(&secret), Some(made));
+        secret.data = Some([("key".to_owned(), ByteString(b"short".to_vec()))].into());
+        assert!(key(&secret).is_none() && key(&Secret::default()).is_none());
     }
 
     #[test]

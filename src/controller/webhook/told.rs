@@ -8,26 +8,33 @@ use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhookConfiguration
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::cluster::door::{Asked, Word};
+use crate::cluster::door::{Asked, Key};
 
 /// The configurations whose webhooks are ours: in the order of [`Asked::ALL`], what each asks about.
 pub const CONFIGURATIONS: [&str; 2] = ["portcullis-validate", "portcullis-deletions"];
 
+/// How long callers are told of one path, in seconds. Whoever came to see it can ask for so long.
+pub const PATH: i64 = 3_600;
+
 /// What there is to tell.
 pub struct Told {
-    /// The word of the path.
-    pub word: Word,
+    /// By which paths are made.
+    pub key: Key,
     /// Whom to believe; `None`: others say so.
     pub bundle: Option<Vec<u8>>,
+    /// The time.
+    pub now: i64,
 }
 
 impl Told {
-    /// Whether every webhook of a configuration was told.
+    /// Whether every webhook of a configuration was told, and not too long ago.
     pub fn is_known(&self, configuration: &ValidatingWebhookConfiguration, asked: Asked) -> bool {
-        let path = self.word.path(asked);
+        // A clock that was ahead does not keep one for ever.
+        let is_young = |since: i64| (self.now - PATH..=self.now + PATH).contains(&since);
+        let is_good = |path: String| self.key.opens(&path).is_some_and(|(to, since)| to == asked && is_young(since));
         configuration.webhooks.iter().flatten().map(|webhook| &webhook.client_config).all(|config| {
             let bundle = self.bundle.as_ref().is_none_or(|bundle| *bundle == believed(config));
-            bundle && told_path(config).is_none_or(|told| told == path)
+            bundle && told_path(config).is_none_or(is_good)
         })
     }
 
@@ -48,7 +55,7 @@ impl Told {
         if let Some(bundle) = &self.bundle {
             told["caBundle"] = BASE64_STANDARD.encode(bundle).into();
         }
-        let path = self.word.path(asked);
+        let path = self.key.path(asked, self.now);
         if config.service.is_some() {
             told["service"] = json!({"path": path});
         } else if let Some(mut url) = config.url.as_deref().and_then(|url| Url::parse(url).ok()) {
@@ -79,6 +86,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: i64 = 1_800_000_000;
+
     fn configuration(config: WebhookClientConfig) -> ValidatingWebhookConfiguration {
         let webhook = ValidatingWebhook { name: "a.b.c".into(), client_config: config, ..ValidatingWebhook::default() };
         ValidatingWebhookConfiguration { webhooks: Some(vec![webhook]), ..ValidatingWebhookConfiguration::default() }
@@ -101,13 +110,13 @@ mod tests {
 
     #[test]
     fn a_path_is_told_beside_the_bundle_or_alone_and_nothing_else() {
-        let word = Word::make().unwrap();
-        let path = word.path(Asked::Deletions);
+        let (key, now) = (Key::make().unwrap(), NOW);
+        let path = key.path(Asked::Deletions, NOW);
         let of = |told: &Told, configuration: &ValidatingWebhookConfiguration| {
             told.patch(configuration, Asked::Deletions)["webhooks"].clone()
         };
-        let both = Told { word: word.clone(), bundle: Some(b"pem".to_vec()) };
-        let alone = Told { word, bundle: None };
+        let both = Told { key: key.clone(), bundle: Some(b"pem".to_vec()), now };
+        let alone = Told { key, bundle: None, now };
         let webhook = |config: Value| json!([{"name": "a.b.c", "clientConfig": config}]);
         let bare = service(None, "theirs");
         assert_eq!(of(&both, &bare), webhook(json!({"caBundle": "cGVt", "service": {"path": path}})));
@@ -118,20 +127,26 @@ mod tests {
 
     #[test]
     fn what_is_told_already_is_not_told_again() {
-        let told = Told { word: Word::make().unwrap(), bundle: Some(b"pem".to_vec()) };
-        let alone = Told { word: told.word.clone(), bundle: None };
-        let path = told.word.path(Asked::Changes);
+        let told = Told { key: Key::make().unwrap(), bundle: Some(b"pem".to_vec()), now: NOW };
+        let alone = Told { key: told.key.clone(), bundle: None, now: NOW };
+        let path = told.key.path(Asked::Changes, NOW);
         let known =
             |told: &Told, configuration: ValidatingWebhookConfiguration| told.is_known(&configuration, Asked::Changes);
         assert!(known(&told, service(Some(&path), "pem")) && known(&alone, service(Some(&path), "theirs")));
         assert!(!known(&told, service(Some(&path), "theirs")));
-        for other in [None, Some("/validate"), Some(told.word.path(Asked::Deletions).as_str())] {
+        for other in [None, Some("/validate"), Some(told.key.path(Asked::Deletions, NOW).as_str())] {
             assert!(!known(&told, service(other, "pem")) && !known(&alone, service(other, "pem")), "{other:?}");
         }
         assert!(known(&alone, url(&format!("https://127.0.0.1:9443{path}"))));
         assert!(
             !known(&alone, url("https://127.0.0.1:9443/validate")) && !known(&alone, url("https://127.0.0.1:9443"))
         );
+        // It is another one each hour, whatever a clock said.
+        for (since, young) in [(NOW - PATH, true), (NOW - PATH - 1, false), (NOW + PATH, true), (NOW + PATH + 1, false)]
+        {
+            let path = told.key.path(Asked::Changes, since);
+            assert_eq!(known(&told, service(Some(&path), "pem")), young, "{since}");
+        }
         // What says neither can be told nothing, which is not tried for ever.
         assert!(known(&alone, configuration(WebhookClientConfig::default())));
     }

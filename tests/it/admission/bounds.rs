@@ -56,7 +56,7 @@ pub(super) fn ask(connection: &mut Connection, path: &str, body: &[u8]) -> (Stri
 #[test]
 fn what_cannot_be_looked_up_in_time_is_refused_before_the_api_servers_patience_ends() {
     let house = House::build();
-    let path = format!("/validate/{}", house.word());
+    let path = house.path();
     let mut locked = server("notes");
     locked["spec"]["tools"] =
         json!({"lock": {"configMapName": "notes-lock", "sha256": "0".repeat(64), "onChange": "Deny"}});
@@ -79,7 +79,7 @@ fn what_cannot_be_looked_up_in_time_is_refused_before_the_api_servers_patience_e
 #[test]
 fn more_than_it_can_bear_is_put_off_and_the_api_server_asks_again() {
     let house = House::build();
-    let path = format!("/validate/{}", house.word());
+    let path = house.path();
     // They say that they send something, and do not.
     let idle: Vec<Connection> = (0..SEATS)
         .map(|_| {
@@ -105,7 +105,7 @@ fn more_than_it_can_bear_is_put_off_and_the_api_server_asks_again() {
 #[test]
 fn a_webhook_that_ends_answers_who_asks_meanwhile_and_says_that_it_was_the_last_time() {
     let mut house = House::build();
-    let path = format!("/validate/{}", house.word());
+    let path = house.path();
     let mut connection = connect(&house.address());
     let (head, _) = ask(&mut connection, &path, &review(&trust()));
     assert!(head.starts_with("HTTP/1.1 200") && !head.to_ascii_lowercase().contains("connection: close"), "{head}");
@@ -115,4 +115,29 @@ fn a_webhook_that_ends_answers_who_asks_meanwhile_and_says_that_it_was_the_last_
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("\"allowed\":true"), "{head}\n{body}");
     assert!(head.to_ascii_lowercase().contains("connection: close"), "{head}");
     assert!(house.ended_cleanly());
+}
+
+/// What a review says of its length is no reason to keep others waiting.
+#[test]
+fn slow_reviews_that_announce_much_do_not_hold_up_others() {
+    let house = House::build();
+    let path = house.path();
+    let slow: Vec<Connection> = (0..8)
+        .map(|_| {
+            let mut connection = connect(&house.address());
+            connection.write_all(&head(&path, 8 * 1024 * 1024)).unwrap();
+            connection.write_all(&[b' '; 100_000]).unwrap();
+            connection.flush().unwrap();
+            connection
+        })
+        .collect();
+    // One after the other: the first may be there before the slow ones.
+    for _ in 0..5 {
+        let (head, body) = ask(&mut connect(&house.address()), &path, &review(&trust()));
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}\n{body}");
+    }
+    // None of the slow ones was given up meanwhile: nobody waited for that.
+    let metrics = house.metrics();
+    assert!(metrics.contains("portcullis_review_failures_total{reason=\"Incomplete\"} 0"), "{metrics}");
+    drop(slow);
 }

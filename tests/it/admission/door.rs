@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use portcullis::cluster::door::{Asked, Key};
 use serde_json::{Value, json};
 
 use super::bounds::{ask, review};
@@ -9,6 +12,7 @@ use super::house::{House, server, trust};
 use super::rotation::connect;
 use crate::chart::{installed, webhook_configurations};
 use crate::support::kube::{Cluster, SYSTEM, Write};
+use crate::support::now;
 use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 
@@ -32,52 +36,62 @@ fn assert_not_found(house: &House, path: &str) {
     assert_eq!(answered(house, path), ("404".to_owned(), "not found\n".to_owned()), "{path}");
 }
 
+/// By which paths are made here.
+fn key(house: &House) -> Key {
+    let secret = house.cluster.get("v1", "Secret", Some(SYSTEM), "portcullis-webhook-path").unwrap();
+    Key::read(&BASE64_STANDARD.decode(secret["data"]["key"].as_str().unwrap()).unwrap()).unwrap()
+}
+
 #[test]
-fn who_does_not_know_the_path_is_told_nothing_and_the_path_is_in_no_output() {
+fn who_does_not_know_the_path_is_told_nothing_and_it_is_in_no_output() {
     let house = House::build_talkative();
-    let word = house.word();
+    let path = house.path();
     for path in ["/", "/validate", "/validate/", "/validate/wrong", "/deletions", "/deletions/", "/metrics", "/readyz"]
     {
         assert_not_found(&house, path);
     }
-    let shorter: String = word.chars().skip(1).collect();
+    let (head, code) = path.rsplit_once('-').unwrap();
+    let earlier = key(&house).path(Asked::Changes, 1);
     for path in
-        [format!("/validate/{shorter}"), format!("/{word}"), format!("/validate/{word}/"), format!("/other/{word}")]
+        [&format!("{path}0"), &format!("{path}/"), &format!("/{code}"), &format!("{head}-{}", "0".repeat(64)), &earlier]
     {
-        assert_not_found(&house, &path);
+        assert_not_found(&house, path);
     }
-    // The API server is answered, and so is who knows it.
+    // The API server is answered, and so is who knows where it asks.
     house.taken(&trust());
     house.taken(&server("notes"));
     house.cluster.kubectl(&["delete", "mcpserver", "notes", "-n", "team"]);
-    let (status, body) = answered(&house, &format!("/validate/{word}"));
+    let (status, body) = answered(&house, &path);
     assert!(status == "200" && body.contains("\"allowed\":true"), "{status} {body}");
     let metrics = house.metrics();
     assert!(metrics.contains("kind=\"McpServer\",operation=\"Delete\""), "{metrics}");
 
     let outputs = house.outputs();
     assert!(outputs.contains("serving") && outputs.contains("callers of the webhook are told"), "{outputs}");
-    assert!(!outputs.contains(&word), "{:?}", outputs.lines().find(|line| line.contains(&word)));
+    for secret in [code, house.told("portcullis-deletions").rsplit_once('-').unwrap().1] {
+        assert!(!outputs.contains(secret), "{:?}", outputs.lines().find(|line| line.contains(secret)));
+    }
 }
 
 #[test]
-fn without_a_secret_path_nobody_is_answered_and_our_kinds_are_refused() {
+fn without_a_key_nobody_is_answered_and_our_kinds_are_refused() {
     let mut house = House::without_webhook();
-    let word = house.word();
+    let path = house.path();
     until("the certificate", || house.mounted("tls").join("tls.key").exists().then_some(()));
     house.end_kubelet();
     std::fs::remove_dir_all(house.mounted("path")).ok();
     house.start_webhook();
     let reason = |house: &House| house.readyz().1["checks"]["certificate"]["reason"].as_str().map(str::to_owned);
-    until("the webhook to say what it lacks", || (reason(&house)? == "PathFileUnreadable").then_some(()));
-    for path in ["/validate", "/validate/", &format!("/validate/{word}")] {
+    until("the webhook to say what it lacks", || (reason(&house)? == "PathKeyUnreadable").then_some(()));
+    for path in ["/validate", "/validate/", &path] {
         assert_not_found(&house, path);
     }
     house.refused(&trust());
     // Another installation's is none either.
     std::fs::create_dir_all(house.mounted("path")).unwrap();
-    std::fs::write(house.mounted("path").join("path"), "0".repeat(64)).unwrap();
+    std::fs::write(house.mounted("path").join("key"), [7; 32]).unwrap();
     until("the webhook to say what is wrong", || (reason(&house)? == "PathMismatch").then_some(()));
+    assert_not_found(&house, &Key::read(&[7; 32]).unwrap().path(Asked::Changes, 1));
     house.refused(&trust());
     std::fs::remove_dir_all(house.mounted("path")).unwrap();
     house.start_kubelet();
@@ -85,20 +99,52 @@ fn without_a_secret_path_nobody_is_answered_and_our_kinds_are_refused() {
     house.taken(&trust());
 }
 
+/// Kubernetes shows the URL to whoever is refused because the webhook cannot be reached: so what was seen is of no use for long.
 #[test]
-fn a_path_that_is_deleted_is_made_anew_and_the_old_one_opens_no_more() {
-    let house = House::build();
-    let before = house.word();
-    house.cluster.delete("v1", "Secret", Some(SYSTEM), "portcullis-webhook-path");
-    until("another path", || Some(house.word()).filter(|word| *word != before));
-    until("reviews to be answered again", || house.apply(&trust()).status.success().then_some(()));
-    until("the old path to be closed", || (answered(&house, &format!("/validate/{before}")).0 == "404").then_some(()));
-    assert_eq!(answered(&house, &format!("/validate/{}", house.word())).0, "200");
+fn a_path_is_another_one_after_an_hour_and_no_review_is_dropped() {
+    let mut house = House::build();
+    house.taken(&trust());
+    house.kill_webhook();
+    let said = house.refused(&server("notes"));
+    assert!(said.contains(&house.path()), "Kubernetes does not show it any more: {said}");
+    // As it was told an hour ago, while no controller led since.
+    house.kill_controller();
+    let hour_ago = i64::try_from(now()).unwrap() - 3_601;
+    let old = key(&house).path(Asked::Changes, hour_ago);
+    let url = format!("https://{}{old}", house.address());
+    let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/url", "value": url}]).to_string();
+    house.cluster.kubectl(&["patch", KIND, "portcullis-validate", "--type=json", "-p", &patch]);
+    house.start_webhook();
     house.wait_ready();
-    // What is there and is no path is replaced.
-    house.cluster.apply(&json!({"apiVersion": "v1", "kind": "Secret", "data": {"path": "dmFsaWRhdGU="},
+    assert_eq!(answered(&house, &old).0, "200");
+    house.start_controller();
+    let mut turn = 0;
+    let new = until("another path", || {
+        turn += 1;
+        house.taken(&server(&format!("notes-{turn}")));
+        Some(house.path()).filter(|path| *path != old)
+    });
+    house.taken(&server("notes"));
+    assert_eq!(answered(&house, &new).0, "200");
+    until("the old path to be closed", || (answered(&house, &old).0 == "404").then_some(()));
+    house.taken(&server("more-notes"));
+    house.wait_ready();
+}
+
+#[test]
+fn a_key_that_is_deleted_is_made_anew_and_what_was_made_with_it_opens_no_more() {
+    let house = House::build();
+    let before = house.path();
+    house.cluster.delete("v1", "Secret", Some(SYSTEM), "portcullis-webhook-path");
+    until("another path", || Some(house.path()).filter(|path| *path != before));
+    until("reviews to be answered again", || house.apply(&trust()).status.success().then_some(()));
+    until("the old path to be closed", || (answered(&house, &before).0 == "404").then_some(()));
+    house.wait_ready();
+    // What is there and is no key is replaced.
+    house.cluster.apply(&json!({"apiVersion": "v1", "kind": "Secret", "data": {"key": "dmFsaWRhdGU="},
         "metadata": {"name": "portcullis-webhook-path", "namespace": SYSTEM}}));
-    until("a path again", || Some(house.word()).filter(|word| word.len() == 64));
+    let before = house.path();
+    until("another path", || Some(house.path()).filter(|path| *path != before));
     until("reviews to be answered again", || house.apply(&trust()).status.success().then_some(()));
 }
 
@@ -132,20 +178,16 @@ fn where_certificates_are_others_the_path_is_written_and_nothing_else() {
         "--field-manager=cainjector",
     ]);
     let kubeconfig = cluster.kubeconfig_of(SYSTEM, "portcullis-controller");
+    let own = |write: &&Write| write.name.starts_with("portcullis-webhook") || write.resource.contains("webhook");
+    let count = || cluster.writes().iter().filter(own).filter(|write| write.user.contains("controller")).count();
+    let before = count();
     let _controller = controller(kubeconfig);
     for (name, place) in [("portcullis-validate", "/validate/"), ("portcullis-deletions", "/deletions/")] {
         let path = until("the path to be told", || told_path(&cluster, name));
-        assert!(path.strip_prefix(place).is_some_and(|word| word.len() == 64), "{path}");
+        assert!(path.starts_with(place) && path.rsplit_once('-').unwrap().1.len() == 64, "{path}");
     }
-    let own = |write: &&Write| write.name.starts_with("portcullis-webhook") || write.resource.contains("webhook");
-    let count = || cluster.writes().iter().filter(own).filter(|write| write.user.contains("controller")).count();
     let first = count();
-    assert_eq!(
-        first,
-        3,
-        "a Secret and two configurations: {:?}",
-        cluster.writes().iter().filter(own).collect::<Vec<_>>()
-    );
+    assert_eq!(first, before + 3, "a Secret and two configurations: {:?}", cluster.writes());
     let shown = cluster.kubectl(&["get", KIND, "portcullis-validate", "--show-managed-fields", "-o", "json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["webhooks"][0]["clientConfig"]["caBundle"], "dGhlaXJz");

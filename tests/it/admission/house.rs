@@ -117,7 +117,7 @@ impl House {
         self.cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{account}.kubeconfig"))
     }
 
-    fn start_controller(&mut self) {
+    pub(super) fn start_controller(&mut self) {
         let mut command = portcullis();
         command.args(["controller", "--public-url", PUBLIC_URL, "--no-inventory", "--webhook"]);
         command.args(["--admin-listen", "127.0.0.1:0"]).env("PORTCULLIS_LOG", self.log);
@@ -174,9 +174,13 @@ impl House {
         let mut command = portcullis();
         command.args(["webhook", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
         command.arg(format!("--listen=127.0.0.1:{}", self.port)).arg("--tls-dir").arg(self.mounted("tls"));
-        command.arg("--path-file").arg(self.mounted("path").join("path")).env("PORTCULLIS_LOG", self.log);
+        command.arg("--path-key-file").arg(self.mounted("path").join("key")).env("PORTCULLIS_LOG", self.log);
         command.env("KUBECONFIG", self.kubeconfig("portcullis-webhook"));
         self.webhook = Some(Process::start(command));
+    }
+
+    pub(super) fn kill_controller(&mut self) {
+        self.controller = None;
     }
 
     /// Ends it by SIGKILL.
@@ -242,13 +246,19 @@ impl House {
         all
     }
 
-    /// The word of the path, once there is one.
-    pub(super) fn word(&self) -> String {
-        let text = until("a secret path", || {
-            let secret = self.cluster.get("v1", "Secret", Some(SYSTEM), "portcullis-webhook-path")?;
-            Some(secret["data"]["path"].as_str().unwrap().to_owned())
-        });
-        String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap()
+    /// The path that the API server is told of in a configuration, once there is one.
+    pub(super) fn told(&self, name: &str) -> String {
+        let kind = "ValidatingWebhookConfiguration";
+        until("a secret path", || {
+            let found = self.cluster.get("admissionregistration.k8s.io/v1", kind, None, name)?;
+            let url = found["webhooks"][0]["clientConfig"]["url"].as_str().unwrap();
+            Some(url.split_once(&self.address()).unwrap().1.to_owned()).filter(|path| path.len() > 64)
+        })
+    }
+
+    /// Where the API server asks about what is made and changed.
+    pub(super) fn path(&self) -> String {
+        self.told("portcullis-validate")
     }
 
     pub(super) fn metrics(&self) -> String {

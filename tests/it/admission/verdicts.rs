@@ -85,7 +85,7 @@ fn whatever_is_sent_is_answered_in_http() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     // Refused by what it says of itself, before any of it is read.
     let huge = (8 * 1024 * 1024 + 1).to_string();
-    let [changes, deletions] = ["validate", "deletions"].map(|place| format!("/{place}/{}", house.word()));
+    let [changes, deletions] = ["portcullis-validate", "portcullis-deletions"].map(|name| house.told(name));
     for (method, path, headers, body, status) in [
         ("GET", &*changes, &[JSON][..], &b""[..], "405"),
         ("POST", "/other", &[JSON], b"", "404"),

@@ -58,7 +58,7 @@ impl World {
         };
         let leaf = self.leaves.last().filter(|leaf| leaf.replaced_at.is_none());
         Observed {
-            path: true,
+            key: true,
             foreign: false,
             newest,
             previous,
@@ -251,17 +251,17 @@ fn nothing_is_done_twice_at_the_first_start() {
 }
 
 #[test]
-fn a_secret_path_comes_first_and_is_told_whoever_makes_certificates() {
+fn a_key_comes_first_and_paths_are_told_whoever_makes_certificates() {
     let now = 1_800_000_000;
     for foreign in [true, false] {
         let bare = Observed { foreign, told: true, ..Observed::default() };
         assert_eq!(next(&bare, now), Action::Hide);
     }
-    let foreign = Observed { path: true, foreign: true, ..Observed::default() };
+    let foreign = Observed { key: true, foreign: true, ..Observed::default() };
     assert_eq!(next(&foreign, now), Action::Tell);
     // No authority of ours is made there.
     assert_eq!(next(&Observed { told: true, ..foreign }, now), Action::Nothing);
-    assert_eq!(next(&Observed { path: true, ..Observed::default() }, now), Action::Found);
+    assert_eq!(next(&Observed { key: true, ..Observed::default() }, now), Action::Found);
 }
 
 #[test]

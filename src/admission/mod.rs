@@ -7,6 +7,8 @@
 //! ```text
 //! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Response -> bytes
 //! ```
+//!
+//! and before all of it, [`door`]: nobody but the API server is answered.
 
 pub mod certificate;
 pub mod desk;

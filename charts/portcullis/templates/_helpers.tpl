@@ -93,6 +93,9 @@ system:serviceaccount:{{ .Values.gateway.namespace }}:portcullis-proxy
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateway to attach to, such as [{name: public, namespace: infra}]" }}
 {{- end }}
+{{- if and .Values.webhook.enabled (not .Values.admission.enabled) }}
+{{- fail "webhook.enabled needs admission.enabled: only its policies ask for the verb `issue` and guard what the controller writes, so that what the webhook refuses could be had past it; set admission.enabled=true, or webhook.enabled=false too" }}
+{{- end }}
 {{- if and (or .Values.httpRoute.enabled .Values.ingress.enabled) (not $secure) }}
 {{- fail "an Ingress or HTTPRoute serves others than this machine: make publicUrl https" }}
 {{- end }}

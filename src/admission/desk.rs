@@ -3,17 +3,18 @@
 //! Invariant: there is an answer, or a refusal in words, before the API server's patience ends; the bytes that are worked on
 //! at once are bounded; and nobody is answered from a world that is not complete.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -22,13 +23,10 @@ use super::judge::{Decided, judge, wanted};
 use super::metrics::Metrics;
 use super::response::Response;
 use super::review::{MOST_BYTES, Malformed, read};
+use super::share::{Room, Share};
 use super::{live, rights};
 use crate::api::Kind;
 
-/// Bytes of reviews that are worked on at once; what is read from them takes a multiple. More wait.
-const BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
-/// The least that a review counts for: it bounds how many there are at once.
-const LEAST_BYTES: usize = 256 * 1024;
 /// ConfigMaps that are held at once, of at most a megabyte each, besides the reviews that ask for them. More wait.
 const CONFIG_MAPS_AT_ONCE: usize = 64;
 /// How many may wait or be worked on. More are put off.
@@ -103,17 +101,16 @@ pub struct Desk {
     client: Client,
     known: Known,
     metrics: Metrics,
-    bytes: Arc<Semaphore>,
-    config_maps: Semaphore,
+    room: Room,
+    config_maps: Arc<Semaphore>,
     reviews: AtomicUsize,
 }
 
 impl Desk {
     /// Answers from what is known, and what `client` may look up.
     pub fn new(client: Client, known: Known, metrics: Metrics) -> Self {
-        let bytes = Arc::new(Semaphore::new(BYTES_AT_ONCE));
-        let config_maps = Semaphore::new(CONFIG_MAPS_AT_ONCE);
-        Self { client, known, metrics, bytes, config_maps, reviews: AtomicUsize::default() }
+        let config_maps = Arc::new(Semaphore::new(CONFIG_MAPS_AT_ONCE));
+        Self { client, known, metrics, room: Room::default(), config_maps, reviews: AtomicUsize::default() }
     }
 
     /// Answers a review within `patience`.
@@ -143,15 +140,8 @@ impl Desk {
         if !self.known.is_complete() {
             return Err(Unanswered::Starting);
         }
-        // What does not say how long it is may be as long as any.
-        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(MOST_BYTES);
-        if length > MOST_BYTES {
-            return Err(Unanswered::TooLarge);
-        }
-        let share = u32::try_from(length.max(LEAST_BYTES)).unwrap_or(u32::MAX);
-        let share = self.bytes.clone().acquire_many_owned(share).await.map_err(|_| Unanswered::Fault)?;
+        let (body, share) = self.receive(body).await?;
         let share = Arc::new(share);
-        let body = timeout(BODY, bounded(body)).await.unwrap_or(Err(Unanswered::Incomplete))?;
         let known = self.known.clone();
         let (review, keys) = self
             .work(&share, move || {
@@ -161,26 +151,53 @@ impl Desk {
             })
             .await??;
         let config_maps = keys.iter().filter(|key| key.kind == Kind::ConfigMap).count().min(CONFIG_MAPS_AT_ONCE);
-        let held = self.config_maps.acquire_many(u32::try_from(config_maps).unwrap_or(u32::MAX)).await;
-        let _held = held.map_err(|_| Unanswered::Fault)?;
+        let config_maps = u32::try_from(config_maps).unwrap_or(u32::MAX);
+        let held = self.config_maps.clone().acquire_many_owned(config_maps).await.map_err(|_| Unanswered::Fault)?;
         let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
-        let found = Arc::new(found);
+        // What is held goes with them.
+        let found = Arc::new((found, held));
         let (known, asked, looked_up) = (self.known.clone(), review.clone(), found.clone());
-        let judged = self.work(&share, move || judge(&asked, &known.world(), &looked_up)).await?;
+        let judged = self.work(&share, move || judge(&asked, &known.world(), &looked_up.0)).await?;
         let refused = rights::refused(&self.client, &review.user, judged.needs()).await;
         let (known, asked, now) = (self.known.clone(), review.clone(), Timestamp::now().as_second());
         let response = match judged.decide(&refused) {
             Decided::Final(response) => response,
-            decided => self.work(&share, move || decided.tell(&asked, &known.world(), &found, now)).await?,
+            decided => self.work(&share, move || decided.tell(&asked, &known.world(), &found.0, now)).await?,
         };
         self.metrics.answered(&review, &response);
         Ok(response)
     }
 
+    /// All of a body, and the room that it takes: no more than has come of it, whatever it says of its length.
+    async fn receive(&self, body: Incoming) -> Result<(Bytes, Share), Unanswered> {
+        if body.size_hint().lower() > MOST_BYTES as u64 {
+            return Err(Unanswered::TooLarge);
+        }
+        let mut share = self.room.share();
+        share.grow(0).await;
+        let (mut body, mut all, mut patience) = (pin!(Limited::new(body, MOST_BYTES)), BytesMut::new(), BODY);
+        loop {
+            // Only its sender's time counts here. Waiting for room is bounded by the patience of whoever asks.
+            let begun = Instant::now();
+            let frame = timeout(patience, body.frame()).await.map_err(|_| Unanswered::Incomplete)?;
+            patience = patience.saturating_sub(begun.elapsed());
+            match frame.transpose() {
+                Ok(None) => return Ok((all.freeze(), share)),
+                Ok(Some(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    share.grow(all.len() + data.len()).await;
+                    all.extend_from_slice(&data);
+                }
+                Err(error) if error.is::<LengthLimitError>() => return Err(Unanswered::TooLarge),
+                Err(_) => return Err(Unanswered::Incomplete),
+            }
+        }
+    }
+
     /// Computes on a thread that nobody waits for. What is given up still has its share until it ends.
     async fn work<T: Send + 'static>(
         &self,
-        share: &Arc<OwnedSemaphorePermit>,
+        share: &Arc<Share>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
         let share = share.clone();
@@ -207,12 +224,4 @@ impl Drop for Seat<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-async fn bounded(body: Incoming) -> Result<Bytes, Unanswered> {
-    #[expect(clippy::disallowed_methods, reason = "it is limited")]
-    let collected = Limited::new(body, MOST_BYTES).collect().await;
-    collected
-        .map(|body| body.to_bytes())
-        .map_err(|error| if error.is::<LengthLimitError>() { Unanswered::TooLarge } else { Unanswered::Incomplete })
 }

@@ -8,9 +8,12 @@
 //! bytes -> review::read -> judge::wanted -> (live look-ups) -> judge::judge -> (SubjectAccessReviews) -> Judged::decide
 //!       -> Decided::tell -> Response -> bytes
 //! ```
+//!
+//! and before all of it, [`door`]: nobody but the API server is answered.
 
 pub mod certificate;
 pub mod desk;
+pub mod door;
 mod effect;
 pub mod follow;
 pub mod grant;
@@ -24,6 +27,7 @@ pub mod response;
 pub mod review;
 pub mod rights;
 pub mod server;
+mod share;
 pub mod world;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! HTTPS for the API server: `/validate` for what is made and changed, `/deletions` for what goes.
+//! HTTPS for the API server: one path for what is made and changed, one for what goes.
 //!
-//! Invariant: whatever is sent is answered in HTTP, within a time that is shorter than the API server's own; connections,
-//! heads and handshakes are bounded; and after a drain begins, reviews under way are answered before their connection ends.
+//! Invariant: nothing is read or said of what is sent to any other path, so only those who were told a path can ask; whatever
+//! is sent is answered in HTTP, within a time that is shorter than the API server's own; connections, heads and handshakes are
+//! bounded; and after a drain begins, reviews under way are answered before their connection ends.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,12 +27,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
+use super::door::Door;
+use crate::cluster::door::Asked;
 use crate::process::Drain;
 
-/// Where creates and updates are asked about, and for how long at most: `timeoutSeconds` of the webhook is 10.
-pub const VALIDATE: (&str, Duration) = ("/validate", Duration::from_secs(8));
-/// Where deletions are asked about; `timeoutSeconds` is 5, since a webhook that is away must not hold them up.
-pub const DELETIONS: (&str, Duration) = ("/deletions", Duration::from_secs(4));
+/// How long an answer may take at most: less than `timeoutSeconds` of the webhook, which is 10; for deletions 5, since a webhook
+/// that is away must not hold them up.
+const fn patience(asked: Asked) -> Duration {
+    match asked {
+        Asked::Changes => Duration::from_secs(8),
+        Asked::Deletions => Duration::from_secs(4),
+    }
+}
 
 /// Connections at once; more wait in the kernel's queue. API servers keep a few each.
 const MOST_CONNECTIONS: usize = 1024;
@@ -50,7 +57,7 @@ const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
 
 /// Serves until the drain starts; connections under way are the drain's to wait for.
-pub async fn serve(socket: TcpListener, tls: TlsAcceptor, desk: Arc<Desk>, drain: Drain) {
+pub async fn serve(socket: TcpListener, tls: TlsAcceptor, door: Door, desk: Arc<Desk>, drain: Drain) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let server = Arc::new(builder());
     loop {
@@ -67,9 +74,10 @@ pub async fn serve(socket: TcpListener, tls: TlsAcceptor, desk: Arc<Desk>, drain
                 continue;
             }
         };
-        let (tls, desk, server, stop) = (tls.clone(), desk.clone(), server.clone(), drain.draining().child_token());
+        let (tls, door, desk) = (tls.clone(), door.clone(), desk.clone());
+        let (server, stop) = (server.clone(), drain.draining().child_token());
         drain.spawn(async move {
-            connection(stream, peer, &tls, desk, &server, stop).await;
+            connection(stream, peer, &tls, door, desk, &server, stop).await;
             drop(place);
         });
     }
@@ -103,6 +111,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     tls: &TlsAcceptor,
+    door: Door,
     desk: Arc<Desk>,
     server: &auto::Builder<TokioExecutor>,
     stop: CancellationToken,
@@ -114,10 +123,10 @@ async fn connection(
     };
     let draining = stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (desk, draining) = (desk.clone(), draining.clone());
+        let (door, desk, draining) = (door.clone(), desk.clone(), draining.clone());
         async move {
             let one_by_one = request.version() < Version::HTTP_2;
-            let mut response = respond(&desk, request).await;
+            let mut response = respond(&door, &desk, request).await;
             if one_by_one && draining.is_cancelled() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -147,11 +156,9 @@ async fn connection(
     }
 }
 
-async fn respond(desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let patience = match request.uri().path() {
-        path if path == VALIDATE.0 => VALIDATE.1,
-        path if path == DELETIONS.0 => DELETIONS.1,
-        _ => return text(StatusCode::NOT_FOUND, "/validate /deletions\n".to_owned()),
+async fn respond(door: &Door, desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let Some(asked) = door.asked(request.uri().path()) else {
+        return text(StatusCode::NOT_FOUND, "not found\n".to_owned());
     };
     if request.method() != Method::POST {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".to_owned());
@@ -161,7 +168,7 @@ async fn respond(desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes
     if !is_json(request.headers().get(CONTENT_TYPE)) {
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json\n".to_owned());
     }
-    match desk.answer(request.into_body(), patience).await {
+    match desk.answer(request.into_body(), patience(asked)).await {
         Ok(body) => with_type(StatusCode::OK, "application/json", body.into()),
         Err(error) => {
             let mut response = text(error.status(), format!("{error}\n"));

@@ -42,10 +42,19 @@ pub struct Args {
     /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
     #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
     no_inventory: bool,
+    /// There is an admission webhook: make the secret paths by which it knows the API server, anew each hour
+    #[arg(long, env = "PORTCULLIS_WEBHOOK", value_parser = boolish())]
+    webhook: bool,
     /// A name or address under which the API server calls the admission webhook, such as
     /// portcullis-webhook.portcullis-system.svc: the webhook is given certificates for it, of an authority that is made here,
-    /// and that the API server is told of [default: none, it has its own]
-    #[arg(long = "webhook-name", env = "PORTCULLIS_WEBHOOK_NAMES", value_name = "NAME", value_delimiter = ',')]
+    /// and that the API server is told of; with --webhook [default: none, others make its certificates]
+    #[arg(
+        long = "webhook-name",
+        env = "PORTCULLIS_WEBHOOK_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "webhook"
+    )]
     webhook_names: Vec<String>,
     /// Where operators look: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, env = "PORTCULLIS_ADMIN_LISTEN", value_name = "ADDR", value_parser = address)]
@@ -71,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             gateway_namespace: args.gateway_namespace,
             service_account: args.service_account,
             max_staleness: Duration::from_secs(args.max_staleness.into()),
-            webhook_names: args.webhook_names,
+            webhook: args.webhook.then_some(args.webhook_names),
         },
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::address;
 use super::serving::{ended, runtime};
 use crate::admission::world::Installation;
-use crate::controller::webhook::CONFIGURATIONS;
+use crate::controller::webhook::told::CONFIGURATIONS;
 use crate::process::telemetry::{self, Format};
 use crate::resolve::PublicUrl;
 use crate::roles::webhook::{Options, run as serve};
@@ -15,10 +15,10 @@ use crate::roles::webhook::{Options, run as serve};
 /// Answer the API server before it stores an McpServer, McpPolicy, McpAuthorizationServer or McpClient
 ///
 /// Refuses what is wrong in itself or beyond its author's rights, with the field and the remedy, and warns of what depends on
-/// other objects. It reads our own kinds, Namespaces, and ConfigMaps that are named; no Secret; and writes nothing. It is
-/// ready once it knows the cluster and the ValidatingWebhookConfigurations verify its certificate, which is read again when
-/// it changes. SIGTERM lets reviews under way end. Exit code 0: it ended cleanly; 1: reviews were cut off at the end; 2: it
-/// could not start.
+/// other objects. It reads our own kinds, Namespaces, and ConfigMaps that are named; no Secret; and writes nothing. Only who
+/// was told a secret path is answered. It is ready once it knows the cluster, and the ValidatingWebhookConfigurations verify its
+/// certificate and name its path, which are read again when they change. SIGTERM lets reviews under way end. Exit code 0: it
+/// ended cleanly; 1: reviews were cut off at the end; 2: it could not start.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The URL under which callers reach the gateway
@@ -30,13 +30,17 @@ pub struct Args {
     /// The namespace of the proxies
     #[arg(long, env = "PORTCULLIS_GATEWAY_NAMESPACE", value_name = "NAME", default_value = "portcullis-gateway")]
     gateway_namespace: String,
-    /// Where the API server calls, by https: /validate and /deletions
+    /// Where the API server calls, by https
     #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = address)]
     listen: SocketAddr,
     /// The folder with its certificate chain and key: tls.crt and tls.key (PEM), read again when they change
     #[arg(long, env = "PORTCULLIS_TLS_DIR", value_name = "DIR")]
     tls_dir: PathBuf,
-    /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate
+    /// The file with the key of secret paths that the controller made, read again when it changes: what comes by any other path
+    /// is not answered
+    #[arg(long, env = "PORTCULLIS_PATH_KEY_FILE", value_name = "FILE")]
+    path_key_file: PathBuf,
+    /// The ValidatingWebhookConfigurations that lead here: it is ready once they verify its certificate and name a path of it
     #[arg(
         long = "configuration",
         env = "PORTCULLIS_CONFIGURATIONS",
@@ -66,6 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         listen: args.listen,
         tls: args.tls_dir,
+        path_key: args.path_key_file,
         configurations: args.configurations,
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,

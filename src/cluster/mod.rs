@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod client;
+pub mod door;
 pub mod tokens;
 pub mod watch;
 

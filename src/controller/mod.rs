@@ -86,8 +86,8 @@ pub struct Installation {
     pub service_account: String,
     /// When proxies deny everything for want of news.
     pub max_staleness: Duration,
-    /// For which names the admission webhook is given certificates; none: it has its own.
-    pub webhook_names: Vec<String>,
+    /// For which names the admission webhook is given certificates, if there is a webhook; none: others make them.
+    pub webhook: Option<Vec<String>>,
 }
 
 impl Installation {

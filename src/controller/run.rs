@@ -20,7 +20,7 @@ use super::fitness::{NOT_FOLLOWED, NOT_WRITTEN};
 use super::lease::{Candidate, Lost};
 use super::queue::Outcome;
 use super::watches::{self, Watched};
-use super::webhook::{self, Certificates};
+use super::webhook::{self, Callers};
 use super::{Context, heartbeat, inventory, sealing};
 use crate::api::Kind;
 use crate::issuer::{Clock as _, SystemClock};
@@ -80,11 +80,10 @@ pub async fn run(context: Arc<Context>, checks: Checks, drain: Drain) -> Result<
     work.spawn(repeat(context.clone(), stop.clone(), heartbeat::EVERY, async |context| heartbeat::beat(context).await));
     work.spawn(repeat(context.clone(), stop.clone(), sealing::LOOK, async |context| sealing::keep(context).await));
     work.spawn(repeat(context.clone(), stop.clone(), TIDY, async |context| tidy(context).await));
-    let names = context.installation.webhook_names.clone();
-    if !names.is_empty() {
-        let certificates = Certificates::new(names);
+    if let Some(names) = context.installation.webhook.clone() {
+        let callers = Callers::new(names);
         work.spawn(repeat(context.clone(), stop.clone(), webhook::LOOK, async move |context: &Context| {
-            certificates.keep(context).await
+            callers.keep(context).await
         }));
     }
     work.spawn(inventory::rounds::run(context.clone(), stop.clone()));

@@ -1,6 +1,7 @@
 //! `webhook`: what the API server asks before it stores one of our objects.
 //!
-//! Invariant: it writes nothing, and it is ready only once it knows everything that it judges by and its callers believe it.
+//! Invariant: it writes nothing, and it is ready only once it knows everything that it judges by, its callers believe it, and
+//! they ask under the path that it answers at.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::admission::desk::Desk;
+use crate::admission::door::Door;
 use crate::admission::follow::{Known, follow};
 use crate::admission::metrics::Metrics as Counted;
 use crate::admission::world::Installation;
@@ -33,6 +35,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The folder with `tls.crt` and `tls.key`.
     pub tls: PathBuf,
+    /// The file with the key of the secret paths by which the API server calls.
+    pub path_key: PathBuf,
     /// The ValidatingWebhookConfigurations that lead here.
     pub configurations: Vec<String>,
     /// Where operators look; `None`: nowhere.
@@ -69,11 +73,21 @@ pub async fn run(options: Options) -> anyhow::Result<Finish> {
     tokio::spawn(followed);
     if let Some(tls) = certificate::load(&options.tls, &believed, &stop).await {
         let names = options.configurations;
+        let door = Door::new(options.path_key);
         drain.spawn(tls.clone().watch(certificate::SOON, stop.clone()));
-        drain.spawn(certificate::watch(client.clone(), tls.clone(), names, believed, counted.clone(), stop));
+        drain.spawn(door.clone().watch(stop.clone()));
+        drain.spawn(certificate::watch(
+            client.clone(),
+            tls.clone(),
+            door.clone(),
+            names,
+            believed,
+            counted.clone(),
+            stop,
+        ));
         let desk = Arc::new(Desk::new(client, known, counted));
         tracing::info!(address = %socket.local_addr()?, "serving");
-        drain.spawn(server::serve(socket, tls.acceptor(), desk, drain.clone()));
+        drain.spawn(server::serve(socket, tls.acceptor(), door, desk, drain.clone()));
     }
     Ok(drain.finish(DRAIN).await)
 }

@@ -3,6 +3,7 @@
 
 mod away;
 mod bounds;
+mod door;
 mod house;
 mod orders;
 mod rotation;

@@ -87,7 +87,9 @@ fn every_metric_that_alerts_and_panels_name_exists() {
         let text = fs::read_to_string(chart().join(file)).unwrap();
         for rest in text.split("portcullis_").skip(1) {
             let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
-            named.insert(rest[..end].trim_end_matches("_total").trim_end_matches("_info").to_owned());
+            let name = &rest[..end];
+            let name = ["_total", "_info", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            named.insert(name.to_owned());
         }
     }
     assert!(named.len() > 15, "{named:?}");
@@ -218,6 +220,26 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
     ] {
         assert!(arguments.as_array().unwrap().contains(&set.into()), "{set}: {arguments}");
     }
+
+    // Where to ask, and whom to believe, is told by the controller, and an upgrade leaves it alone.
+    let told = json!({"path": "/validate/secret"});
+    let apply = ["apply", "--server-side", "--field-manager=portcullis-webhook-ca", "-f", "-"];
+    let output = cluster.try_kubectl(
+        &apply,
+        Some(
+            &json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "portcullis-validate"}, "webhooks": [{"name": "validate.portcullis.dev",
+                "clientConfig": {"service": told, "caBundle": "dGhlaXJz"}}]})
+            .to_string(),
+        ),
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let again = ["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values];
+    helm(&cluster, &[&again[..], &["--set", "webhook.podAnnotations.upgraded=yes"]].concat());
+    let kind = "ValidatingWebhookConfiguration";
+    let asked = cluster.get("admissionregistration.k8s.io/v1", kind, None, "portcullis-validate").unwrap();
+    let config = &asked["webhooks"][0]["clientConfig"];
+    assert_eq!((&config["service"]["path"], &config["caBundle"]), (&told["path"], &"dGhlaXJz".into()));
 
     // From here on a webhook is asked, and does not answer: what is there can be removed all the same, and so can the release.
     until("the API server to ask", || {

@@ -55,6 +55,12 @@ portcullis-webhook.{{ .Release.Namespace }}.svc
 {{- if and .Values.webhook.enabled (not .Values.webhook.certManager.enabled) }}true{{ end -}}
 {{- end }}
 
+{{/* The Secrets that the controller writes for the webhook. */}}
+{{- define "portcullis.webhookSecrets" -}}
+{{- $own := list "portcullis-webhook-ca" "portcullis-webhook-tls" -}}
+{{- concat (list "portcullis-webhook-path") (ternary $own list (not (not (include "portcullis.ownCertificates" .)))) | toJson -}}
+{{- end }}
+
 {{- define "portcullis.proxyUser" -}}
 system:serviceaccount:{{ .Values.gateway.namespace }}:portcullis-proxy
 {{- end }}
@@ -86,6 +92,9 @@ system:serviceaccount:{{ .Values.gateway.namespace }}:portcullis-proxy
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateway to attach to, such as [{name: public, namespace: infra}]" }}
+{{- end }}
+{{- if and .Values.webhook.enabled (not .Values.admission.enabled) }}
+{{- fail "webhook.enabled needs admission.enabled: only its policies ask for the verb `issue` and guard what the controller writes, so that what the webhook refuses could be had past it; set admission.enabled=true, or webhook.enabled=false too" }}
 {{- end }}
 {{- if and (or .Values.httpRoute.enabled .Values.ingress.enabled) (not $secure) }}
 {{- fail "an Ingress or HTTPRoute serves others than this machine: make publicUrl https" }}

@@ -27,7 +27,7 @@ fn installation() -> Installation {
         gateway_namespace: "gateway".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
-        webhook_names: Vec::new(),
+        webhook: None,
     }
 }
 

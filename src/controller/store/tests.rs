@@ -18,7 +18,7 @@ fn store() -> Store {
         gateway_namespace: "gateway".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
-        webhook_names: Vec::new(),
+        webhook: None,
     };
     Store::new(Arc::new(installation), issuer)
 }

@@ -1,48 +1,48 @@
-//! Certificates of the admission webhook: an authority of our own, what the webhook serves, and what its callers are told.
+//! What the leading controller does for the admission webhook: the secret paths by which it knows its callers, and its
+//! certificates: an authority of our own, what the webhook serves, and what its callers are told.
 //!
 //! Invariant: [`next`] decides and nothing else does; only whoever leads writes, each Secret over the version that was seen;
-//! and of the webhooks' configurations nothing is written but whom to believe.
+//! and of the webhooks' configurations nothing is written but where to ask and whom to believe.
 //!
-//! There are two Secrets in the system namespace: `portcullis-webhook-ca`, which only controllers read, and
-//! `portcullis-webhook-tls`, which the webhook mounts and nobody reads through the API server but controllers.
+//! There are three Secrets in the system namespace: `portcullis-webhook-ca`, which only controllers read, and
+//! `portcullis-webhook-tls` and `portcullis-webhook-path`, which the webhook mounts and nobody reads through the API server but
+//! controllers.
 
 pub mod authority;
 pub mod next;
 pub mod stored;
+pub mod told;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{PatchParams, PostParams};
-use serde_json::json;
 
 use self::authority::Authority;
 use self::next::{Action, Observed, Which, next};
-use self::stored::{CA, Kept, TLS, mounted};
+use self::stored::{CA, Kept, PATH, TLS, hidden, key, mounted};
+use self::told::{CONFIGURATIONS, Told, believed};
 use super::Context;
 use super::error::{ApiError, Failure, code};
 use super::object::FIELD_MANAGER;
 use crate::cluster;
+use crate::cluster::door::{Asked, Key};
 use crate::process::certificate::certificates;
 
-/// How often it is looked at: also how long callers that were just made know nobody to believe.
+/// How often it is looked at: also how long callers that were just made know neither where to ask nor whom to believe.
 pub const LOOK: Duration = Duration::from_secs(5);
-/// The configurations whose webhooks are ours.
-pub const CONFIGURATIONS: [&str; 2] = ["portcullis-validate", "portcullis-deletions"];
-/// Who writes whom to believe: not the manager of what else the controller applies, which would then be taken for removed.
-const BELIEF_MANAGER: &str = "portcullis-webhook-ca";
+/// Who writes what callers are told: not the manager of what else the controller applies, which would then be taken for removed.
+const TELLING_MANAGER: &str = "portcullis-webhook-ca";
 /// More than it ever takes to come to rest.
-const MOST_ACTIONS: usize = 8;
+const MOST_ACTIONS: usize = 9;
 
-/// Keeps the certificates.
-pub struct Certificates {
-    /// The names, and addresses, under which the webhook is called.
+/// Keeps what the webhook and its callers know of each other.
+pub struct Callers {
+    /// The names, and addresses, under which the webhook is called; none: others make its certificates.
     names: Vec<String>,
     /// Of which newest authority, and since when, this process saw that all callers were told.
     believed: Mutex<Option<(Vec<u8>, Instant)>>,
@@ -50,14 +50,16 @@ pub struct Certificates {
 
 /// What was found.
 struct Found {
+    path: Option<Secret>,
     ca: Option<Secret>,
     tls: Option<Secret>,
-    configurations: Vec<ValidatingWebhookConfiguration>,
+    configurations: Vec<(ValidatingWebhookConfiguration, Asked)>,
     kept: Kept,
+    told: Option<Told>,
     observed: Observed,
 }
 
-impl Certificates {
+impl Callers {
     /// For a webhook of these names.
     pub fn new(names: Vec<String>) -> Self {
         Self { names, believed: Mutex::default() }
@@ -80,26 +82,36 @@ impl Certificates {
     }
 
     async fn look(&self, context: &Context, now: i64) -> Result<Found, Failure> {
-        let secrets = secrets(context);
-        let (ca, tls) = (secret(&secrets, CA).await?, secret(&secrets, TLS).await?);
+        let (secrets, foreign) = (secrets(context), self.names.is_empty());
+        let path = secret(&secrets, PATH).await?;
+        let (ca, tls) = match foreign {
+            true => (None, None),
+            false => (secret(&secrets, CA).await?, secret(&secrets, TLS).await?),
+        };
         let api: Api<ValidatingWebhookConfiguration> = Api::all(context.client.clone());
         let mut configurations = Vec::new();
-        for name in CONFIGURATIONS {
+        for (name, asked) in CONFIGURATIONS.into_iter().zip(Asked::ALL) {
             let found = api.get_opt(name).await.map_err(|error| failed(name, &error))?;
-            configurations.extend(found);
+            configurations.extend(found.map(|found| (found, asked)));
         }
         let kept = ca.as_ref().map(Kept::read).unwrap_or_default();
-        let told: Vec<Vec<u8>> = configurations.iter().flat_map(bundles).collect();
-        let newest = kept.held(Which::Newest, &told);
+        let bundles: Vec<Vec<u8>> = configurations.iter().flat_map(|(one, _)| bundles(one)).collect();
+        let newest = kept.held(Which::Newest, &bundles);
+        let key = path.as_ref().and_then(key);
+        let told = key.map(|key| Told { key, bundle: (!foreign).then(|| kept.bundle()), now });
         let observed = Observed {
+            key: told.is_some(),
+            foreign,
             newest,
-            previous: kept.held(Which::Previous, &told),
+            previous: kept.held(Which::Previous, &bundles),
             retired_at: kept.retired_at,
             leaf: tls.as_ref().and_then(|tls| kept.leaf(tls, &self.names, now)),
-            told: told.iter().all(|bundle| *bundle == kept.bundle()),
+            told: told
+                .as_ref()
+                .is_some_and(|told| configurations.iter().all(|(one, asked)| told.is_known(one, *asked))),
             believed_for: self.believed_for(&kept, newest.is_some_and(|newest| newest.believed)),
         };
-        Ok(Found { ca, tls, configurations, kept, observed })
+        Ok(Found { path, ca, tls, configurations, kept, told, observed })
     }
 
     /// For how many seconds this process has seen that callers believe the newest authority.
@@ -114,16 +126,22 @@ impl Certificates {
     }
 
     async fn act(&self, context: &Context, found: Found, action: Action, now: i64) -> Result<(), Failure> {
-        let Found { ca, tls, configurations, mut kept, observed } = found;
+        let Found { path, ca, tls, configurations, mut kept, told, observed } = found;
         match action {
             Action::Nothing => return Ok(()),
+            Action::Hide => {
+                let key = Key::make().ok_or(Failure::Build("RandomUnavailable"))?;
+                put(context, PATH, hidden(&key, path)).await?;
+                tracing::info!("the webhook has a new key of secret paths");
+                return Ok(());
+            }
             Action::Found => kept.found(Authority::make(now).map_err(|_| NOT_MADE)?, observed.leaf),
             Action::Retire => {
                 kept.previous.as_mut().map(Authority::retire);
                 kept.retired_at = Some(now);
             }
             Action::Forget => (kept.previous, kept.retired_at) = (None, None),
-            Action::Tell => return tell(context, &configurations, &kept.bundle()).await,
+            Action::Tell => return tell(context, &configurations, told.as_ref()).await,
             Action::Issue(which) => {
                 let authority = kept.get(which).ok_or(NOT_MADE)?;
                 let pair = authority.issue(&self.names, now).map_err(|_| NOT_MADE)?.ok_or(NOT_MADE)?;
@@ -171,32 +189,30 @@ async fn put(context: &Context, name: &str, secret: Secret) -> Result<(), Failur
 
 /// What each webhook of a configuration says whom to believe.
 fn bundles(configuration: &ValidatingWebhookConfiguration) -> Vec<Vec<u8>> {
-    let webhooks = configuration.webhooks.iter().flatten();
-    webhooks.map(|webhook| webhook.client_config.ca_bundle.clone().unwrap_or_default().0).collect()
+    configuration.webhooks.iter().flatten().map(|webhook| believed(&webhook.client_config)).collect()
 }
 
-/// Tells callers whom to believe, where they do not know.
+/// Tells callers where to ask and whom to believe, where they do not know.
 async fn tell(
     context: &Context,
-    configurations: &[ValidatingWebhookConfiguration],
-    bundle: &[u8],
+    configurations: &[(ValidatingWebhookConfiguration, Asked)],
+    told: Option<&Told>,
 ) -> Result<(), Failure> {
+    let Some(told) = told else { return Ok(()) };
     let api: Api<ValidatingWebhookConfiguration> = Api::all(context.client.clone());
-    for configuration in configurations.iter().filter(|one| bundles(one).iter().any(|told| told != bundle)) {
+    for (configuration, asked) in configurations.iter().filter(|(one, asked)| !told.is_known(one, *asked)) {
         let name = configuration.metadata.name.clone().unwrap_or_default();
-        let belief = json!({"caBundle": BASE64_STANDARD.encode(bundle)});
-        let webhooks = configuration.webhooks.iter().flatten();
-        let webhooks: Vec<_> = webhooks.map(|webhook| json!({"name": webhook.name, "clientConfig": belief})).collect();
-        // The UID makes it a precondition: one that was removed meanwhile is not made anew.
-        let patch = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": name, "uid": configuration.metadata.uid}, "webhooks": webhooks,
-        });
-        let params = PatchParams::apply(BELIEF_MANAGER).force();
+        let patch = told.patch(configuration, *asked);
+        let params = PatchParams::apply(TELLING_MANAGER).force();
         match context.while_leading(cluster::apply(&api, &name, &params, &patch)).await? {
             Ok(_) => {
-                let authorities = certificates(bundle).map_or(0, |all| all.len());
-                tracing::info!(configuration = name, authorities, "callers of the webhook are told whom to believe");
+                let bundle = told.bundle.as_deref().and_then(certificates);
+                let authorities = bundle.map_or(0, |all| all.len());
+                tracing::info!(
+                    configuration = name,
+                    authorities,
+                    "callers of the webhook are told where to ask and whom to believe"
+                );
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => {}
             Err(error) => return Err(failed(&format!("ValidatingWebhookConfiguration {name}"), &error)),

@@ -1,4 +1,4 @@
-//! What is to be done next about the certificates of the webhook.
+//! What is to be done next about the secret paths and the certificates of the webhook.
 //!
 //! Invariant: a certificate is served only while whoever calls the webhook believes its authority. So a new authority is
 //! told to the callers beside the old one before it signs anything that is served, and the old one is told until the last
@@ -51,6 +51,10 @@ pub struct Leaf {
 /// Everything, as it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// Whether there is a key of secret paths.
+    pub key: bool,
+    /// Whether certificates are made by others.
+    pub foreign: bool,
     /// The authority that was made last.
     pub newest: Option<Held>,
     /// The one before.
@@ -59,7 +63,7 @@ pub struct Observed {
     pub retired_at: Option<i64>,
     /// What is served, or will be.
     pub leaf: Option<Leaf>,
-    /// Whether callers are told of exactly these authorities.
+    /// Whether callers are told of a secret path that is young enough, and of exactly these authorities.
     pub told: bool,
     /// For how many seconds all callers have been told of the newest, as far as this process saw.
     pub believed_for: i64,
@@ -70,9 +74,11 @@ pub struct Observed {
 pub enum Action {
     /// All is as it should be.
     Nothing,
+    /// Make a key of secret paths.
+    Hide,
     /// Make an authority. The newest becomes the one before.
     Found,
-    /// Tell callers of the authorities that there are.
+    /// Tell callers of a secret path and of the authorities that there are.
     Tell,
     /// Make a certificate for the webhook.
     Issue(Which),
@@ -84,6 +90,16 @@ pub enum Action {
 
 /// What is to be done first.
 pub fn next(seen: &Observed, now: i64) -> Action {
+    match seen {
+        Observed { key: false, .. } => Action::Hide,
+        Observed { foreign: true, told: true, .. } => Action::Nothing,
+        Observed { foreign: true, told: false, .. } => Action::Tell,
+        Observed { foreign: false, .. } => next_of_certificates(seen, now),
+    }
+}
+
+/// What is to be done first where certificates are ours.
+fn next_of_certificates(seen: &Observed, now: i64) -> Action {
     let signs = |held: &Held| held.signs && held.validity.holds(now);
     let Some(newest) = seen.newest.filter(signs) else { return Action::Found };
     if is_due(newest.validity, now) && seen.previous.is_none() {

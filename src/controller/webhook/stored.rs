@@ -1,4 +1,4 @@
-//! How authorities and the webhook's certificate lie in Secrets.
+//! How authorities, the webhook's certificate and the key of its secret paths lie in Secrets.
 //!
 //! Invariant: what cannot be read counts as not there, and is made anew; nothing of these Secrets is in any output.
 
@@ -11,12 +11,15 @@ use kube::api::ObjectMeta;
 
 use super::authority::{Authority, Pair, belong_together};
 use super::next::{Held, Leaf, Which};
+use crate::cluster::door::Key;
 use crate::process::certificate::{believed, certificates, validity};
 
 /// The Secret with the authorities.
 pub const CA: &str = "portcullis-webhook-ca";
 /// The Secret that the webhook mounts.
 pub const TLS: &str = "portcullis-webhook-tls";
+/// The Secret with the key of the paths, which the webhook mounts too.
+pub const PATH: &str = "portcullis-webhook-path";
 /// When the authority before lost its key.
 const RETIRED: &str = "portcullis.dev/retired-at";
 
@@ -117,6 +120,17 @@ pub fn mounted(pair: Pair, authority: &Authority, found: Option<Secret>) -> Secr
     Secret { type_: Some("kubernetes.io/tls".to_owned()), ..named(TLS, found, data.into()) }
 }
 
+/// The key of the paths.
+pub fn key(secret: &Secret) -> Option<Key> {
+    Key::read(&secret.data.as_ref()?.get("key")?.0)
+}
+
+/// The Secret that has it, in place of what is there.
+pub fn hidden(key: &Key, found: Option<Secret>) -> Secret {
+    let data = BTreeMap::from([("key".to_owned(), ByteString(key.as_bytes().to_vec()))]);
+    named(PATH, found, data)
+}
+
 fn named(name: &str, found: Option<Secret>, data: BTreeMap<String, ByteString>) -> Secret {
     let found = found.unwrap_or_default();
     let metadata = ObjectMeta { name: Some(name.to_owned()), ..found.metadata };
@@ -183,6 +197,15 @@ mod tests {
             !believed(Which::Previous, &[bundle.clone(), alone.clone()]) && believed(Which::Newest, &[bundle, alone])
         );
         assert!(!believed(Which::Newest, &[Vec::new()]) && !again.held(Which::Previous, &[]).unwrap().signs);
+    }
+
+    #[test]
+    fn a_key_is_kept_and_one_that_is_none_is_not_there() {
+        let made = Key::make().unwrap();
+        let mut secret = hidden(&made, None);
+        assert_eq!(key(&secret), Some(made));
+        secret.data = Some([("key".to_owned(), ByteString(b"short".to_vec()))].into());
+        assert!(key(&secret).is_none() && key(&Secret::default()).is_none());
     }
 
     #[test]

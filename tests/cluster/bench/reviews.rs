@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use portcullis::cluster::door::{Asked, Key};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +26,8 @@ use crate::support::{free_port, runtime};
 /// Reviews of each kind.
 const ROUNDS: usize = 300;
 const NAME: &str = "localhost";
+/// What says under which path it is called.
+const CONFIGURATION: &str = "bench-webhook";
 
 /// A webhook that says yes to everything.
 fn empty(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
@@ -58,7 +61,8 @@ fn empty(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
 fn start(cluster: &Cluster, folder: &Path, address: &str) -> Process {
     let mut command: Command = portcullis();
     command.args(["webhook", "--public-url", "https://mcp.example", "--system-namespace", SYSTEM, "--listen", address]);
-    command.arg("--tls-dir").arg(folder).env("KUBECONFIG", cluster.kubeconfig());
+    command.arg("--tls-dir").arg(folder).arg("--path-key-file").arg(folder.join("key"));
+    command.args(["--configuration", CONFIGURATION]).env("KUBECONFIG", cluster.kubeconfig());
     Process::start(command)
 }
 
@@ -103,9 +107,9 @@ fn server_with_scope(server: &Value) -> Value {
     changed
 }
 
-fn timed(connection: &mut Http2, body: &str) -> (Duration, Value) {
+fn timed(connection: &mut Http2, path: &str, body: &str) -> (Duration, Value) {
     let began = Instant::now();
-    let answer = connection.send("POST", "/validate", &[("content-type", "application/json")], body);
+    let answer = connection.send("POST", path, &[("content-type", "application/json")], body);
     let status = answer.status;
     let said = if status == 200 { answer.json() } else { Value::Null };
     (began.elapsed(), said)
@@ -117,21 +121,31 @@ pub(super) fn measure(cluster: &Cluster, spread: impl Fn(Vec<Duration>) -> Strin
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     std::fs::write(folder.path().join("tls.crt"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    let key = Key::make().unwrap();
+    std::fs::write(folder.path().join("key"), key.as_bytes()).unwrap();
     let address = format!("127.0.0.1:{}", free_port());
+    let path = key.path(Asked::Changes, 1);
+    // It asks about nothing, and says where one would ask.
+    cluster.apply(&json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": CONFIGURATION}, "webhooks": [{"name": "reviews.bench.invalid", "rules": [],
+            "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": format!("https://{address}{path}")}}]}));
     let webhook = start(cluster, folder.path(), &address);
     patiently("the webhook to listen", || std::net::TcpStream::connect(&address).ok());
     let (mut ours, mut other) =
         (Http2::tls(&address, NAME, &made.cert.pem()), Http2::tls(&empty(&made), NAME, &made.cert.pem()));
     let began = Instant::now();
-    patiently("the webhook to know everything", || timed(&mut ours, &reviews(0)[0].1).1.is_object().then_some(()));
+    patiently("the webhook to know everything", || {
+        timed(&mut ours, &path, &reviews(0)[0].1).1.is_object().then_some(())
+    });
     println!("webhook_knows_everything_seconds = {:.1}", began.elapsed().as_secs_f64());
     println!("webhook_mib = {}", memory(&webhook));
     let mut took: Vec<(&str, Vec<Duration>)> = Vec::new();
     let mut beside = Vec::new();
     for round in 0..ROUNDS {
         for (index, (kind, body)) in reviews(round * 31).into_iter().enumerate() {
-            beside.push(timed(&mut other, &body).0);
-            let (time, said) = timed(&mut ours, &body);
+            beside.push(timed(&mut other, &path, &body).0);
+            let (time, said) = timed(&mut ours, &path, &body);
             assert_eq!(said["response"]["allowed"], kind != "refused", "{said}");
             match took.get_mut(index) {
                 Some((_, times)) => times.push(time),

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::chart::{installed, webhook_configurations};
 use crate::support::free_port;
 use crate::support::http;
-use crate::support::kube::{Cluster, SYSTEM};
+use crate::support::kube::{Cluster, SYSTEM, api};
 use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 
@@ -30,10 +30,11 @@ pub(super) struct House {
     kubelet: Option<Kubelet>,
     folder: TempDir,
     port: u16,
+    log: &'static str,
     pub(super) cluster: Cluster,
 }
 
-/// Puts a Secret's content into a folder as the kubelet does: all of it at once, by a link that is swapped.
+/// Puts Secrets' contents into a folder each as the kubelet does: all of one at once, by a link that is swapped.
 struct Kubelet {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -46,7 +47,7 @@ impl Drop for Kubelet {
     }
 }
 
-/// Writes a pair into the folder, by one swap.
+/// Writes files into the folder, by one swap.
 fn swap(folder: &Path, generation: &str, files: &[(&str, Vec<u8>)]) {
     let data = folder.join(format!("..{generation}"));
     std::fs::create_dir_all(&data).unwrap();
@@ -71,8 +72,25 @@ impl House {
         house
     }
 
+    /// The same, whose parts log all that they can.
+    pub(super) fn build_talkative() -> Self {
+        let mut house = Self::found("trace");
+        house.start_controller();
+        house.start_kubelet();
+        house.start_webhook();
+        house.wait_ready();
+        house
+    }
+
     /// Controller and certificates, and nobody who answers.
     pub(super) fn without_webhook() -> Self {
+        let mut house = Self::found("info");
+        house.start_controller();
+        house.start_kubelet();
+        house
+    }
+
+    fn found(log: &'static str) -> Self {
         let cluster = installed();
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -80,19 +98,16 @@ impl House {
         for account in ["portcullis-controller", "portcullis-webhook"] {
             cluster.kubeconfig_of(SYSTEM, account);
         }
-        let mut house = Self { webhook: None, controller: None, kubelet: None, folder, port, cluster };
+        let house = Self { webhook: None, controller: None, kubelet: None, folder, port, log, cluster };
         house.ask();
-        house.start_controller();
-        house.start_kubelet();
         house
     }
 
-    /// Has the API server ask, as the chart says, but on this machine.
+    /// Has the API server ask, as the chart says, but on this machine. Where exactly, the controller says.
     pub(super) fn ask(&self) {
         for mut configuration in webhook_configurations(&self.cluster) {
             for webhook in configuration["webhooks"].as_array_mut().unwrap() {
-                let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap();
-                webhook["clientConfig"] = json!({"url": format!("https://127.0.0.1:{}{path}", self.port)});
+                webhook["clientConfig"] = json!({"url": format!("https://{}", self.address())});
             }
             self.cluster.apply(&configuration);
         }
@@ -102,37 +117,40 @@ impl House {
         self.cluster.kubeconfig().with_file_name(format!("{SYSTEM}.{account}.kubeconfig"))
     }
 
-    fn start_controller(&mut self) {
+    pub(super) fn start_controller(&mut self) {
         let mut command = portcullis();
-        command.args(["controller", "--public-url", PUBLIC_URL, "--no-inventory"]);
+        command.args(["controller", "--public-url", PUBLIC_URL, "--no-inventory", "--webhook"]);
+        command.args(["--admin-listen", "127.0.0.1:0"]).env("PORTCULLIS_LOG", self.log);
         command.arg(format!("--webhook-name={}", NAMES.join(",")));
         command.env("KUBECONFIG", self.kubeconfig("portcullis-controller"));
         self.controller = Some(Process::start(command));
     }
 
-    fn tls(&self) -> PathBuf {
-        self.folder.path().join("tls")
+    pub(super) fn mounted(&self, what: &str) -> PathBuf {
+        self.folder.path().join(what)
     }
 
-    /// Mounts the webhook's Secret from now on.
+    /// Mounts the webhook's Secrets from now on.
     pub(super) fn start_kubelet(&mut self) {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, folder, client) = (stop.clone(), self.tls(), self.cluster.client());
-        std::fs::create_dir_all(&folder).unwrap();
+        let (stopped, client) = (stop.clone(), self.cluster.client());
+        let mut volumes =
+            ["tls", "path"].map(|name| (format!("portcullis-webhook-{name}"), self.mounted(name), String::new()));
         let thread = thread::spawn(move || {
-            let mut mounted = String::new();
-            let secrets = crate::support::kube::api(&client, "v1", "Secret", Some(SYSTEM));
+            let secrets = api(&client, "v1", "Secret", Some(SYSTEM));
             while !stopped.load(Ordering::SeqCst) {
-                let found = crate::support::runtime().block_on(secrets.get_opt("portcullis-webhook-tls"));
-                // While the API server is away nothing changes.
-                if let Ok(Some(secret)) = found {
-                    let version = secret.metadata.resource_version.unwrap();
-                    if version != mounted {
-                        let data = secret.data["data"].as_object().unwrap();
-                        let decoded = |value: &Value| BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap();
-                        let files: Vec<_> = data.iter().map(|(name, value)| (name.as_str(), decoded(value))).collect();
-                        swap(&folder, &version, &files);
-                        mounted = version;
+                for (name, folder, mounted) in &mut volumes {
+                    // While the API server is away nothing changes.
+                    if let Ok(Some(secret)) = crate::support::runtime().block_on(secrets.get_opt(name)) {
+                        let version = secret.metadata.resource_version.unwrap();
+                        if version != *mounted {
+                            let data = secret.data["data"].as_object().unwrap();
+                            let decoded = |value: &Value| BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap();
+                            let files: Vec<_> =
+                                data.iter().map(|(name, value)| (name.as_str(), decoded(value))).collect();
+                            swap(folder, &version, &files);
+                            *mounted = version;
+                        }
                     }
                 }
                 thread::sleep(std::time::Duration::from_millis(50));
@@ -141,18 +159,28 @@ impl House {
         self.kubelet = Some(Kubelet { stop, thread: Some(thread) });
     }
 
+    /// Mounts nothing that comes from now on.
+    pub(super) fn end_kubelet(&mut self) {
+        self.kubelet = None;
+    }
+
     /// Mounts this pair, and nothing that comes after it.
     pub(super) fn mount(&mut self, certificate: &str, key: &str) {
-        self.kubelet = None;
-        swap(&self.tls(), "by-hand", &[("tls.crt", certificate.into()), ("tls.key", key.into())]);
+        self.end_kubelet();
+        swap(&self.mounted("tls"), "by-hand", &[("tls.crt", certificate.into()), ("tls.key", key.into())]);
     }
 
     pub(super) fn start_webhook(&mut self) {
         let mut command = portcullis();
         command.args(["webhook", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
-        command.arg(format!("--listen=127.0.0.1:{}", self.port)).arg("--tls-dir").arg(self.tls());
+        command.arg(format!("--listen=127.0.0.1:{}", self.port)).arg("--tls-dir").arg(self.mounted("tls"));
+        command.arg("--path-key-file").arg(self.mounted("path").join("key")).env("PORTCULLIS_LOG", self.log);
         command.env("KUBECONFIG", self.kubeconfig("portcullis-webhook"));
         self.webhook = Some(Process::start(command));
+    }
+
+    pub(super) fn kill_controller(&mut self) {
+        self.controller = None;
     }
 
     /// Ends it by SIGKILL.
@@ -171,9 +199,12 @@ impl House {
     }
 
     fn admin(&self) -> SocketAddr {
-        let webhook = self.webhook.as_ref().unwrap();
-        until("the webhook's admin listener", || {
-            let log = webhook.stderr();
+        Self::admin_of(self.webhook.as_ref().unwrap())
+    }
+
+    fn admin_of(role: &Process) -> SocketAddr {
+        until("the admin listener", || {
+            let log = role.stderr();
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines.filter_map(|line| line["admin"].as_str()?.parse().ok()).next()
         })
@@ -202,6 +233,32 @@ impl House {
             eprintln!("{}\n{}", self.webhook.as_ref().unwrap().stderr(), self.controller.as_ref().unwrap().stderr());
             std::panic::resume_unwind(why);
         }
+    }
+
+    /// All that both roles wrote and show.
+    pub(super) fn outputs(&self) -> String {
+        let mut all = String::new();
+        for role in [&self.webhook, &self.controller].map(|role| role.as_ref().unwrap()) {
+            let admin = Self::admin_of(role);
+            let shown = ["metrics", "readyz"].map(|page| http::get(&format!("http://{admin}/{page}"), &[]).text());
+            all += &[role.stdout(), role.stderr(), shown.concat()].concat();
+        }
+        all
+    }
+
+    /// The path that the API server is told of in a configuration, once there is one.
+    pub(super) fn told(&self, name: &str) -> String {
+        let kind = "ValidatingWebhookConfiguration";
+        until("a secret path", || {
+            let found = self.cluster.get("admissionregistration.k8s.io/v1", kind, None, name)?;
+            let url = found["webhooks"][0]["clientConfig"]["url"].as_str().unwrap();
+            Some(url.split_once(&self.address()).unwrap().1.to_owned()).filter(|path| path.len() > 64)
+        })
+    }
+
+    /// Where the API server asks about what is made and changed.
+    pub(super) fn path(&self) -> String {
+        self.told("portcullis-validate")
     }
 
     pub(super) fn metrics(&self) -> String {

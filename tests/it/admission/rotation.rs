@@ -191,14 +191,14 @@ fn nothing_is_written_while_nothing_changes_and_what_is_broken_is_mended() {
     until("another authority", || Some(bundle(&house, "portcullis-validate")).filter(|now| *now != before));
     until("reviews to be answered again", || house.apply(&trust()).status.success().then_some(()));
     house.wait_ready();
-    // What the controller writes of them is whom to believe, and nothing else.
+    // What the controller writes of them is where to ask and whom to believe, and nothing else.
     let fields = house.cluster.kubectl(&["get", kind, "portcullis-validate", "--show-managed-fields", "-o", "json"]);
     let fields: Value = serde_json::from_str(&fields).unwrap();
     let managers = fields["metadata"]["managedFields"].as_array().unwrap();
     let own: Vec<&Value> = managers.iter().filter(|one| one["manager"] == "portcullis-webhook-ca").collect();
     let [own] = own[..] else { panic!("{managers:#?}") };
     let webhook = &own["fieldsV1"]["f:webhooks"]["k:{\"name\":\"validate.portcullis.dev\"}"];
-    assert_eq!(webhook["f:clientConfig"], json!({"f:caBundle": {}}), "{own:#}");
+    assert_eq!(webhook["f:clientConfig"], json!({"f:caBundle": {}, "f:url": {}}), "{own:#}");
 }
 
 #[test]

@@ -85,15 +85,16 @@ fn whatever_is_sent_is_answered_in_http() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     // Refused by what it says of itself, before any of it is read.
     let huge = (8 * 1024 * 1024 + 1).to_string();
+    let [changes, deletions] = ["portcullis-validate", "portcullis-deletions"].map(|name| house.told(name));
     for (method, path, headers, body, status) in [
-        ("GET", "/validate", &[JSON][..], &b""[..], "405"),
+        ("GET", &*changes, &[JSON][..], &b""[..], "405"),
         ("POST", "/other", &[JSON], b"", "404"),
-        ("POST", "/validate", &[("Content-Type", "text/plain")], b"{}", "415"),
-        ("POST", "/validate", &[JSON], b"", "400"),
-        ("POST", "/validate", &[JSON], b"{}", "400"),
-        ("POST", "/deletions", &[JSON], b"\xff\xfe", "400"),
-        ("POST", "/validate", &[JSON], deep.as_bytes(), "400"),
-        ("POST", "/validate", &[JSON, ("Content-Length", &huge)], b"", "413"),
+        ("POST", &*changes, &[("Content-Type", "text/plain")], b"{}", "415"),
+        ("POST", &*changes, &[JSON], b"", "400"),
+        ("POST", &*changes, &[JSON], b"{}", "400"),
+        ("POST", &*deletions, &[JSON], b"\xff\xfe", "400"),
+        ("POST", &*changes, &[JSON], deep.as_bytes(), "400"),
+        ("POST", &*changes, &[JSON, ("Content-Length", &huge)], b"", "413"),
     ] {
         let answer = ask(method, path, headers, body);
         let first = answer.lines().next().unwrap_or_default();

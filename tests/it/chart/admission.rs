@@ -219,7 +219,7 @@ fn the_controller_takes_over_nothing_elsewhere() {
     passes(&controller, Try::Write(object("Secret", SYSTEM, "issuer-1", json!({}))));
     passes(&controller, Try::Write(object("Secret", "default", "a-token", client())));
     passes(&controller, Try::Write(object("ConfigMap", "default", "a-mcp-metadata", server())));
-    for name in ["portcullis-webhook-ca", "portcullis-webhook-tls"] {
+    for name in ["portcullis-webhook-ca", "portcullis-webhook-tls", "portcullis-webhook-path"] {
         passes(&controller, Try::Write(object("Secret", SYSTEM, name, json!({}))));
         refused_by(POLICY, &controller, Try::Write(object("Secret", "default", name, json!({}))));
     }

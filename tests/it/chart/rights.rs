@@ -188,7 +188,7 @@ fn the_page_of_rights_is_current() {
          | `portcullis-generated-objects` | generated objects, sealing keys and the heartbeat are written by the controller \
          only |\n\
          | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, the webhook's \
-         certificates, tokens of McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
+         certificates and keys, tokens of McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
          | `portcullis-token-clients` | who makes an McpClient with a token has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
          Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",

@@ -12,7 +12,7 @@ fn installation() -> Installation {
         gateway_namespace: "gateway".into(),
         service_account: "the-controller".into(),
         max_staleness: Duration::from_secs(3600),
-        webhook_names: Vec::new(),
+        webhook: None,
     }
 }
 

@@ -58,6 +58,8 @@ impl World {
         };
         let leaf = self.leaves.last().filter(|leaf| leaf.replaced_at.is_none());
         Observed {
+            key: true,
+            foreign: false,
             newest,
             previous,
             retired_at: self.retired_at,
@@ -72,6 +74,7 @@ impl World {
         let holds = |long: i64| Validity { not_before: now - SKEW, not_after: now + long };
         match action {
             Action::Nothing => return,
+            Action::Hide => panic!("there is one"),
             Action::Found => {
                 self.made += 1;
                 let authority = Authority { id: self.made, validity: holds(AUTHORITY), signs: true };
@@ -245,4 +248,28 @@ fn nothing_is_done_twice_at_the_first_start() {
         }
     }
     assert_eq!(done, [Action::Found, Action::Tell, Action::Issue(Which::Newest)]);
+}
+
+#[test]
+fn a_key_comes_first_and_paths_are_told_whoever_makes_certificates() {
+    let now = 1_800_000_000;
+    for foreign in [true, false] {
+        let bare = Observed { foreign, told: true, ..Observed::default() };
+        assert_eq!(next(&bare, now), Action::Hide);
+    }
+    let foreign = Observed { key: true, foreign: true, ..Observed::default() };
+    assert_eq!(next(&foreign, now), Action::Tell);
+    // No authority of ours is made there.
+    assert_eq!(next(&Observed { told: true, ..foreign }, now), Action::Nothing);
+    assert_eq!(next(&Observed { key: true, ..Observed::default() }, now), Action::Found);
+}
+
+#[test]
+fn another_path_is_told_at_once_and_nothing_else_is_done() {
+    let mut world = World { now: 1_800_000_000, ..World::default() };
+    world.settle(false);
+    world.now += SETTLE + 1;
+    let seen = Observed { told: false, ..world.observed() };
+    assert_eq!(next(&seen, world.now), Action::Tell);
+    assert_eq!(next(&Observed { told: true, ..seen }, world.now), Action::Nothing);
 }

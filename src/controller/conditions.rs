@@ -299,6 +299,7 @@ fn is_reference(reason: Reason) -> bool {
         Reason::PlaintextUpstream,
         Reason::ScopesNotCarried,
         Reason::AuthorityNotTrusted,
+        Reason::RuleShadowed,
     ];
     !closes(reason) && !advice.contains(&reason)
 }
@@ -401,6 +402,9 @@ mod tests {
 
     #[test]
     fn advice_is_no_unresolved_reference_and_a_forbidden_secret_comes_with_its_role_binding() {
+        let shadowed = Finding::new(Reason::RuleShadowed, FieldPath::of("spec.rules"), "changes nothing");
+        assert_eq!(resolved_refs(true, std::slice::from_ref(&shadowed)).truth, Truth::True);
+        assert!(accepted(&[], &[shadowed], "").message.contains("RuleShadowed"));
         let plain = Finding::new(Reason::PlaintextUpstream, FieldPath::root(), "unencrypted");
         let secret = Finding::new(Reason::SecretForbidden, FieldPath::root(), "may not be read");
         let findings = with_role_binding(vec![plain, secret], "team", ("system", "controller"));

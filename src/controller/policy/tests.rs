@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::build::{Verdict, build};
 use super::dereference::Callers;
@@ -12,6 +12,7 @@ use crate::api::{self, FieldPath, Key};
 use crate::controller::apply::{Applied, Prepared};
 use crate::controller::conditions::{ACCEPTED, ENFORCED};
 use crate::controller::proxies::Programming;
+use crate::controller::store::Reaching;
 use crate::generated::codec::{self, Generated, MOST_BYTES};
 use crate::generated::policy::Standing;
 use crate::generated::{Authority, ObjectId, Policy};
@@ -85,7 +86,7 @@ fn invalid() -> Result<Resolved<Policy>, Findings> {
 fn said(prepared: Prepared<Verdict>) -> (String, String, String) {
     let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
     let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
-    let statement = status(&applied, Some(Programming::Everywhere(1)));
+    let statement = status(&applied, Some(Programming::Everywhere(1)), &Reaching::Unsaid, &Value::Null);
     let one = |type_: &str| statement.said(type_).unwrap().clone();
     (one(ACCEPTED).reason, one(ENFORCED).reason, one(ACCEPTED).message)
 }

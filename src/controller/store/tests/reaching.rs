@@ -9,6 +9,7 @@ use super::*;
 use crate::api::Object;
 use crate::controller::apply::Applied;
 use crate::controller::policy;
+use crate::controller::queue::{Agenda, Outcome};
 use crate::controller::server::{self, Reviewed};
 use crate::resolve::{self, Accepted, Findings, Lookup, Reason, Resolution};
 use crate::tools::digest::sha256;
@@ -35,8 +36,8 @@ fn locks() -> [String; 2] {
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Event {
-    Server { namespace: &'static str, name: &'static str, label: &'static str, lock: Option<usize>, valid: bool },
-    Policy { namespace: &'static str, name: &'static str, spec: Value },
+    Server { namespace: &'static str, name: String, label: &'static str, lock: Option<usize>, valid: bool },
+    Policy { namespace: &'static str, name: String, spec: Value },
     Gone { kind: api::Kind, namespace: &'static str, name: &'static str },
     Namespace { name: &'static str, label: &'static str },
 }
@@ -78,7 +79,8 @@ fn specs() -> impl Strategy<Value = Value> {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    let (namespace, name) = (|| select(&NAMESPACES[..]), || select(&NAMES[..]));
+    let namespace = || select(&NAMESPACES[..]);
+    let name = || select(&NAMES[..]).prop_map(str::to_owned);
     let label = || select(&LABELS[..]);
     let lock = select(&[None, Some(0), Some(1), Some(2)][..]);
     let server = (namespace(), name(), label(), lock, prop::bool::weighted(0.9));
@@ -86,7 +88,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         server.prop_map(|(namespace, name, label, lock, valid)| Event::Server { namespace, name, label, lock, valid });
     let policy = (namespace(), name(), specs());
     let policy = policy.prop_map(|(namespace, name, spec)| Event::Policy { namespace, name, spec });
-    let gone = (select(&[SERVER, POLICY][..]), namespace(), name());
+    let gone = (select(&[SERVER, POLICY][..]), namespace(), select(&NAMES[..]));
     let gone = gone.prop_map(|(kind, namespace, name)| Event::Gone { kind, namespace, name });
     let labelled = (namespace(), label()).prop_map(|(name, label)| Event::Namespace { name, label });
     proptest::collection::vec(prop_oneof![4 => server, 5 => policy, 1 => gone, 1 => labelled], 1..40)
@@ -132,9 +134,9 @@ impl House {
                 }
                 let mut one = object(name, self.version, &spec);
                 one.metadata.labels = Some(Labels::from([("l".to_owned(), (*label).to_owned())]));
-                (SERVER, *namespace, *name, one)
+                (SERVER, *namespace, name, one)
             }
-            Event::Policy { namespace, name, spec } => (POLICY, *namespace, *name, object(name, self.version, spec)),
+            Event::Policy { namespace, name, spec } => (POLICY, *namespace, name, object(name, self.version, spec)),
             Event::Gone { kind, namespace, name } => {
                 let key = Key { kind: *kind, namespace: (*namespace).into(), name: (*name).into() };
                 let Some(source) = self.store.source(&key) else { return Touched::new() };
@@ -162,18 +164,27 @@ impl House {
     }
 
     /// Looks at what was touched, as the queue would have it: each thing once, what is deep first.
-    fn look(&mut self, mut touched: Touched) {
-        while !touched.is_empty() {
-            touched.sort_by_key(|(_, depth)| std::cmp::Reverse(*depth));
-            touched.dedup();
-            let (subject, depth) = touched.remove(0);
+    fn look(&mut self, touched: Touched) {
+        let (mut agenda, now) = (Agenda::default(), Duration::ZERO);
+        touched.into_iter().for_each(|(subject, depth)| agenda.add(subject, depth, now));
+        while let Ok((subject, depth)) = agenda.take(now) {
             self.looks += 1;
-            match subject {
-                Subject::Near(namespace) => touched.extend(self.store.take_near(&namespace)),
-                Subject::Source(key) => touched.extend(self.look_at(&key, depth)),
-                Subject::Stray(..) => {}
-            }
+            let touched = match &subject {
+                Subject::Near(namespace) => self.store.take_near(namespace),
+                Subject::Source(key) => self.look_at(key, depth),
+                Subject::Stray(..) => Touched::new(),
+            };
+            agenda.done(subject, Outcome::Settled, now, 0.0);
+            touched.into_iter().for_each(|(subject, depth)| agenda.add(subject, depth, now));
         }
+    }
+
+    /// How many looks it takes until nothing more is asked for.
+    fn looks(&mut self, event: &Event) -> usize {
+        self.looks = 0;
+        let touched = self.happen(event);
+        self.look(touched);
+        self.looks
     }
 
     fn look_at(&mut self, key: &Key, depth: Depth) -> Touched {
@@ -272,4 +283,47 @@ proptest! {
         house.look(waiting);
         house.assert_as_validated();
     }
+}
+
+#[test]
+fn a_change_costs_what_depends_on_it_however_much_there_is_beside() {
+    let policy = |name: &str, effect: &str, targets: &Value| Event::Policy {
+        namespace: "red",
+        name: name.to_owned(),
+        spec: json!({"authority": "corp", "targets": targets, "rules": [{"name": "r", "effect": effect,
+            "principals": [{"users": ["ana"]}], "tools": [{"names": ["read"]}]}]}),
+    };
+    let one = |number: usize| json!({"servers": [format!("n{number}")]});
+    let server = |number: usize, label: &'static str| Event::Server {
+        namespace: "red",
+        name: format!("n{number}"),
+        label,
+        lock: None,
+        valid: true,
+    };
+    let guardrail = |tool: &str| Event::Policy {
+        namespace: "sys",
+        name: "everywhere".to_owned(),
+        spec: json!({"authority": "corp", "targets": {"selector": {}, "namespaceSelector": {}}, "rules": [{"name": "r",
+            "effect": "Allow", "principals": [{"users": ["ana"]}], "tools": [{"names": [tool]}]}]}),
+    };
+    let (mut house, mut waiting) = (House::new(), Touched::new());
+    for number in 0..300 {
+        waiting.extend(house.happen(&server(number, "x")));
+        waiting.extend(house.happen(&policy(&format!("p{number}"), "Allow", &one(number))));
+    }
+    house.look(waiting);
+    assert_eq!(house.looks, 600 + 1 + 300, "each thing, what changed in the namespace, and what that touches");
+    // What grants asks nobody.
+    assert_eq!(house.looks(&policy("p7", "Allow", &json!({"servers": ["n7", "n8"]}))), 1);
+    assert_eq!(house.looks(&guardrail("read")), 1);
+    // It reaches one server, with two policies.
+    assert_eq!(house.looks(&server(8, "y")), 1 + 1 + 2);
+    // One that only narrows asks those that reach its server, and hears of them alone.
+    assert_eq!(house.looks(&policy("narrow", "Deny", &one(9))), 1 + 1 + 1);
+    assert_eq!(house.looks(&policy("p10", "Allow", &json!({"servers": ["n10", "n11"]}))), 1 + 1);
+    assert_eq!(house.looks(&policy("p9", "Deny", &one(9))), 1 + 1 + 2);
+    assert_eq!(house.looks(&guardrail("write")), 1 + 1 + 2);
+    house.assert_as_validated();
+    assert_eq!(house.told.values().filter(|findings| !findings.is_empty()).count(), 0, "the guardrail grants");
 }

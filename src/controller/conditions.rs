@@ -25,7 +25,8 @@ words! {
     /// The object is not wrong in itself.
     ACCEPTED: "Accepted";
     /// McpPolicy: at the servers that it reaches, nothing was found that keeps it from doing what it says: no tool that was not
-    /// reviewed, no argument that calls may leave out, no rule that only narrows what nothing grants. Otherwise the message
+    /// reviewed, no argument that calls may leave out or that is never what it is compared with, no rule that only narrows what
+    /// nothing grants. Otherwise the message
     /// lists what was found. It does not count in `Ready`: what is written is enforced. There is no such condition where
     /// nothing is looked at: of a policy that is not accepted, that chooses namespaces, or that reaches no server, or more than
     /// 32 by label.

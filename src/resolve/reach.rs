@@ -17,7 +17,7 @@ use crate::{
         server::Lock,
     },
     policy::{condition::Condition, pattern::NamePattern, selector::reach_named, tri::Tri},
-    tools::lock::Required,
+    tools::lock::{JsonType, Required, Requirement},
 };
 
 /// How many servers are looked at for a policy that chooses them by label, where somebody waits for the answer or it is asked
@@ -78,6 +78,7 @@ pub fn of_policy<'a>(policy: &Policy, others: impl Iterator<Item = &'a Policy>, 
     }
     let mut findings = unknown_tools(policy, reached);
     findings.extend(unguarded(policy, reached));
+    findings.extend(mistyped(policy, reached));
     findings.extend(never_granted(policy, others, reached));
     findings
 }
@@ -224,14 +225,68 @@ fn unguarded(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
 
 /// The reviewed tools that a rule may be about, and whose calls need not have an argument.
 fn may_leave_out<'a>(rule: &Rule, argument: &str, place: &'a Place<'_>) -> Vec<&'a str> {
-    let class = |name: &str| place.lock.and_then(|lock| lock.class(name));
-    let about = |name: &str| {
-        let fits =
-            |tools: &ToolMatch| tools.risk.is_empty() || class(name).is_none_or(|class| tools.risk.contains(&class));
-        rule.tools.iter().any(|tools| is_about(tools, name) && fits(tools))
-    };
-    let open = place.required.iter().filter(|(_, required)| !required.contains(argument));
-    open.map(|(name, _)| name.as_str()).filter(|name| about(name)).collect()
+    let open = place.required.iter().filter(|(_, required)| !required.arguments.contains(argument));
+    open.map(|(name, _)| name.as_str()).filter(|name| may_be_about(rule, name, place)).collect()
+}
+
+/// Whether a rule may be about a reviewed tool.
+fn may_be_about(rule: &Rule, name: &str, place: &Place<'_>) -> bool {
+    let class = place.lock.and_then(|lock| lock.class(name));
+    let fits = |tools: &ToolMatch| tools.risk.is_empty() || class.is_none_or(|class| tools.risk.contains(&class));
+    rule.tools.iter().any(|tools| is_about(tools, name) && fits(tools))
+}
+
+/// Arguments that a condition takes for something of another type than they are in every tool that was reviewed and that the
+/// rule may be about. A rule that is about tools of which no definition is known may mean those.
+fn mistyped(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
+    let mut findings = Findings::new();
+    for (i, rule) in policy.rules.iter().enumerate() {
+        let Some(Ok(condition)) = rule.when.as_deref().map(Condition::compile) else { continue };
+        let Some(tools) = defined(rule, reached) else { continue };
+        for (argument, expected) in condition.expected_types() {
+            let declared: Option<Vec<_>> = tools.iter().map(|(_, required)| required.types.get(argument)).collect();
+            let Some(declared) = declared.filter(|all| all.iter().all(|types| types.is_disjoint(expected))) else {
+                continue;
+            };
+            let Some((tool, types)) = tools.keys().next().zip(declared.first()) else { continue };
+            let others = match tools.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let message = format!(
+                "it takes {argument:?} for {}, and the reviewed definition of {tool:?}{others} says {}",
+                words(expected),
+                words(types)
+            );
+            findings.push(Finding::new(
+                Reason::ArgumentType,
+                FieldPath::of("spec.rules").index(i).field("when"),
+                message,
+            ));
+        }
+    }
+    findings
+}
+
+/// What the reviewed tools require that a rule may be about, by name; `None`, if one of them, or what a server has, is not known.
+fn defined<'a>(rule: &Rule, reached: &[&'a Place<'_>]) -> Option<BTreeMap<&'a str, &'a Requirement>> {
+    let mut tools = BTreeMap::new();
+    for place in reached {
+        let lock = place.lock.filter(|lock| !lock.tools.is_empty())?;
+        for name in lock.tools.keys().filter(|name| may_be_about(rule, name, place)) {
+            let required = place.required.get(name)?;
+            let known = tools.insert(name.as_str(), required);
+            // Of two tools of one name, the condition may mean either.
+            if known.is_some_and(|known: &Requirement| known.types != required.types) {
+                return None;
+            }
+        }
+    }
+    Some(tools)
+}
+
+fn words(types: &BTreeSet<JsonType>) -> String {
+    types.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(" or ")
 }
 
 fn guard(argument: &str, effect: Effect) -> String {

@@ -15,8 +15,13 @@ use crate::resolve::{self, Accepted, Findings, Lookup, Reason, Resolution};
 use crate::tools::digest::sha256;
 use crate::tools::lock;
 
-const REASONS: [Reason; 4] =
-    [Reason::ApprovalUnreachable, Reason::ArgumentNotRequired, Reason::NothingAllowed, Reason::ToolNotFound];
+const REASONS: [Reason; 5] = [
+    Reason::ApprovalUnreachable,
+    Reason::ArgumentNotRequired,
+    Reason::ArgumentType,
+    Reason::NothingAllowed,
+    Reason::ToolNotFound,
+];
 
 /// The text of a lock of these tools.
 fn lock_of(tools: &[&str]) -> String {
@@ -30,7 +35,8 @@ fn lock_of(tools: &[&str]) -> String {
 fn locks() -> [String; 2] {
     let read = r#"{"name":"read","inputSchema":{"type":"object","properties":{"n":{}}}}"#;
     let write = r#"{"name":"write","inputSchema":{"type":"object","required":["n"],"properties":{"n":{}}}}"#;
-    [lock_of(&[read]), lock_of(&[read, write])]
+    let typed = r#"{"name":"read","inputSchema":{"type":"object","properties":{"n":{"type":"string"}}}}"#;
+    [lock_of(&[typed]), lock_of(&[read, write])]
 }
 
 /// Something that happens.

@@ -244,7 +244,7 @@ fn mistyped(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
         let Some(Ok(condition)) = rule.when.as_deref().map(Condition::compile) else { continue };
         let Some(tools) = defined(rule, reached) else { continue };
         for (argument, expected) in condition.expected_types() {
-            let declared: Option<Vec<_>> = tools.iter().map(|(_, required)| required.types.get(argument)).collect();
+            let declared: Option<Vec<_>> = tools.values().map(|required| required.types.get(argument)).collect();
             let Some(declared) = declared.filter(|all| all.iter().all(|types| types.is_disjoint(expected))) else {
                 continue;
             };

@@ -24,8 +24,10 @@ impl Reviewed {
         let spec = server.spec.tools.as_ref()?.lock.as_ref()?;
         let lock = resolved.lock.clone()?;
         // One that cannot be used has no tools.
-        let is_read = !lock.tools.is_empty();
-        let required = is_read.then(|| resolve::required(spec, &resolved.id.namespace, lookup)).unwrap_or_default();
+        let required = match lock.tools.is_empty() {
+            true => Required::new(),
+            false => resolve::required(spec, &resolved.id.namespace, lookup),
+        };
         Some(Self { lock, required })
     }
 }

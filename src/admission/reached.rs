@@ -3,15 +3,14 @@
 //! Invariant: what is said here is what `portcullis validate` says of the same objects; of a policy that reaches more servers
 //! than can be looked at while somebody waits, nothing is said.
 
+use std::borrow::Cow;
+
 use super::world::{Found, World};
 use crate::api::{Key, Kind, McpPolicy, McpServer};
 use crate::generated::{Policy, Server};
 use crate::policy::selector::matches;
-use crate::resolve::reach::{Place, of_policy};
+use crate::resolve::reach::{MOST_SERVERS, Place, of_policy};
 use crate::resolve::{self, Findings};
-
-/// Servers that are looked at: each can have a lock, which is asked for by name.
-const MOST: usize = 32;
 
 /// The ConfigMaps with the tool locks of the servers that a policy reaches.
 pub(super) fn locks(object: &McpPolicy, world: &World) -> Vec<Key> {
@@ -38,7 +37,7 @@ pub(super) fn findings(policy: &Policy, world: &World, found: &Found) -> Finding
     };
     let known: Vec<_> = servers(policy, world).into_iter().filter_map(place).collect();
     let places: Vec<Place<'_>> =
-        known.iter().map(|(server, required)| Place { server, required: required.clone() }).collect();
+        known.iter().map(|(server, required)| Place::of(server, Cow::Borrowed(required))).collect();
     let system = world.settings().system_namespace;
     let others = world.policies_of(&policy.id.namespace).filter(|other| other.id.uid != policy.id.uid);
     let others = others.filter(|other| other.targets.namespaces.is_none());
@@ -70,6 +69,6 @@ fn servers<'w>(policy: &Policy, world: &'w World) -> Vec<&'w McpServer> {
 
 /// All of them, unless they are too many.
 fn few<'w>(servers: impl Iterator<Item = &'w McpServer>) -> Vec<&'w McpServer> {
-    let reached: Vec<&McpServer> = servers.take(MOST + 1).collect();
-    if reached.len() > MOST { Vec::new() } else { reached }
+    let reached: Vec<&McpServer> = servers.take(MOST_SERVERS + 1).collect();
+    if reached.len() > MOST_SERVERS { Vec::new() } else { reached }
 }

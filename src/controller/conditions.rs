@@ -24,6 +24,13 @@ words! {
     TYPES, "Every type of condition, and what it means.",
     /// The object is not wrong in itself.
     ACCEPTED: "Accepted";
+    /// McpPolicy: at the servers that it reaches, nothing was found that keeps it from doing what it says: no tool that was not
+    /// reviewed, no argument that calls may leave out or that is never what it is compared with, no rule that only narrows what
+    /// nothing grants. Otherwise the message
+    /// lists what was found. It does not count in `Ready`: what is written is enforced. There is no such condition where
+    /// nothing is looked at: of a policy that is not accepted, that chooses namespaces, or that reaches no server, or more than
+    /// 32 by label.
+    EFFECTIVE: "Effective";
     /// McpPolicy, McpAuthorizationServer, McpClient: every proxy that could be serving runs this generation. So a revocation
     /// (`spec.revoked`, a later `validAfter`) is in force everywhere as soon as this says so.
     ENFORCED: "Enforced";
@@ -230,6 +237,19 @@ pub fn conditions(status: &Value) -> Vec<Condition> {
     list.into_iter().flatten().filter_map(|one| serde_json::from_value(one.clone()).ok()).collect()
 }
 
+/// A condition as a status says it.
+pub fn said_again(type_: &'static str, condition: &Condition) -> Option<Said> {
+    let truths = [Truth::True, Truth::False, Truth::Unknown];
+    let truth = truths.into_iter().find(|truth| truth.as_str() == condition.status)?;
+    Some(Said::new(type_, truth, condition.reason.clone(), condition.message.clone()))
+}
+
+/// What a status says in a condition about an object of this generation.
+pub fn said_of(status: &Value, generation: i64, type_: &'static str) -> Option<Said> {
+    let known = conditions(status).into_iter().find(|condition| condition.type_ == type_)?;
+    said_again(type_, &known).filter(|_| known.observed_generation == Some(generation))
+}
+
 /// `Accepted`, of an object with these findings. `meanwhile` says what is enforced of one that is not.
 pub fn accepted(errors: &[Finding], warnings: &[Finding], meanwhile: &str) -> Said {
     let closing: Vec<&Finding> = warnings.iter().filter(|finding| closes(finding.reason)).collect();
@@ -252,6 +272,16 @@ pub fn resolved_refs(accepted: bool, warnings: &[Finding]) -> Said {
         Some(first) => Said::new(RESOLVED_REFS, Truth::False, first.reason.as_str(), listed(&unresolved)),
         None if accepted => Said::new(RESOLVED_REFS, Truth::True, RESOLVED_REFS, ""),
         None => Said::new(RESOLVED_REFS, Truth::Unknown, NOT_ACCEPTED, "references are looked at once it is accepted"),
+    }
+}
+
+/// `Effective`, of a policy with these findings about what it comes to where it reaches.
+pub fn effective(findings: &[Finding]) -> Said {
+    match findings.first() {
+        Some(first) => {
+            Said::new(EFFECTIVE, Truth::False, first.reason.as_str(), listed(&findings.iter().collect::<Vec<_>>()))
+        }
+        None => Said::new(EFFECTIVE, Truth::True, EFFECTIVE, ""),
     }
 }
 
@@ -299,6 +329,7 @@ fn is_reference(reason: Reason) -> bool {
         Reason::PlaintextUpstream,
         Reason::ScopesNotCarried,
         Reason::AuthorityNotTrusted,
+        Reason::RuleShadowed,
     ];
     !closes(reason) && !advice.contains(&reason)
 }
@@ -401,6 +432,9 @@ mod tests {
 
     #[test]
     fn advice_is_no_unresolved_reference_and_a_forbidden_secret_comes_with_its_role_binding() {
+        let shadowed = Finding::new(Reason::RuleShadowed, FieldPath::of("spec.rules"), "changes nothing");
+        assert_eq!(resolved_refs(true, std::slice::from_ref(&shadowed)).truth, Truth::True);
+        assert!(accepted(&[], &[shadowed], "").message.contains("RuleShadowed"));
         let plain = Finding::new(Reason::PlaintextUpstream, FieldPath::root(), "unencrypted");
         let secret = Finding::new(Reason::SecretForbidden, FieldPath::root(), "may not be read");
         let findings = with_role_binding(vec![plain, secret], "team", ("system", "controller"));

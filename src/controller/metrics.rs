@@ -18,6 +18,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 
 const RESULTS: [&str; 2] = ["done", "failed"];
 const STRAY: &str = "generated object";
+const NEAR: &str = "policies of a namespace";
 
 /// The counters and gauges of a controller. Clones share them.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let reconciles = Family::<Labels<2>, Counter>::default();
-        for kind in kinds().chain([STRAY]) {
+        for kind in kinds().chain([STRAY, NEAR]) {
             for result in RESULTS {
                 drop(reconciles.get_or_create(&[("kind", kind), ("result", result)]));
             }
@@ -112,6 +113,7 @@ impl Metrics {
         let kind = match subject {
             Subject::Source(key) => key.kind.as_str(),
             Subject::Stray(..) => STRAY,
+            Subject::Near(_) => NEAR,
         };
         let result = if outcome == Outcome::Failed { "failed" } else { "done" };
         self.reconciles.get_or_create(&[("kind", kind), ("result", result)]).inc();

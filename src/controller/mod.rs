@@ -241,6 +241,11 @@ impl Context {
                 }
                 return Ok(Outcome::Settled);
             }
+            Subject::Near(namespace) => {
+                let touched = self.store().take_near(namespace);
+                self.look_at(touched);
+                return Ok(Outcome::Settled);
+            }
         };
         if depth == Depth::Status && self.tell_again(key).await? {
             return Ok(Outcome::Settled);
@@ -260,10 +265,7 @@ impl Context {
         let settled = self.store().settled(key);
         match settled {
             Some(Settled::Server(applied)) => server::tell(self, &applied).await?,
-            Some(Settled::Policy(applied)) => {
-                let statement = policy::status(&applied, self.programming(&applied));
-                speak::speak(self, key, &applied.id.uid, &statement).await?;
-            }
+            Some(Settled::Policy(applied)) => policy::tell(self, &applied).await?,
             Some(Settled::Authority(applied)) => authority::tell(self, &applied).await?,
             None => return Ok(false),
         }

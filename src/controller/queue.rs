@@ -26,6 +26,8 @@ pub enum Subject {
     Source(Key),
     /// A generated object whose source, by its UID, is gone.
     Stray(Kind, String),
+    /// Policies of a namespace that may come to something else by what changed around them.
+    Near(String),
 }
 
 impl fmt::Display for Subject {
@@ -33,6 +35,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Source(key) => key.fmt(f),
             Subject::Stray(kind, uid) => write!(f, "generated object {}", kind.object_name(uid)),
+            Subject::Near(namespace) => write!(f, "policies of {namespace}"),
         }
     }
 }

@@ -10,6 +10,7 @@ mod input;
 mod tests;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::IdedExpr;
@@ -22,6 +23,7 @@ use self::check::Uses;
 use self::input::Caller;
 use super::tri::Tri;
 use crate::identity::principal::{Groups, Principal};
+use crate::tools::lock::JsonType;
 
 /// Why a condition is refused at admission.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +75,11 @@ impl Condition {
     pub fn unguarded_arguments(&self) -> impl Iterator<Item = &str> {
         let guarded = |name: &&String| self.uses.guarded.contains(name);
         self.uses.taken.iter().filter(move |name| !guarded(name)).map(String::as_str)
+    }
+
+    /// What the condition takes members of `args` for: one of another type than these is never equal, or makes it fail.
+    pub fn expected_types(&self) -> impl Iterator<Item = (&str, &BTreeSet<JsonType>)> {
+        self.uses.expected.iter().map(|(name, types)| (name.as_str(), types))
     }
 
     /// Runs the condition. `arguments` is the JSON text of an object, proven free of duplicate members; `None`: empty.

@@ -2,17 +2,22 @@
 
 use super::tri::Tri;
 use crate::generated::policy::{Operator, Requirement, Selector};
-use crate::generated::{Labels, NAMESPACE_NAME, Policy, Server};
+use crate::generated::{Labels, NAMESPACE_NAME, ObjectId, Policy, Server};
 
 /// Whether a policy reaches a server; unknown where the labels of the server's namespace are not known.
 pub fn reach(policy: &Policy, server: &Server) -> Tri {
+    reach_named(policy, &server.id, &server.labels, server.namespace_labels.as_ref())
+}
+
+/// [`reach`], of a server of which no more is known than this.
+pub fn reach_named(policy: &Policy, id: &ObjectId, labels: &Labels, namespace_labels: Option<&Labels>) -> Tri {
     let targets = &policy.targets;
     let within = match &targets.namespaces {
-        Some(selector) => matches_namespace(selector, &server.id.namespace, server.namespace_labels.as_ref()),
-        None => (policy.id.namespace == server.id.namespace).into(),
+        Some(selector) => matches_namespace(selector, &id.namespace, namespace_labels),
+        None => (policy.id.namespace == id.namespace).into(),
     };
-    let chosen = targets.servers.contains(&server.id.name)
-        || targets.selector.as_ref().is_some_and(|selector| matches(selector, &server.labels));
+    let chosen = targets.servers.contains(&id.name)
+        || targets.selector.as_ref().is_some_and(|selector| matches(selector, labels));
     within.and(chosen.into())
 }
 

@@ -3,32 +3,58 @@
 //! Invariant: all of it depends on other objects, so it is a warning; and it is said only if it is certain. Of
 //! guardrails that choose namespaces nothing is said, and where a policy is invalid nobody knows what it would allow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Finding, Findings, Reason};
 use crate::{
     api::{FieldPath, schema::nearest},
     generated::{
-        Policy, Server,
+        Labels, ObjectId, Policy, Server,
         policy::{Effect, Mode, Rule, Standing, ToolMatch},
+        server::Lock,
     },
-    policy::{condition::Condition, pattern::NamePattern, selector::reach, tri::Tri},
-    tools::lock::Required,
+    policy::{condition::Condition, pattern::NamePattern, selector::reach_named, tri::Tri},
+    tools::lock::{JsonType, Required, Requirement},
 };
+
+/// How many servers are looked at for a policy that chooses them by label, where somebody waits for the answer or it is asked
+/// for with every change: each can have a lock.
+pub const MOST_SERVERS: usize = 32;
 
 /// A server, and what is known of the tools that were reviewed.
 pub struct Place<'a> {
     /// The server.
-    pub server: &'a Server,
+    pub id: &'a ObjectId,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Those of its namespace, if they are known.
+    pub namespace_labels: Option<&'a Labels>,
+    /// The tools that were reviewed, if it has a lock.
+    pub lock: Option<&'a Lock>,
     /// Which arguments their calls must have, as far as the lock holds definitions.
-    pub required: Required,
+    pub required: Cow<'a, Required>,
+}
+
+impl<'a> Place<'a> {
+    /// A server that has been resolved.
+    pub fn of(server: &'a Server, required: Cow<'a, Required>) -> Self {
+        let Server { id, labels, namespace_labels, lock, .. } = server;
+        Self { id, labels, namespace_labels: namespace_labels.as_ref(), lock: lock.as_ref(), required }
+    }
+
+    fn reached_by(&self, policy: &Policy) -> Tri {
+        reach_named(policy, self.id, self.labels, self.namespace_labels)
+    }
 }
 
 /// Looks at all policies together; findings by the policy's index.
 pub(super) fn findings(policies: &[Policy], places: &[Place<'_>]) -> Vec<(usize, Findings)> {
     let mut near: BTreeMap<&str, Near<'_>> = BTreeMap::new();
     for place in places {
-        let id = &place.server.id;
+        let id = place.id;
         near.entry(&id.namespace).or_default().places.insert(&id.name, place);
     }
     for policy in policies.iter().filter(|policy| policy.targets.namespaces.is_none()) {
@@ -52,13 +78,31 @@ pub fn of_policy<'a>(policy: &Policy, others: impl Iterator<Item = &'a Policy>, 
     }
     let mut findings = unknown_tools(policy, reached);
     findings.extend(unguarded(policy, reached));
-    if policy.mode == Mode::Enforce {
-        findings.extend(never_granted(policy, others, reached));
-    }
+    findings.extend(mistyped(policy, reached));
+    findings.extend(never_granted(policy, others, reached));
     findings
 }
 
-fn is_judged(policy: &Policy) -> bool {
+/// Whether what a policy comes to depends on other policies: it decides, and it grants nothing itself or wants approvals.
+pub fn asks_others(policy: &Policy) -> bool {
+    let has = |effect| policy.rules.iter().any(|rule| rule.effect == effect);
+    policy.mode == Mode::Enforce && (!has(Effect::Allow) || has(Effect::RequireApproval))
+}
+
+/// A policy without what [`of_policy`] does not ask of any: whom its rules are about, and when.
+#[must_use]
+pub fn outline(mut policy: Policy) -> Policy {
+    for rule in &mut policy.rules {
+        rule.principals = Vec::new();
+        rule.except = Vec::new();
+        rule.message = None;
+        (rule.not_before, rule.not_after) = (None, None);
+    }
+    policy
+}
+
+/// Whether anything is to be said of a policy by what it comes to where it reaches: it is in force, and chooses no namespaces.
+pub fn is_judged(policy: &Policy) -> bool {
     policy.standing == Standing::InForce && policy.targets.namespaces.is_none()
 }
 
@@ -76,7 +120,7 @@ impl<'a> Near<'a> {
             let named = policy.targets.servers.iter().filter_map(|name| self.places.get(name.as_str()));
             return named.copied().collect();
         }
-        self.places.values().copied().filter(|place| reach(policy, place.server) == Tri::Yes).collect()
+        self.places.values().copied().filter(|place| place.reached_by(policy) == Tri::Yes).collect()
     }
 }
 
@@ -84,11 +128,11 @@ impl<'a> Near<'a> {
 fn never_granted<'a>(policy: &Policy, policies: impl Iterator<Item = &'a Policy>, reached: &[&Place<'_>]) -> Findings {
     let asks = |rule: &Rule| rule.effect == Effect::RequireApproval;
     let grants = |rule: &&Rule| rule.effect == Effect::Allow;
-    if policy.rules.iter().any(|rule| grants(&rule)) && !policy.rules.iter().any(asks) {
+    if !asks_others(policy) {
         return Findings::new();
     }
     let mut allows = Vec::new();
-    for other in policies.filter(|other| reached.iter().any(|place| reach(other, place.server) != Tri::No)) {
+    for other in policies.filter(|other| reached.iter().any(|place| place.reached_by(other) != Tri::No)) {
         if other.standing != Standing::InForce {
             return Findings::new();
         }
@@ -129,7 +173,7 @@ fn is_about(tools: &ToolMatch, name: &str) -> bool {
 fn unknown_tools(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for place in reached {
-        match &place.server.lock {
+        match place.lock {
             Some(lock) if !lock.tools.is_empty() => known.extend(lock.tools.keys().map(String::as_str)),
             _ => return Findings::new(),
         }
@@ -181,14 +225,68 @@ fn unguarded(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
 
 /// The reviewed tools that a rule may be about, and whose calls need not have an argument.
 fn may_leave_out<'a>(rule: &Rule, argument: &str, place: &'a Place<'_>) -> Vec<&'a str> {
-    let class = |name: &str| place.server.lock.as_ref().and_then(|lock| lock.class(name));
-    let about = |name: &str| {
-        let fits =
-            |tools: &ToolMatch| tools.risk.is_empty() || class(name).is_none_or(|class| tools.risk.contains(&class));
-        rule.tools.iter().any(|tools| is_about(tools, name) && fits(tools))
-    };
-    let open = place.required.iter().filter(|(_, required)| !required.contains(argument));
-    open.map(|(name, _)| name.as_str()).filter(|name| about(name)).collect()
+    let open = place.required.iter().filter(|(_, required)| !required.arguments.contains(argument));
+    open.map(|(name, _)| name.as_str()).filter(|name| may_be_about(rule, name, place)).collect()
+}
+
+/// Whether a rule may be about a reviewed tool.
+fn may_be_about(rule: &Rule, name: &str, place: &Place<'_>) -> bool {
+    let class = place.lock.and_then(|lock| lock.class(name));
+    let fits = |tools: &ToolMatch| tools.risk.is_empty() || class.is_none_or(|class| tools.risk.contains(&class));
+    rule.tools.iter().any(|tools| is_about(tools, name) && fits(tools))
+}
+
+/// Arguments that a condition takes for something of another type than they are in every tool that was reviewed and that the
+/// rule may be about. A rule that is about tools of which no definition is known may mean those.
+fn mistyped(policy: &Policy, reached: &[&Place<'_>]) -> Findings {
+    let mut findings = Findings::new();
+    for (i, rule) in policy.rules.iter().enumerate() {
+        let Some(Ok(condition)) = rule.when.as_deref().map(Condition::compile) else { continue };
+        let Some(tools) = defined(rule, reached) else { continue };
+        for (argument, expected) in condition.expected_types() {
+            let declared: Option<Vec<_>> = tools.values().map(|required| required.types.get(argument)).collect();
+            let Some(declared) = declared.filter(|all| all.iter().all(|types| types.is_disjoint(expected))) else {
+                continue;
+            };
+            let Some((tool, types)) = tools.keys().next().zip(declared.first()) else { continue };
+            let others = match tools.len() - 1 {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let message = format!(
+                "it takes {argument:?} for {}, and the reviewed definition of {tool:?}{others} says {}",
+                words(expected),
+                words(types)
+            );
+            findings.push(Finding::new(
+                Reason::ArgumentType,
+                FieldPath::of("spec.rules").index(i).field("when"),
+                message,
+            ));
+        }
+    }
+    findings
+}
+
+/// What the reviewed tools require that a rule may be about, by name; `None`, if one of them, or what a server has, is not known.
+fn defined<'a>(rule: &Rule, reached: &[&'a Place<'_>]) -> Option<BTreeMap<&'a str, &'a Requirement>> {
+    let mut tools = BTreeMap::new();
+    for place in reached {
+        let lock = place.lock.filter(|lock| !lock.tools.is_empty())?;
+        for name in lock.tools.keys().filter(|name| may_be_about(rule, name, place)) {
+            let required = place.required.get(name)?;
+            let known = tools.insert(name.as_str(), required);
+            // Of two tools of one name, the condition may mean either.
+            if known.is_some_and(|known: &Requirement| known.types != required.types) {
+                return None;
+            }
+        }
+    }
+    Some(tools)
+}
+
+fn words(types: &BTreeSet<JsonType>) -> String {
+    types.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(" or ")
 }
 
 fn guard(argument: &str, effect: Effect) -> String {

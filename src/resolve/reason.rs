@@ -197,6 +197,8 @@ reasons! {
     ApprovalsUnavailable: Warning, "use Deny to say so plainly, or keep it for a build with approvals";
     /// A condition takes an argument for given that calls of a reviewed tool may leave out.
     ArgumentNotRequired: Warning, "guard it: has(args.x) && …";
+    /// A condition takes an argument for something of another type than every reviewed tool has there that the rule is about.
+    ArgumentType: Warning, "compare it with a value of its type, or convert it: int(), double(), string()";
     /// No McpAuthorizationServer of the server allows the audience: it is not accepted.
     AudienceNotAllowed: Warning, "add it to allowedAudiences of the McpAuthorizationServer, or remove it here";
     /// Two McpAuthorizationServers of a server have the same issuer: the server takes no calls.

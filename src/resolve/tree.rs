@@ -3,7 +3,7 @@
 //! Invariant: the result does not depend on the order of the objects, and every object that was given, valid or not, is
 //! accounted for: in what is generated, or in a finding.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +124,8 @@ fn places<'a>(servers: &'a [Server], objects: &[&Object], lookup: &Lookup<'_>) -
         // A lock that cannot be used has no tools.
         let is_read = server.lock.as_ref().is_some_and(|lock| !lock.tools.is_empty());
         let spec = locks.get(&(namespace, name)).filter(|_| is_read);
-        Place { server, required: spec.map(|spec| lock::required(spec, namespace, lookup)).unwrap_or_default() }
+        let required = spec.map(|spec| lock::required(spec, namespace, lookup)).unwrap_or_default();
+        Place::of(server, Cow::Owned(required))
     };
     servers.iter().map(place).collect()
 }

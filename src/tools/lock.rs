@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::digest::{canonical, tool_digest};
@@ -170,8 +171,76 @@ pub fn read(text: &str) -> Result<Tools, LockError> {
     Ok(tools)
 }
 
-/// By tool, the arguments that every call must have.
-pub type Required = BTreeMap<String, BTreeSet<String>>;
+/// By tool, what its definition requires of calls.
+pub type Required = BTreeMap<String, Requirement>;
+
+/// What a definition requires of calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// The arguments that every call must have.
+    pub arguments: BTreeSet<String>,
+    /// Of what type an argument must be, where that is said for certain.
+    pub types: BTreeMap<String, BTreeSet<JsonType>>,
+}
+
+/// A type of JSON values, as a condition tells them apart: numbers are of one type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JsonType {
+    /// An array.
+    Array,
+    /// `true` or `false`.
+    Boolean,
+    /// `null`.
+    Null,
+    /// A number, integer or not.
+    Number,
+    /// An object.
+    Object,
+    /// A string.
+    String,
+}
+
+impl JsonType {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JsonType::Array => "array",
+            JsonType::Boolean => "boolean",
+            JsonType::Null => "null",
+            JsonType::Number => "number",
+            JsonType::Object => "object",
+            JsonType::String => "string",
+        }
+    }
+
+    /// The types that a schema's `type` names (JSON Schema Validation 6.1.1); `None`, if one of them is not known.
+    fn named(value: &Value) -> Option<BTreeSet<Self>> {
+        let one = |word: &Value| match word.as_str()? {
+            "array" => Some(JsonType::Array),
+            "boolean" => Some(JsonType::Boolean),
+            "null" => Some(JsonType::Null),
+            "number" | "integer" => Some(JsonType::Number),
+            "object" => Some(JsonType::Object),
+            "string" => Some(JsonType::String),
+            _ => None,
+        };
+        match value {
+            Value::Array(words) => words.iter().map(one).collect(),
+            word => one(word).map(|one| BTreeSet::from([one])),
+        }
+    }
+}
+
+/// The types of the arguments for which a schema has one. Drafts up to 7 read nothing beside a `$ref`, so nothing is said there.
+fn types(schema: &Value) -> BTreeMap<String, BTreeSet<JsonType>> {
+    let plain = |schema: &Value| schema.is_object() && schema.get("$ref").is_none();
+    let properties = schema.get("properties").filter(|_| plain(schema)).and_then(Value::as_object);
+    let typed = |(name, property): (&String, &Value)| {
+        let types = JsonType::named(property.get("type")?).filter(|types| !types.is_empty() && plain(property))?;
+        Some((name.clone(), types))
+    };
+    properties.into_iter().flatten().filter_map(typed).collect()
+}
 
 /// What the definitions in a lock require of calls; nothing of tools whose schema is left out or says it otherwise.
 pub fn required(text: &str) -> Required {
@@ -183,8 +252,10 @@ pub fn required(text: &str) -> Required {
     let entries = serde_json::from_str::<Document<'_>>(text).map(|document| document.tools).unwrap_or_default();
     let tools = entries.into_iter().filter_map(|entry| ToolView::read(entry.get()));
     let required = tools.filter_map(|tool| {
-        let schema: Schema = serde_json::from_str(tool.input_schema?).ok()?;
-        Some((tool.name.into_owned(), schema.required))
+        let text = tool.input_schema?;
+        let schema: Schema = serde_json::from_str(text).ok()?;
+        let types = serde_json::from_str(text).map(|schema| types(&schema)).unwrap_or_default();
+        Some((tool.name.into_owned(), Requirement { arguments: schema.required, types }))
     });
     required.collect()
 }

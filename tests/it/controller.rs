@@ -1,6 +1,7 @@
 //! The controller against a real API server, as the ServiceAccount that the chart makes, with its rights and under its
 //! admission policies.
 
+mod effective;
 mod identities;
 mod inventory;
 mod isolation;

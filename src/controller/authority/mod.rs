@@ -40,7 +40,8 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let supply = supply(context, key, validated.authority()).await?;
     let prepared = build::build(validated, supply, SystemClock::default().unix())?;
     let (applied, informed) = apply::apply(context, prepared).await?;
-    context.store().settle(key, Settled::Authority(applied.clone().into()));
+    let touched = context.store().settle(key, Settled::Authority(applied.clone().into()));
+    context.look_at(touched);
     tell(context, &applied).await?;
     informed?;
     Ok(rereads.then_some(REREAD))

@@ -111,9 +111,7 @@ impl<'a> Earlier<'a> {
 
     fn said(&self, type_: &'static str) -> Option<Said> {
         let one = self.conditions.iter().find(|condition| condition.type_ == type_)?;
-        let truth =
-            [Truth::True, Truth::False, Truth::Unknown].into_iter().find(|truth| truth.as_str() == one.status)?;
-        Some(Said::new(type_, truth, one.reason.clone(), one.message.clone()))
+        conditions::said_again(type_, one)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::build::{Verdict, build};
 use super::dereference::Callers;
@@ -10,8 +11,9 @@ use super::status;
 use super::validate::Validated;
 use crate::api::{self, FieldPath, Key};
 use crate::controller::apply::{Applied, Prepared};
-use crate::controller::conditions::{ACCEPTED, ENFORCED};
+use crate::controller::conditions::{self, ACCEPTED, EFFECTIVE, ENFORCED, READY, Statement, Truth};
 use crate::controller::proxies::Programming;
+use crate::controller::store::Reaching;
 use crate::generated::codec::{self, Generated, MOST_BYTES};
 use crate::generated::policy::Standing;
 use crate::generated::{Authority, ObjectId, Policy};
@@ -85,9 +87,36 @@ fn invalid() -> Result<Resolved<Policy>, Findings> {
 fn said(prepared: Prepared<Verdict>) -> (String, String, String) {
     let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
     let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
-    let statement = status(&applied, Some(Programming::Everywhere(1)));
+    let statement = status(&applied, Some(Programming::Everywhere(1)), &Reaching::Unsaid, &Value::Null);
     let one = |type_: &str| statement.said(type_).unwrap().clone();
     (one(ACCEPTED).reason, one(ENFORCED).reason, one(ACCEPTED).message)
+}
+
+#[test]
+fn what_it_comes_to_is_kept_until_it_is_known_anew_and_is_no_part_of_ready() {
+    let (prepared, _) = built(validated(Ok(resolved()), None));
+    let Prepared { key, id, kind, mut verdict, .. } = prepared;
+    verdict.warnings.clear();
+    let applied = Applied { key, id, generated: Some(kind), verdict };
+    let finding = Finding::new(Reason::ToolNotFound, FieldPath::of("spec.rules"), "no such tool");
+    let before = |generation: i64| {
+        let mut statement = Statement::new(generation, Vec::new());
+        statement.beside(conditions::effective(std::slice::from_ref(&finding)));
+        statement.status(&Value::Null, Timestamp::UNIX_EPOCH).unwrap()
+    };
+    let said = |reaching: &Reaching, before: &Value| {
+        let statement = status(&applied, Some(Programming::Everywhere(1)), reaching, before);
+        assert_eq!(statement.said(READY).unwrap().truth, Truth::True);
+        statement.said(EFFECTIVE).cloned()
+    };
+    assert_eq!(said(&Reaching::NotYet, &before(2)), Some(conditions::effective(&[finding.clone()])));
+    assert_eq!(said(&Reaching::NotYet, &before(1)), None, "it was said of another generation");
+    assert_eq!(said(&Reaching::NotYet, &Value::Null), None);
+    assert_eq!(said(&Reaching::Unsaid, &before(2)), None);
+    let refused = Verdict { errors: vec![finding.clone()], ..applied.verdict.clone() };
+    let refused = Applied { verdict: refused, ..applied.clone() };
+    let statement = status(&refused, Some(Programming::Everywhere(1)), &Reaching::NotYet, &before(2));
+    assert_eq!(statement.said(EFFECTIVE), None, "what is in force is not this policy");
 }
 
 #[test]

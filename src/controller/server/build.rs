@@ -1,7 +1,9 @@
 //! From what a server means to everything that there should be for it. No client is needed.
 
+use std::sync::Arc;
+
 use super::isolation::{self, Asked, Isolation, Told};
-use super::validate::Validated;
+use super::validate::{Reviewed, Validated};
 use crate::controller::Installation;
 use crate::controller::apply::Prepared;
 use crate::controller::conditions::with_role_binding;
@@ -25,6 +27,8 @@ pub struct Verdict {
     pub resource: Option<String>,
     /// Its owner switched it off.
     pub disabled: bool,
+    /// What was reviewed of its tools, if it has a lock.
+    pub reviewed: Option<Arc<Reviewed>>,
     /// What its tools are listed by; `None`: it takes no calls.
     pub basis: Option<Basis>,
     /// Whether its upstream is closed to others; `None`: nobody asked for it.
@@ -37,7 +41,7 @@ pub(super) fn build(
     validated: Validated,
     installation: &Installation,
 ) -> Result<(Prepared<Verdict>, Isolation), Failure> {
-    let Validated { key, id, outcome, previous, claimants, closes, isolation } = validated;
+    let Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation } = validated;
     let (mut errors, mut warnings) = (Findings::new(), Findings::new());
     let mut server = match outcome {
         Ok(resolved) => {
@@ -70,6 +74,7 @@ pub(super) fn build(
     let verdict = Verdict {
         warnings: with_role_binding(warnings, &key.namespace, account),
         errors,
+        reviewed: reviewed.map(Arc::new),
         resource: server.as_ref().map(|server| server.resource.clone()),
         basis: server.as_ref().and_then(Basis::of),
         disabled: server.is_some_and(|server| server.state == State::Disabled),

@@ -8,6 +8,7 @@ mod validate;
 
 pub use build::Verdict;
 pub use status::status;
+pub use validate::Reviewed;
 
 use self::isolation::{Isolation, Step, Told};
 use super::apply::Applied;
@@ -38,7 +39,8 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let isolated = isolate(context, &mut applied, isolation).await;
     let checked = applied.verdict.isolation.as_ref().map(Told::reread);
     context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
-    context.store().settle(key, Settled::Server(applied.clone().into()));
+    let touched = context.store().settle(key, Settled::Server(applied.clone().into()));
+    context.look_at(touched);
     tell(context, &applied).await?;
     informed?;
     isolated?;

@@ -17,7 +17,7 @@ pub fn status(
     heard: Option<&(Basis, Heard)>,
     before: &Value,
 ) -> Statement {
-    let Verdict { errors, warnings, resource, disabled, basis: _, isolation } = &applied.verdict;
+    let Verdict { errors, warnings, resource, disabled, reviewed: _, basis: _, isolation } = &applied.verdict;
     let meanwhile = match applied.generated {
         Some(_) => "it takes no calls.",
         None => "it is not served.",

@@ -50,7 +50,7 @@ fn validated(outcome: Result<Resolved<Server>, Vec<Finding>>) -> Validated {
     let key = Key { kind: api::Kind::McpServer, namespace: "team".into(), name: "notes".into() };
     let id = ObjectId { uid: "u".into(), namespace: "team".into(), name: "notes".into(), generation: 7 };
     let (claimants, isolation) = (Vec::new(), isolation::Found::default());
-    Validated { key, id, outcome, previous: None, claimants, closes: None, isolation }
+    Validated { key, id, outcome, previous: None, reviewed: None, claimants, closes: None, isolation }
 }
 
 fn built(validated: Validated) -> (Prepared<Verdict>, Option<Server>) {

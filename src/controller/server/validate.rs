@@ -3,9 +3,34 @@
 use super::dereference::Raw;
 use super::isolation;
 use crate::api::v1alpha1::ServiceRef;
-use crate::api::{FieldPath, Key};
+use crate::api::{FieldPath, Key, McpServer};
+use crate::generated::server::Lock;
 use crate::generated::{ObjectId, Server};
 use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
+use crate::tools::lock::Required;
+
+/// The tools that were reviewed, as policies are held against them.
+#[derive(Debug, PartialEq)]
+pub struct Reviewed {
+    /// Their digests and classes.
+    pub lock: Lock,
+    /// Which arguments calls of them must have.
+    pub required: Required,
+}
+
+impl Reviewed {
+    /// What a server's lock says of its tools.
+    pub(in crate::controller) fn of(server: &McpServer, resolved: &Server, lookup: &Lookup<'_>) -> Option<Self> {
+        let spec = server.spec.tools.as_ref()?.lock.as_ref()?;
+        let lock = resolved.lock.clone()?;
+        // One that cannot be used has no tools.
+        let required = match lock.tools.is_empty() {
+            true => Required::new(),
+            false => resolve::required(spec, &resolved.id.namespace, lookup),
+        };
+        Some(Self { lock, required })
+    }
+}
 
 /// A server that was judged.
 pub(super) struct Validated {
@@ -13,6 +38,8 @@ pub(super) struct Validated {
     pub(super) id: ObjectId,
     pub(super) outcome: Result<Resolved<Server>, Findings>,
     pub(super) previous: Option<Server>,
+    /// Of one that has a lock.
+    pub(super) reviewed: Option<Reviewed>,
     pub(super) claimants: Vec<Key>,
     /// The Service whose Pods an accepted server wants closed to others.
     pub(super) closes: Option<ServiceRef>,
@@ -21,6 +48,7 @@ pub(super) struct Validated {
 
 /// Judges a server by what is there of what it refers to.
 pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
+    let mut reviewed = None;
     let outcome = match (&raw.source.read, raw.server()) {
         (Err(findings), _) => Err(findings.clone()),
         (Ok(_), Some(server)) => {
@@ -33,11 +61,14 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             lookup.config_maps.extend(raw.config_maps.iter().map(|(name, map)| ((namespace, name.as_str()), map)));
             let token = raw.upstream_token.as_ref().map(|token| token.token.clone());
             lookup.upstream_tokens.extend(token.map(|token| ((namespace, raw.source.key.name.as_str()), token)));
-            resolve::server(server, settings, &lookup)
+            let outcome = resolve::server(server, settings, &lookup);
+            reviewed = outcome.as_ref().ok().and_then(|resolved| Reviewed::of(server, &resolved.object, &lookup));
+            outcome
         }
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpServer")]),
     };
     let closes = raw.server().and_then(|server| isolation::asks(&server.spec)).cloned();
     let Raw { source, previous, claimants, isolation, .. } = raw;
-    Validated { key: source.key.clone(), id: source.id.clone(), outcome, previous, claimants, closes, isolation }
+    let (key, id) = (source.key.clone(), source.id.clone());
+    Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation }
 }

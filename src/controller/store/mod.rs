@@ -7,6 +7,8 @@
 
 mod clients;
 pub mod interest;
+mod near;
+mod reaching;
 pub mod source;
 mod told;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 use kube::api::DynamicObject;
 
 pub use self::interest::{Interest, Reference};
+pub use self::reaching::Reaching;
 pub use self::source::{Outline, Source};
 use super::cluster_issuer::ClusterIssuer;
 use super::object::{Present, Seen, Wanted};
@@ -49,6 +52,7 @@ pub struct Store {
     told: told::Told,
     wanted: HashMap<(Kind, String), Wanted>,
     settled: HashMap<Key, Settled>,
+    near: near::Near,
     /// The proxies.
     pub proxies: Proxies,
 }
@@ -61,6 +65,10 @@ pub fn generated_kind(kind: api::Kind) -> Option<Kind> {
         api::Kind::McpAuthorizationServer => Some(Kind::Authority),
         api::Kind::McpClient | api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
     }
+}
+
+fn is_policy((subject, _): &(Subject, Depth)) -> bool {
+    matches!(subject, Subject::Source(key) if key.kind == api::Kind::McpPolicy)
 }
 
 fn whole(key: &Key) -> (Subject, Depth) {
@@ -86,6 +94,7 @@ impl Store {
             told: told::Told::default(),
             wanted: HashMap::new(),
             settled: HashMap::new(),
+            near: near::Near::default(),
             proxies,
         }
     }
@@ -150,8 +159,10 @@ impl Store {
                 if changed {
                     let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
                     touched.extend(self.interest.followers(&reference).map(whole));
+                    self.server_near(&key, earlier.as_deref(), &mut touched);
                 }
             }
+            api::Kind::McpPolicy if changed => self.policy_near(&key, &mut touched),
             api::Kind::McpClient => self.relist(&key, earlier.as_deref().and_then(clients::listed), &mut touched),
             _ => {}
         }
@@ -176,7 +187,9 @@ impl Store {
                 self.server_came_or_went(key, &mut touched);
                 let reference = Reference::ServerItself(key.namespace.clone(), key.name.clone());
                 touched.extend(self.interest.followers(&reference).map(whole));
+                self.server_near(key, Some(&source), &mut touched);
             }
+            api::Kind::McpPolicy => self.policy_near(key, &mut touched),
             api::Kind::McpClient => self.relist(key, clients::listed(&source), &mut touched),
             _ => {}
         }
@@ -192,7 +205,10 @@ impl Store {
         if before == labels {
             return Touched::new();
         }
-        self.interest.followers(&Reference::Namespace(name.to_owned())).map(whole).collect()
+        let reference = Reference::Namespace(name.to_owned());
+        let mut touched: Touched = self.interest.followers(&reference).map(whole).collect();
+        self.namespace_near(name, &mut touched);
+        touched
     }
 
     /// A generated object is there.
@@ -256,14 +272,17 @@ impl Store {
     }
 
     /// Everything there is to look at: for who begins to lead, once all was told.
-    pub fn everything(&self) -> Touched {
+    pub fn everything(&mut self) -> Touched {
+        self.near.forget_changes();
         let strays = self.present.keys().filter(|at| !self.by_uid.contains_key(*at));
         let strays = strays.map(|(kind, uid)| (Subject::Stray(*kind, uid.clone()), Depth::Sweep));
         // What was changed while nobody led is no less urgent.
         let sweep = |(key, source): (&Key, &Arc<Source>)| {
             (Subject::Source(key.clone()), if source.is_told() { Depth::Sweep } else { Depth::Whole })
         };
-        self.sources.iter().map(sweep).chain(strays).collect()
+        // What policies come to is said once if the servers that they reach were looked at before them.
+        let (policies, others): (Touched, Touched) = self.sources.iter().map(sweep).partition(is_policy);
+        others.into_iter().chain(policies).chain(strays).collect()
     }
 
     /// What a generated object is looked at with.
@@ -493,10 +512,13 @@ impl Store {
     }
 
     /// Keeps what came of a look at an object, unless it is gone.
-    pub fn settle(&mut self, key: &Key, settled: Settled) {
+    pub fn settle(&mut self, key: &Key, settled: Settled) -> Touched {
+        let mut touched = Touched::new();
         if self.sources.contains_key(key) {
-            self.settled.insert(key.clone(), settled);
+            let was = self.settled.insert(key.clone(), settled);
+            self.settled_near(key, was.as_ref(), &mut touched);
         }
+        touched
     }
 
     /// Time has passed for the proxies.

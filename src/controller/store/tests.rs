@@ -1,5 +1,7 @@
 //! Whom a change touches: those that it concerns, and nobody else.
 
+mod reaching;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -52,13 +54,16 @@ fn key(kind: api::Kind, name: &str) -> Key {
     Key { kind, namespace: namespace.into(), name: name.into() }
 }
 
-/// Names of sources, with `?` for those whose status alone is looked at, and UIDs of strays.
-fn names(touched: Touched) -> BTreeSet<String> {
+/// Names of sources, with `?` for those whose status alone is looked at, and UIDs of strays. What may come to something else is
+/// looked at in `reaching`.
+fn names(mut touched: Touched) -> BTreeSet<String> {
+    touched.retain(|(subject, _)| !matches!(subject, Subject::Near(_)));
     let name = |(subject, depth)| match (subject, depth) {
         (Subject::Source(key), Depth::Whole) => key.name,
         (Subject::Source(key), Depth::Status) => format!("{}?", key.name),
         (Subject::Source(key), Depth::Sweep) => format!("{}~", key.name),
         (Subject::Stray(kind, uid), _) => kind.object_name(&uid),
+        (Subject::Near(_), _) => unreachable!(),
     };
     touched.into_iter().map(name).collect()
 }

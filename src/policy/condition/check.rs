@@ -3,11 +3,14 @@
 //! Invariant: a condition that passes names only what exists (roots, fields of `principal`, functions), has every name
 //! that it asks the arguments for written in it, and does an amount of work that its size and the input's bounds limit.
 
+use std::collections::BTreeSet;
+
 use cel::Env;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators};
 use cel::parser::ParseErrors;
 
 use super::{CompiledRegex, ConditionError, DOUBLE, MATCHES, REGEX_VARIABLE};
+use crate::tools::lock::JsonType;
 
 /// The longest condition, in bytes.
 const MAX_LENGTH: usize = 1024;
@@ -63,6 +66,8 @@ pub(super) struct Uses {
     pub(super) members: Vec<String>,
     /// Those of them whose value it takes.
     pub(super) taken: Vec<String>,
+    /// Members of `args`, and of which types they must be for what it does with them to come to anything.
+    pub(super) expected: Vec<(String, BTreeSet<JsonType>)>,
     /// Those of which it asks whether they are there.
     pub(super) guarded: Vec<String>,
     /// Every member name, at any depth, that it asks the arguments for.
@@ -242,6 +247,7 @@ impl Inspection {
             let message = format!("{:?} is not a function that conditions have", call.func_name);
             return Err(ConditionError::new("ConditionFunction", message));
         }
+        self.expect(call);
         if call.func_name == "double" {
             call.func_name = DOUBLE.to_owned();
         }
@@ -261,6 +267,28 @@ impl Inspection {
             self.visit(target)?;
         }
         call.args.iter_mut().try_for_each(|argument| self.visit(argument))
+    }
+
+    /// Notes what is done with a member of `args` that only some types stand: it is compared with a value that is written out, or
+    /// given to a function.
+    fn expect(&mut self, call: &CallExpr) {
+        let expected = match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
+            (operators::EQUALS | operators::NOT_EQUALS, None, [one, other])
+            | (operators::LESS | operators::LESS_EQUALS, None, [one, other])
+            | (operators::GREATER | operators::GREATER_EQUALS, None, [one, other]) => argument(one)
+                .zip(literal_type(other))
+                .or_else(|| argument(other).zip(literal_type(one)))
+                .map(|(name, of)| (name, BTreeSet::from([of]))),
+            (operators::IN, None, [element, IdedExpr { expr: Expr::List(list), .. }]) if !list.elements.is_empty() => {
+                let types: Option<BTreeSet<JsonType>> = list.elements.iter().map(literal_type).collect();
+                argument(element).zip(types)
+            }
+            (MATCHES, None, [text, _]) | ("startsWith" | "endsWith", Some(text), [_]) => {
+                argument(text).map(|name| (name, BTreeSet::from([JsonType::String])))
+            }
+            _ => None,
+        };
+        self.uses.expected.extend(expected);
     }
 
     fn index(&mut self, call: &mut CallExpr) -> Result<(), ConditionError> {
@@ -301,6 +329,29 @@ impl Inspection {
         call.args = arguments;
         self.regexes.push(CompiledRegex(regex));
         Ok(())
+    }
+}
+
+/// The member of `args` that an expression is.
+fn argument(expression: &IdedExpr) -> Option<String> {
+    let is_root = |of: &IdedExpr| matches!(&of.expr, Expr::Ident(root) if root == "args");
+    match &expression.expr {
+        Expr::Select(select) if !select.test && is_root(&select.operand) => Some(select.field.clone()),
+        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+            [of, index] if is_root(of) => string_literal(index),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The type of a value that is written out; nothing of `null`, which people compare with to see whether there is a value.
+fn literal_type(expression: &IdedExpr) -> Option<JsonType> {
+    match &expression.expr {
+        Expr::Literal(LiteralValue::Boolean(_)) => Some(JsonType::Boolean),
+        Expr::Literal(LiteralValue::Double(_) | LiteralValue::Int(_) | LiteralValue::UInt(_)) => Some(JsonType::Number),
+        Expr::Literal(LiteralValue::String(_)) => Some(JsonType::String),
+        _ => None,
     }
 }
 

@@ -180,3 +180,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_argument_of_a_type_that_is_not_expected_is_never_equal_or_makes_the_condition_fail() {
+    use crate::tools::lock::JsonType;
+
+    let values = [
+        (JsonType::Array, "[5,\"x\",true]"),
+        (JsonType::Boolean, "true"),
+        (JsonType::Null, "null"),
+        (JsonType::Number, "5"),
+        (JsonType::Number, "5.0"),
+        (JsonType::Object, r#"{"x":5}"#),
+        (JsonType::String, "\"x\""),
+        (JsonType::String, "\"5\""),
+        (JsonType::String, "\"true\""),
+    ];
+    let operators = ["==", "<", "<=", ">", ">="];
+    let literals = ["5", "5.0", "5u", "\"x\"", "\"5\"", "true"];
+    let compared = operators.into_iter().flat_map(|operator| {
+        literals.into_iter().flat_map(move |literal| {
+            [format!("args.a {operator} {literal}"), format!("{literal} {operator} args[\"a\"]")]
+        })
+    });
+    let others = ["args.a in [5, \"x\"]", "args.a in [true]", "args.a.startsWith(\"x\")", "args.a.matches(\"x\")"];
+    let others = others.into_iter().map(str::to_owned).chain(literals.map(|literal| format!("!(args.a != {literal})")));
+    let mut met = 0;
+    for text in compared.chain(others) {
+        let condition = Condition::compile(&text).unwrap();
+        let expected: Vec<_> = condition.expected_types().collect();
+        let [("a", types)] = expected[..] else { panic!("{text}: {expected:?}") };
+        for (of, value) in values {
+            let answer = ask(&text, &format!("{{\"a\":{value}}}"));
+            met += usize::from(answer == Tri::Yes);
+            assert!(types.contains(&of) || answer != Tri::Yes, "{text} of {value}");
+        }
+    }
+    assert!(met > 40, "{met}");
+}

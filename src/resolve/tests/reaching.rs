@@ -92,6 +92,61 @@ fn an_approval_that_nothing_makes_reachable_is_named() {
     }
 }
 
+#[test]
+fn an_argument_that_is_compared_with_what_it_never_is_is_named() {
+    const TYPED: [&str; 3] = [
+        r#"{"name":"pay","inputSchema":{"type":"object","required":["n","s","b","m","l","u","r"],"properties":{
+            "n":{"type":"integer"},"s":{"type":"string"},"b":{"type":"boolean"},"m":{"type":["string","null"]},
+            "l":{"type":"array"},"u":{},"r":{"type":"string","$ref":"https://x.example/t"}}}}"#,
+        r#"{"name":"send","inputSchema":{"type":"object","required":["n","s"],"properties":{
+            "n":{"type":"string"},"s":{"type":"string"}}}}"#,
+        r#"{"name":"odd","inputSchema":{"type":"object","required":["n"],"$ref":"https://x.example/t","properties":{"n":{"type":"string"}}}}"#,
+    ];
+    let (pay, both) = (&["pay"][..], &["pay", "send"][..]);
+    for (tools, when, want) in [
+        (pay, "args.s < 5", Some(r#"it takes "s" for number, and the reviewed definition of "pay" says string"#)),
+        (pay, "5 >= args.s", Some(r#""s" for number"#)),
+        (pay, r#"args["n"] == 'five'"#, Some(r#""n" for string"#)),
+        (pay, "args.n != 'five'", Some(r#""n" for string"#)),
+        (pay, "args.b == 'true' || principal.kind == 'User'", Some("says boolean")),
+        (pay, "args.n in ['one', true]", Some(r#""n" for boolean or string"#)),
+        (pay, "args.n.startsWith('1')", Some(r#""n" for string"#)),
+        (pay, "args.n.matches('^1')", Some(r#""n" for string"#)),
+        (pay, "args.m == 5", Some("says null or string")),
+        (both, "args.s == 5", Some(r#"definition of "pay" and 1 more says string"#)),
+        (pay, "args.n < 5.5 && args.s == 'x' && args.b == true && args.m == 'x'", None),
+        (pay, "args.n in [1, 'one']", None),
+        (pay, "args.m != null && args.s != null", None),
+        (pay, "string(args.n) == 'five' && int(args.s) < 5", None),
+        (pay, "args.l.exists(x, x == 5)", None),
+        // Nothing, or not all, is said of it.
+        (pay, "args.u < 5", None),
+        (pay, "args.r < 5", None),
+        (both, "args.n < 5", None),
+        (&["odd"], "args.n < 5", None),
+        (&["pay", "other"], "principal.kind == 'User'", None),
+    ] {
+        let found = at_locked("Allow", json!({"tools": [{"names": tools}], "when": when}), &[&TYPED]);
+        let found: Vec<_> = found.iter().filter(|f| f.reason == Reason::ArgumentType).collect();
+        match want {
+            None => assert!(found.is_empty(), "{when}: {found:?}"),
+            Some(want) => {
+                let [found] = found[..] else { panic!("{when}: {found:?}") };
+                assert_eq!(found.field.to_string(), "spec.rules[0].when");
+                assert!(found.message.contains(want), "{when}: {found}");
+            }
+        }
+    }
+    // A server of which nothing is known, and two servers that have two tools of one name.
+    let of = |locks: &[&[&str]]| {
+        let rule = json!({"tools": [{"names": ["pay"]}], "when": "args.s < 5"});
+        at_locked("Allow", rule, locks).iter().filter(|found| found.reason == Reason::ArgumentType).count()
+    };
+    let another =
+        r#"{"name":"pay","inputSchema":{"type":"object","required":["s"],"properties":{"s":{"type":"number"}}}}"#;
+    assert_eq!((of(&[&TYPED, &[]]), of(&[&TYPED, &[another]]), of(&[&TYPED, &TYPED[1..]])), (0, 0, 1));
+}
+
 /// What is found of a policy with one rule, at servers with these locks.
 fn at_locked(effect: &str, rule: Value, locks: &[&[&str]]) -> Vec<Finding> {
     let mut documents = vec![authority_named("corp")];

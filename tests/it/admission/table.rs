@@ -1,13 +1,18 @@
-//! The behaviour table, through the webhook on a real API server: what `kubectl apply` is told is what `validate` says.
+//! The behaviour table, through the webhook on a real API server: what `kubectl apply` is told is what `validate` says, and
+//! what depends on the author, or on what an object was before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use portcullis::resolve::Reason;
 use serde_json::Value;
 
 use super::house::House;
-use crate::support::behaviour::{Case, Expect, cases, world};
+use crate::support::behaviour::{Case, Edit, Expect, authors, cases, edits, world};
+use crate::support::kube::{SYSTEM, api};
+use crate::support::runtime;
 
 /// What only the controller sees, which says it in a condition: the webhook never reads a Secret.
 const UNSEEN: [&str; 2] = ["SecretNotFound", "SecretHostNotAllowed"];
@@ -23,15 +28,18 @@ enum Told {
     RefusedBySchema,
 }
 
+/// The reason words in what is said.
+fn reasons(said: &str) -> BTreeSet<&'static str> {
+    Reason::ALL.iter().map(|reason| reason.as_str()).filter(|word| said.contains(&format!("({word})"))).collect()
+}
+
 fn ask(house: &House, object: &Value) -> (Told, String) {
     let asked = ["apply", "--server-side", "--force-conflicts", "--field-manager=tests", "--dry-run=server", "-f", "-"];
     let output = house.cluster.try_kubectl(&asked, Some(&object.to_string()));
     let said = String::from_utf8(output.stderr).unwrap();
-    let reasons =
-        || Reason::ALL.iter().map(|r| r.as_str()).filter(|word| said.contains(&format!("({word})"))).collect();
     let told = match output.status.success() {
-        true => Told::Stored(reasons()),
-        false if said.contains("admission webhook") => Told::Refused(reasons()),
+        true => Told::Stored(reasons(&said)),
+        false if said.contains("admission webhook") => Told::Refused(reasons(&said)),
         false => Told::RefusedBySchema,
     };
     (told, said)
@@ -81,13 +89,18 @@ fn restore(house: &House, changed: &[Value]) {
 fn the_table_holds_through_the_webhook() {
     let house = House::build();
     world().iter().for_each(|object| drop(house.cluster.apply(object)));
+    of_every_case(&house);
+    of_every_edit(&house);
+}
+
+fn of_every_case(house: &House) {
     let (mut wrong, mut by_webhook) = (Vec::new(), 0);
     for case in cases() {
-        let changed = prepare(&house, &case);
+        let changed = prepare(house, &case);
         let begun = Instant::now();
         // What was stored a moment ago comes to the webhook by its watches.
         let (told, said) = loop {
-            let (told, said) = ask(&house, &case.object());
+            let (told, said) = ask(house, &case.object());
             if agrees(&case, &told, &said) || begun.elapsed() > Duration::from_secs(5) {
                 break (told, said);
             }
@@ -96,8 +109,152 @@ fn the_table_holds_through_the_webhook() {
         if !agrees(&case, &told, &said) {
             wrong.push(format!("{}: {:?} {:?} expected; {told:?}\n{said}", case.name, case.expect, case.words()));
         }
-        restore(&house, &changed);
+        restore(house, &changed);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(by_webhook >= 40, "the schema leaves {by_webhook} cases to the webhook");
+}
+
+/// What an author is answered.
+#[derive(Debug)]
+struct Answer {
+    code: u16,
+    message: String,
+    warnings: Vec<String>,
+}
+
+/// What the author of a case does, for nothing but the answer. `id`: its entry in the API server's audit log.
+fn attempt(author: &Client, edit: &Edit, id: &str) -> Answer {
+    let (after, before) = (edit.after(), edit.before());
+    let object = after.as_ref().or(before.as_ref()).unwrap();
+    let objects = api_of(author, object);
+    let url = objects.resource_url();
+    let (method, url, kind) = match (&after, object["metadata"]["name"].as_str()) {
+        (None, name) => ("DELETE", format!("{url}/{}?dryRun=All", name.unwrap()), "application/json"),
+        (Some(_), Some(name)) => {
+            let how = "dryRun=All&force=true&fieldManager=tests";
+            ("PATCH", format!("{url}/{name}?{how}"), "application/apply-patch+yaml")
+        }
+        (Some(_), None) => ("POST", format!("{url}?dryRun=All"), "application/json"),
+    };
+    let body = after.map(|object| object.to_string()).unwrap_or_default().into_bytes();
+    let request = http::Request::builder().method(method).uri(url).header("Content-Type", kind).header("Audit-ID", id);
+    runtime().block_on(async {
+        let response = author.send(request.body(body.into()).unwrap()).await.unwrap();
+        let (code, headers) = (response.status().as_u16(), response.headers().clone());
+        let answer: Value = serde_json::from_slice(&response.into_body().collect_bytes().await.unwrap()).unwrap();
+        let warnings = headers.get_all("warning").iter().map(|warning| unquoted(warning.to_str().unwrap()));
+        let message = answer["message"].as_str().filter(|_| code >= 300).unwrap_or_default().to_owned();
+        Answer { code, message, warnings: warnings.collect() }
+    })
+}
+
+/// The text of a `Warning` header (RFC 9111, 5.5).
+fn unquoted(warning: &str) -> String {
+    let text = warning.strip_prefix("299 - \"").and_then(|rest| rest.strip_suffix('"')).unwrap();
+    text.replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
+fn api_of(client: &Client, object: &Value) -> Api<DynamicObject> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let (version, kind) = (text(&object["apiVersion"]).unwrap(), text(&object["kind"]).unwrap());
+    api(client, &version, &kind, object["metadata"]["namespace"].as_str())
+}
+
+/// How the answer differs from what the case expects.
+fn differs(edit: &Edit, answer: &Answer) -> Option<&'static str> {
+    let says = |text: &str| answer.message.contains(text);
+    if edit.expect != Expect::Reject {
+        let is_change = |line: &&String| ["+ ", "- ", "~ "].iter().any(|sign| line.starts_with(sign));
+        let (changes, findings): (Vec<&String>, Vec<&String>) = answer.warnings.iter().partition(is_change);
+        let told: Vec<&String> = edit.changes.iter().filter(|_| edit.told).collect();
+        let words: BTreeSet<&str> = edit.words().into_iter().collect();
+        let at_field = |field: &String| findings.iter().any(|finding| finding.contains(field.as_str()));
+        let found: BTreeSet<&str> = findings.iter().flat_map(|finding| reasons(finding)).collect();
+        return match answer.code {
+            200 | 201 if changes != told => Some("the changes are others"),
+            200 | 201 if found != words || findings.len() != words.len() => Some("the warnings are others"),
+            200 | 201 if !edit.field.iter().all(at_field) => Some("the warnings are of another field"),
+            200 | 201 => None,
+            _ => Some("it is refused"),
+        };
+    }
+    if answer.code < 300 || !answer.warnings.is_empty() {
+        return Some("it is not refused, or warned about as well");
+    }
+    if let Some(policy) = &edit.policy {
+        return (answer.code != 403 || !says(&format!("ValidatingAdmissionPolicy '{policy}'")))
+            .then_some("not by that policy");
+    }
+    let webhook = if edit.after().is_none() { "deletions" } else { "validate" };
+    if !says(&format!("admission webhook \"{webhook}.portcullis.dev\" denied the request")) {
+        return Some("not by the webhook");
+    }
+    if edit.needs.is_empty() {
+        let as_it_says = edit.reason.iter().chain(&edit.field).all(|text| says(text));
+        return (answer.code != 422 || !as_it_says).then_some("not for that");
+    }
+    let missing =
+        edit.needs.iter().all(|place| says(&format!("(GrantMissing): the verb grant on {} is needed", servers(place))));
+    let lines = answer.message.matches("(GrantMissing)").count();
+    (answer.code != 403 || !missing || lines != edit.needs.len()).then_some("not for want of the verb there")
+}
+
+/// A place of the table, as the webhook calls it.
+fn servers(place: &str) -> String {
+    match place {
+        "everywhere" => "the McpServers of all namespaces".to_owned(),
+        _ if place.contains('/') => format!("McpServer {place}"),
+        _ => format!("the McpServers of namespace {place}"),
+    }
+}
+
+/// Each author in their own name; what was there before is stored in that of the controller, whom the webhook is not asked about.
+fn of_every_edit(house: &House) {
+    let (edits, mut changed) = (edits(), Vec::<Value>::new());
+    let client = |user: &str, groups: &[&str]| house.cluster.as_user(user, groups);
+    authors().iter().for_each(|object| drop(house.cluster.apply(object)));
+    let unasked = client(&format!("system:serviceaccount:{SYSTEM}:portcullis-controller"), &["system:masters"]);
+    let store = |object: &Value| {
+        let (objects, name) = (api_of(&unasked, object), object["metadata"]["name"].as_str().unwrap());
+        let how = PatchParams::apply("tests").force();
+        runtime().block_on(objects.patch(name, &how, &Patch::Apply(object))).unwrap();
+    };
+    let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
+    let (mut wrong, mut records) = (Vec::new(), BTreeMap::new());
+    for (number, edit) in edits.iter().enumerate() {
+        // What the next case has as well stays there: if this one was refused for it, the webhook is known to know of it.
+        let stored: Vec<Value> = edit.given.iter().cloned().chain(edit.before()).collect();
+        let gone: Vec<Value> = changed.iter().filter(|object| !stored.contains(object)).cloned().collect();
+        restore(house, &gone);
+        stored.iter().filter(|object| !changed.contains(object)).for_each(store);
+        changed = stored;
+        let author = clients.entry(&edit.author).or_insert_with(|| client(&edit.author, &["system:authenticated"]));
+        let begun = Instant::now();
+        let (answer, id) = (0..)
+            .map(|asked| format!("table-{number}-{asked}"))
+            .map(|id| (attempt(author, edit, &id), id))
+            .find(|(answer, _)| differs(edit, answer).is_none() || begun.elapsed() > Duration::from_secs(5))
+            .unwrap();
+        match differs(edit, &answer) {
+            Some(how) => wrong.push(format!("{}: {how}: {answer:#?}", edit.name)),
+            None => drop(records.insert(id, edit)),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    in_the_audit_log(house, &records);
+}
+
+/// What a change does is in the cluster's audit log, also where its author was not told; and nothing of what was refused.
+fn in_the_audit_log(house: &House, edits: &BTreeMap<String, &Edit>) {
+    let mut found = 0;
+    for entry in house.cluster.audited() {
+        let Some(edit) = edits.get(entry["auditID"].as_str().unwrap()) else { continue };
+        let webhook = if edit.after().is_none() { "deletions" } else { "validate" };
+        let said = entry["annotations"][format!("{webhook}.portcullis.dev/access-changes")].as_str();
+        let lines: Vec<&str> = said.unwrap_or_default().lines().collect();
+        assert_eq!(lines, edit.changes, "{}: {entry}", edit.name);
+        found += 1;
+    }
+    assert_eq!(found, edits.len(), "every request is on record once");
 }

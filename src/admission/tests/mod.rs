@@ -5,6 +5,7 @@ mod effects;
 mod grants;
 mod reviews;
 mod sound;
+mod statuses;
 
 use serde_json::{Value, json};
 

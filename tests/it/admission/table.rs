@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use portcullis::resolve::Reason;
 use serde_json::Value;
 
+use super::author::{Answer, Deed, api_of, tried};
 use super::house::House;
 use crate::support::behaviour::{Case, Edit, Expect, authors, cases, edits, world};
-use crate::support::kube::{SYSTEM, api};
+use crate::support::kube::SYSTEM;
 use crate::support::runtime;
 
 /// What only the controller sees, which says it in a condition: the webhook never reads a Secret.
@@ -115,52 +116,6 @@ fn of_every_case(house: &House) {
     assert!(by_webhook >= 40, "the schema leaves {by_webhook} cases to the webhook");
 }
 
-/// What an author is answered.
-#[derive(Debug)]
-struct Answer {
-    code: u16,
-    message: String,
-    warnings: Vec<String>,
-}
-
-/// What the author of a case does, for nothing but the answer. `id`: its entry in the API server's audit log.
-fn attempt(author: &Client, edit: &Edit, id: &str) -> Answer {
-    let (after, before) = (edit.after(), edit.before());
-    let object = after.as_ref().or(before.as_ref()).unwrap();
-    let objects = api_of(author, object);
-    let url = objects.resource_url();
-    let (method, url, kind) = match (&after, object["metadata"]["name"].as_str()) {
-        (None, name) => ("DELETE", format!("{url}/{}?dryRun=All", name.unwrap()), "application/json"),
-        (Some(_), Some(name)) => {
-            let how = "dryRun=All&force=true&fieldManager=tests";
-            ("PATCH", format!("{url}/{name}?{how}"), "application/apply-patch+yaml")
-        }
-        (Some(_), None) => ("POST", format!("{url}?dryRun=All"), "application/json"),
-    };
-    let body = after.map(|object| object.to_string()).unwrap_or_default().into_bytes();
-    let request = http::Request::builder().method(method).uri(url).header("Content-Type", kind).header("Audit-ID", id);
-    runtime().block_on(async {
-        let response = author.send(request.body(body.into()).unwrap()).await.unwrap();
-        let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let answer: Value = serde_json::from_slice(&response.into_body().collect_bytes().await.unwrap()).unwrap();
-        let warnings = headers.get_all("warning").iter().map(|warning| unquoted(warning.to_str().unwrap()));
-        let message = answer["message"].as_str().filter(|_| code >= 300).unwrap_or_default().to_owned();
-        Answer { code, message, warnings: warnings.collect() }
-    })
-}
-
-/// The text of a `Warning` header (RFC 9111, 5.5).
-fn unquoted(warning: &str) -> String {
-    let text = warning.strip_prefix("299 - \"").and_then(|rest| rest.strip_suffix('"')).unwrap();
-    text.replace("\\\"", "\"").replace("\\\\", "\\")
-}
-
-fn api_of(client: &Client, object: &Value) -> Api<DynamicObject> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let (version, kind) = (text(&object["apiVersion"]).unwrap(), text(&object["kind"]).unwrap());
-    api(client, &version, &kind, object["metadata"]["namespace"].as_str())
-}
-
 /// How the answer differs from what the case expects.
 fn differs(edit: &Edit, answer: &Answer) -> Option<&'static str> {
     let says = |text: &str| answer.message.contains(text);
@@ -171,15 +126,15 @@ fn differs(edit: &Edit, answer: &Answer) -> Option<&'static str> {
         let words: BTreeSet<&str> = edit.words().into_iter().collect();
         let at_field = |field: &String| findings.iter().any(|finding| finding.contains(field.as_str()));
         let found: BTreeSet<&str> = findings.iter().flat_map(|finding| reasons(finding)).collect();
-        return match answer.code {
-            200 | 201 if changes != told => Some("the changes are others"),
-            200 | 201 if found != words || findings.len() != words.len() => Some("the warnings are others"),
-            200 | 201 if !edit.field.iter().all(at_field) => Some("the warnings are of another field"),
-            200 | 201 => None,
-            _ => Some("it is refused"),
+        return match answer.is_taken() {
+            false => Some("it is refused"),
+            true if changes != told => Some("the changes are others"),
+            true if found != words || findings.len() != words.len() => Some("the warnings are others"),
+            true if !edit.field.iter().all(at_field) => Some("the warnings are of another field"),
+            true => None,
         };
     }
-    if answer.code < 300 || !answer.warnings.is_empty() {
+    if answer.is_taken() || !answer.warnings.is_empty() {
         return Some("it is not refused, or warned about as well");
     }
     if let Some(policy) = &edit.policy {
@@ -230,10 +185,12 @@ fn of_every_edit(house: &House) {
         stored.iter().filter(|object| !changed.contains(object)).for_each(store);
         changed = stored;
         let author = clients.entry(&edit.author).or_insert_with(|| client(&edit.author, &["system:authenticated"]));
+        let (after, before) = (edit.after(), edit.before());
+        let deed = after.as_ref().map_or_else(|| Deed::Delete(before.as_ref().unwrap()), Deed::Write);
         let begun = Instant::now();
         let (answer, id) = (0..)
             .map(|asked| format!("table-{number}-{asked}"))
-            .map(|id| (attempt(author, edit, &id), id))
+            .map(|id| (tried(author, deed, &id), id))
             .find(|(answer, _)| differs(edit, answer).is_none() || begun.elapsed() > Duration::from_secs(5))
             .unwrap();
         match differs(edit, &answer) {

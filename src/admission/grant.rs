@@ -10,8 +10,8 @@ use super::review::Review;
 use super::world::{Found, World, read};
 use crate::api::v1alpha1::{LockSpec, McpServerSpec, OnChange as OnChangeSpec, ServerState};
 use crate::api::{Key, Kind, McpPolicy, McpServer, Object};
-use crate::generated::policy::{Effect, Mode, Rule, Targets};
-use crate::generated::server::{Lock, OnChange};
+use crate::generated::policy::{Effect, Mode, PrincipalMatch, Rule, Targets};
+use crate::generated::server::{Lock, OnChange, State};
 use crate::generated::{Authority, Labels, Policy, Server};
 use crate::policy::decision::RuleRef;
 use crate::policy::selector::{matches, selects_all};
@@ -153,8 +153,21 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
                 None => old.iter().for_each(|old| issuer_left(old, world, &mut needs)),
             }
         }
-        // Whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
-        Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
+        // For its token, whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
+        Kind::McpClient => {
+            let authority = |object: &Object| match object {
+                Object::Client(object) => {
+                    let client = resolve::client(object, &world.settings(), &Lookup::default());
+                    client.ok().map(|client| client.object.grant.authority)
+                }
+                _ => None,
+            };
+            let old = old.and_then(Result::ok).as_ref().and_then(authority);
+            if let Some(new) = new.and_then(authority).filter(|new| old.as_ref() != Some(new)) {
+                client(&review.key, &new, world, &mut needs);
+            }
+        }
+        Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
     }
     needs.into_vec()
 }
@@ -343,8 +356,10 @@ fn server(
         }
     };
     let is_open = after.values().any(|rule| rule.effect == Effect::Allow);
+    // What kept it from taking calls may be gone: an issuer that it trusted twice.
+    let wakes = new.state == State::Enabled && old.is_some_and(|old| old.state != State::Enabled);
     for (name, rule) in &after {
-        if rule.effect == Effect::Allow && !before.contains_key(name) {
+        if rule.effect == Effect::Allow && (wakes || !before.contains_key(name)) {
             needs.server(new, format!("{} would allow calls to this server from now on", rule.shown(name)));
         }
     }
@@ -469,6 +484,28 @@ fn issuer_left(authority: &Authority, world: &World, needs: &mut Needs) {
     if twin && world.names_authority(&id.name) {
         let why = format!("another McpAuthorizationServer has the issuer of {}, and would be believed alone", id.name);
         needs.add(Place::Everywhere, why);
+    }
+}
+
+/// A client that comes to be one of this authority: what narrows, and names it, counted for everybody while it was not there.
+fn client(key: &Key, authority: &str, world: &World, needs: &mut Needs) {
+    for policy in world.policies_of(&key.namespace).filter(|policy| policy.mode == Mode::Enforce) {
+        let waits = |entry: &PrincipalMatch| {
+            let of_it = entry.named.as_ref().filter(|named| named.mcp_clients.contains(&key.name));
+            of_it.is_some_and(|named| named.authority.as_deref().is_none_or(|named| named == authority))
+        };
+        let narrows = |rule: &&Rule| match rule.effect {
+            Effect::Allow => rule.except.iter().any(waits),
+            Effect::Deny | Effect::RequireApproval => rule.principals.iter().any(waits),
+        };
+        if let Some(rule) = policy.rules.iter().find(narrows) {
+            let why = format!(
+                "rule {:?} of McpPolicy {} would mean this client alone, and not everybody",
+                rule.name, policy.id.name
+            );
+            let everywhere = policy.targets.namespaces.is_some();
+            needs.add(if everywhere { Place::Everywhere } else { Place::Namespace(key.namespace.clone()) }, why);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod effects;
+mod gains;
 mod grants;
 mod reviews;
 mod sound;

@@ -459,8 +459,12 @@ fn loosened_as_written((old, new): (Option<&McpServer>, Option<&McpServer>), by_
     if lock.map(content) != locks.map(content) && (lock.is_some() || by_risk) {
         why.push("the tool lock (spec.tools.lock) would be another, or none".to_owned());
     }
+    if old.upstream.credentials != new.upstream.credentials {
+        // The definitions can be those that were reviewed, and what they reach is somebody else's.
+        why.push("callers would reach the upstream as somebody else".to_owned());
+    }
     if old.upstream != new.upstream && locks.is_none_or(|lock| lock.on_change == Some(OnChangeSpec::Warn)) {
-        why.push("callers would reach another upstream, or the same as somebody else".to_owned());
+        why.push("callers would reach another upstream".to_owned());
     }
     why
 }

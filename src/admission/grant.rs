@@ -4,11 +4,13 @@
 //! opens, namespace-wide where a selector or a name that nobody has is used; only what is proven to narrow needs nothing.
 
 mod authority;
+mod client;
 mod need;
 mod policy;
 mod server;
 
 use self::authority::{authority, issuer_left};
+use self::client::client;
 use self::need::Needs;
 pub use self::need::{BREAK_GLASS, GRANT, Need, Place, Right};
 use self::policy::policy;
@@ -60,8 +62,21 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
                 None => old.iter().for_each(|old| issuer_left(old, world, &mut needs)),
             }
         }
-        // Whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
-        Kind::McpClient | Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
+        // For its token, whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
+        Kind::McpClient => {
+            let authority = |object: &Object| match object {
+                Object::Client(object) => {
+                    let client = resolve::client(object, &world.settings(), &Lookup::default());
+                    client.ok().map(|client| client.object.grant.authority)
+                }
+                _ => None,
+            };
+            let old = old.and_then(Result::ok).as_ref().and_then(authority);
+            if let Some(new) = new.and_then(authority).filter(|new| old.as_ref() != Some(new)) {
+                client(&review.key, &new, world, &mut needs);
+            }
+        }
+        Kind::Secret | Kind::ConfigMap | Kind::Namespace => {}
     }
     needs.into_vec()
 }

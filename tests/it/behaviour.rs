@@ -19,7 +19,7 @@ use portcullis::resolve::{self, Accepted, Cluster, PublicUrl, Resolution, Settin
 use portcullis::tools::risk::KnownRisk;
 use serde_json::Value;
 
-use crate::support::behaviour::{Answer, Call, Case, Expect, Listed, cases, world};
+use crate::support::behaviour::{Answer, Call, Case, Expect, Listed, authors, cases, edits, world};
 
 const SYSTEM: &str = "portcullis-system";
 
@@ -58,6 +58,38 @@ fn the_table_holds_what_it_is_meant_to_hold() {
     for expect in [Expect::Accept, Expect::Warn, Expect::Reject] {
         assert!(cases.iter().filter(|case| case.expect == expect).count() >= 12, "{expect:?}");
     }
+}
+
+/// The word for a right that is missing, which is no finding.
+const GRANT_MISSING: &str = "GrantMissing";
+
+#[test]
+fn the_cases_of_rights_and_changes_hold_what_they_are_meant_to_hold() {
+    let (cases, edits) = (cases(), edits());
+    let names = cases.iter().map(|case| case.name.as_str()).chain(edits.iter().map(|edit| edit.name.as_str()));
+    assert_eq!(names.collect::<BTreeSet<_>>().len(), cases.len() + edits.len(), "every case has a name of its own");
+    let bound = authors().into_iter().flat_map(|one| one["subjects"].as_array().cloned().unwrap_or_default());
+    let bound: BTreeSet<String> = bound.map(|subject| subject["name"].as_str().unwrap().to_owned()).collect();
+    let writing: BTreeSet<String> = edits.iter().map(|edit| edit.author.clone()).collect();
+    assert_eq!(bound, writing, "every author may do something, and does");
+    for edit in &edits {
+        let known = |word: &&str| *word == GRANT_MISSING || resolve::Reason::ALL.iter().any(|r| r.as_str() == *word);
+        assert!(edit.words().iter().all(known), "{}: {:?}", edit.name, edit.words());
+        let wrong = edit.given.iter().find(|given| object::read(given).is_err());
+        assert!(wrong.is_none(), "{}: {wrong:?}", edit.name);
+        let lacks = edit.reason.as_deref() == Some(GRANT_MISSING);
+        assert_eq!(lacks, !edit.needs.is_empty(), "{}", edit.name);
+        match edit.expect {
+            Expect::Reject => {
+                assert_ne!(edit.policy.is_some(), edit.reason.is_some(), "{}: one of both refuses", edit.name);
+                assert!(edit.changes.is_empty(), "{}: nothing changes", edit.name);
+            }
+            Expect::Accept => assert!(edit.words().is_empty() && edit.policy.is_none(), "{}", edit.name),
+            Expect::Warn => assert!(edit.reason.is_some() && edit.policy.is_none() && !lacks, "{}", edit.name),
+        }
+    }
+    assert!(edits.iter().filter(|edit| !edit.needs.is_empty()).count() >= 25);
+    assert!(edits.iter().filter(|edit| edit.expect != Expect::Reject).count() >= 15);
 }
 
 #[test]
@@ -230,6 +262,11 @@ fn the_table_is_explained() {
         "risk",
         "arguments",
         "at",
+        "needs",
+        "policy",
+        "changes",
+        "told",
+        "everywhere",
         "as",
         "to",
         "allowed",

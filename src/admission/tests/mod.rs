@@ -2,9 +2,11 @@
 
 mod answers;
 mod effects;
+mod gains;
 mod grants;
 mod reviews;
 mod sound;
+mod statuses;
 
 use serde_json::{Value, json};
 

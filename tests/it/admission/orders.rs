@@ -14,7 +14,7 @@ use crate::support::wait::until;
 const ORDERS: usize = 50;
 
 /// Fisher and Yates.
-fn shuffle(list: &mut [Value], numbers: &mut Numbers) {
+pub(super) fn shuffle(list: &mut [Value], numbers: &mut Numbers) {
     for last in (1..list.len()).rev() {
         let other = numbers.below(u64::try_from(last).unwrap() + 1);
         list.swap(last, usize::try_from(other).unwrap());
@@ -23,7 +23,7 @@ fn shuffle(list: &mut [Value], numbers: &mut Numbers) {
 
 /// Everything of `examples/`, as one tree. GitOps engines apply Namespaces, rights and ConfigMaps before other objects; what
 /// is of our own kinds comes in any order.
-fn examples() -> (Vec<Value>, Vec<Value>) {
+pub(super) fn examples() -> (Vec<Value>, Vec<Value>) {
     let mut documents = Vec::new();
     for folder in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap() {
         for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
@@ -35,7 +35,7 @@ fn examples() -> (Vec<Value>, Vec<Value>) {
 }
 
 /// Objects of which each is right in itself, and that are at odds with each other.
-fn faults() -> (Vec<Value>, Vec<Value>) {
+pub(super) fn faults() -> (Vec<Value>, Vec<Value>) {
     let object = |kind: &str, namespace: Option<&str>, name: &str, spec: Value| json!({"apiVersion": VERSION, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec});
     let anchor = |name: &str, issuer: &str| object("McpAuthorizationServer", None, name, json!({"issuer": issuer}));
     let server = |name: &str, more: Value| {

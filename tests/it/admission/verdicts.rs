@@ -165,6 +165,24 @@ fn who_opens_a_server_needs_the_verb_grant() {
     assert!(!done && said.contains("GrantMissing") && said.contains("McpServer team/notes"), "{said}");
     let said = taken("ada", &policy("readers", "notes"));
     assert!(said.contains("Warning: + any@corp: echo on team/notes (rule readers/allow)"), "{said}");
+    // What does not fit into warnings is on record whole. An annotation may be longer than what is passed on of warnings.
+    let crowd: Vec<String> = (0..150).map(|number| format!("{number:03}-of-a-long-list-of-people")).collect();
+    let mut many = policy("many", "notes");
+    many["spec"]["rules"][0]["principals"] = json!([{"users": crowd}]);
+    many["spec"]["rules"][0]["tools"] = json!([{"names": ["put"]}]);
+    let said = taken("ada", &many);
+    let whole: Vec<String> =
+        crowd.iter().map(|user| format!("+ user:{user}@corp: put on team/notes (rule many/allow)")).collect();
+    let told = whole.iter().filter(|line| said.contains(line.as_str())).count();
+    assert!(told > 20 && told < 100, "{told}: {said}");
+    assert!(said.contains(&format!("{} more warnings are left out here", whole.len() - told)), "{said}");
+    let entries = house.cluster.audited();
+    let is_it = |entry: &&serde_json::Value| entry["objectRef"]["name"] == "many" && entry["verb"] == "patch";
+    let entry = entries.iter().rev().find(is_it).unwrap();
+    assert_eq!(entry["impersonatedUser"]["username"], "ada", "{entry}");
+    let on_record = entry["annotations"]["validate.portcullis.dev/access-changes"].as_str().unwrap();
+    assert_eq!(on_record.lines().collect::<Vec<_>>(), whole);
+    house.cluster.kubectl(&["delete", "mcppolicy", "many", "-n", "team"]);
     // What narrows needs no right to open, and is told to whoever may list policies.
     let mut narrower = policy("guard", "notes");
     narrower["spec"]["rules"][0]["effect"] = json!("Deny");

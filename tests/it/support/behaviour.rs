@@ -1,5 +1,5 @@
-//! The behaviour table, `tests/behaviour/*.yaml`: [`cases`] and the [`world`] in which they are judged. Its README says what
-//! the members mean.
+//! The behaviour table, `tests/behaviour/*.yaml`: [`cases`] and the [`world`] in which they are judged, and [`edits`] with their
+//! [`authors`]. Its README says what the members mean.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,36 @@ pub(crate) struct Case {
     pub(crate) also: Vec<String>,
     #[serde(default)]
     pub(crate) calls: Vec<Call>,
+}
+
+/// A case of an author's rights, or of old against new.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Edit {
+    pub(crate) name: String,
+    #[serde(rename = "as")]
+    pub(crate) author: String,
+    rules: Option<Value>,
+    apply: Option<Value>,
+    #[serde(default)]
+    pub(crate) given: Vec<Value>,
+    before: Option<Value>,
+    pub(crate) expect: Expect,
+    pub(crate) reason: Option<String>,
+    pub(crate) field: Option<String>,
+    #[serde(default)]
+    pub(crate) also: Vec<String>,
+    /// Where the author would need the verb `grant`.
+    #[serde(default)]
+    pub(crate) needs: Vec<String>,
+    /// The ValidatingAdmissionPolicy that refuses it.
+    pub(crate) policy: Option<String>,
+    /// What it does, line by line.
+    #[serde(default)]
+    pub(crate) changes: Vec<String>,
+    /// Whether its author is told.
+    #[serde(default = "yes")]
+    pub(crate) told: bool,
 }
 
 /// What is said of the object.
@@ -99,19 +129,57 @@ fn corp() -> String {
     "corp".to_owned()
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn some_day() -> String {
     "2026-06-01T12:00:00Z".to_owned()
+}
+
+/// The McpPolicy `team/p` with these rules.
+fn policy(rules: &Value) -> Value {
+    json!({
+        "apiVersion": "portcullis.dev/v1alpha1", "kind": "McpPolicy",
+        "metadata": {"name": "p", "namespace": "team"},
+        "spec": {"authority": "corp", "targets": {"servers": ["notes"]}, "rules": rules}
+    })
+}
+
+/// What is found of an object: the words, sorted.
+fn sorted<'a>(reason: Option<&'a String>, also: &'a [String]) -> Vec<&'a str> {
+    let mut words: Vec<&str> = reason.into_iter().chain(also).map(String::as_str).collect();
+    words.sort_unstable();
+    words
+}
+
+impl Edit {
+    /// The object as it is stored, whoever let it in.
+    pub(crate) fn before(&self) -> Option<Value> {
+        self.before.as_ref().map(|before| if before.is_array() { policy(before) } else { before.clone() })
+    }
+
+    /// The object as its author wants it; `None`: gone.
+    pub(crate) fn after(&self) -> Option<Value> {
+        match (&self.rules, &self.apply, &self.before) {
+            (Some(rules), None, _) => Some(policy(rules)),
+            (None, Some(object), _) => Some(object.clone()),
+            (None, None, Some(_)) => None,
+            _ => panic!("{}: a case has rules, or apply, or before alone", self.name),
+        }
+    }
+
+    /// The words of everything that is found, sorted.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        sorted(self.reason.as_ref(), &self.also)
+    }
 }
 
 impl Case {
     /// The object that is judged.
     pub(crate) fn object(&self) -> Value {
         match (&self.rules, &self.apply) {
-            (Some(rules), None) => json!({
-                "apiVersion": "portcullis.dev/v1alpha1", "kind": "McpPolicy",
-                "metadata": {"name": "p", "namespace": "team"},
-                "spec": {"authority": "corp", "targets": {"servers": ["notes"]}, "rules": rules}
-            }),
+            (Some(rules), None) => policy(rules),
             (None, Some(object)) => object.clone(),
             _ => panic!("{}: a case has either rules or apply", self.name),
         }
@@ -128,9 +196,7 @@ impl Case {
 
     /// The words of everything that is found, sorted.
     pub(crate) fn words(&self) -> Vec<&str> {
-        let mut words: Vec<&str> = self.reason.iter().chain(&self.also).map(String::as_str).collect();
-        words.sort_unstable();
-        words
+        sorted(self.reason.as_ref(), &self.also)
     }
 }
 
@@ -178,10 +244,26 @@ pub(crate) fn world() -> Vec<Value> {
     read(&folder().join("world.yaml"))
 }
 
-/// Every case, in the order of files and lines.
+/// What those may do who write in [`edits`]: Kubernetes' own roles and bindings.
+pub(crate) fn authors() -> Vec<Value> {
+    read(&folder().join("authors.yaml"))
+}
+
+/// The cases of authors' rights, and of old against new.
+const EDITS: &str = "8-rights-and-changes.yaml";
+
+/// All of them, in the order of their lines.
+pub(crate) fn edits() -> Vec<Edit> {
+    read(&folder().join(EDITS))
+}
+
+/// Every other case, in the order of files and lines.
 pub(crate) fn cases() -> Vec<Case> {
     let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let is_cases = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml") && !path.ends_with("world.yaml");
+    let is_cases = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name != EDITS && name.ends_with(".yaml") && name.starts_with(|first: char| first.is_ascii_digit())
+    };
     let mut files: Vec<PathBuf> = files.filter(is_cases).collect();
     files.sort();
     files.iter().flat_map(|path| read(path)).collect()

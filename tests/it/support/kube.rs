@@ -186,11 +186,16 @@ impl Cluster {
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
     }
 
+    /// The API server's audit log: every request that would change something, once it was answered.
+    pub(crate) fn audited(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.server().folder.path().join("audit.log")).unwrap_or_default();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Everything that was written since the server started, in order. Take it twice to see what happened in between.
     pub(crate) fn writes(&self) -> Vec<Write> {
-        let log = std::fs::read_to_string(self.server().folder.path().join("audit.log")).unwrap_or_default();
-        let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entries = self.audited().into_iter();
         let written = entries.filter(|entry| entry["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300));
         written
             .map(|entry| {

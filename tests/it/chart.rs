@@ -223,17 +223,9 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
 
     // Where to ask, and whom to believe, is told by the controller, and an upgrade leaves it alone.
     let told = json!({"path": "/validate/secret"});
-    let apply = ["apply", "--server-side", "--field-manager=portcullis-webhook-ca", "-f", "-"];
-    let output = cluster.try_kubectl(
-        &apply,
-        Some(
-            &json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "portcullis-validate"}, "webhooks": [{"name": "validate.portcullis.dev",
-                "clientConfig": {"service": told, "caBundle": "dGhlaXJz"}}]})
-            .to_string(),
-        ),
-    );
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cluster.apply(&json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "portcullis-validate"}, "webhooks": [{"name": "validate.portcullis.dev",
+            "clientConfig": {"service": told, "caBundle": "dGhlaXJz"}}]}));
     let again = ["upgrade", "portcullis", chart, "--namespace", SYSTEM, "--values", &values];
     helm(&cluster, &[&again[..], &["--set", "webhook.podAnnotations.upgraded=yes"]].concat());
     let kind = "ValidatingWebhookConfiguration";

@@ -109,7 +109,7 @@ fn what_it_comes_to_is_kept_until_it_is_known_anew_and_is_no_part_of_ready() {
         assert_eq!(statement.said(READY).unwrap().truth, Truth::True);
         statement.said(EFFECTIVE).cloned()
     };
-    assert_eq!(said(&Reaching::NotYet, &before(2)), Some(conditions::effective(&[finding.clone()])));
+    assert_eq!(said(&Reaching::NotYet, &before(2)), Some(conditions::effective(std::slice::from_ref(&finding))));
     assert_eq!(said(&Reaching::NotYet, &before(1)), None, "it was said of another generation");
     assert_eq!(said(&Reaching::NotYet, &Value::Null), None);
     assert_eq!(said(&Reaching::Unsaid, &before(2)), None);

@@ -75,8 +75,13 @@ fn review(operation: &str, old: Option<&Value>, new: Option<&Value>) -> String {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string()
 }
 
+/// How much longer than an empty webhook's the 99th of a hundred answers may take: without what a change does, and with it.
+const MOST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
+/// Reviews of which nothing is told.
+const UNTOLD: [&str; 3] = ["idle", "refused", "client"];
+
 /// The kinds of reviews: their names, and the `n`th of each.
-fn reviews(n: usize) -> [(&'static str, String); 6] {
+fn reviews(n: usize) -> [(&'static str, String); 7] {
     let server = Seed::server_of("https://upstream.example/mcp", n);
     let old = Seed::policy(n, &["echo"]);
     let mut touched = old.clone();
@@ -91,7 +96,12 @@ fn reviews(n: usize) -> [(&'static str, String); 6] {
     guardrail["metadata"]["namespace"] = SYSTEM.into();
     guardrail["spec"]["targets"] = json!({"selector": {}, "namespaceSelector": {}});
     guardrail["spec"]["rules"][0]["effect"] = "Deny".into();
+    let client = json!({"apiVersion": server["apiVersion"], "kind": "McpClient",
+        "metadata": {"name": "bench", "namespace": server["metadata"]["namespace"]},
+        "spec": {"authorizationServer": "local", "method": "Token",
+            "token": {"subject": "ana", "servers": [server["metadata"]["name"]]}}});
     [
+        ("client", review("CREATE", None, Some(&client))),
         ("idle", review("UPDATE", Some(&old), Some(&touched))),
         ("refused", review("UPDATE", Some(&old), Some(&wrong))),
         ("server", review("UPDATE", Some(&server), Some(&server_with_scope(&server)))),
@@ -153,9 +163,19 @@ pub(super) fn measure(cluster: &Cluster, spread: impl Fn(Vec<Duration>) -> Strin
             }
         }
     }
-    println!("review_ms.empty = {}", spread(beside));
-    for (kind, times) in took {
-        println!("review_ms.{kind} = {}", spread(times));
+    println!("review_ms.empty = {}", spread(beside.clone()));
+    for (kind, times) in &took {
+        println!("review_ms.{kind} = {}", spread(times.clone()));
     }
     println!("webhook_after_reviews_mib = {}", memory(&webhook));
+    let empty = p99(beside);
+    for (kind, times) in took {
+        let (more, most) = (p99(times).saturating_sub(empty), MOST[usize::from(!UNTOLD.contains(&kind))]);
+        assert!(more <= most, "{kind}: {more:?} more than an empty webhook, and {most:?} are allowed");
+    }
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    took[took.len() * 99 / 100]
 }

@@ -39,3 +39,22 @@ fn while_nobody_answers_our_kinds_are_refused_and_nothing_else_is_touched() {
     house.taken(&policy("readers", "notes"));
     house.cluster.kubectl(&["delete", "mcppolicy", "readers", "-n", "team"]);
 }
+
+#[test]
+fn while_it_hangs_our_kinds_are_refused_in_time_and_nothing_else_waits() {
+    let house = House::build();
+    house.taken(&trust());
+    house.taken(&server("notes"));
+    house.taken(&policy("readers", "notes"));
+    house.freeze_webhook(true);
+
+    // The API server's own bound ends it.
+    let said = house.refused(&server("other"));
+    assert!(said.contains("failed calling webhook \"validate.portcullis.dev\""), "{said}");
+    house.taken(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "team"}}));
+    house.cluster.kubectl(&["annotate", "mcpserver", "notes", "-n", "team", "a=b"]);
+    house.cluster.kubectl(&["delete", "mcppolicy", "readers", "-n", "team"]);
+
+    house.freeze_webhook(false);
+    until("it to answer again", || house.apply(&server("other")).status.success().then_some(()));
+}

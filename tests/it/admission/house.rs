@@ -184,6 +184,11 @@ impl House {
     }
 
     /// Ends it by SIGKILL.
+    /// Has it stand still with its connections open, or go on.
+    pub(super) fn freeze_webhook(&self, frozen: bool) {
+        self.webhook.as_ref().unwrap().signal(if frozen { "STOP" } else { "CONT" });
+    }
+
     pub(super) fn kill_webhook(&mut self) {
         self.webhook = None;
     }

@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod desk;
 mod effect;
 pub mod follow;
+mod fork;
 pub mod grant;
 pub mod inventory;
 pub mod judge;

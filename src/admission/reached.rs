@@ -1,31 +1,42 @@
 //! A policy and the servers that it reaches.
 //!
-//! Invariant: what is said here is what `portcullis validate` says of the same objects; of a policy that reaches more servers
-//! than can be looked at while somebody waits, nothing is said.
+//! Invariant: what is said here is what `portcullis validate` says of the same objects, guardrails apart; of a policy that
+//! reaches more servers than can be looked at while somebody waits, nothing is said.
+
+use std::collections::BTreeSet;
 
 use super::world::{Found, World};
 use crate::api::{Key, Kind, McpPolicy, McpServer};
 use crate::generated::{Policy, Server};
 use crate::policy::selector::matches;
-use crate::resolve::reach::{Place, of_policy};
+use crate::resolve::reach::{Known, Place, of_policy};
 use crate::resolve::{self, Findings};
 
 /// Servers that are looked at: each can have a lock, which is asked for by name.
 const MOST: usize = 32;
 
-/// The ConfigMaps with the tool locks of the servers that a policy reaches.
-pub(super) fn locks(object: &McpPolicy, world: &World) -> Vec<Key> {
-    let found = Found::default();
-    let Some(policy) = resolved(object, world, &found) else { return Vec::new() };
-    let of = |server: &McpServer| {
-        let lock = server.spec.tools.as_ref()?.lock.as_ref()?;
-        let namespace = policy.id.namespace.clone();
-        Some(Key { kind: Kind::ConfigMap, namespace, name: lock.config_map_name.clone() })
-    };
-    servers(&policy, world).into_iter().filter_map(of).collect()
+/// The ConfigMap with the tool lock of a server, if it has one.
+pub(super) fn lock(server: &McpServer) -> Option<Key> {
+    let lock = server.spec.tools.as_ref()?.lock.as_ref()?;
+    let namespace = server.metadata.namespace.clone().unwrap_or_default();
+    Some(Key { kind: Kind::ConfigMap, namespace, name: lock.config_map_name.clone() })
 }
 
-/// What a policy comes to at the servers that it reaches.
+/// The ConfigMaps with the tool locks of the servers that versions of a policy reach, if they are few. What the first reaches
+/// comes first.
+pub(super) fn locks<'p>(versions: impl Iterator<Item = &'p McpPolicy>, world: &World) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    for policy in versions.filter_map(|object| resolved(object, world, &Found::default())) {
+        let both = &keys | &servers(&policy, world).into_iter().filter_map(lock).collect();
+        if both.len() <= MOST {
+            keys = both;
+        }
+    }
+    keys
+}
+
+/// What a policy comes to at the servers that it reaches. Whoever writes policies of one namespace is told nothing of what
+/// guardrails say.
 pub(super) fn findings(policy: &Policy, world: &World, found: &Found) -> Findings {
     let names = Default::default();
     let lookup = world.lookup(&names, found);
@@ -42,8 +53,11 @@ pub(super) fn findings(policy: &Policy, world: &World, found: &Found) -> Finding
     let system = world.settings().system_namespace;
     let others = world.policies_of(&policy.id.namespace).filter(|other| other.id.uid != policy.id.uid);
     let others = others.filter(|other| other.targets.namespaces.is_none());
+    let known = if policy.id.namespace == system { Known::All } else { Known::Namespace };
     let guardrails = world.policies_of(system).filter(|other| other.targets.namespaces.is_some());
-    of_policy(policy, std::iter::once(policy).chain(others).chain(guardrails), &places.iter().collect::<Vec<_>>())
+    let guardrails = guardrails.filter(|_| known == Known::All);
+    let all = std::iter::once(policy).chain(others).chain(guardrails);
+    of_policy(policy, all, known, &places.iter().collect::<Vec<_>>())
 }
 
 fn resolved(object: &McpPolicy, world: &World, found: &Found) -> Option<Policy> {

@@ -24,6 +24,15 @@ pub struct Place<'a> {
     pub required: Required,
 }
 
+/// Whose rules are known where it is said that nothing grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All that there are.
+    All,
+    /// Those of the policy's namespace: what guardrails say is not everybody's business.
+    Namespace,
+}
+
 /// Looks at all policies together; findings by the policy's index.
 pub(super) fn findings(policies: &[Policy], places: &[Place<'_>]) -> Vec<(usize, Findings)> {
     let mut near: BTreeMap<&str, Near<'_>> = BTreeMap::new();
@@ -39,21 +48,26 @@ pub(super) fn findings(policies: &[Policy], places: &[Place<'_>]) -> Vec<(usize,
     for (i, policy) in policies.iter().enumerate() {
         let Some(near) = near.get(policy.id.namespace.as_str()) else { continue };
         let reached = if is_judged(policy) { near.reached(policy) } else { Vec::new() };
-        found.push((i, of_policy(policy, near.policies.iter().chain(&guardrails).copied(), &reached)));
+        found.push((i, of_policy(policy, near.policies.iter().chain(&guardrails).copied(), Known::All, &reached)));
     }
     found
 }
 
 /// What one policy comes to at the servers that it reaches. `others`: every policy of its namespace, itself included, and the
-/// guardrails that choose namespaces.
-pub fn of_policy<'a>(policy: &Policy, others: impl Iterator<Item = &'a Policy>, reached: &[&Place<'_>]) -> Findings {
+/// guardrails that choose namespaces if these are `known`.
+pub fn of_policy<'a>(
+    policy: &Policy,
+    others: impl Iterator<Item = &'a Policy>,
+    known: Known,
+    reached: &[&Place<'_>],
+) -> Findings {
     if !is_judged(policy) || reached.is_empty() || policy.rules.is_empty() {
         return Findings::new();
     }
     let mut findings = unknown_tools(policy, reached);
     findings.extend(unguarded(policy, reached));
     if policy.mode == Mode::Enforce {
-        findings.extend(never_granted(policy, others, reached));
+        findings.extend(never_granted(policy, others, known, reached));
     }
     findings
 }
@@ -81,7 +95,12 @@ impl<'a> Near<'a> {
 }
 
 /// Rules that only narrow, where nothing grants what they are about.
-fn never_granted<'a>(policy: &Policy, policies: impl Iterator<Item = &'a Policy>, reached: &[&Place<'_>]) -> Findings {
+fn never_granted<'a>(
+    policy: &Policy,
+    policies: impl Iterator<Item = &'a Policy>,
+    known: Known,
+    reached: &[&Place<'_>],
+) -> Findings {
     let asks = |rule: &Rule| rule.effect == Effect::RequireApproval;
     let grants = |rule: &&Rule| rule.effect == Effect::Allow;
     if policy.rules.iter().any(|rule| grants(&rule)) && !policy.rules.iter().any(asks) {
@@ -94,14 +113,17 @@ fn never_granted<'a>(policy: &Policy, policies: impl Iterator<Item = &'a Policy>
         }
         allows.extend(other.rules.iter().filter(grants).filter(|_| other.mode == Mode::Enforce));
     }
+    let unless = if known == Known::All { "" } else { ", unless a guardrail grants it" };
     if allows.is_empty() {
-        let message = "nothing grants at the servers that the policy reaches: every call is refused with or without it";
+        let message = format!(
+            "nothing grants at the servers that the policy reaches: every call is refused with or without it{unless}"
+        );
         return vec![Finding::new(Reason::NothingAllowed, FieldPath::of("spec.rules"), message)];
     }
     let unreachable = policy.rules.iter().enumerate().filter(|(_, rule)| asks(rule));
     let unreachable = unreachable.filter(|(_, rule)| !allows.iter().any(|allow| may_meet(rule, allow)));
     let finding = |(i, rule): (usize, &Rule)| {
-        let message = format!("no Allow grants a tool that {:?} is about: nobody will be asked", rule.name);
+        let message = format!("no Allow grants a tool that {:?} is about: nobody will be asked{unless}", rule.name);
         Finding::new(Reason::ApprovalUnreachable, FieldPath::of("spec.rules").index(i), message)
     };
     unreachable.map(finding).collect()

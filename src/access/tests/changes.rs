@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::access::diff::{Change, Compared, Diff, Direction, Limits, compare, compare_fleets};
+use crate::access::except::Except;
 use crate::access::search::grade;
-use crate::access::targets::Inventories;
+use crate::access::targets::{Inventories, targets};
 use crate::access::what_can::{Whom, what_can};
 use crate::generated::Risk;
 use crate::generated::policy::Rule;
@@ -23,7 +24,7 @@ fn mingled() -> impl Strategy<Value = (Vec<Policy>, Vec<Policy>)> {
     let who =
         || prop::sample::select(vec![everyone(), group("g1"), group("g2"), whom("users", ["u1"].as_slice().into())]);
     let except = prop::option::of(who());
-    let names = prop::sample::select(&["get_*", "*_x", "*", "get_some_x"][..]);
+    let names = prop::sample::select(&["get_*", "*_x", "*", "get_some_x", "x*", "*some*"][..]);
     let one = (effect, who(), except.clone(), names);
     let change = (prop::sample::select(&["keep", "keep", "drop", "except", "new"][..]), except);
     prop::collection::vec((one, change), 1..7).prop_map(|rules| {
@@ -74,6 +75,30 @@ fn reworked() -> impl Strategy<Value = (Vec<Policy>, Vec<Policy>)> {
 fn unconditional(mut policies: Vec<Policy>) -> Vec<Policy> {
     policies.iter_mut().flat_map(|policy| &mut policy.rules).for_each(|rule| rule.when = None);
     policies
+}
+
+const SOME_TOOLS: [&str; 13] = [
+    "get_some_x",
+    "get_some",
+    "some_x",
+    "odder",
+    "some",
+    "get_",
+    "_x",
+    "get_x_x",
+    "x",
+    "xq0x",
+    "x_x",
+    "get_xsome_x",
+    "Q",
+];
+
+/// Whether a line is about a tool of this name.
+fn stands_for(change: &Change, tool: &str) -> bool {
+    let matches = |pattern: &String, effect| pattern == tool || NamePattern::new(pattern).matches(tool, effect);
+    let Except { names, of_guardrails, more } = &change.except;
+    assert_eq!(*more, 0);
+    matches(&change.target, Effect::Allow) && !names.iter().chain(of_guardrails).any(|name| matches(name, Effect::Deny))
 }
 
 /// A server that accepts these, and the policies that reach it.
@@ -287,7 +312,7 @@ proptest! {
         let of = |fleet| Fleet::by_name(fleet, "team", "a");
         let compared = compare(of(&one), of(&other), None, &Facts { now }, &Limits::default());
         prop_assert!(compared.whole);
-        let tools = arbitrary::TOOLS.into_iter().chain(["get_some_x", "get_some", "some_x", "odder", "some"]);
+        let tools = arbitrary::TOOLS.into_iter().chain(SOME_TOOLS);
         for (tool, class) in tools.flat_map(|tool| [None, Some(Risk::ReadOnly), Some(Risk::Destructive)].map(|c| (tool, c))) {
             let target = Target::Tool { name: tool, risk: KnownRisk { own: class, guardrail: class } };
             for mut principal in principals.clone() {
@@ -297,11 +322,31 @@ proptest! {
                 let told = compared.changes.iter().any(|change| {
                     (change.direction == Direction::Gained || after <= before)
                         && (change.direction == Direction::Lost || after >= before)
-                        && (change.target == tool || NamePattern::new(&change.target).matches(tool, Effect::Allow))
+                        && stands_for(change, tool)
                         && (change.risk.is_none() || change.risk == class.map(Risk::as_str))
                         && is_meant(change, &principal)
                 });
                 prop_assert!(before == after || told, "{principal:#?} {tool} {class:?}: {:#?}", compared.changes);
+            }
+        }
+    }
+
+    /// Where nobody knows the tools, a line holds for every tool that its pattern matches and that is no exception.
+    #[test]
+    fn what_a_pattern_is_said_to_get_every_tool_of_it_gets((old, new) in versions(), now in 0..3i64) {
+        let version = |policies| Version { policies: unconditional(policies), authorities: vec!["corp", "other"] };
+        let (old, new) = (version(old), version(new));
+        let (one, other) = (old.fleet(), new.fleet());
+        let of = |fleet| Fleet::by_name(fleet, "team", "a");
+        let compared = compare(of(&one), of(&other), None, &Facts { now }, &Limits::default());
+        for change in compared.changes.iter().filter(|change| change.kind == "Tool") {
+            let class = [Risk::ReadOnly, Risk::Write, Risk::Destructive].into_iter().find(|c| Some(c.as_str()) == change.risk);
+            let principal = named(change);
+            for tool in arbitrary::TOOLS.into_iter().chain(SOME_TOOLS).filter(|tool| stands_for(change, tool)) {
+                let target = Target::Tool { name: tool, risk: KnownRisk { own: class, guardrail: class } };
+                let now = change.from.unwrap_or(now);
+                let answers = [&old, &new].map(|version| version.decide(&principal, &target, None, now));
+                prop_assert_eq!(answers, [change.before, change.after], "{} of {:#?}", tool, change);
             }
         }
     }
@@ -398,10 +443,16 @@ fn conditions_are_told_as_such() {
     let allow = rule("some", "Allow", group("dev"), tools(&["run"], &[]));
     let when = |text: &str| with(allow.clone(), "when", text.into());
     let (one, other) = (when("args.n == 1"), when("args.n < 5"));
-    assert_eq!(told(&[&one], &[&other]), ["Changed group:dev@corp run [Destructive]: Depends -> Depends"]);
-    assert_eq!(told(&[&one], &[&allow]), ["Gained group:dev@corp run [Destructive]: Depends -> Allow"]);
+    assert_eq!(
+        told(&[&one], &[&other]),
+        ["Changed group:dev@corp run [Destructive]: under a condition -> under a condition"]
+    );
+    assert_eq!(told(&[&one], &[&allow]), ["Gained group:dev@corp run [Destructive]: under a condition -> Allow"]);
     let deny = with(rule("no", "Deny", everyone(), tools(&["run"], &[])), "when", "args.n > 9".into());
-    assert_eq!(told(&[&one, &deny], &[&one]), ["Gained group:dev@corp run [Destructive]: Depends -> Depends"]);
+    assert_eq!(
+        told(&[&one, &deny], &[&one]),
+        ["Gained group:dev@corp run [Destructive]: under a condition -> under a condition"]
+    );
     let changes = diff(&fleet(&[policy(serde_json::json!([]))]), &fleet(&[policy(serde_json::json!([one]))])).changes;
     assert_eq!((changes[0].after, &*changes[0].conditions), (Answer::Depends, &["args.n == 1".to_owned()][..]));
 }
@@ -501,6 +552,68 @@ fn what_somebody_can_only_through_a_client_or_for_an_actor_is_told_with_it() {
         answers.grants.iter().map(|grant| (grant.row.target.as_str(), grant.row.via.as_deref())).collect();
     assert_eq!(told, [("get_x", None), ("set_x", Some("ide"))], "{answers:#?}");
     assert_eq!(answers.unknown, BTreeSet::from(["team/a".to_owned()]));
+}
+
+#[test]
+fn what_stays_denied_of_a_pattern_is_an_exception() {
+    let all = rule("all", "Allow", group("dev"), tools(&[], &["*"]));
+    let secret = rule("secret", "Deny", everyone(), tools(&["delete_all"], &["secret_*"]));
+    let others = rule("others", "Deny", group("ops"), tools(&[], &["ops_*"]));
+    let changes = diff(
+        &fleet(&[policy(serde_json::json!([secret, others]))]),
+        &fleet(&[policy(serde_json::json!([all, secret, others]))]),
+    )
+    .changes;
+    let told: Vec<_> = changes.iter().map(|change| change.except.of(&change.target, 9, true)).collect();
+    // An exception to nobody of them is a tool like others.
+    assert_eq!(told, ["* except delete_all, secret_*", "ops_*"]);
+    assert_eq!(changes[0].except.of("*", 1, true), "* except delete_all and 1 more");
+    let rules = serde_json::json!([all, secret, others]);
+    let fleet = fleet(&[policy(rules)]);
+    let whom = Whom { authority: "corp".into(), subject: None, groups: vec!["dev".into()] };
+    let answers = what_can(&fleet, &whom, &Inventories::new(), &Facts { now: 0 });
+    let told: Vec<_> = answers.grants.iter().map(|grant| grant.row.except.of(&grant.row.target, 9, true)).collect();
+    assert_eq!(told, ["* except delete_all, secret_*", "ops_*"]);
+}
+
+/// What a star stands for is a letter that no pattern has.
+#[test]
+fn a_pattern_of_rare_letters_is_not_taken_for_all_tools() {
+    let all = rule("all", "Allow", everyone(), tools(&[], &["*"]));
+    let deny = rule("x", "Deny", everyone(), tools(&[], &["x*", "*Q"]));
+    let told = told(&[&deny], &[&all, &deny]);
+    assert_eq!(told, ["Gained any@corp *: Deny -> Allow"]);
+}
+
+#[test]
+fn patterns_that_are_too_many_to_meet_are_not_built() {
+    let classed = |patterns: Vec<String>| serde_json::json!([{"names": [], "patterns": patterns, "risk": ["Write"]}]);
+    let many = |stem: &str, count: usize| (0..count).map(|n| format!("*{stem}{n}_*")).collect::<Vec<String>>();
+    // As many ways to overlap as there are letters.
+    let (begin, end) = (format!("{}*", "a".repeat(300)), format!("*{}", "a".repeat(300)));
+    let begins = (0..30).map(|n| format!("{}*", "a".repeat(300 + n))).collect();
+    let ends = (0..30).map(|n| format!("*{}", "a".repeat(300 + n))).collect();
+    let cases = [
+        (many("granted", 960), many("narrowed", 960), 4 * 2 * 960, false),
+        (many("granted", 32), many("narrowed", 32), 4 * (2 * 32 + 2 * 32 * 32), true),
+        (vec![begin], vec![end], 4 * 400, true),
+        (begins, ends, 4 * 2048, false),
+    ];
+    for (granted, narrowed, most, few) in cases {
+        let allow = rule("allow", "Allow", everyone(), classed(granted));
+        let deny = rule("deny", "Deny", everyone(), classed(narrowed));
+        let rules = serde_json::json!([allow, deny]);
+        let (none, fleet) = (fleet(&[]), fleet(&[policy(rules)]));
+        let served = fleet.by_name("team", "a").unwrap();
+        let rules = served.layers.rules();
+        let rules: Vec<_> = rules.iter().map(|rule| &**rule).collect();
+        let asked = targets(&rules, None, &[served.server], 4096);
+        assert!(asked.asked.len() <= most, "{}", asked.asked.len());
+        assert_eq!(asked.whole, few, "{}", asked.asked.len());
+        let limits = Limits { changes: 256, questions: 4096, times: 4, pairs: 4096 };
+        let compared = compare(none.by_name("team", "a"), Some(served), None, &Facts { now: 0 }, &limits);
+        assert!(!compared.whole || few);
+    }
 }
 
 /// What a stranger may write costs bounded time and no stack.

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::api::{Object, object};
 use crate::generated::codec::{self, Generated};
+use crate::generated::policy::Standing;
 use crate::resolve::tests::arbitrary::documents;
 use crate::resolve::{self, Lookup};
 
@@ -98,6 +99,7 @@ fn with_secrets_of_others() -> World {
     ]);
     let everywhere = json!({"selector": {}, "namespaceSelector": {}});
     put(&mut world, &elsewhere(policy("x", everywhere, guardrail), "canary-guardrail", SYSTEM));
+    assert!(world.policies_of(SYSTEM).all(|policy| policy.standing == Standing::InForce));
     world
 }
 
@@ -153,6 +155,11 @@ fn nothing_of_others_is_in_an_answer_that_depends_on_them() {
     let guessed = policy("team", json!({"servers": ["canary-serve"]}), json!([rule("r", "Allow", json!({}))]));
     let moved = server("a", json!({}), json!({}));
     let gold = server("a", json!({"tier": "gold"}), json!({}));
+    // Administrators are told all of it.
+    let record = String::from_utf8(answer(&world, None, Some(&open)).encode()).unwrap();
+    for part in ["canary-group", "canary-user", "canary-client", "canary-actor", "_canary_", CANARY_TIME] {
+        assert!(record.contains(part), "{part}: {record}");
+    }
     for (old, new) in [(None, Some(&open)), (None, Some(&guessed)), (Some(&gold), Some(&moved)), (Some(&gold), None)] {
         for answer in [answer(&world, old, new), answered(&world, old, new, |_| true)] {
             let said = format!("{:?}{:?}", answer.refusal(), answer.warnings())

@@ -161,6 +161,7 @@ pub fn compare(
     let mut comparison = Comparison {
         pair: &pair,
         own: &own,
+        most_pairs: limits.pairs,
         pairs: limits.pairs,
         budget: limits.questions,
         changes: Vec::new(),
@@ -272,6 +273,8 @@ fn means_the_same(one: &Rule, other: &Rule) -> bool {
 struct Comparison<'p, 'a> {
     pair: &'p Pair<'a>,
     own: &'p Own,
+    /// How many pairs of patterns may meet, and how many exceptions may still be looked into.
+    most_pairs: usize,
     pairs: usize,
     budget: usize,
     changes: Vec<Change>,
@@ -301,7 +304,7 @@ impl Comparison<'_, '_> {
             [&pair.old, &pair.new].iter().filter_map(|side| side.server()).map(|s| &**s).collect();
         let inventory: Option<Vec<Tool>> =
             inventory.map(|tools| tools.iter().map(|tool| self.believed(tool)).collect());
-        let targets = targets(&rules, inventory.as_deref(), &servers, self.pairs);
+        let targets = targets(&rules, inventory.as_deref(), &servers, self.most_pairs);
         self.whole &= targets.whole;
         let mut asked = targets.asked;
         let key = |asked: &Asked| (asked.kind, asked.shown.clone(), asked.risk.own, asked.risk.guardrail);

@@ -96,7 +96,7 @@ pub(super) fn of(side: &Side<'_>, someone: &Someone, asked: &Asked, answer: Answ
         Tri::No => false,
     };
     let refuses = |rule: &&Rule| rule.effect == Effect::Deny && rule.when.is_none() && is_about(rule);
-    if rules.iter().any(|rule| refuses(rule)) {
+    if rules.iter().any(refuses) {
         return Except::default();
     }
     for rule in rules.into_iter().filter(|rule| matters(rule.effect, answer) && !is_about(rule)) {

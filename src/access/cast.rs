@@ -35,6 +35,16 @@ pub(super) struct Someone {
     reading: Reading,
 }
 
+/// What an entry can name of somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    User,
+    Client,
+    Account,
+    Group,
+    Actor,
+}
+
 /// What tells one someone from another.
 pub(super) type Id = (String, Option<Box<str>>, Option<Box<str>>);
 
@@ -253,6 +263,26 @@ impl Someone {
     pub(super) fn id(&self) -> Id {
         let actor = self.principal.actor.as_ref().map(|actor| actor.subject.clone());
         (self.name.clone(), self.principal.client.clone(), actor)
+    }
+
+    /// What makes somebody who they are, their authority apart.
+    pub(super) fn parts(&self) -> Vec<(Part, &str)> {
+        let Principal { subject, kind, client, groups, actor, .. } = &self.principal;
+        let of_subject = match kind {
+            Kind::User => Part::User,
+            Kind::Client => Part::Client,
+            Kind::ServiceAccount => Part::Account,
+        };
+        let subject = self.particular.then_some((of_subject, &**subject));
+        let account = *kind == Kind::ServiceAccount;
+        let groups = match groups {
+            Groups::Known(groups) if !account => &**groups,
+            Groups::Known(_) | Groups::Unknown => &[],
+        };
+        let groups = groups.iter().map(|group| (Part::Group, &**group));
+        let client = client.as_deref().map(|client| (Part::Client, client));
+        let actor = actor.as_ref().map(|actor| &*actor.subject).filter(|subject| *subject != "*");
+        subject.into_iter().chain(groups).chain(client).chain(actor.map(|actor| (Part::Actor, actor))).collect()
     }
 
     /// The client through which it comes, where that is not itself.

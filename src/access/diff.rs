@@ -4,15 +4,17 @@
 //! at least that gain, or the answer says that it is not whole. Without conditions every line is exact; with one, the line
 //! holds *under a condition*, and has its text.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::cast::{Accepted, Someone, Voice};
+use super::except::Except;
+use super::own::Own;
 use super::search::{Found, Search, View, grade};
 use super::side::{Side, refused};
-use super::targets::{Asked, Inventories, TargetKind, Tool, class_by_name, refusing_lock, targets};
+use super::targets::{Asked, Inventories, MOST_PAIRS, TargetKind, Tool, class_by_name, refusing_lock, targets};
 use super::who_can::Window;
 use super::{Answer, doubts};
 use crate::fleet::{Fleet, Served};
@@ -31,11 +33,13 @@ pub struct Limits {
     pub questions: usize,
     /// Times that are looked at, of those at which a rule of one server begins or ends.
     pub times: usize,
+    /// Pairs of a granted and a narrowed pattern that are held against one another, for each class.
+    pub pairs: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { changes: 10_000, questions: 5_000_000, times: 32 }
+        Self { changes: 10_000, questions: 5_000_000, times: 32, pairs: MOST_PAIRS }
     }
 }
 
@@ -66,8 +70,10 @@ pub struct Change {
     pub actor: Option<String>,
     /// `Tool`, `Resource` or `Prompt`.
     pub kind: &'static str,
-    /// A name, or a pattern that stands for every name that nothing else in the rules speaks of.
+    /// A name, or a pattern that stands for every name that it matches and that is no exception.
     pub target: String,
+    /// What of the pattern the line does not hold for.
+    pub except: Except,
     /// The risk class; `None`: unclassified, or not known here.
     pub risk: Option<&'static str>,
     /// The answer before.
@@ -88,6 +94,9 @@ pub struct Change {
     pub unless: Vec<String>,
     /// Unix seconds from which it is so, where that is later than now.
     pub from: Option<i64>,
+    /// Whether the principal, the target or the time is one that only guardrails name.
+    #[serde(skip)]
+    pub beyond: bool,
 }
 
 /// What changes at one server.
@@ -148,12 +157,21 @@ pub fn compare(
     if pair.is_same() {
         return Compared { changes: Vec::new(), whole: true };
     }
-    let mut comparison = Comparison { pair: &pair, budget: limits.questions, changes: Vec::new() };
+    let own = Own::of([&pair.old, &pair.new]);
+    let mut comparison = Comparison {
+        pair: &pair,
+        own: &own,
+        most_pairs: limits.pairs,
+        pairs: limits.pairs,
+        budget: limits.questions,
+        changes: Vec::new(),
+        whole: true,
+    };
     let times = pair.times(facts.now);
     for now in times.iter().take(limits.times) {
         comparison.look(inventory, &Facts { now: *now }, (*now != facts.now).then_some(*now));
     }
-    let mut whole = times.len() <= limits.times && comparison.budget > 0;
+    let mut whole = comparison.whole && times.len() <= limits.times && comparison.budget > 0;
     let mut changes = comparison.changes;
     riskiest_first(&mut changes);
     whole &= changes.len() <= limits.changes;
@@ -229,7 +247,7 @@ impl<'a> Pair<'a> {
 
     /// Now, and whenever a rule begins or ends later.
     fn times(&self, now: i64) -> BTreeSet<i64> {
-        let rules = self.old.rules().chain(self.new.rules());
+        let rules = self.old.rules().chain(self.new.rules()).filter(|rule| !rule.shadow);
         let bounds = rules.flat_map(|rule| [rule.source().not_before, rule.source().not_after]);
         bounds.flatten().filter(|at| *at > now).chain([now]).collect()
     }
@@ -254,8 +272,14 @@ fn means_the_same(one: &Rule, other: &Rule) -> bool {
 
 struct Comparison<'p, 'a> {
     pair: &'p Pair<'a>,
+    own: &'p Own,
+    /// How many pairs of patterns may meet, and how many exceptions may still be looked into.
+    most_pairs: usize,
+    pairs: usize,
     budget: usize,
     changes: Vec<Change>,
+    /// Whether everything was asked so far that there is to ask.
+    whole: bool,
 }
 
 /// One target as either side sees it.
@@ -273,23 +297,43 @@ impl Comparison<'_, '_> {
     /// Looks at every target at one time.
     fn look(&mut self, inventory: Option<&[Tool]>, facts: &Facts, from: Option<i64>) {
         let pair = self.pair;
-        let rules: Vec<&Rule> =
-            pair.old.rules().chain(pair.new.rules()).filter(|rule| rule.holds_at(facts.now)).collect();
+        // What only records decides nothing.
+        let enforced = pair.old.rules().chain(pair.new.rules()).filter(|rule| !rule.shadow);
+        let rules: Vec<&Rule> = enforced.filter(|rule| rule.holds_at(facts.now)).collect();
         let servers: Vec<&Server> =
             [&pair.old, &pair.new].iter().filter_map(|side| side.server()).map(|s| &**s).collect();
         let inventory: Option<Vec<Tool>> =
             inventory.map(|tools| tools.iter().map(|tool| self.believed(tool)).collect());
-        let mut asked = targets(&rules, inventory.as_deref(), &servers);
+        let targets = targets(&rules, inventory.as_deref(), &servers, self.most_pairs);
+        self.whole &= targets.whole;
+        let mut asked = targets.asked;
+        let key = |asked: &Asked| (asked.kind, asked.shown.clone(), asked.risk.own, asked.risk.guardrail);
         asked.sort_by_key(|asked| std::cmp::Reverse(asked.risk.own.map_or(Risk::Destructive, |risk| risk)));
         let gone = changed_at(&pair.old, &pair.gone, facts);
         let added = changed_at(&pair.new, &pair.added, facts);
         let about =
             |rules: &[&Rule], asked: &Asked| rules.iter().any(|rule| rule.about_target(&asked.target()) != Tri::No);
-        for asking in asked.into_iter().map(|asked| self.asking(asked)).collect::<Vec<_>>() {
+        let mut seen: BTreeSet<_> = asked.iter().map(key).collect();
+        let mut waiting = VecDeque::from(asked);
+        while let Some(asked) = waiting.pop_front().filter(|_| self.budget > 0) {
+            let asking = self.asking(asked);
             if asking.everything || about(&gone, &asking.old) || about(&added, &asking.new) {
-                self.ask(&asking, facts, from);
+                let except = self.ask(&asking, facts, from);
+                let further = self.within(&asking.shown, &except, &targets.filler);
+                waiting.extend(further.into_iter().filter(|asked| seen.insert(key(asked))));
             }
         }
+    }
+
+    /// What a pattern and its exceptions both match: what is answered there is not told by its line.
+    fn within(&mut self, asked: &Asked, except: &Except, filler: &str) -> Vec<Asked> {
+        let of_guardrails = except.of_guardrails.iter().map(|pattern| (pattern, true));
+        let patterns: Vec<_> = except.names.iter().map(|pattern| (pattern, false)).chain(of_guardrails).collect();
+        self.whole &= except.more == 0 && patterns.len() <= self.pairs;
+        let looked_at = patterns.len().min(self.pairs);
+        self.pairs -= looked_at;
+        let patterns = patterns.into_iter().take(looked_at).filter(|_| asked.kind == TargetKind::Tool);
+        patterns.flat_map(|(pattern, beyond)| asked.and(pattern, beyond, filler)).collect()
     }
 
     /// A tool with the class that it is known to have, unless the owner has changed what they assert of it.
@@ -315,7 +359,8 @@ impl Comparison<'_, '_> {
         }
     }
 
-    fn ask(&mut self, asking: &Asking, facts: &Facts, from: Option<i64>) {
+    /// Tells who gets another answer about a target. What of it is an exception to somebody is answered.
+    fn ask(&mut self, asking: &Asking, facts: &Facts, from: Option<i64>) -> Except {
         let pair = self.pair;
         let all = |side: &Side<'_>| vec![true; side.voices.len()];
         let (all_old, all_new) = (all(&pair.old), all(&pair.new));
@@ -324,7 +369,7 @@ impl Comparison<'_, '_> {
         let new = View { side: &pair.new, asked: &asking.new, changed: added };
         let mut search = |first, second| Search::run((first, second), facts, asking.everything, true, &mut self.budget);
         let (more, less) = (search(old, new), search(new, old));
-        let moment = Moment { asking, old, new, facts, from };
+        let moment = Moment { asking, own: self.own, old, new, facts, from };
         let is_more = |found: &Found| grade(found.after) > grade(found.before);
         let (gained, open): (Vec<Found>, Vec<Found>) = more.into_iter().partition(is_more);
         let (lost, open_too): (Vec<Found>, Vec<Found>) = less.into_iter().partition(is_more);
@@ -332,10 +377,12 @@ impl Comparison<'_, '_> {
         changes.extend(Search::least(gained).iter().map(|found| moment.change(&found.someone, Direction::Gained)));
         changes.extend(Search::least(lost).iter().map(|found| moment.change(&found.someone, Direction::Lost)));
         changes.extend(moment.reconditioned(open.into_iter().chain(open_too).map(|found| found.someone).collect()));
+        let except = changes.iter().fold(Except::default(), |all, change| all.and(change.except.clone()));
         // What is so already is not told again of a later time.
         let known = |change: &Change| from.is_some() && self.changes.iter().any(|earlier| moves_alike(earlier, change));
         let fresh: Vec<Change> = changes.into_iter().filter(|change| !known(change)).collect();
         self.changes.extend(fresh);
+        except
     }
 }
 
@@ -349,7 +396,7 @@ fn changed_at<'s>(side: &'s Side<'_>, changed: &[bool], facts: &Facts) -> Vec<&'
 fn moves_alike(one: &Change, other: &Change) -> bool {
     fn key(change: &Change) -> impl PartialEq + '_ {
         let who = (&change.principal, &change.via, &change.actor);
-        (change.direction, change.before, change.after, change.kind, &change.target, change.risk, who)
+        (change.direction, change.before, change.after, change.kind, &change.target, &change.except, change.risk, who)
     }
     key(one) == key(other)
 }
@@ -357,6 +404,7 @@ fn moves_alike(one: &Change, other: &Change) -> bool {
 /// One target at one time.
 struct Moment<'m> {
     asking: &'m Asking,
+    own: &'m Own,
     old: View<'m>,
     new: View<'m>,
     facts: &'m Facts,
@@ -372,6 +420,7 @@ impl Moment<'_> {
         let by_name = if exact { class_by_name(&shown.name) } else { None };
         let risk = self.old.asked.risk.own.max(self.new.asked.risk.own).or(by_name);
         let server = self.new.side.server().or(self.old.side.server());
+        let beyond = shown.beyond || !self.own.names(someone) || self.from.is_some_and(|from| !self.own.has_time(from));
         Change {
             server: server.map(|server| server.id.display_name()).unwrap_or_default(),
             direction,
@@ -380,6 +429,7 @@ impl Moment<'_> {
             actor: after.actor,
             kind: after.kind,
             target: after.target,
+            except: before.except.and(after.except),
             risk: risk.map(Risk::as_str),
             before: before.answer,
             after: after.answer,
@@ -390,6 +440,7 @@ impl Moment<'_> {
             windows: after.windows,
             unless: after.unless,
             from: self.from,
+            beyond,
         }
     }
 

@@ -4,7 +4,9 @@
 
 mod cast;
 pub mod diff;
+pub mod except;
 pub mod explain;
+mod own;
 mod search;
 mod side;
 pub mod targets;
@@ -38,7 +40,7 @@ impl Answer {
         match self {
             Answer::Allow => "Allow",
             Answer::RequireApproval => "RequireApproval",
-            Answer::Depends => "Depends",
+            Answer::Depends => "under a condition",
             Answer::Deny => "Deny",
         }
     }

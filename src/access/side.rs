@@ -8,7 +8,7 @@ use super::cast::{Accepted, Someone, Voice};
 use super::explain::refusal;
 use super::targets::{Asked, TargetKind, refusing_lock};
 use super::who_can::{Row, Window};
-use super::{Answer, rule_name};
+use super::{Answer, except, rule_name};
 use crate::fleet::Served;
 use crate::generated::policy::Effect;
 use crate::generated::server::OnChange;
@@ -107,6 +107,7 @@ impl<'a> Side<'a> {
             actor: principal.actor.as_ref().map(|actor| actor.subject.to_string()),
             kind: asked.kind.as_str(),
             target: asked.shown.clone(),
+            except: except::of(self, someone, asked, enforced, facts),
             risk: asked.risk.own.map(Risk::as_str),
             answer: enforced,
             listed,

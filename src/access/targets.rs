@@ -1,9 +1,10 @@
 //! What rules speak of, as questions: names, and patterns that stand for every name that nothing else is about.
 //!
 //! Invariant: where nobody knows which tools there are, each region in which a grant and a rule that narrows meet has a name
-//! of its own to ask about; of patterns with several stars, those regions in which their parts do not overlap.
+//! of its own to ask about; of patterns with several stars, those regions in which their parts do not overlap. What is built
+//! of patterns is bounded before it is built.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::generated::policy::Effect;
 use crate::generated::server::{Lock, OnChange};
@@ -52,6 +53,9 @@ impl TargetKind {
     }
 }
 
+/// The longest name that a pattern grants, with some stars.
+const LONGEST: usize = 144;
+
 /// A target to ask about.
 #[derive(Clone)]
 pub(super) struct Asked {
@@ -61,18 +65,45 @@ pub(super) struct Asked {
     /// A name that the pattern matches.
     pub(super) name: String,
     pub(super) risk: KnownRisk,
+    /// Whether only guardrails name it.
+    pub(super) beyond: bool,
 }
 
-/// What stars stand for: safe, in no pattern that somebody writes, and no verb.
-const ANYTHING: &str = "xq0x";
-
 impl Asked {
-    fn pattern(kind: TargetKind, shown: &str, risk: KnownRisk) -> Self {
-        Self { kind, shown: shown.to_owned(), name: shown.replace("**", "*").replace('*', ANYTHING), risk }
+    fn pattern(kind: TargetKind, shown: &str, risk: KnownRisk, filler: &str) -> Self {
+        let name = shown.replace("**", "*").replace('*', filler);
+        Self { kind, shown: shown.to_owned(), name, risk, beyond: false }
     }
 
     pub(super) fn known(name: &str, risk: KnownRisk) -> Self {
-        Self { kind: TargetKind::Tool, shown: name.to_owned(), name: name.to_owned(), risk }
+        Self { kind: TargetKind::Tool, shown: name.to_owned(), name: name.to_owned(), risk, beyond: false }
+    }
+
+    /// What it and a pattern both match, `filler` standing for the stars; nothing if it matches all of that, which has a line of
+    /// its own. Nothing is granted at longer names than these.
+    pub(super) fn and(&self, pattern: &str, of_guardrails: bool, filler: &str) -> Vec<Self> {
+        if NamePattern::new(&self.shown).matches(pattern, Effect::Deny) {
+            return Vec::new();
+        }
+        let beyond = self.beyond || of_guardrails;
+        let (patterns, names) = common(&self.shown, pattern);
+        let short = patterns.iter().filter(|pattern| pattern.len() <= LONGEST);
+        let patterns = short.map(|shown| Self::pattern(self.kind, shown, self.risk, filler).of_guardrails(beyond));
+        let risk = |name: &str| match class_by_name(name) {
+            Some(class) if self.risk.own.is_some() => KnownRisk { own: Some(class), guardrail: Some(class) },
+            _ => self.risk,
+        };
+        let names = names.iter().filter(|name| name.len() <= LONGEST);
+        patterns.chain(names.map(|name| Self::known(name, risk(name)).of_guardrails(beyond))).collect()
+    }
+
+    fn of_guardrails(self, beyond: bool) -> Self {
+        Self { beyond, ..self }
+    }
+
+    /// Whether it stands for more than one name.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.shown != self.name
     }
 
     pub(super) fn target(&self) -> Target<'_> {
@@ -89,45 +120,58 @@ pub fn refusing_lock(server: &Server) -> Option<&Lock> {
     server.lock.as_ref().filter(|lock| lock.on_change != OnChange::Warn)
 }
 
+/// What to ask.
+pub(super) struct Targets {
+    pub(super) asked: Vec<Asked>,
+    /// What stands for the stars of patterns.
+    pub(super) filler: String,
+    /// Whether that is all that the rules speak of: if not, regions in which patterns meet are left out.
+    pub(super) whole: bool,
+}
+
+/// How many pairs of a granted and a narrowed pattern, for each class, are looked at for whoever can wait.
+pub const MOST_PAIRS: usize = 65_536;
+
 /// What to ask a server with these rules: the tools that it is known to have; if none are, those that were reviewed, where a
-/// lock refuses all others; else those that the rules name. `servers`: the server, or two versions of it.
-pub(super) fn targets(rules: &[&Rule], inventory: Option<&[Tool]>, servers: &[&Server]) -> Vec<Asked> {
+/// lock refuses all others; else those that the rules name. `servers`: the server, or two versions of it. `most`: how many pairs
+/// of patterns may meet, for each class: beyond, none does.
+pub(super) fn targets(rules: &[&Rule], inventory: Option<&[Tool]>, servers: &[&Server], most: usize) -> Targets {
     let classes = classes(rules);
-    let of_any_class = |name: &str| {
-        let matters = classes.len() > 1;
-        match matters.then(|| class_by_name(name)).flatten() {
-            Some(class) => vec![KnownRisk { own: Some(class), guardrail: Some(class) }],
-            None => classes.clone(),
-        }
-    };
-    let mut asked = Vec::new();
-    let mut known = |name: &str| {
-        asked.extend(of_any_class(name).into_iter().map(|risk| Asked::known(name, risk)));
-    };
-    let mut named = named(rules);
+    let mut named = Named::of(rules);
+    let mut whole = true;
+    let locks: Vec<&Lock> = servers.iter().filter_map(|server| refusing_lock(server)).collect();
+    if inventory.is_some() || locks.len() == servers.len() {
+        named.tools.clear();
+        (named.granted, named.narrowed) = Default::default();
+    } else {
+        whole &= named.meet(most / classes.len().max(1));
+    }
     match inventory {
         Some(tools) => {
-            named.tools.clear();
-            named.patterns.clear();
-            tools.iter().filter(|tool| tool.risk.is_none()).for_each(|tool| known(&tool.name));
+            named.tools.extend(tools.iter().filter(|tool| tool.risk.is_none()).map(|t| (t.name.clone(), true)))
         }
-        None => {
-            let locks: Vec<&Lock> = servers.iter().filter_map(|server| refusing_lock(server)).collect();
-            if locks.len() == servers.len() {
-                named.tools.clear();
-                named.patterns.clear();
-            }
-            named.tools.extend(locks.iter().flat_map(|lock| lock.tools.keys()).cloned());
-            named.tools.iter().for_each(|name| known(name));
-        }
+        None => named.tools.extend(locks.iter().flat_map(|lock| lock.tools.keys()).map(|name| (name.clone(), true))),
+    }
+    let mut asked = Vec::new();
+    for (name, own) in &named.tools {
+        let class = if classes.len() > 1 { class_by_name(name) } else { None };
+        let sure = class.map(|class| vec![KnownRisk { own: Some(class), guardrail: Some(class) }]);
+        let risks = sure.as_ref().unwrap_or(&classes);
+        asked.extend(risks.iter().map(|risk| Asked::known(name, *risk).of_guardrails(!own)));
     }
     let classed = inventory.into_iter().flatten().filter_map(|tool| Some(Asked::known(&tool.name, tool.risk?)));
     asked.extend(classed);
-    for pattern in &named.patterns {
-        asked.extend(classes.iter().map(|risk| Asked::pattern(TargetKind::Tool, pattern, *risk)));
+    let Some(filler) = named.filler(servers) else {
+        return Targets { asked, filler: String::new(), whole: false };
+    };
+    for (pattern, own) in named.granted.iter().chain(&named.narrowed).chain(&named.met).collect::<BTreeMap<_, _>>() {
+        let of = |risk: &KnownRisk| Asked::pattern(TargetKind::Tool, pattern, *risk, &filler).of_guardrails(!own);
+        asked.extend(classes.iter().map(of));
     }
-    asked.extend(named.others.iter().map(|(kind, name)| Asked::pattern(*kind, name, KnownRisk::default())));
-    asked
+    for ((kind, name), own) in &named.others {
+        asked.push(Asked::pattern(*kind, name, KnownRisk::default(), &filler).of_guardrails(!own));
+    }
+    Targets { asked, filler, whole }
 }
 
 /// A tool could be unclassified, or of any class; if no rule asks, it is one answer.
@@ -145,39 +189,122 @@ pub fn class_by_name(name: &str) -> Option<Risk> {
     classify(name, None).into_iter().map(|reason| reason.risk).find(|risk| *risk == Risk::Destructive)
 }
 
-/// What rules name.
+/// What rules name, and whether one that is no guardrail's does.
 #[derive(Default)]
 struct Named {
     /// Exact names of tools.
-    tools: BTreeSet<String>,
-    /// Patterns of them, with a star.
-    patterns: BTreeSet<String>,
+    tools: BTreeMap<String, bool>,
+    /// Patterns of them, with a star, of the rules that grant, and of those that narrow.
+    granted: BTreeMap<String, bool>,
+    narrowed: BTreeMap<String, bool>,
+    /// Patterns of what both match.
+    met: BTreeMap<String, bool>,
     /// Resources and prompts.
-    others: BTreeSet<(TargetKind, String)>,
+    others: BTreeMap<(TargetKind, String), bool>,
 }
 
-fn named(rules: &[&Rule]) -> Named {
-    let mut named = Named::default();
-    let (mut granted, mut narrowed) = (BTreeSet::new(), BTreeSet::new());
-    for rule in rules {
-        let source = rule.source();
-        let patterns = if rule.effect == Effect::Allow { &mut granted } else { &mut narrowed };
-        for entry in &source.tools {
-            let every = entry.names.is_empty() && entry.patterns.is_empty();
-            let (starred, exact): (Vec<&String>, Vec<&String>) = entry.patterns.iter().partition(|p| p.contains('*'));
-            named.tools.extend(entry.names.iter().chain(exact).cloned());
-            patterns.extend(starred.into_iter().cloned().chain(every.then(|| "*".to_owned())));
+impl Named {
+    fn of(rules: &[&Rule]) -> Self {
+        let mut named = Self::default();
+        for rule in rules {
+            let (source, own) = (rule.source(), !rule.guardrail);
+            let patterns = if rule.effect == Effect::Allow { &mut named.granted } else { &mut named.narrowed };
+            for entry in &source.tools {
+                let every = entry.names.is_empty() && entry.patterns.is_empty();
+                let (starred, exact): (Vec<&String>, Vec<&String>) =
+                    entry.patterns.iter().partition(|p| p.contains('*'));
+                entry.names.iter().chain(exact).for_each(|name| note(&mut named.tools, name.clone(), own));
+                let every = every.then(|| "*".to_owned());
+                starred.into_iter().cloned().chain(every).for_each(|pattern| note(patterns, pattern, own));
+            }
+            let others = source.resources.iter().map(|uri| (TargetKind::Resource, uri.clone()));
+            let others = others.chain(source.prompts.iter().map(|prompt| (TargetKind::Prompt, prompt.clone())));
+            others.for_each(|other| note(&mut named.others, other, own));
         }
-        named.others.extend(source.resources.iter().map(|uri| (TargetKind::Resource, uri.clone())));
-        named.others.extend(source.prompts.iter().map(|prompt| (TargetKind::Prompt, prompt.clone())));
+        // One that grants and narrows is one pattern.
+        for (pattern, own) in &mut named.granted {
+            if let Some(too) = named.narrowed.get_mut(pattern) {
+                *own |= *too;
+                *too = *own;
+            }
+        }
+        named
     }
-    for (one, other) in granted.iter().flat_map(|one| narrowed.iter().map(move |other| (one, other))) {
-        let (patterns, names) = common(one, other);
-        named.patterns.extend(patterns);
-        named.tools.extend(names);
+
+    /// Adds what granted and narrowed patterns both match, if there are no more than `most` pairs of them; whether that is all.
+    fn meet(&mut self, most: usize) -> bool {
+        // What meets a star alone is named already.
+        let some = |patterns: &BTreeMap<String, bool>| -> Vec<(String, bool, NamePattern)> {
+            let some = patterns.iter().filter(|(pattern, _)| *pattern != "*");
+            some.map(|(pattern, own)| (pattern.clone(), *own, NamePattern::new(pattern))).collect()
+        };
+        let (granted, narrowed) = (some(&self.granted), some(&self.narrowed));
+        if granted.len().saturating_mul(narrowed.len()) > most {
+            return false;
+        }
+        let pairs = granted.iter().flat_map(|one| narrowed.iter().map(move |other| (one, other)));
+        // So is a pattern of which the other one matches every name: it does if it matches the text.
+        let apart = pairs.filter(|((one, _, all_of_one), (other, _, all_of_other))| {
+            !all_of_one.matches(other, Effect::Deny) && !all_of_other.matches(one, Effect::Deny)
+        });
+        // Two long patterns can overlap in as many ways as they have letters.
+        let mut overlaps = 0;
+        for ((one, of_one, _), (other, of_other, _)) in apart {
+            let (patterns, names) = common(one, other);
+            overlaps += names.len();
+            if overlaps > most {
+                return false;
+            }
+            let own = *of_one && *of_other;
+            patterns.into_iter().for_each(|pattern| note(&mut self.met, pattern, own));
+            names.into_iter().for_each(|name| note(&mut self.tools, name, own));
+        }
+        for (pattern, own) in &mut self.met {
+            *own |= [&self.granted, &self.narrowed].iter().any(|of| of.get(pattern).is_some_and(|own| *own));
+        }
+        true
     }
-    named.patterns.extend(granted.into_iter().chain(narrowed));
-    named
+
+    /// What stars stand for: safe, and in no pattern, so that a pattern matches it only where that has a star too; then what is
+    /// answered of the name is answered of every name that the pattern matches and nothing else is about. `None`: every
+    /// character is in some pattern.
+    fn filler(&self, servers: &[&Server]) -> Option<String> {
+        let tools = self.granted.keys().chain(self.narrowed.keys()).chain(self.others.keys().map(|(_, name)| name));
+        let risks = servers.iter().flat_map(|server| &server.risk).flat_map(|rule| &rule.patterns);
+        let mut taken = [false; 256];
+        for byte in tools.chain(risks).flat_map(|pattern| pattern.bytes()) {
+            taken.get_mut(usize::from(byte)).into_iter().for_each(|taken| *taken = true);
+        }
+        let candidates = b"QXZJqxzj0123456789KVWYBFGHUkvwybfghuACDEILMNOPRSTacdeilmnoprst-_";
+        let free = |byte: &&u8| taken.get(usize::from(**byte)) == Some(&false);
+        let free: Vec<char> = candidates.iter().filter(free).map(|byte| char::from(*byte)).collect();
+        let texts = (1..=3).flat_map(|count| free.iter().map(move |c| c.to_string().repeat(count)));
+        texts.into_iter().find(|text| !self.tools.keys().any(|name| name.contains(text)))
+    }
+}
+
+fn note<K: Ord>(named: &mut BTreeMap<K, bool>, name: K, own: bool) {
+    *named.entry(name).or_default() |= own;
+}
+
+/// Whether some name could match both; of URIs, which are read in several ways, as far as their beginnings tell.
+pub(super) fn may_meet(kind: TargetKind, one: &str, other: &str) -> bool {
+    let agree = |one: &str, other: &str| one.starts_with(other) || other.starts_with(one);
+    if kind == TargetKind::Resource {
+        let start = |text: &str| text.split(['*', '%']).next().unwrap_or_default().to_ascii_lowercase();
+        return agree(&start(one), &start(other));
+    }
+    let matches = |pattern: &str, name: &str| NamePattern::new(pattern).matches(name, Effect::Deny);
+    match (ends(one), ends(other)) {
+        (Some((a, z)), Some((b, y))) => agree(a, b) && (z.ends_with(y) || y.ends_with(z)),
+        (Some(_), None) => matches(one, other),
+        (None, _) => matches(other, one),
+    }
+}
+
+/// What stands before the first star and behind the last one.
+fn ends(pattern: &str) -> Option<(&str, &str)> {
+    Some((pattern.split_once('*')?.0, pattern.rsplit_once('*')?.1))
 }
 
 /// Patterns, and names besides, that match what two patterns with stars both match.
@@ -242,8 +369,9 @@ mod tests {
                     (found.as_slice(), also.as_slice()),
                     (patterns_of(patterns).as_slice(), patterns_of(names).as_slice())
                 );
-                let asked =
-                    found.iter().map(|pattern| Asked::pattern(TargetKind::Tool, pattern, KnownRisk::default()).name);
+                let asked = found
+                    .iter()
+                    .map(|pattern| Asked::pattern(TargetKind::Tool, pattern, KnownRisk::default(), "qq").name);
                 for name in asked.chain(also.clone()) {
                     assert!(
                         [one, other].iter().all(|pattern| NamePattern::new(pattern).matches(&name, Effect::Deny)),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Answer;
 use super::cast::{Accepted, Reading, Someone};
 use super::side::Side;
-use super::targets::{Inventories, refusing_lock, targets};
+use super::targets::{Inventories, MOST_PAIRS, refusing_lock, targets};
 use super::who_can::Row;
 use crate::fleet::{Fleet, Served};
 use crate::generated::policy::Effect;
@@ -51,6 +51,8 @@ pub struct Answers {
     pub refused: BTreeMap<String, String>,
     /// Servers whose tools nobody here knows: patterns stand for them.
     pub unknown: BTreeSet<String>,
+    /// Servers with too many patterns to say what is answered where two of them meet.
+    pub crowded: BTreeSet<String>,
 }
 
 /// Asks every server. Nobody is a ServiceAccount in further groups: there is no answer then.
@@ -71,8 +73,10 @@ pub fn what_can(fleet: &Fleet, whom: &Whom, inventories: &Inventories, facts: &F
         let rules: Vec<&Rule> = side.rules().filter(|rule| rule.holds_at(facts.now)).collect();
         let inventory = inventories.get(&name).map(Vec::as_slice);
         let people: Vec<Someone> = someone.iter().flat_map(|someone| in_every_way(someone, &side)).collect();
-        for asked in targets(&rules, inventory, &[served.server]) {
-            let rows = people.iter().map(|someone| side.row(someone, &asked, facts));
+        let targets = targets(&rules, inventory, &[served.server], MOST_PAIRS);
+        answers.crowded.extend((!targets.whole).then(|| name.clone()));
+        for asked in &targets.asked {
+            let rows = people.iter().map(|someone| side.row(someone, asked, facts));
             let mut rows: Vec<Row> = rows.filter(|row| row.answer != Answer::Deny).collect();
             // Through a client or for an actor where that is more than without.
             let alone = rows.iter().find(|row| row.via.is_none() && row.actor.is_none()).map(|row| row.answer);

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::cast::{Accepted, Id, Someone};
+use super::except::Except;
 use super::search::{Search, View};
 use super::side::Side;
-use super::targets::{Asked, Tool, targets};
+use super::targets::{Asked, MOST_PAIRS, Tool, targets};
 use super::{Answer, doubts, rule_name};
 use crate::fleet::Served;
 use crate::policy::request::Facts;
@@ -21,6 +22,9 @@ use crate::policy::rule::Rule;
 
 /// How many times somebody is held against a rule, in search of combinations beyond those that the rules name.
 const EFFORT: usize = 20_000_000;
+
+/// That patterns are too many to be held against one another.
+const CROWDED: &str = "There are too many patterns to show what is answered where two of them meet";
 
 /// The whole table of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,8 +56,10 @@ pub struct Row {
     pub actor: Option<String>,
     /// `Tool`, `Resource` or `Prompt`.
     pub kind: &'static str,
-    /// A name, or a pattern that stands for every name that nothing else in the rules speaks of.
+    /// A name, or a pattern that stands for every name that it matches and that is no exception.
     pub target: String,
+    /// What of the pattern the answer does not hold for.
+    pub except: Except,
     /// The risk class that the answer presumes; `None`: unclassified, or no rule asks for it.
     pub risk: Option<&'static str>,
     /// The answer.
@@ -103,10 +109,11 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
     let people = named(&side, facts);
     let mut rows = BTreeSet::new();
     let mut effort = EFFORT;
-    for asked in targets(&current, inventory, &[served.server]) {
-        rows.extend(people.values().map(|someone| side.row(someone, &asked, facts)));
-        let lifted = lifted(&side, &asked, facts, &mut effort);
-        rows.extend(lifted.iter().map(|someone| side.row(someone, &asked, facts)));
+    let targets = targets(&current, inventory, &[served.server], MOST_PAIRS);
+    for asked in &targets.asked {
+        rows.extend(people.values().map(|someone| side.row(someone, asked, facts)));
+        let lifted = lifted(&side, asked, facts, &mut effort);
+        rows.extend(lifted.iter().map(|someone| side.row(someone, asked, facts)));
     }
     let dormant = later.iter().map(|rule| Dormant {
         rule: rule_name(&rule.reference),
@@ -116,6 +123,9 @@ pub fn who_can(served: Served<'_>, inventory: Option<&[Tool]>, facts: &Facts) ->
     let mut doubts = doubts(served);
     if effort == 0 {
         doubts.push("There are too many combinations of exceptions to show all of them".to_owned());
+    }
+    if !targets.whole {
+        doubts.push(CROWDED.to_owned());
     }
     Table {
         server: served.server.id.display_name(),

@@ -14,13 +14,15 @@ use super::review::{Operation, Review};
 use super::world::{Found, World, read};
 use crate::api::{Key, Kind, Object};
 use crate::generated::{ObjectId, Server};
-use crate::resolve::{self, Finding, Findings};
+use crate::resolve::{self, Finding, Findings, Reason};
 
 /// An answer that may still hang on the author's rights.
 #[derive(Clone, Debug)]
 pub struct Judged {
     of: Key,
     answer: Response,
+    /// Warnings that tell of other policies' rules: for whoever may see these.
+    sighted: Vec<String>,
     needs: Vec<Need>,
 }
 
@@ -44,11 +46,12 @@ const ANNOTATION: &str = "access-changes";
 impl Judged {
     fn refused(review: &Review, findings: &Findings) -> Self {
         let refusal = Refusal::invalid(review.key.clone(), findings);
-        Self { of: review.key.clone(), answer: Response::refuse(&review.uid, refusal), needs: Vec::new() }
+        let answer = Response::refuse(&review.uid, refusal);
+        Self { of: review.key.clone(), answer, sighted: Vec::new(), needs: Vec::new() }
     }
 
-    fn admitted(review: &Review, warnings: Vec<String>, needs: Vec<Need>) -> Self {
-        Self { of: review.key.clone(), answer: Response::admit(&review.uid, warnings), needs }
+    fn admitted(review: &Review, (warnings, sighted): (Vec<String>, Vec<String>), needs: Vec<Need>) -> Self {
+        Self { of: review.key.clone(), answer: Response::admit(&review.uid, warnings), sighted, needs }
     }
 
     /// What the author needs.
@@ -65,9 +68,11 @@ impl Judged {
             let refusal = Refusal::forbidden(self.of, lines.join("\n"));
             return Decided::Final(Response::refuse(self.answer.uid(), refusal));
         }
+        let seen = unseen.is_empty();
+        let answer = if seen { self.answer.warned(self.sighted) } else { self.answer };
         match self.needs.iter().any(|need| need.right == Right::See) {
-            true => Decided::Admitted { answer: self.answer, seen: unseen.is_empty() },
-            false => Decided::Final(self.answer),
+            true => Decided::Admitted { answer, seen },
+            false => Decided::Final(answer),
         }
     }
 }
@@ -80,7 +85,8 @@ impl Decided {
             Decided::Admitted { answer, seen } => (answer, seen),
         };
         let new = review.new.as_ref().map(read).and_then(Result::ok);
-        let effect = effect(review, new.as_ref(), world, &Found::of(found, world), now);
+        let found = Found::of(found, wanted(review, world), world);
+        let effect = effect(review, new.as_ref(), world, &found, now);
         let record = effect.record();
         let answer = if seen { answer.warned(effect.lines) } else { answer };
         // The audit log is the administrators'.
@@ -92,25 +98,32 @@ impl Decided {
 }
 
 /// Objects that are referred to and are not known, which is no proof that they are not there; and ConfigMaps, which are never
-/// known. Each is to be asked for by its name.
+/// known, of what was before too. Each is to be asked for by its name.
 pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
-    if is_idle(review) {
+    let parsed = |object: &Option<Value>| object.as_ref().map(read).and_then(Result::ok);
+    let (old, new) = (parsed(&review.old), parsed(&review.new));
+    if is_idle(review) || review.new.is_some() && new.is_none() {
         return Vec::new();
     }
-    let Some(Ok(object)) = review.new.as_ref().map(read) else { return Vec::new() };
-    let mut keys = named(&object);
-    if let Object::Policy(policy) = &object {
-        keys.extend(reached::locks(policy, world));
-    }
-    keys.into_iter().filter(|key| !world.has(key)).collect()
+    let mut keys = new.as_ref().map(named).unwrap_or_default();
+    let before = old.as_ref().map(named).unwrap_or_default();
+    keys.extend(before.into_iter().filter(|key| key.kind == Kind::ConfigMap));
+    let policies = new.iter().chain(&old).filter_map(|object| match object {
+        Object::Policy(policy) => Some(&**policy),
+        _ => None,
+    });
+    keys.extend(reached::locks(policies, world));
+    // Of very many, the last are not asked for: of a ConfigMap, that would be a statement.
+    let (first, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| key.kind == Kind::ConfigMap);
+    first.into_iter().chain(others).filter(|key| !world.has(key)).collect()
 }
 
 /// Judges a review. `found`: what was found of [`wanted`].
 pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
-    let found = Found::of(found, world);
+    let found = Found::of(found, wanted(review, world), world);
     let given_away = given_away(review, world, &found);
     if is_idle(review) {
-        return Judged::admitted(review, Vec::new(), given_away);
+        return Judged::admitted(review, (Vec::new(), Vec::new()), given_away);
     }
     let new = match review.new.as_ref().map(read).transpose() {
         Ok(new) => new,
@@ -121,8 +134,10 @@ pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
         Err(findings) => return Judged::refused(review, &findings),
     };
     let needs = needs(review, new.as_ref(), world, &found).into_iter().chain(sight(review, new.as_ref(), world));
-    let warnings = warnings.iter().map(Finding::to_string).collect();
-    Judged::admitted(review, warnings, needs.chain(given_away).collect())
+    let of_others = |finding: &Finding| matches!(finding.reason, Reason::NothingAllowed | Reason::ApprovalUnreachable);
+    let (sighted, warnings): (Findings, Findings) = warnings.into_iter().partition(of_others);
+    let said = |findings: Findings| findings.iter().map(Finding::to_string).collect();
+    Judged::admitted(review, (said(warnings), said(sighted)), needs.chain(given_away).collect())
 }
 
 /// What it takes to give an object another owner: Kubernetes' garbage collector, which is asked for no rights, deletes what has
@@ -184,7 +199,7 @@ fn findings(object: &Object, world: &World, found: &Found) -> Result<Findings, F
             resolved.warnings
         }
         Object::AuthorizationServer(server) => {
-            let unseen = [resolve::Reason::ConfigMapNotFound, resolve::Reason::CaInvalid];
+            let unseen = [Reason::ConfigMapNotFound, Reason::CaInvalid];
             let mut warnings = resolve::authority(server, &settings, &lookup)?.warnings;
             warnings.retain(|finding| !unseen.contains(&finding.reason));
             warnings

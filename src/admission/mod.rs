@@ -16,6 +16,7 @@ pub mod desk;
 pub mod door;
 mod effect;
 pub mod follow;
+mod fork;
 pub mod grant;
 pub mod inventory;
 pub mod judge;

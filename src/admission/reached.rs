@@ -4,6 +4,7 @@
 //! than can be looked at while somebody waits, nothing is said.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::world::{Found, World};
 use crate::api::{Key, Kind, McpPolicy, McpServer};
@@ -12,16 +13,24 @@ use crate::policy::selector::matches;
 use crate::resolve::reach::{MOST_SERVERS, Place, of_policy};
 use crate::resolve::{self, Findings};
 
-/// The ConfigMaps with the tool locks of the servers that a policy reaches.
-pub(super) fn locks(object: &McpPolicy, world: &World) -> Vec<Key> {
-    let found = Found::default();
-    let Some(policy) = resolved(object, world, &found) else { return Vec::new() };
-    let of = |server: &McpServer| {
-        let lock = server.spec.tools.as_ref()?.lock.as_ref()?;
-        let namespace = policy.id.namespace.clone();
-        Some(Key { kind: Kind::ConfigMap, namespace, name: lock.config_map_name.clone() })
-    };
-    servers(&policy, world).into_iter().filter_map(of).collect()
+/// The ConfigMap with the tool lock of a server, if it has one.
+pub(super) fn lock(server: &McpServer) -> Option<Key> {
+    let lock = server.spec.tools.as_ref()?.lock.as_ref()?;
+    let namespace = server.metadata.namespace.clone().unwrap_or_default();
+    Some(Key { kind: Kind::ConfigMap, namespace, name: lock.config_map_name.clone() })
+}
+
+/// The ConfigMaps with the tool locks of the servers that versions of a policy reach, if they are few. What the first reaches
+/// comes first.
+pub(super) fn locks<'p>(versions: impl Iterator<Item = &'p McpPolicy>, world: &World) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    for policy in versions.filter_map(|object| resolved(object, world, &Found::default())) {
+        let both = &keys | &servers(&policy, world).into_iter().filter_map(lock).collect();
+        if both.len() <= MOST_SERVERS {
+            keys = both;
+        }
+    }
+    keys
 }
 
 /// What a policy comes to at the servers that it reaches.
@@ -42,7 +51,8 @@ pub(super) fn findings(policy: &Policy, world: &World, found: &Found) -> Finding
     let others = world.policies_of(&policy.id.namespace).filter(|other| other.id.uid != policy.id.uid);
     let others = others.filter(|other| other.targets.namespaces.is_none());
     let guardrails = world.policies_of(system).filter(|other| other.targets.namespaces.is_some());
-    of_policy(policy, std::iter::once(policy).chain(others).chain(guardrails), &places.iter().collect::<Vec<_>>())
+    let all = std::iter::once(policy).chain(others).chain(guardrails);
+    of_policy(policy, all, &places.iter().collect::<Vec<_>>())
 }
 
 fn resolved(object: &McpPolicy, world: &World, found: &Found) -> Option<Policy> {

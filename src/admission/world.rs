@@ -403,7 +403,7 @@ impl World {
         lookup.namespaces.extend(self.namespaces.get(namespace).map(|labels| (namespace, labels.clone())));
         let mut resolved = resolve::server(object, &self.settings(), &lookup)?;
         let server = &mut resolved.object;
-        let unseen = |reason: Reason| UNSEEN.contains(&reason) && !found.judges(reason);
+        let unseen = |reason: Reason| UNSEEN.contains(&reason) && !found.judges(reason, object);
         let is_unseen = |word: &str| UNSEEN.iter().any(|reason| reason.as_str() == word && unseen(*reason));
         if matches!(&server.state, State::Unserved { reason, .. } if is_unseen(reason)) {
             server.state = match object.spec.state {
@@ -426,14 +426,14 @@ pub struct Found {
     servers: BTreeMap<Key, Option<Server>>,
     clients: BTreeMap<Key, Client>,
     config_maps: BTreeMap<Key, ConfigMap>,
-    /// It was asked for what is named: a ConfigMap that is not here is not there.
-    asked: bool,
+    /// What was asked for: a ConfigMap that is among it, and not here, is not there.
+    asked: BTreeSet<Key>,
 }
 
 impl Found {
-    /// What these objects come to.
-    pub fn of(objects: &[Object], world: &World) -> Self {
-        let mut found = Self { asked: true, ..Self::default() };
+    /// What these objects come to, of those that were asked for.
+    pub fn of(objects: &[Object], asked: impl IntoIterator<Item = Key>, world: &World) -> Self {
+        let mut found = Self { asked: asked.into_iter().collect(), ..Self::default() };
         for object in objects {
             match object {
                 Object::AuthorizationServer(object) => {
@@ -478,9 +478,25 @@ impl Found {
         lookup.config_maps.extend(self.config_maps.iter().map(|(key, map)| (place(key), map)));
     }
 
-    /// Whether it was asked for what this is about.
-    fn judges(&self, reason: Reason) -> bool {
-        self.asked && matches!(reason, Reason::ConfigMapNotFound | Reason::LockNotFound | Reason::CaInvalid)
+    /// Whether it was asked for this.
+    pub(super) fn was_asked(&self, key: &Key) -> bool {
+        self.asked.contains(key)
+    }
+
+    /// Whether it was asked for what this is about at a server.
+    fn judges(&self, reason: Reason, server: &McpServer) -> bool {
+        let name = match reason {
+            Reason::LockNotFound => {
+                server.spec.tools.as_ref().and_then(|tools| tools.lock.as_ref()).map(|lock| &lock.config_map_name)
+            }
+            Reason::ConfigMapNotFound | Reason::CaInvalid => {
+                let tls = server.spec.upstream.tls.as_ref();
+                tls.and_then(|tls| tls.ca_ref.as_ref()).map(|ca| &ca.config_map_name)
+            }
+            _ => return false,
+        };
+        let namespace = server.metadata.namespace.clone().unwrap_or_default();
+        name.is_some_and(|name| self.was_asked(&Key { kind: Kind::ConfigMap, namespace, name: name.clone() }))
     }
 }
 

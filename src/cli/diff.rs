@@ -17,8 +17,9 @@ use super::git::Revision;
 use super::load::{self, Loaded, Refused};
 use super::output::{self, Format, Said, Tone, counted, filled, printable};
 use super::{cluster, who_can};
-use crate::access::Answer;
 use crate::access::diff::{Change, Diff, Direction, Limits, Note, compare_fleets};
+use crate::access::except::Except;
+use crate::access::who_can::Window;
 use crate::policy::request::Facts;
 
 /// Who gains and who loses access by a change
@@ -240,8 +241,13 @@ impl Group<'_> {
     }
 
     fn notes(&self) -> Vec<String> {
-        let from = self.first.from.map(|from| format!("from {} on", who_can::instant(from)));
-        let windows = self.first.windows.iter().map(who_can::in_words);
+        let Change { from, windows, .. } = self.first;
+        // What begins then is said once.
+        let since =
+            |window: &Window| Window { not_before: window.not_before.filter(|at| Some(*at) != *from), ..*window };
+        let windows =
+            windows.iter().map(since).map(|window| who_can::in_words(&window)).filter(|text| !text.is_empty());
+        let from = from.map(|from| format!("from {} on", who_can::instant(from)));
         let unless = (!self.first.unless.is_empty())
             .then(|| format!("unless also in a group of {}", self.first.unless.join(", ")));
         from.into_iter().chain(windows).chain(unless).collect()
@@ -250,12 +256,11 @@ impl Group<'_> {
 
 /// Puts together what differs in its risk class only, then what differs in its target only; in the order of the first of them.
 fn groups<'r>(changes: impl IntoIterator<Item = &'r Change>) -> Vec<Group<'r>> {
-    let mut by_risk: BTreeMap<(String, &str), usize> = BTreeMap::new();
+    let mut by_risk: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut found: Vec<Group<'r>> = Vec::new();
     for change in changes {
-        let target =
-            if change.kind == "Tool" { change.target.clone() } else { format!("{} {}", change.kind, change.target) };
-        match by_risk.entry((rest(change), &change.target)) {
+        let target = who_can::with_exceptions(change.kind, &change.target, &change.except);
+        match by_risk.entry((rest(change), target.clone())) {
             Entry::Occupied(known) => {
                 found.iter_mut().skip(*known.get()).take(1).for_each(|g| g.risk.push(change.risk))
             }
@@ -283,7 +288,7 @@ fn groups<'r>(changes: impl IntoIterator<Item = &'r Change>) -> Vec<Group<'r>> {
 
 /// All that a line tells but target and risk.
 fn rest(change: &Change) -> String {
-    format!("{:?}", Change { risk: None, target: String::new(), ..change.clone() })
+    format!("{:?}", Change { risk: None, target: String::new(), except: Except::default(), ..change.clone() })
 }
 
 const HEAD: [&str; 9] = ["", "risk", "server", "target", "principal", "answer", "rules", "condition", "notes"];
@@ -322,7 +327,7 @@ fn said(note: &Note) -> String {
 fn row(group: &Group<'_>) -> Vec<Said> {
     let change = group.first;
     let (sign, tone) = sign(change);
-    let answer = format!("{} -> {}", word(change.before), word(change.after));
+    let answer = format!("{} -> {}", change.before.as_str(), change.after.as_str());
     vec![
         (sign.to_owned(), tone),
         (group.risk(), Tone::Plain),
@@ -341,13 +346,6 @@ fn sign(change: &Change) -> (&'static str, Tone) {
         Direction::Gained => ("+", Tone::Caution),
         Direction::Changed => ("~", Tone::Caution),
         Direction::Lost => ("-", Tone::Plain),
-    }
-}
-
-fn word(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Depends => "under a condition",
-        other => other.as_str(),
     }
 }
 

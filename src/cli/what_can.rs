@@ -129,6 +129,10 @@ fn for_people(answers: &Answers, whom: &Whom) -> String {
         let servers = answers.unknown.iter().map(|server| printable(server)).collect::<Vec<_>>().join(", ");
         parts.push(format!("Nobody here knows which tools these servers have, so patterns stand for them: {servers}"));
     }
+    if !answers.crowded.is_empty() {
+        let servers = answers.crowded.iter().map(|server| printable(server)).collect::<Vec<_>>().join(", ");
+        parts.push(format!("Too many patterns to show what is answered where two of them meet: {servers}"));
+    }
     parts.extend(answers.refused.iter().map(|(server, why)| printable(&format!("{server} refuses every call: {why}"))));
     parts.join("\n")
 }
@@ -142,7 +146,12 @@ fn lines(grants: &[Grant]) -> Vec<Vec<Said>> {
         let why = [row.rules.join("\n"), row.conditions.join("\n"), who_can::notes(row)];
         let answer = row.answer.as_str().to_owned();
         let key = [server.clone(), answer].into_iter().chain(of_way).chain(why).collect();
-        lines.entry(key).or_default().entry(who_can::target(row)).or_default().push(row.risk.unwrap_or(""));
+        lines
+            .entry(key)
+            .or_default()
+            .entry(who_can::with_exceptions(row.kind, &row.target, &row.except))
+            .or_default()
+            .push(row.risk.unwrap_or(""));
     }
     let mut rows = Vec::new();
     for (key, targets) in lines {
@@ -201,7 +210,9 @@ mod tests {
         let (text, code) = printed(&["--user", "alice", "--group", "sre"]);
         assert_eq!(code, ExitCode::from(0));
         assert!(text.starts_with("What user:alice+group:sre@corp can call"), "{text}");
-        for word in ["create_issue", "Depends", "args.repo", "until 1970-01-01T00:16:40Z", "team/policy/interns"] {
+        for word in
+            ["create_issue", "under a condition", "args.repo", "until 1970-01-01T00:16:40Z", "team/policy/interns"]
+        {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
         // While everything is frozen, whoever is excepted from that by no group can do nothing.

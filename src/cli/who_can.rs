@@ -8,6 +8,7 @@ use super::output::{self, Format, Said, Tone, filled};
 use super::source::Source;
 use super::{boolish, load};
 use crate::access::Answer;
+use crate::access::except::Except;
 use crate::access::targets::{Tool, refusing_lock};
 use crate::access::who_can::{Dormant, Row, Table, Window, anybody_can, who_can};
 use crate::fleet::Fleet;
@@ -70,16 +71,20 @@ pub fn run(args: &Args, fleet: &Fleet, inventory: Option<&[Tool]>, now: i64) -> 
         answers.rows.retain(|row| row.answer != Answer::Deny);
     }
     let tools_are_known = inventory.is_some() || args.tool.is_some() || refusing_lock(served.server).is_some();
-    let text = output::render(args.output, &answers, |answers| for_people(answers, tools_are_known))?;
+    let text =
+        output::render(args.output, &answers, |answers| for_people(answers, tools_are_known, args.only_allowed))?;
     Ok((text, ExitCode::from(if somebody { 0 } else { 1 })))
 }
 
-fn for_people(answers: &Table, tools_are_known: bool) -> String {
+fn for_people(answers: &Table, tools_are_known: bool, only_allowed: bool) -> String {
     let server = &answers.server;
+    // Of a whole table, other lines say what is an exception.
+    let except = |row: &Row| if only_allowed { row.except.clone() } else { Except::default() };
+    let rows: Vec<Row> = answers.rows.iter().map(|row| Row { except: except(row), ..row.clone() }).collect();
     let mut parts = match &answers.refused {
         Some(why) => vec![format!("{server} refuses every call: {why}")],
         None if answers.rows.is_empty() => vec!["nobody can do anything".to_owned()],
-        None => vec![introduction(answers, tools_are_known), table(&answers.rows, output::terminal_width())],
+        None => vec![introduction(answers, tools_are_known || only_allowed), table(&rows, output::terminal_width())],
     };
     parts.extend(answers.dormant.iter().map(describe));
     parts.extend(answers.strangers.iter().map(|authority| {
@@ -176,8 +181,17 @@ fn line(row: &Row) -> Line {
     }
 }
 
-pub(super) fn target(row: &Row) -> String {
-    if row.kind == "Tool" { row.target.clone() } else { format!("{} {}", row.kind, row.target) }
+fn target(row: &Row) -> String {
+    with_exceptions(row.kind, &row.target, &row.except)
+}
+
+/// Exceptions of a pattern that are told by name.
+const MOST_EXCEPTIONS: usize = 32;
+
+/// A target in words, with what of a pattern the answer does not hold for.
+pub(super) fn with_exceptions(kind: &str, target: &str, except: &Except) -> String {
+    let target = except.of(target, MOST_EXCEPTIONS, true);
+    if kind == "Tool" { target } else { format!("{kind} {target}") }
 }
 
 /// The targets of a line in words: `*` alone, or among others, means what is left.
@@ -254,7 +268,8 @@ mod tests {
     fn the_table_is_for_people() {
         let (text, code) = printed(&["--server", "team/a", "--only-allowed"], None);
         assert_eq!(code, ExitCode::from(0));
-        for word in ["PRINCIPAL", "user:alice@corp", "create_issue", "Depends", "until 1970-01-01T00:16:40Z"] {
+        for word in ["PRINCIPAL", "user:alice@corp", "create_issue", "under a condition", "until 1970-01-01T00:16:40Z"]
+        {
             assert!(text.contains(word), "{word} is not in\n{text}");
         }
         assert!(!text.contains("group:interns@corp"), "{text}");
@@ -269,6 +284,7 @@ mod tests {
             actor: None,
             kind: "Tool",
             target: target.into(),
+            except: Except::default(),
             risk,
             answer,
             listed: answer != Answer::Deny,

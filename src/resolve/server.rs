@@ -52,11 +52,11 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     }
 
     let mut warnings = upstream.warnings;
-    let mut unserved = upstream.unserved;
     let lock =
         tools.and_then(|tools| tools.lock.as_ref()).map(|spec| lock::resolve(spec, namespace, lookup, &mut warnings));
     let trusted = trusted(&spec.authorization.servers, lookup);
-    unserved.extend(trusted.unserved);
+    // What no Secret and no ConfigMap mends comes first: the admission webhook sees neither, and goes by the first reason.
+    let unserved: Findings = trusted.unserved.into_iter().chain(upstream.unserved).collect();
     warnings.extend(trusted.warnings);
     warnings.extend(scopes_not_carried(&scopes, &trusted.names, lookup));
     let audiences = audiences(&spec.authorization.audiences, &trusted.names, lookup, &mut warnings);

@@ -4,6 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::admission::grant::Right;
+use crate::admission::judge::wanted;
+use crate::api::Object;
+use crate::tools::digest::sha256;
 
 /// What somebody is told who may do everything.
 fn told(world: &World, old: Option<&Value>, new: Option<&Value>) -> Vec<String> {
@@ -53,11 +56,11 @@ fn conditions_approvals_and_times_are_told() {
     let guarded = with("Allow", json!({"when": "has(args.a)"}));
     assert_eq!(
         told(&world(), None, Some(&guarded)),
-        ["+ group:dev@corp: get_repo on team/a (Deny -> Depends; rule p/r; if has(args.a))"]
+        ["+ group:dev@corp: get_repo on team/a (Deny -> under a condition; rule p/r; if has(args.a))"]
     );
     assert_eq!(
         told(&known(&plain), Some(&plain), Some(&guarded)),
-        ["- group:dev@corp: get_repo on team/a (Allow -> Depends; rule p/r; if has(args.a))"]
+        ["- group:dev@corp: get_repo on team/a (Allow -> under a condition; rule p/r; if has(args.a))"]
     );
     let later = with("Allow", json!({"notBefore": "2030-01-01T00:00:00Z"}));
     assert_eq!(
@@ -98,10 +101,7 @@ fn a_guardrail_is_told_of_to_those_who_see_every_namespace_and_is_nameless_to_ot
     let allow = one("Allow", json!({"tools": [{"names": ["get_x"]}]}));
     let world = known(&guard);
     let lines = told(&world, None, Some(&allow));
-    assert_eq!(
-        lines,
-        ["+ group:dev@corp: get_x on team/a (Deny -> Depends; rule of a guardrail, p/r; under a condition)"]
-    );
+    assert_eq!(lines, ["+ group:dev@corp: get_x on team/a (Deny -> under a condition; rule of a guardrail, p/r)"]);
     let judged = judged(&known(&allow), None, Some(&guard));
     assert!(judged.needs().iter().any(|need| need.right == Right::See && need.place.attributes() == ("", "")));
     let lines = told(&known(&allow), None, Some(&guard));
@@ -139,4 +139,192 @@ fn beyond_a_size_it_is_summed_up() {
     let sent = sent["response"]["warnings"].as_array().unwrap().clone();
     let length: usize = sent.iter().map(|line| line.as_str().unwrap().len()).sum();
     assert!(length < 4096 && sent.len() <= 66, "{length} in {}", sent.len());
+}
+
+#[test]
+fn crossing_patterns_take_no_more_than_they_may() {
+    let many = |stem: &str| -> Vec<Value> {
+        let rule_of = |n: usize| {
+            let patterns: Vec<String> = (0..64).map(|number| format!("*{stem}{n}_{number}*")).collect();
+            rule(
+                &format!("{stem}{n}"),
+                if stem == "up" { "Allow" } else { "Deny" },
+                json!({"tools": [{"patterns": patterns}]}),
+            )
+        };
+        (0..15).map(rule_of).collect()
+    };
+    let rules = [many("up"), many("down")].concat();
+    let mut crossing = policy("team", json!({"servers": ["a"]}), json!(rules));
+    let lines = told(&world(), None, Some(&crossing));
+    assert_eq!(lines.last().unwrap(), "these are not all changes: portcullis diff shows the rest");
+    // What only records costs nothing and changes nothing.
+    crossing["spec"]["mode"] = "Shadow".into();
+    assert_eq!(told(&world(), None, Some(&crossing)), [""; 0]);
+}
+
+#[test]
+fn what_only_a_guardrail_names_is_told_of_without_a_word() {
+    let narrow = json!({
+        "principals": [{"any": true}], "except": [{"groups": ["payroll-admins"]}], "tools": [{"patterns": ["*_payroll_*"]}],
+        "notBefore": "2031-01-01T00:00:00Z"
+    });
+    let guard = policy(SYSTEM, json!({"selector": {}, "namespaceSelector": {}}), json!([rule("g", "Deny", narrow)]));
+    let world = known(&guard);
+    let open = one("Allow", json!({"principals": [{"any": true}], "tools": [{"patterns": ["*"]}]}));
+    let answer = answer(&world, None, Some(&open));
+    assert_eq!(
+        answer.warnings(),
+        ["+ any@corp: * on team/a (rule p/r)", "+ further callers or tools, by what guardrails except, on team/a"]
+    );
+    let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
+    let record = sent["response"]["auditAnnotations"]["access-changes"].as_str().unwrap();
+    assert!(record.contains("*_payroll_*"), "{record}");
+    let mut now = guard.clone();
+    now["spec"]["rules"][0]["notBefore"] = Value::Null;
+    let lines = told(&known(&now), None, Some(&open));
+    assert_eq!(
+        lines,
+        [
+            "+ any@corp: * except what guardrails say on team/a (rule p/r)",
+            "+ further callers or tools, by what guardrails except, on team/a"
+        ]
+    );
+    // Whoever names it knows it.
+    let dev =
+        one("Allow", json!({"principals": [{"groups": ["payroll-admins"]}], "tools": [{"patterns": ["*_payroll_*"]}]}));
+    assert_eq!(told(&known(&now), None, Some(&dev)), ["+ group:payroll-admins@corp: *_payroll_* on team/a (rule p/r)"]);
+}
+
+#[test]
+fn what_others_grant_is_told_to_those_who_may_see_it_and_what_guardrails_grant_to_nobody() {
+    let ask = one("RequireApproval", json!({"tools": [{"names": ["get_x"]}]}));
+    let mut grant = policy(
+        "team",
+        json!({"servers": ["a"]}),
+        json!([rule("g", "Allow", json!({"tools": [{"names": ["other"]}]}))]),
+    );
+    grant["metadata"]["name"] = "grant".into();
+    grant["metadata"]["uid"] = "grant".into();
+    let says = |world: &World, word: &str, sees: bool| {
+        let answer = answered(world, None, Some(&ask), |need| !sees && need.right == Right::See);
+        answer.warnings().iter().any(|line| line.contains(word))
+    };
+    for (world, word) in [(world(), "NothingAllowed"), (known(&grant), "ApprovalUnreachable")] {
+        assert!(says(&world, word, true) && !says(&world, word, false), "{word}");
+    }
+    let open = json!([rule("g", "Allow", json!({"tools": [{"patterns": ["*"]}]}))]);
+    let mut world = known(&grant);
+    put(&mut world, &policy(SYSTEM, json!({"selector": {}, "namespaceSelector": {}}), open));
+    assert!(says(&world, "unless a guardrail grants it", true));
+}
+
+/// What somebody is told who may do everything, with what there is of what is asked for.
+fn told_with(world: &World, old: Option<&Value>, new: Option<&Value>, there: &[Value]) -> Vec<String> {
+    let review = review(old, new);
+    let keys = wanted(&review, world);
+    let there: Vec<Object> = there.iter().map(|object| crate::api::object::read(object).unwrap()).collect();
+    let found: Vec<Object> = there.into_iter().filter(|object| keys.contains(&object.key())).collect();
+    judge(&review, world, &found).decide(&[]).tell(&review, world, &found, 0).warnings().to_vec()
+}
+
+/// A server with a lock in which `get_x` was reviewed, and the ConfigMap.
+fn locked(name: &str) -> (Value, Value) {
+    let reviewed = json!({"name": "get_x", "digest": format!("sha256:{}", "0".repeat(64)), "risk": null});
+    let text = json!({"format": 1, "definitions": false, "tools": [reviewed]}).to_string();
+    let lock = json!({"configMapName": "lock", "sha256": sha256(text.as_bytes()).hex()});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lock", "namespace": "team"},
+        "data": {"tools-lock.json": text}});
+    (server(name, json!({}), json!({"tools": {"lock": lock}})), map)
+}
+
+#[test]
+fn locks_are_looked_at_on_both_sides() {
+    let allow = one("Allow", json!({"tools": [{"names": ["get_x", "get_y"]}]}));
+    let (server_a, map) = locked("a");
+    let map = [map];
+    let mut world = known(&allow);
+    put(&mut world, &server_a);
+    let mut touched = server_a.clone();
+    touched["metadata"]["labels"] = json!({"tier": "silver"});
+    assert_eq!(told_with(&world, Some(&server_a), Some(&touched), &map), [""; 0]);
+    let open = server("a", json!({}), json!({}));
+    let gained = ["+ group:dev@corp: get_y on team/a (rule p/r)"];
+    assert_eq!(told_with(&world, Some(&server_a), Some(&open), &map), gained);
+    let lost = told_with(&known(&allow), Some(&open), Some(&server_a), &map);
+    assert_eq!(lost, ["- group:dev@corp: get_y on team/a (rule p/r)"]);
+    // What a lock refuses, nobody gains.
+    world.remove(&review(None, Some(&allow)).key);
+    let lines = told_with(&world, None, Some(&allow), &map);
+    assert!(lines[0].contains("ToolNotFound"), "{lines:?}");
+    assert_eq!(lines[1..], ["+ group:dev@corp: get_x on team/a (rule p/r)"]);
+    put(&mut world, &allow);
+    assert_eq!(told_with(&world, Some(&allow), None, &map), ["- group:dev@corp: get_x on team/a (rule p/r)"]);
+}
+
+#[test]
+fn more_locks_than_can_be_looked_at_are_said_to_be_left_out() {
+    let mut world = world();
+    for number in 0..33 {
+        put(&mut world, &locked(&format!("s{number}")).0);
+    }
+    let all =
+        policy("team", json!({"selector": {}}), json!([rule("r", "Allow", json!({"tools": [{"names": ["get_x"]}]}))]));
+    let lines = told_with(&world, None, Some(&all), &[]);
+    assert_eq!(lines.last().unwrap(), "the tool locks of 33 McpServers are not looked at here: they may refuse more");
+}
+
+#[test]
+fn a_certificate_that_is_missing_is_missing_before_and_after() {
+    let tls = json!({"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}});
+    let (gold, plain) = (server("a", json!({"tier": "gold"}), tls.clone()), server("a", json!({}), tls));
+    let mut world = known(&one("Allow", json!({})));
+    put(&mut world, &gold);
+    let lines = told_with(&world, Some(&gold), Some(&plain), &[]);
+    assert!(lines.iter().all(|line| line.contains("ConfigMapNotFound")), "{lines:?}");
+}
+
+#[test]
+fn whoever_takes_a_path_takes_it_from_both() {
+    let world = known(&one("Allow", json!({})));
+    let mut twin = server("twin", json!({}), json!({"path": "/team/a"}));
+    let lines = told(&world, None, Some(&twin));
+    assert!(lines.contains(&"- group:dev@corp: get_* on team/a (rule p/r)".to_owned()), "{lines:?}");
+    let mut both = world;
+    put(&mut both, &twin);
+    assert_eq!(told(&both, Some(&twin), None), ["+ group:dev@corp: get_* on team/a (rule p/r)"]);
+    let before = twin.clone();
+    twin["spec"]["path"] = "/team/twin".into();
+    assert_eq!(told(&both, Some(&before), Some(&twin)), ["+ group:dev@corp: get_* on team/a (rule p/r)"]);
+}
+
+#[test]
+fn a_server_without_a_trust_anchor_is_not_served_for_want_of_a_secret_either() {
+    let headers = json!([{"name": "authorization", "secretKeyRef": {"name": "s", "key": "k"}}]);
+    let more = json!({"upstream": {"credentials": {"none": null, "headers": headers}}, "authorization": {"servers": ["nobody"]}});
+    let mut world = known(&one("Allow", json!({})));
+    put(&mut world, &server("a", json!({}), more));
+    let served = world.fleet().by_name("team", "a").unwrap();
+    assert!(matches!(served.server.state, crate::generated::server::State::Unserved { .. }));
+}
+
+#[test]
+fn what_an_invalid_policy_does_is_said_not_to_be_known() {
+    let mut world = world();
+    let mut invalid = one("Allow", json!({}));
+    invalid["spec"]["rules"][0]["whne"] = "x".into();
+    put(&mut world, &invalid);
+    let mended = one("Allow", json!({}));
+    let lines = told(&world, Some(&invalid), Some(&mended));
+    let note = "an invalid McpPolicy is involved: what of it is in force is not known here";
+    assert_eq!(lines, ["+ group:dev@corp: get_* on team/a (rule p/r)", note]);
+    // A neighbour denies its whole namespace.
+    let mut other = policy("team", json!({"servers": ["b"]}), json!([rule("r", "Allow", json!({}))]));
+    other["metadata"]["name"] = "other".into();
+    other["metadata"]["uid"] = "other".into();
+    assert_eq!(told(&world, None, Some(&other)), [note]);
+    // What was known of it before is.
+    let mut world = known(&mended);
+    put(&mut world, &invalid);
+    assert_eq!(told(&world, Some(&invalid), Some(&mended)).last().unwrap(), note);
 }

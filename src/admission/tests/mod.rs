@@ -2,6 +2,7 @@
 
 mod answers;
 mod effects;
+mod exact;
 mod gains;
 mod grants;
 mod reviews;

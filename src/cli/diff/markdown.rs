@@ -3,7 +3,7 @@
 //! Invariant: nothing that a manifest holds is read as Markdown or HTML, mentions anybody, or ends a cell; and the page fits
 //! into a comment.
 
-use super::{CUT, Direction, Group, Report, groups, said, word};
+use super::{CUT, Direction, Group, Report, groups, said};
 use crate::cli::output::printable;
 
 /// How many bytes the tables of gains, and those of losses, may have. A comment on GitHub holds 65536 characters.
@@ -76,8 +76,8 @@ fn row(group: &Group<'_>) -> String {
         code(&change.server),
         each(&group.targets),
         code(&group.who()),
-        word(change.before),
-        word(change.after),
+        change.before.as_str(),
+        change.after.as_str(),
         each(&group.rules()),
         each(&group.conditions()),
         each(&group.notes()),

@@ -93,7 +93,7 @@ fn with_secrets_of_others() -> World {
             "canary-open",
             "Allow",
             json!({
-                "principals": [{"users": ["canary-user"]}, {"groups": ["canary-group"]}], "tools": [{"patterns": ["*"]}]
+                "principals": [{"users": ["canary-user"]}, {"groups": ["canary-group"]}], "tools": [{"names": ["canary_open"]}]
             })
         )
     ]);
@@ -151,7 +151,12 @@ proptest! {
 fn nothing_of_others_is_in_an_answer_that_depends_on_them() {
     let world = with_secrets_of_others();
     let tools = json!([{"patterns": ["*"]}]);
-    let open = policy("team", json!({"selector": {}}), json!([rule("r", "Allow", json!({"tools": tools}))]));
+    let who = json!([{"any": true}, {"groups": ["dev"], "actor": {"any": true}}]);
+    let open = policy(
+        "team",
+        json!({"selector": {}}),
+        json!([rule("r", "Allow", json!({"principals": who, "tools": tools}))]),
+    );
     let guessed = policy("team", json!({"servers": ["canary-serve"]}), json!([rule("r", "Allow", json!({}))]));
     let moved = server("a", json!({}), json!({}));
     let gold = server("a", json!({"tier": "gold"}), json!({}));

@@ -71,7 +71,7 @@ pub(super) fn findings(policies: &[Policy], places: &[Place<'_>]) -> Vec<(usize,
 }
 
 /// What one policy comes to at the servers that it reaches. `others`: every policy of its namespace, itself included, and the
-/// guardrails that choose namespaces. What these grant is not told to whoever writes or reads the policies of another namespace.
+/// guardrails that choose namespaces.
 pub fn of_policy<'a>(policy: &Policy, others: impl Iterator<Item = &'a Policy>, reached: &[&Place<'_>]) -> Findings {
     if !is_judged(policy) || reached.is_empty() || policy.rules.is_empty() {
         return Findings::new();
@@ -132,24 +132,25 @@ fn never_granted<'a>(policy: &Policy, policies: impl Iterator<Item = &'a Policy>
         return Findings::new();
     }
     let mut allows = Vec::new();
-    let policies = policies.filter(|other| policy.guardrail || !other.guardrail);
     for other in policies.filter(|other| reached.iter().any(|place| place.reached_by(other) != Tri::No)) {
         if other.standing != Standing::InForce {
             return Findings::new();
         }
-        allows.extend(other.rules.iter().filter(grants).filter(|_| other.mode == Mode::Enforce));
+        let of_it = other.rules.iter().filter(grants).filter(|_| other.mode == Mode::Enforce);
+        // Which tools a guardrail grants is not told to whoever writes policies of other namespaces, not by silence either.
+        if other.guardrail && !policy.guardrail && of_it.clone().next().is_some() {
+            return Findings::new();
+        }
+        allows.extend(of_it);
     }
-    let unless = if policy.guardrail { "" } else { ", unless a guardrail grants it" };
     if allows.is_empty() {
-        let message = format!(
-            "nothing grants at the servers that the policy reaches: every call is refused with or without it{unless}"
-        );
+        let message = "nothing grants at the servers that the policy reaches: every call is refused with or without it";
         return vec![Finding::new(Reason::NothingAllowed, FieldPath::of("spec.rules"), message)];
     }
     let unreachable = policy.rules.iter().enumerate().filter(|(_, rule)| asks(rule));
     let unreachable = unreachable.filter(|(_, rule)| !allows.iter().any(|allow| may_meet(rule, allow)));
     let finding = |(i, rule): (usize, &Rule)| {
-        let message = format!("no Allow grants a tool that {:?} is about: nobody will be asked{unless}", rule.name);
+        let message = format!("no Allow grants a tool that {:?} is about: nobody will be asked", rule.name);
         Finding::new(Reason::ApprovalUnreachable, FieldPath::of("spec.rules").index(i), message)
     };
     unreachable.map(finding).collect()

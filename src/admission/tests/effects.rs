@@ -216,7 +216,7 @@ fn what_others_grant_is_told_to_those_who_may_see_it_and_what_guardrails_grant_t
     let open = json!([rule("g", "Allow", json!({"tools": [{"patterns": ["*"]}]}))]);
     let mut world = known(&grant);
     put(&mut world, &policy(SYSTEM, json!({"selector": {}, "namespaceSelector": {}}), open));
-    assert!(says(&world, "unless a guardrail grants it", true));
+    assert!(!says(&world, "ApprovalUnreachable", true), "whatever it grants");
 }
 
 /// What somebody is told who may do everything, with what there is of what is asked for.

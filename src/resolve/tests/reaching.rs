@@ -70,6 +70,7 @@ fn a_policy_that_only_narrows_what_nothing_grants_is_named() {
     // Of guardrails nothing is said, and theirs count.
     assert_eq!(of(&[guardrail("Deny")]), []);
     assert_eq!(of(&[deny(json!({})), guardrail("Allow")]), []);
+    assert_eq!(of(&[policy_with("RequireApproval", json!({})), guardrail("Allow")]), [], "whatever it allows");
     // Nobody knows what an invalid one is meant to allow.
     let invalid = named("broken", policy_with("Allow", json!({"whne": "x"})));
     assert_eq!(of(&[deny(json!({})), invalid]), [("UnknownField", "spec.rules[0].whne".to_owned())]);

@@ -332,5 +332,5 @@ fn a_change_costs_what_depends_on_it_however_much_there_is_beside() {
     assert_eq!(house.looks(&guardrail("write")), 1 + 1 + 2);
     house.assert_as_validated();
     let told = house.told.values().filter(|findings| !findings.is_empty()).count();
-    assert_eq!(told, 0, "others of the namespace grant");
+    assert_eq!(told, 0, "the guardrail grants something");
 }

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::admission::judge::{judge, wanted};
+use portcullis::admission::judge::{LookedUp, judge, wanted};
 use portcullis::admission::review::read;
 use portcullis::admission::world::{Installation, World};
 use portcullis::api::Kind;
@@ -55,10 +55,11 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(review) = read(bytes) else { return };
     let keys = wanted(&review, &WORLD);
     assert!(keys.iter().all(|key| key.namespace.is_empty() || key.namespace == review.key.namespace));
-    let judged = judge(&review, &WORLD, &[]);
+    let nothing = LookedUp { asked: keys, found: Vec::new() };
+    let judged = judge(&review, &WORLD, &nothing);
     let needs = judged.needs().to_vec();
     for refused in [&needs[..], &[]] {
-        let answer = judged.clone().decide(refused).tell(&review, &WORLD, &[], 1_700_000_000);
+        let answer = judged.clone().decide(refused).tell(&review, &WORLD, &nothing, 1_700_000_000);
         let sent: Value = serde_json::from_slice(&answer.encode()).unwrap();
         assert_eq!(sent["response"]["uid"], review.uid.as_str());
         let own = String::from_utf8_lossy(bytes);

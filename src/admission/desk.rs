@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::follow::Known;
-use super::judge::{Decided, judge, wanted};
+use super::judge::{Decided, LookedUp, judge, wanted};
 use super::metrics::Metrics;
 use super::response::Response;
 use super::review::{MOST_BYTES, Malformed, read};
@@ -153,9 +153,9 @@ impl Desk {
         let config_maps = keys.iter().filter(|key| key.kind == Kind::ConfigMap).count().min(CONFIG_MAPS_AT_ONCE);
         let config_maps = u32::try_from(config_maps).unwrap_or(u32::MAX);
         let held = self.config_maps.clone().acquire_many_owned(config_maps).await.map_err(|_| Unanswered::Fault)?;
-        let found = live::find(self.client.clone(), keys).await.map_err(Unanswered::LookUp)?;
+        let found = live::find(self.client.clone(), keys.clone()).await.map_err(Unanswered::LookUp)?;
         // What is held goes with them.
-        let found = Arc::new((found, held));
+        let found = Arc::new((LookedUp { asked: keys, found }, held));
         let (known, asked, looked_up) = (self.known.clone(), review.clone(), found.clone());
         let judged = self.work(&share, move || judge(&asked, &known.world(), &looked_up.0)).await?;
         let refused = rights::refused(&self.client, &review.user, judged.needs()).await;

@@ -78,14 +78,14 @@ impl Judged {
 }
 
 impl Decided {
-    /// The whole answer. `found` as for [`judge`]; `now`: in Unix seconds.
-    pub fn tell(self, review: &Review, world: &World, found: &[Object], now: i64) -> Response {
+    /// The whole answer. `now`: in Unix seconds.
+    pub fn tell(self, review: &Review, world: &World, looked_up: &LookedUp, now: i64) -> Response {
         let (answer, seen) = match self {
             Decided::Final(answer) => return answer,
             Decided::Admitted { answer, seen } => (answer, seen),
         };
         let new = review.new.as_ref().map(read).and_then(Result::ok);
-        let found = Found::of(found, wanted(review, world), world);
+        let found = Found::of(looked_up, world);
         let effect = effect(review, new.as_ref(), world, &found, now);
         let record = effect.record();
         let answer = if seen { answer.warned(effect.lines) } else { answer };
@@ -95,6 +95,15 @@ impl Decided {
             None => answer,
         }
     }
+}
+
+/// What was asked for by name, and what of it is there. What is known may change meanwhile; what was asked for stays.
+#[derive(Clone, Debug, Default)]
+pub struct LookedUp {
+    /// As [`wanted`] had it.
+    pub asked: Vec<Key>,
+    /// What was found.
+    pub found: Vec<Object>,
 }
 
 /// Objects that are referred to and are not known, which is no proof that they are not there; and ConfigMaps, which are never
@@ -118,9 +127,9 @@ pub fn wanted(review: &Review, world: &World) -> Vec<Key> {
     first.into_iter().chain(others).filter(|key| !world.has(key)).collect()
 }
 
-/// Judges a review. `found`: what was found of [`wanted`].
-pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
-    let found = Found::of(found, wanted(review, world), world);
+/// Judges a review.
+pub fn judge(review: &Review, world: &World, looked_up: &LookedUp) -> Judged {
+    let found = Found::of(looked_up, world);
     let given_away = given_away(review, world, &found);
     if is_idle(review) {
         return Judged::admitted(review, (Vec::new(), Vec::new()), given_away);
@@ -140,21 +149,21 @@ pub fn judge(review: &Review, world: &World, found: &[Object]) -> Judged {
     Judged::admitted(review, (said(warnings), said(sighted)), needs.chain(given_away).collect())
 }
 
-/// What it takes to give an object another owner: Kubernetes' garbage collector, which is asked for no rights, deletes what has
-/// none that is there any more.
+/// What it takes to give an object another owner, or to leave it to some of them: Kubernetes' garbage collector, which is asked
+/// for no rights, deletes what has owners of which none is there any more.
 fn given_away(review: &Review, world: &World, found: &Found) -> Vec<Need> {
     let owners = |object: &Value| -> Vec<Value> {
         let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
         owners.into_iter().flatten().map(|owner| owner["uid"].clone()).collect()
     };
     let (Some(old), Some(new)) = (&review.old, &review.new) else { return Vec::new() };
-    let before = owners(old);
-    if owners(new).iter().all(|owner| before.contains(owner)) {
+    let (before, after) = (owners(old), owners(new));
+    if after.is_empty() || after == before {
         return Vec::new();
     }
     let deletion = Review { operation: Operation::Delete, new: None, ..review.clone() };
     let needs = needs(&deletion, None, world, found).into_iter();
-    needs.map(|need| Need { why: format!("deleted with its new owner, {}", need.why), ..need }).collect()
+    needs.map(|need| Need { why: format!("deleted with its owners, {}", need.why), ..need }).collect()
 }
 
 /// Whether nothing changes that is judged: an object that was accepted once, or has slipped past, can still be

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::inventory::inventory;
+use super::judge::LookedUp;
 use super::named::named;
 use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
@@ -432,8 +433,9 @@ pub struct Found {
 
 impl Found {
     /// What these objects come to, of those that were asked for.
-    pub fn of(objects: &[Object], asked: impl IntoIterator<Item = Key>, world: &World) -> Self {
-        let mut found = Self { asked: asked.into_iter().collect(), ..Self::default() };
+    pub fn of(looked_up: &LookedUp, world: &World) -> Self {
+        let objects = &looked_up.found;
+        let mut found = Self { asked: looked_up.asked.iter().cloned().collect(), ..Self::default() };
         for object in objects {
             match object {
                 Object::AuthorizationServer(object) => {

@@ -84,8 +84,8 @@ impl Comparison {
         // Patterns of resources and prompts are not compared.
         tight.resources.is_empty()
             && tight.prompts.is_empty()
-            // What is recorded as an exception is none that could stand without being one.
-            && (wide.break_glass.is_none() || tight.break_glass.is_some())
+            // What is recorded as an exception stands for no other one, and for nothing that is none.
+            && (wide.break_glass.is_none() || wide.break_glass == tight.break_glass)
             && (wide.when.is_none() || wide.when == tight.when)
             && wide.not_before.is_none_or(|from| tight.not_before.is_some_and(|tight| from <= tight))
             && wide.not_after.is_none_or(|until| tight.not_after.is_some_and(|tight| tight <= until))

@@ -147,7 +147,8 @@ impl Change<'_> {
         }
         let first = exceptions.first()?;
         // One after the other they would be for good.
-        if spans_more_than_one(&exceptions) {
+        let all: Vec<&Rule> = new.iter().filter(|rule| rule.break_glass.is_some()).collect();
+        if spans_more_than_one(&all) {
             return Some(Opened::for_good("the rules with breakGlass hold for more than 24 hours together".to_owned()));
         }
         let why = format!("rule {:?} allows what this policy did not allow before", first.name);

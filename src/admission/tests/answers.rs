@@ -85,7 +85,8 @@ fn what_is_not_known_is_asked_for() {
     let fresh = crate::api::object::read(&server("new", json!({}), json!({}))).unwrap();
     let warnings = |found: &[crate::api::Object]| {
         let review = review(None, Some(&new));
-        let answer = judge(&review, &world, found).decide(&[]).tell(&review, &world, found, 0);
+        let found = looked_up(&review, &world, found);
+        let answer = judge(&review, &world, &found).decide(&[]).tell(&review, &world, &found, 0);
         answer.warnings().iter().filter(|warning| warning.contains("ServerNotFound")).count()
     };
     assert_eq!((warnings(&[]), warnings(&[fresh])), (1, 0));

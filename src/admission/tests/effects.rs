@@ -225,6 +225,7 @@ fn told_with(world: &World, old: Option<&Value>, new: Option<&Value>, there: &[V
     let keys = wanted(&review, world);
     let there: Vec<Object> = there.iter().map(|object| crate::api::object::read(object).unwrap()).collect();
     let found: Vec<Object> = there.into_iter().filter(|object| keys.contains(&object.key())).collect();
+    let found = looked_up(&review, world, &found);
     judge(&review, world, &found).decide(&[]).tell(&review, world, &found, 0).warnings().to_vec()
 }
 

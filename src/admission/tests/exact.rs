@@ -179,7 +179,7 @@ proptest! {
         let answer = answer(&world, old.as_ref(), new.as_ref());
         prop_assert_eq!(answer.refusal(), None);
         let object = new.as_ref().map(|new| crate::api::object::read(new).unwrap());
-        let found = Found::of(&[], [], &world);
+        let found = Found::of(&LookedUp::default(), &world);
         let changed = changed(&Forks::of(&review, object.as_ref(), &world, &found).unwrap(), &world, 0);
         prop_assert!(changed.whole);
         for change in changed.told.iter().filter(|change| !change.principal.contains('?')) {

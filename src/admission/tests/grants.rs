@@ -128,6 +128,17 @@ fn an_exception_for_a_day_takes_the_verb_of_its_own_and_nothing_else_does() {
     assert_eq!(rights(None, &at(json!({"servers": ["a"]}), &[&exception, &next])), [grant::Right::BreakGlass]);
     next["notAfter"] = "2026-01-02T00:00:01Z".into();
     assert_eq!(rights(None, &at(json!({"servers": ["a"]}), &[&exception, &next])), [grant::Right::Grant]);
+    // Nor do they come one at a time.
+    let before = at(json!({"servers": ["a"]}), &[&exception]);
+    assert_eq!(rights(Some(&before), &at(json!({"servers": ["a"]}), &[&exception, &next])), [grant::Right::Grant]);
+    let mut excused = exception.clone();
+    excused["breakGlass"]["reason"] = "another".into();
+    let after = at(json!({"servers": ["a"]}), &[&excused]);
+    assert_eq!(
+        rights(Some(&before), &after),
+        [grant::Right::BreakGlass],
+        "what is recorded is not for everybody to say"
+    );
     let deny = rule("no", "Deny", json!({}));
     let (guarded, open) = (at(json!({"servers": ["a"]}), &[&deny]), at(json!({"servers": ["a"]}), &[&exception]));
     assert_eq!(rights(Some(&guarded), &open), [grant::Right::Grant]);
@@ -304,7 +315,8 @@ fn a_server_that_is_found_by_name_has_its_name() {
     let new = policy("team", json!({"servers": ["fresh"]}), json!([rule("r", "Allow", json!({}))]));
     let fresh = crate::api::object::read(&server("fresh", json!({}), json!({}))).unwrap();
     let place = |found: &[crate::api::Object]| {
-        let judged = judge(&review(None, Some(&new)), &world, found);
+        let review = review(None, Some(&new));
+        let judged = judge(&review, &world, &looked_up(&review, &world, found));
         judged.needs()[0].place.attributes().1.to_owned()
     };
     assert_eq!((place(&[]), place(&[fresh])), (String::new(), "fresh".to_owned()));
@@ -323,6 +335,11 @@ fn whoever_gives_an_object_to_the_garbage_collector_deletes_it() {
     assert_eq!(places(&world, Some(&deny), Some(&owned(deny.clone(), "1"))), ["team/a"]);
     assert_eq!(places(&world, Some(&owned(deny.clone(), "1")), Some(&owned(deny.clone(), "2"))), ["team/a"]);
     assert_eq!(places(&world, Some(&owned(deny.clone(), "1")), Some(&deny)), NOBODY);
+    let mut both = owned(deny.clone(), "1");
+    let owners = both["metadata"]["ownerReferences"].as_array_mut().unwrap();
+    owners.push(json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "stays", "uid": "2"}));
+    let left = places(&world, Some(&both), Some(&owned(deny.clone(), "1")));
+    assert_eq!(left, ["team/a"], "left to one that somebody can delete");
     assert_eq!(places(&world, None, Some(&owned(deny, "1"))), NOBODY);
     let allow = policy("team", json!({"servers": ["a"]}), json!([rule("yes", "Allow", json!({}))]));
     assert_eq!(places(&world, Some(&allow), Some(&owned(allow.clone(), "1"))), NOBODY);

@@ -12,11 +12,11 @@ mod statuses;
 use serde_json::{Value, json};
 
 use super::grant::Need;
-use super::judge::{Judged, judge};
+use super::judge::{Judged, LookedUp, judge, wanted};
 use super::response::Response;
 use super::review::{Review, read};
 use super::world::{Installation, World};
-use crate::api::Kind;
+use crate::api::{Kind, Object};
 use crate::resolve::PublicUrl;
 
 /// The namespace of guardrails.
@@ -132,15 +132,22 @@ fn review(old: Option<&Value>, new: Option<&Value>) -> Review {
 }
 
 fn judged(world: &World, old: Option<&Value>, new: Option<&Value>) -> Judged {
-    judge(&review(old, new), world, &[])
+    let review = review(old, new);
+    judge(&review, world, &looked_up(&review, world, &[]))
 }
 
 /// The answer for somebody who does not have these of the rights that it takes.
 fn answered(world: &World, old: Option<&Value>, new: Option<&Value>, lacks: impl Fn(&Need) -> bool) -> Response {
     let review = review(old, new);
-    let judged = judge(&review, world, &[]);
+    let nothing = looked_up(&review, world, &[]);
+    let judged = judge(&review, world, &nothing);
     let refused: Vec<Need> = judged.needs().iter().filter(|need| lacks(need)).cloned().collect();
-    judged.decide(&refused).tell(&review, world, &[], 0)
+    judged.decide(&refused).tell(&review, world, &nothing, 0)
+}
+
+/// That these are there of what is wanted.
+fn looked_up(review: &Review, world: &World, there: &[Object]) -> LookedUp {
+    LookedUp { asked: wanted(review, world), found: there.to_vec() }
 }
 
 /// The answer for somebody who may do everything.

@@ -82,7 +82,8 @@ proptest! {
             whole.insert_str(at, &put);
         }
         if let Ok(review) = read(whole.as_bytes()) {
-            drop(judge(&review, &world(), &[]).decide(&[]).tell(&review, &world(), &[], 0).encode());
+            let nothing = looked_up(&review, &world(), &[]);
+            drop(judge(&review, &world(), &nothing).decide(&[]).tell(&review, &world(), &nothing, 0).encode());
         }
     }
 }

@@ -158,8 +158,9 @@ fn differs(edit: &Edit, answer: &Answer) -> Option<&'static str> {
         let as_it_says = edit.reason.iter().chain(&edit.field).all(|text| says(text));
         return (answer.code != 422 || !as_it_says).then_some("not for that");
     }
-    let missing =
-        edit.needs.iter().all(|place| says(&format!("(GrantMissing): the verb grant on {} is needed", servers(place))));
+    let lacks =
+        |verbs: &str, place: &str| says(&format!("(GrantMissing): the verb {verbs} on {} is needed", servers(place)));
+    let missing = edit.needs.iter().all(|place| lacks("grant", place) || lacks("break-glass or grant", place));
     let lines = answer.message.matches("(GrantMissing)").count();
     (answer.code != 403 || !missing || lines != edit.needs.len()).then_some("not for want of the verb there")
 }

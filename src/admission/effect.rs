@@ -117,9 +117,9 @@ impl Changed {
             notes.push(format!("{more} more McpServers are touched, of which no change is shown here"));
         }
         if self.locked > 0 {
+            let count = self.locked;
             notes.push(format!(
-                "the tool locks of {} McpServers are not looked at here: they may refuse more",
-                self.locked
+                "tool locks that are not looked at here, and may refuse more: those of {count} McpServer(s)"
             ));
         }
         if self.denied || forks.stands_otherwise && self.touched > 0 {

@@ -272,7 +272,10 @@ fn more_locks_than_can_be_looked_at_are_said_to_be_left_out() {
     let all =
         policy("team", json!({"selector": {}}), json!([rule("r", "Allow", json!({"tools": [{"names": ["get_x"]}]}))]));
     let lines = told_with(&world, None, Some(&all), &[]);
-    assert_eq!(lines.last().unwrap(), "the tool locks of 33 McpServers are not looked at here: they may refuse more");
+    assert_eq!(
+        lines.last().unwrap(),
+        "tool locks that are not looked at here, and may refuse more: those of 33 McpServer(s)"
+    );
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Edit {
     /// What it does, line by line.
     #[serde(default)]
     pub(crate) changes: Vec<String>,
+    /// The lines in the audit log, if these say more.
+    pub(crate) audited: Option<Vec<String>>,
     /// Whether its author is told.
     #[serde(default = "yes")]
     pub(crate) told: bool,

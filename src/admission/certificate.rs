@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
 use super::metrics::Metrics;
-use crate::cluster::door::Asked;
 use crate::cluster::in_words;
+use crate::cluster::secret_path::{Asked, told_path};
 use crate::process::certificate::{believed, certificates, validity};
 use crate::process::readiness::Check;
 use crate::process::tls::ServerTls;
@@ -117,7 +117,7 @@ pub async fn watch(
             let found = found.and_then(|found| found.ok_or_else(|| Trouble::Missing(name.clone())));
             if let Ok(found) = &found {
                 let configs = found.webhooks.iter().flatten().map(|webhook| &webhook.client_config);
-                configs.for_each(|config| door.see(&asked_at(config)));
+                configs.filter_map(told_path).for_each(|path| door.see(&path));
             }
             standing = standing.and(found.and_then(|found| stands(&found, &chain, &door, now)));
         }
@@ -162,7 +162,7 @@ fn stands(
         let authorities = certificates(&bundle.0).ok_or_else(|| disbelieved("it holds no certificates".to_owned()))?;
         let name = called(&webhook.client_config).ok_or_else(|| disbelieved("it names no server".to_owned()))?;
         believed(chain, &authorities, &name, now).map_err(disbelieved)?;
-        let path = asked_at(&webhook.client_config);
+        let path = told_path(&webhook.client_config).unwrap_or_default();
         if door.asked(&path).is_none() {
             let bare = path.is_empty() || path == "/" || Asked::ALL.iter().any(|asked| path == asked.place());
             let name = webhook.name.clone();
@@ -170,18 +170,6 @@ fn stands(
         }
     }
     Ok(())
-}
-
-/// The path at which a caller asks.
-fn asked_at(config: &WebhookClientConfig) -> String {
-    match &config.service {
-        Some(service) => service.path.clone().unwrap_or_default(),
-        None => config
-            .url
-            .as_deref()
-            .and_then(|url| url::Url::parse(url).ok())
-            .map_or_else(String::new, |url| url.path().to_owned()),
-    }
 }
 
 /// The name under which a caller expects the webhook.
@@ -200,7 +188,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::*;
-    use crate::cluster::door::Key;
+    use crate::cluster::secret_path::Key;
 
     struct Authority(CertificateParams, KeyPair, String);
 

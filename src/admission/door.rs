@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::SOON;
-use crate::cluster::door::{Asked, Key};
+use crate::cluster::secret_path::{Asked, Key};
 
 /// How long a path opens after callers were told of another: each API server hears of it by a watch of its own.
 const HEARS: Duration = Duration::from_secs(20);

@@ -14,7 +14,7 @@ use self::client::client;
 use self::need::Needs;
 pub use self::need::{BREAK_GLASS, GRANT, Need, Place, Right};
 use self::policy::policy;
-use self::server::{path_left, server, without};
+use self::server::{bare, path_left, server};
 use super::review::Review;
 use super::world::{Found, World, read};
 use crate::api::{Kind, McpPolicy, McpServer, Object};
@@ -40,7 +40,7 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
             let objects = (old.as_ref().and_then(as_server), new.and_then(as_server));
             let (before, after) = (old.as_ref().and_then(&resolved), new.and_then(&resolved));
             if let Some(after) = &after {
-                let bare = without(review, after);
+                let bare = bare(review, after);
                 server(objects, before.as_ref().ok_or(&bare), after, world, &mut needs);
             }
             if let Some(before) = before.filter(|before| after.is_none_or(|after| after.path != before.path)) {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::door::Door;
-use crate::cluster::door::Asked;
+use crate::cluster::secret_path::Asked;
 use crate::process::Drain;
 
 /// How long an answer may take at most: less than `timeoutSeconds` of the webhook, which is 10; for deletions 5, since a webhook

@@ -5,7 +5,7 @@
 
 pub mod apply;
 pub mod client;
-pub mod door;
+pub mod secret_path;
 pub mod tokens;
 pub mod watch;
 

@@ -125,11 +125,11 @@ impl Change<'_> {
 
     /// What it opens at a server that the old side and the new one reach or not.
     fn at(&mut self, old_reaches: Reach, new_reaches: Reach) -> Option<Opened> {
-        let (old, new) = (rules(self.old, old_reaches.surely), rules(self.new, new_reaches.perhaps));
+        let (granted, grants) = (rules(self.old, old_reaches.surely), rules(self.new, new_reaches.perhaps));
         let mut exceptions: Vec<&Rule> = Vec::new();
-        for rule in new.iter().filter(|rule| rule.effect == Effect::Allow) {
+        for rule in grants.iter().filter(|rule| rule.effect == Effect::Allow) {
             let is_allow = |earlier: &&Rule| earlier.effect == Effect::Allow;
-            if !old.iter().filter(is_allow).any(|earlier| self.comparison.covers(earlier, rule)) {
+            if !granted.iter().filter(is_allow).any(|earlier| self.comparison.covers(earlier, rule)) {
                 if rule.break_glass.is_none() {
                     let why = format!("rule {:?} allows what this policy did not allow before", rule.name);
                     return Some(Opened::for_good(why));
@@ -137,17 +137,17 @@ impl Change<'_> {
                 exceptions.push(rule);
             }
         }
-        let (old, new) = (rules(self.old, old_reaches.perhaps), rules(self.new, new_reaches.surely));
-        for rule in old.iter().filter(|rule| rule.effect != Effect::Allow) {
+        let (refused, refuses) = (rules(self.old, old_reaches.perhaps), rules(self.new, new_reaches.surely));
+        for rule in refused.iter().filter(|rule| rule.effect != Effect::Allow) {
             let narrows = |later: &&Rule| later.effect == rule.effect || later.effect == Effect::Deny;
-            if !new.iter().filter(narrows).any(|later| self.comparison.covers(later, rule)) {
+            if !refuses.iter().filter(narrows).any(|later| self.comparison.covers(later, rule)) {
                 let why = format!("rule {:?} would not refuse any more all that it refused before", rule.name);
                 return Some(Opened::for_good(why));
             }
         }
         let first = exceptions.first()?;
         // One after the other they would be for good.
-        let all: Vec<&Rule> = new.iter().filter(|rule| rule.break_glass.is_some()).collect();
+        let all: Vec<&Rule> = grants.iter().filter(|rule| rule.break_glass.is_some()).collect();
         if spans_more_than_one(&all) {
             return Some(Opened::for_good("the rules with breakGlass hold for more than 24 hours together".to_owned()));
         }

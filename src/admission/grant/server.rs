@@ -19,7 +19,7 @@ use crate::generated::server::{Lock, OnChange, State};
 use crate::policy::decision::RuleRef;
 
 /// A server as it was before it was valid: with the labels that it had, if it was there.
-pub(super) fn without(review: &Review, server: &Server) -> Bare {
+pub(super) fn bare(review: &Review, server: &Server) -> Bare {
     let labels = |old: &Value| old.pointer("/metadata/labels").cloned().map(serde_json::from_value);
     let labels = review.old.as_ref().and_then(labels).and_then(Result::ok).unwrap_or_default();
     Bare { server: Server { labels, ..server.clone() }, was_there: review.old.is_some() }

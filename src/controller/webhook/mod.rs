@@ -30,7 +30,7 @@ use super::Context;
 use super::error::{ApiError, Failure, code};
 use super::object::FIELD_MANAGER;
 use crate::cluster;
-use crate::cluster::door::{Asked, Key};
+use crate::cluster::secret_path::{Asked, Key};
 use crate::process::certificate::certificates;
 
 /// How often it is looked at: also how long callers that were just made know neither where to ask nor whom to believe.

@@ -11,7 +11,7 @@ use kube::api::ObjectMeta;
 
 use super::authority::{Authority, Pair, belong_together};
 use super::next::{Held, Leaf, Which};
-use crate::cluster::door::Key;
+use crate::cluster::secret_path::Key;
 use crate::process::certificate::{believed, certificates, validity};
 
 /// The Secret with the authorities.

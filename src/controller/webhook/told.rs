@@ -8,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhookConfiguration
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::cluster::door::{Asked, Key};
+use crate::cluster::secret_path::{Asked, Key, told_path};
 
 /// The configurations whose webhooks are ours: in the order of [`Asked::ALL`], what each asks about.
 pub const CONFIGURATIONS: [&str; 2] = ["portcullis-validate", "portcullis-deletions"];
@@ -76,14 +76,6 @@ impl Told {
 /// Whom a webhook's caller was told to believe.
 pub fn believed(config: &WebhookClientConfig) -> Vec<u8> {
     config.ca_bundle.clone().unwrap_or_default().0
-}
-
-/// Where a webhook's caller was told to ask. `None`: nobody could tell it.
-fn told_path(config: &WebhookClientConfig) -> Option<String> {
-    match &config.service {
-        Some(service) => Some(service.path.clone().unwrap_or_default()),
-        None => Some(Url::parse(config.url.as_deref()?).ok()?.path().to_owned()),
-    }
 }
 
 #[cfg(test)]

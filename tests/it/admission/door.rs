@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use portcullis::cluster::door::{Asked, Key};
+use portcullis::cluster::secret_path::{Asked, Key};
 use serde_json::{Value, json};
 
 use super::bounds::{ask, review};

@@ -10,6 +10,8 @@
 use std::fmt;
 
 use aws_lc_rs::hmac;
+use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
+use url::Url;
 
 /// Bytes of a key.
 const BYTES: usize = 32;
@@ -84,6 +86,14 @@ impl Key {
 
     fn hmac(&self) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+/// Where a webhook's caller was told to ask. `None`: nobody could tell it.
+pub fn told_path(config: &WebhookClientConfig) -> Option<String> {
+    match &config.service {
+        Some(service) => Some(service.path.clone().unwrap_or_default()),
+        None => Some(Url::parse(config.url.as_deref()?).ok()?.path().to_owned()),
     }
 }
 

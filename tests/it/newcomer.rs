@@ -1,7 +1,7 @@
 //! The command line as its first user meets it: what it prints, what it refuses, and with which exit code.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -245,9 +245,11 @@ fn what_is_no_mcp_server_is_told_from_one_that_is_away() {
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let mut request = [0; 4096];
-                drop(stream.read(&mut request));
+                drop(stream.read(&mut [0; 4096]));
                 drop(stream.write_all(answer.as_bytes()));
+                drop(stream.shutdown(Shutdown::Write));
+                // A socket that is closed with something unread in it resets what it has sent.
+                std::thread::spawn(move || drop(std::io::copy(&mut stream, &mut std::io::sink())));
             }
         });
         let (code, said, error) = run(&["scan", &url]);

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply::Outcome;
-use super::secret::{self, Found};
 use crate::api::Key;
 use crate::controller::Context;
 use crate::controller::error::Failure;
+use crate::controller::owned_secret::{self, Found};
 use crate::controller::signing::{self, SigningError};
 use crate::controller::store::{Reference, Source};
 use crate::generated::Authority;
 use crate::issuer::{Signer, TokenRecord};
 use crate::resolve::Client;
+
+/// The key, in its Secret, of a token.
+pub(super) const TOKEN: &str = "token";
 
 /// A client, and what is known of what it refers to.
 pub(super) struct Raw {
@@ -67,9 +70,9 @@ pub(super) async fn kept(context: &Context, client: &Client, raw: &Raw) -> Resul
             return Ok(Err(Outcome::Unsignable { reason: error.reason(), message: error.to_string() }));
         }
     };
-    let found = secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
+    let found = owned_secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
     let held = match &found {
-        Found::Own { token, .. } => token.as_ref().and_then(|token| signer.read(token.expose())),
+        Found::Own { data, .. } => data.get(TOKEN).and_then(|token| signer.read(token.expose())),
         Found::Foreign => return Ok(Err(Outcome::Foreign)),
         Found::Forbidden => return Ok(Err(Outcome::Forbidden)),
         Found::Absent => None,

@@ -7,7 +7,6 @@
 mod apply;
 mod dereference;
 pub mod next;
-mod secret;
 mod status;
 mod validate;
 

@@ -177,6 +177,9 @@ impl Store {
             self.wanted.remove(&(kind, uid.to_owned()));
             touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
         }
+        if key.kind == api::Kind::McpClient {
+            touched.push((Subject::Unowned(uid.to_owned()), Depth::Whole));
+        }
         let Some(source) = self.sources.remove(key) else { return touched };
         self.settled.remove(key);
         self.interest.set(key, BTreeSet::new());

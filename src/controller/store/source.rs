@@ -1,5 +1,6 @@
 //! An object that people write, as it was last seen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,6 +32,12 @@ pub struct Source {
     pub spoken: Seen,
     /// What others need to know of it.
     pub outline: Outline,
+    /// Since when it is being deleted (Unix seconds).
+    pub ending: Option<i64>,
+    /// What keeps it from being gone.
+    finalizers: Vec<String>,
+    /// Annotations.
+    annotations: BTreeMap<String, String>,
 }
 
 /// What others need to know of an object, whatever it refers to.
@@ -61,8 +68,12 @@ impl Source {
         metadata.uid.as_ref()?;
         let id = resolve::object_id(&key, &metadata);
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
+        let ending = metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second());
+        let finalizers = metadata.finalizers.clone().unwrap_or_default();
+        let annotations = metadata.annotations.clone().unwrap_or_default();
         let read = read(kind, &metadata, data).map(Arc::new);
-        let mut source = Self { key, id, seen, read, status, spoken: seen, outline: Outline::None };
+        let outline = Outline::None;
+        let mut source = Self { key, id, seen, read, status, spoken: seen, outline, ending, finalizers, annotations };
         source.outline = outline_of(&source, settings);
         Some(source)
     }
@@ -71,6 +82,16 @@ impl Source {
     pub fn created(&self) -> Option<i64> {
         let metadata = self.read.as_ref().ok()?.metadata();
         metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+    }
+
+    /// Whether this finalizer keeps it.
+    pub fn has_finalizer(&self, name: &str) -> bool {
+        self.finalizers.iter().any(|one| one == name)
+    }
+
+    /// An annotation.
+    pub fn annotation(&self, name: &str) -> Option<String> {
+        self.annotations.get(name).cloned()
     }
 
     /// What its status says, of a client; nothing, if it cannot be read.
@@ -94,6 +115,8 @@ impl Source {
             || self.id != earlier.id
             || self.read.is_ok() != earlier.read.is_ok()
             || labels(self) != labels(earlier)
+            || self.ending != earlier.ending
+            || self.annotations != earlier.annotations
     }
 
     /// Whether its status is about the object as it is.

@@ -18,10 +18,10 @@ use super::error::Failure;
 use super::queue::{Depth, Subject};
 use super::{Context, speak};
 use crate::api;
-use crate::api::Key;
 use crate::api::v1alpha1::McpClientStatus;
+use crate::api::{FieldPath, Key};
 use crate::issuer::{Clock as _, SystemClock};
-use crate::resolve::Client;
+use crate::resolve::{Client, ClientKind, Finding, Reason, Resolved};
 
 /// How long a Secret is taken to be as it was written: one that was deleted or edited is mended after that, at the latest.
 const REREAD: Duration = Duration::from_secs(60);
@@ -43,9 +43,13 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
             verdict.errors = findings;
             None
         }
-        Ok(resolved) => {
-            let (client, now) = (resolved.object, SystemClock::default().unix());
-            verdict.warnings = resolved.warnings;
+        Ok(Resolved { object: ClientKind::Registered(_), .. }) => {
+            verdict.errors = vec![not_registered()];
+            None
+        }
+        Ok(Resolved { object: ClientKind::Token(client), warnings }) => {
+            let now = SystemClock::default().unix();
+            verdict.warnings = warnings;
             verdict.last.client_id = Some(client.client_id.clone());
             let outcome = issue(context, key, &client, &raw, &mut verdict.last, now).await?;
             let again = outcome.again(now);
@@ -57,6 +61,13 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let programming = context.store().client_programming(key);
     speak::speak(context, key, &id.uid, &status::status(&id, &verdict, programming, account)).await?;
     Ok(again)
+}
+
+/// What is said of a client that is to be registered.
+fn not_registered() -> Finding {
+    let field = FieldPath::of("spec.registration");
+    let finding = Finding::new(Reason::NotYetEnforced, field, "this build registers no clients");
+    finding.remedy("use the method Token with an McpAuthorizationServer that has local: {}")
 }
 
 /// Plans, remembers, and applies.

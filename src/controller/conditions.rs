@@ -345,6 +345,7 @@ fn is_reference(reason: Reason) -> bool {
         Reason::PlaintextUpstream,
         Reason::ScopesNotCarried,
         Reason::AuthorityNotTrusted,
+        Reason::RedirectUriLocalhost,
         Reason::RuleShadowed,
     ];
     !closes(reason) && !advice.contains(&reason)

@@ -13,7 +13,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, Client, Finding, Findings, Lookup, Reason, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -48,10 +48,10 @@ pub enum Outline {
     /// A server that is valid in itself: its path.
     Path(String),
     /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
-    /// revocations.
-    Authority(Arc<Authority>),
+    /// revocations. And how clients are registered there, if it is an issuer.
+    Authority(Arc<Authority>, Option<Arc<Registration>>),
     /// A client that is valid in itself. Its servers are not looked at here.
-    Client(Arc<Client>),
+    Client(Arc<ClientKind>),
 }
 
 impl Source {
@@ -176,13 +176,16 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
             Ok(resolved) => Outline::Path(resolved.object.path),
             Err(_) => Outline::None,
         },
-        Object::AuthorizationServer(server) => match resolve::authority(server, settings, &nothing) {
-            Ok(resolved) => {
-                let id = ObjectId { generation: 0, ..resolved.object.id };
-                Outline::Authority(Arc::new(Authority { id, key_set: None, revoked: Vec::new(), ..resolved.object }))
+        Object::AuthorizationServer(server) => {
+            match (resolve::authority(server, settings, &nothing), resolve::registration(server)) {
+                (Ok(resolved), Ok(registration)) => {
+                    let id = ObjectId { generation: 0, ..resolved.object.id };
+                    let authority = Authority { id, key_set: None, revoked: Vec::new(), ..resolved.object };
+                    Outline::Authority(Arc::new(authority), registration.map(Arc::new))
+                }
+                (Err(_), _) | (_, Err(_)) => Outline::None,
             }
-            Err(_) => Outline::None,
-        },
+        }
         Object::Client(client) => match resolve::client(client, settings, &nothing) {
             Ok(resolved) => Outline::Client(Arc::new(resolved.object)),
             Err(_) => Outline::None,

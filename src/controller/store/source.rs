@@ -13,7 +13,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, RegisteredClient, Registration, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -166,7 +166,21 @@ fn read(kind: Kind, metadata: &ObjectMeta, mut data: Value) -> Result<Object, Fi
 
 /// What others need to know of an object, as it is judged now.
 pub(super) fn outline_of(source: &Source, settings: &Settings<'_>) -> Outline {
-    source.read.as_ref().map_or(Outline::None, |object| outline(object, settings))
+    match source.read.as_ref().map_or(Outline::None, |object| outline(object, settings)) {
+        Outline::Client(client) => Outline::Client(with_known_id(client, &source.client_status())),
+        outline => outline,
+    }
+}
+
+/// A client with the id that it was registered with, as this controller said of it: what policies name it by.
+fn with_known_id(client: Arc<ClientKind>, status: &McpClientStatus) -> Arc<ClientKind> {
+    match client.as_ref() {
+        ClientKind::Registered(registered) if registered.client_id.is_none() => {
+            let known = RegisteredClient { client_id: status.client_id.clone(), ..registered.as_ref().clone() };
+            Arc::new(ClientKind::Registered(Box::new(known)))
+        }
+        ClientKind::Registered(_) | ClientKind::Token(_) => client,
+    }
 }
 
 fn outline(object: &Object, settings: &Settings<'_>) -> Outline {

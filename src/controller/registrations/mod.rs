@@ -294,8 +294,8 @@ async fn finish(
 ) -> Result<Outcome, Failure> {
     let now = now();
     let news = held.seen.take_news();
-    outcome::tell(context, &held.seen.ledger, &news);
-    let ended = match ended {
+    let told = outcome::tell(context, &held.seen.ledger, &news).await;
+    let ended = match ended.and_then(|ended| told.map(|()| ended)) {
         Ok(ended) => ended,
         Err(failure) => {
             context.registrations.held().insert(name, held);

@@ -1,6 +1,11 @@
 //! What came of a look at a registration: for statuses, for logs and for counters.
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType};
+
+use crate::api::{GROUP, VERSION};
 use crate::controller::Context;
+use crate::controller::error::{ApiError, Failure};
 use crate::registration::call::Purpose;
 use crate::registration::ledger::{Registration, Substitution};
 use crate::registration::{Ledger, Method, News, Seen, Trouble, What};
@@ -128,8 +133,57 @@ fn named(client_id: Option<&str>, attempt: u64) -> String {
     client_id.map_or_else(|| format!("software_version {attempt}"), str::to_owned)
 }
 
-/// Tells what happened: to the log, and to the counters.
-pub(super) fn tell(context: &Context, ledger: &Ledger, news: &[News]) {
+/// Tells what happened: to the log, to the counters, and, of what somebody has to know, in an event on the owner.
+pub(super) async fn tell(context: &Context, ledger: &Ledger, news: &[News]) -> Result<(), Failure> {
+    for event in news.iter().filter_map(event) {
+        let reference = ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some(ledger.owner.kind.clone()),
+            name: Some(ledger.owner.name.clone()),
+            namespace: Some(ledger.owner.namespace.clone()),
+            uid: Some(ledger.owner.uid.clone()),
+            ..ObjectReference::default()
+        };
+        // The owner's namespace may be gone, and then nobody reads events there.
+        if let Err(error) = context.while_leading(context.recorder.publish(&event, &reference)).await? {
+            let error = ApiError::new("an event", &error);
+            tracing::warn!(owner = ledger.owner.name, reason = error.reason(), %error, "an event was not recorded");
+        }
+    }
+    log(context, ledger, news);
+    Ok(())
+}
+
+/// An event, of what somebody has to know.
+fn event(news: &News) -> Option<Event> {
+    let (reason, note) = match news {
+        News::Lost { client_id, attempt } => (
+            "OrphanedRegistration",
+            format!(
+                "a client may be left at the authorization server, and cannot be removed from here: {}",
+                named(client_id.as_deref(), *attempt)
+            ),
+        ),
+        News::Drifted { fields } => (
+            "RegistrationDrifted",
+            format!("the client was changed at the authorization server, and that is reverted: {}", fields.join(", ")),
+        ),
+        News::Vanished { client_id } => (
+            "RegistrationVanished",
+            format!("client {client_id} was deleted at the authorization server, and is registered again"),
+        ),
+        _ => return None,
+    };
+    Some(Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(900).collect()),
+        action: "Register".to_owned(),
+        secondary: None,
+    })
+}
+
+fn log(context: &Context, ledger: &Ledger, news: &[News]) {
     let owner = format!("{} {}/{}", ledger.owner.kind, ledger.owner.namespace, ledger.owner.name);
     let issuer = &ledger.issuer;
     for one in news {

@@ -39,7 +39,7 @@ mod owned_secret;
 pub mod policy;
 pub mod proxies;
 pub mod queue;
-mod registrations;
+pub mod registrations;
 pub mod run;
 pub mod sealing;
 pub mod server;

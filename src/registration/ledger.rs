@@ -49,6 +49,8 @@ pub struct Ledger {
     pub lost: Vec<Lost>,
     /// How many more were lost than are named.
     pub lost_besides: u64,
+    /// By which word its owner last said that nothing of those is left.
+    pub forgotten: Option<String>,
     /// Since when its owner does not wait for it any more: it is a tombstone (Unix seconds).
     pub released: Option<i64>,
 }
@@ -246,6 +248,7 @@ impl Ledger {
             retired: Vec::new(),
             lost: Vec::new(),
             lost_besides: 0,
+            forgotten: None,
             released: None,
         }
     }

@@ -184,6 +184,16 @@ impl Seen {
         self.published
     }
 
+    /// Its owner says, by this word, that nothing is left of what was lost.
+    pub fn forget_losses(&mut self, word: &str) {
+        if self.ledger.forgotten.as_deref() != Some(word) {
+            self.ledger.lost.clear();
+            self.ledger.lost_besides = 0;
+            self.ledger.forgotten = Some(word.to_owned());
+            self.stored = false;
+        }
+    }
+
     /// Something keeps it from going on that was found before anything was sent.
     pub fn cannot(&mut self, what: What, detail: String) {
         self.is_in_trouble(what, None, detail);

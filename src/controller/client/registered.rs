@@ -19,8 +19,9 @@ use crate::controller::conditions::{
     SECRET_CONFLICT, SECRET_FORBIDDEN, Statement, Truth,
 };
 use crate::controller::error::{ApiError, Failure, code};
-use crate::controller::registrations::{self, Outcome, Publication};
+use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication};
 use crate::controller::{Context, speak};
+use crate::generated::ObjectId;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::registration::Desired;
 use crate::registration::desired::DeletionPolicy;
@@ -28,10 +29,6 @@ use crate::resolve::{Findings, RegisteredClient};
 
 /// What keeps an object until its registration is taken back.
 pub(in crate::controller) const FINALIZER: &str = "portcullis.dev/registration";
-/// The annotation that gives a registration up: whatever is at the server stays there.
-const ABANDON: &str = "portcullis.dev/abandon-registration";
-/// The annotation that agrees to an issuer: to that which it names, exactly.
-const AGREED: &str = "portcullis.dev/issuer";
 /// Finalizers are applied by a name of their own, so that nothing else of the object is.
 const FINALIZER_MANAGER: &str = "portcullis-registration";
 /// How long credentials are taken to be as they were written.
@@ -52,7 +49,7 @@ pub(super) async fn look(
         Ok(desired) => {
             said.secret_name = Some(desired.secret_name.clone());
             let annotation = |name: &str| raw.source.annotation(name);
-            match registrations::moved(context, desired, annotation(AGREED).as_deref()) {
+            match registrations::moved(context, desired, annotation(ISSUER_ANNOTATION).as_deref()) {
                 Some(before) => {
                     said.moved = Some((before, desired.issuer.clone()));
                     now.saturating_add(REREAD_SECONDS)
@@ -78,7 +75,8 @@ async fn registered(context: &Context, key: &Key, raw: &Raw, desired: &Desired) 
     if desired.deletion.policy == DeletionPolicy::Delete && !raw.source.has_finalizer(FINALIZER) {
         hold(context, key, &desired.owner.uid, true).await?;
     }
-    registrations::keep(context, &anchor, desired).await
+    let forget = raw.source.annotation(FORGET);
+    registrations::keep(context, &anchor, desired, forget.as_deref()).await
 }
 
 /// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
@@ -143,7 +141,7 @@ impl Told<'_> {
         let resolved = conditions::resolved_refs(accepted.truth == Truth::True, self.warnings);
         let registered = self.registered(client, account, &resolved);
         let mut statement = Statement::new(client.id.generation, vec![accepted, resolved, registered]);
-        for said in self.troubles(now) {
+        for said in self.troubles(&client.id, now) {
             statement.beside(said);
         }
         self.with_members(statement)
@@ -179,7 +177,7 @@ impl Told<'_> {
     }
 
     /// What is wrong, or about to be: conditions that are there only while they hold.
-    fn troubles(&self, now: i64) -> Vec<Said> {
+    fn troubles(&self, id: &ObjectId, now: i64) -> Vec<Said> {
         let mut all = Vec::new();
         if let Some((before, now)) = &self.moved {
             all.push(Said::new(ISSUER_CHANGED, Truth::True, ISSUER_CHANGED, changed(before, now)));
@@ -198,9 +196,11 @@ impl Told<'_> {
         if outcome.losses > 0 {
             let message = format!(
                 "{} of its clients may be left at the authorization server, and cannot be removed from here: {}. Remove them \
-                 there, then run: portcullis clients adopt {{namespace}}/{{name}} --forget-orphans",
+                 there, then run: portcullis clients forget {namespace}/{name}",
                 outcome.losses,
-                outcome.lost.join(", ")
+                outcome.lost.join(", "),
+                namespace = id.namespace,
+                name = id.name
             );
             all.push(Said::new(ORPHANED, Truth::True, ORPHANED, message));
         }
@@ -245,7 +245,7 @@ impl Told<'_> {
 fn changed(before: &str, now: &str) -> String {
     format!(
         "it is registered at {before}, and its McpAuthorizationServer names {now} by now: nothing is sent there. If that is \
-         meant, annotate the McpClient with {AGREED}={now}"
+         meant, annotate the McpClient with {ISSUER_ANNOTATION}={now}"
     )
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
 
+use super::{ISSUER_ANNOTATION, LABEL};
 use crate::controller::error::{ApiError, code};
 use crate::controller::object::FIELD_MANAGER;
 use crate::generated::kind::{SOURCE, SOURCE_UID};
@@ -19,10 +20,6 @@ use crate::registration::ledger::LedgerError;
 
 /// The key, in `data`, of a ledger.
 const KEY: &str = "ledger.json";
-/// The label that ledgers are found by: `live`, or `tombstone` of one whose owner does not wait for it any more.
-pub(super) const LABEL: &str = "portcullis.dev/registration";
-/// The annotation with the issuer that it belongs to, for people.
-const ISSUER: &str = "portcullis.dev/issuer";
 /// How many ledgers are read at once.
 const PAGE: u32 = 200;
 
@@ -120,7 +117,7 @@ fn secret(name: &str, over: Option<&(String, String)>, ledger: &Ledger) -> Secre
     let labels = [(LABEL.to_owned(), state.to_owned()), (SOURCE_UID.to_owned(), owner.uid.clone())];
     let annotations = [
         (SOURCE.to_owned(), format!("{}/{}", owner.namespace, owner.name)),
-        (ISSUER.to_owned(), ledger.issuer.clone()),
+        (ISSUER_ANNOTATION.to_owned(), ledger.issuer.clone()),
     ];
     Secret {
         metadata: ObjectMeta {

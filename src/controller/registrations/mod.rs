@@ -37,6 +37,14 @@ use crate::registration::{
 };
 use crate::sensitive::Sensitive;
 
+/// The annotation that gives a registration up: whatever is at the server stays there.
+pub const ABANDON: &str = "portcullis.dev/abandon-registration";
+/// The annotation that says, by another word each time, that nothing is left of what was lost.
+pub const FORGET: &str = "portcullis.dev/forget-orphans";
+/// On an McpClient, the annotation that agrees to an issuer: to that which it names, exactly. On a ledger, its issuer.
+pub const ISSUER_ANNOTATION: &str = "portcullis.dev/issuer";
+/// The label that ledgers are found by: `live`, or `tombstone` of one whose owner does not wait for it any more.
+pub const LABEL: &str = "portcullis.dev/registration";
 /// How often registrations without an owner are looked for, besides when an owner goes.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
 /// The first wait after something that did not work, and the longest one (seconds).
@@ -77,11 +85,17 @@ impl Registrations {
     }
 }
 
-/// Goes on with the registration that an object wants.
+/// Goes on with the registration that an object wants. `forget`: the word by which its author says that nothing is left of
+/// what was lost.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
-pub(super) async fn keep(context: &Context, anchor: &Anchor, desired: &Desired) -> Result<Outcome, Failure> {
+pub(super) async fn keep(
+    context: &Context,
+    anchor: &Anchor,
+    desired: &Desired,
+    forget: Option<&str>,
+) -> Result<Outcome, Failure> {
     let now = now();
     let Some(cluster) = context.registrations.index().cluster.clone() else {
         return Ok(Outcome::not_asked(What::Busy, "ledgers are being read".to_owned(), now));
@@ -107,6 +121,9 @@ pub(super) async fn keep(context: &Context, anchor: &Anchor, desired: &Desired) 
             }
         }
     };
+    if let Some(word) = forget {
+        held.seen.forget_losses(word);
+    }
     held.follow(wish_digest(desired), now);
     let wish = Wish::Keep(desired);
     let method = desired.metadata.auth_method;

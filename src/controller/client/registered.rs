@@ -42,6 +42,10 @@ pub(super) async fn look(
     client: &RegisteredClient,
     warnings: &Findings,
 ) -> Result<Option<Duration>, Failure> {
+    if !context.registrations.are_known() {
+        // Nothing better is known yet than what is said already.
+        return Ok(Some(Duration::from_secs(1)));
+    }
     let now = SystemClock::default().unix();
     let mut said = Told { warnings, last: raw.source.client_status(), outcome: None, moved: None, secret_name: None };
     let again = match &client.desired {

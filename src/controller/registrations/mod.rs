@@ -80,6 +80,11 @@ impl Registrations {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether all that is stored of registrations is known: before that, nobody knows what there is.
+    pub(super) fn are_known(&self) -> bool {
+        self.index().cluster.is_some()
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,9 +102,7 @@ pub(super) async fn keep(
     forget: Option<&str>,
 ) -> Result<Outcome, Failure> {
     let now = now();
-    let Some(cluster) = context.registrations.index().cluster.clone() else {
-        return Ok(Outcome::not_asked(What::Busy, "ledgers are being read".to_owned(), now));
-    };
+    let cluster = context.registrations.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))?;
     // What it has elsewhere is taken back: its author chose another server, or agreed to another issuer.
     take_back(context, &desired.owner.uid, None, |entry| entry.issuer != desired.issuer).await?;
     let name = ledgers::name(&desired.owner.uid, &desired.issuer);
@@ -225,10 +228,12 @@ impl Run<'_> {
             let now = now();
             let place = match self.place(now).await {
                 Ok(place) => place,
-                Err(not) => {
+                Err(not) if held.seen.ledger.current.is_none() => {
                     held.seen.cannot(not.what, not.detail);
-                    Place::default()
+                    self.known_place()
                 }
+                // What is registered can be managed, and given to its owner, by what is known of it.
+                Err(_) => self.known_place(),
             };
             match next(&mut held.seen, &self.wish, &place, now) {
                 Action::Persist => {
@@ -260,8 +265,14 @@ impl Run<'_> {
     async fn place(&self, now: i64) -> Result<Place, NotAsked> {
         match self.server {
             Some(server) => server.place(now).await.map(|(place, _)| place),
-            None => Ok(Place::default()),
+            None => Ok(self.known_place()),
         }
+    }
+
+    /// What is known without asking anybody.
+    fn known_place(&self) -> Place {
+        let admin = self.anchor.and_then(|anchor| anchor.registration.admin.as_ref());
+        Place { admin: admin.map(|admin| admin.url.clone()), ..Place::default() }
     }
 
     async fn persist(&self, held: &mut Held) -> Result<bool, Failure> {

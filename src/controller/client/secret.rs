@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::api::{GROUP, VERSION};
 use crate::cluster;
 use crate::controller::error::{ApiError, code};
-use crate::generated::{ObjectId, Sensitive};
+use crate::generated::ObjectId;
+use crate::sensitive::Sensitive;
 
 /// The key, in `data`, of the token.
 pub(super) const KEY: &str = "token";

@@ -49,7 +49,8 @@ use crate::{
         Key,
         core::{ConfigMap, Secret},
     },
-    generated::{Authority, Labels, ObjectId, Sensitive, Server},
+    generated::{Authority, Labels, ObjectId, Server},
+    sensitive::Sensitive,
 };
 
 /// Something resolved, and what its author should know.

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Sensitive, Server, codec::Generated, server::State},
+    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
+    sensitive::Sensitive,
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which

@@ -212,7 +212,7 @@ mod tests {
                 [format!("token {secret} is unknown"), format!("token=\"{secret}\";"), format!("Bearer:{secret}")]
             {
                 let shown = cleaned(&text, &[]);
-                assert!(!shown.contains(&secret[..8]) && shown.contains(REMOVED), "{shown}");
+                assert!(!shown.contains(secret.split_at(8).0) && shown.contains(REMOVED), "{shown}");
             }
         }
     }

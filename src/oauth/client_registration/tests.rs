@@ -359,7 +359,7 @@ fn foreign_keys_are_found_in_every_form() {
     let none = ClientMetadata { keys: Keys::None, auth_method: AuthMethod::None, ..metadata() };
     for (wanted, members, expected) in [
         (&inline, json!({"jwks": jwks(&[odd.clone(), dressed])}), None),
-        (&inline, json!({"jwks": jwks(&[own.clone()])}), Some(false)),
+        (&inline, json!({"jwks": jwks(std::slice::from_ref(&own))}), Some(false)),
         (&inline, json!({}), Some(false)),
         (&inline, json!({"jwks": jwks(&[])}), Some(false)),
         (&inline, json!({"jwks": jwks(&[own.clone(), odd.clone(), foreign.clone()])}), Some(true)),

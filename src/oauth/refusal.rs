@@ -51,12 +51,14 @@ pub(super) fn read(status: u16, body: &[u8], known: &[(&'static str, RefusalKind
     }
 }
 
-/// The status says whether the server judged the request at all; then the code says more than the status.
+/// The status says whether the server judged the request at all, and whether it knows who asks: Keycloak answers a wrong
+/// secret with 401 and `unauthorized_client`. Then the code says more than the status.
 fn kind(status: u16, code: Option<RefusalKind>) -> RefusalKind {
     match (status, code) {
         (408 | 425 | 429 | 500.., _) => RefusalKind::Later,
+        (401, _) => RefusalKind::Credential,
         (_, Some(kind)) => kind,
-        (401 | 403, None) => RefusalKind::Credential,
+        (403, None) => RefusalKind::Credential,
         (400..=499, None) => RefusalKind::Terminal,
         // Neither a success that was expected nor an error: whatever it was, it need not be so for ever.
         _ => RefusalKind::Later,
@@ -136,7 +138,8 @@ mod tests {
         for (status, body, kind) in [
             (400, r#"{"error":"invalid_grant"}"#, Terminal),
             (400, r#"{"error":"invalid_client"}"#, Credential),
-            (401, r#"{"error":"invalid_grant"}"#, Terminal),
+            (401, r#"{"error":"invalid_grant"}"#, Credential),
+            (403, r#"{"error":"invalid_grant"}"#, Terminal),
             (401, "", Credential),
             (403, "<html>", Credential),
             (404, "{}", Terminal),
@@ -212,7 +215,7 @@ mod tests {
                 [format!("token {secret} is unknown"), format!("token=\"{secret}\";"), format!("Bearer:{secret}")]
             {
                 let shown = cleaned(&text, &[]);
-                assert!(!shown.contains(&secret[..8]) && shown.contains(REMOVED), "{shown}");
+                assert!(!shown.contains(secret.split_at(8).0) && shown.contains(REMOVED), "{shown}");
             }
         }
     }

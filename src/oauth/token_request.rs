@@ -386,6 +386,7 @@ mod tests {
             (400, "invalid_scope", Terminal),
             (400, "invalid_target", Terminal),
             (400, "unauthorized_client", Terminal),
+            (401, "unauthorized_client", Credential),
             (400, "temporarily_unavailable", Later),
             (429, "invalid_client", Later),
         ] {

@@ -54,7 +54,7 @@ impl ClientMetadata {
             text("application_type", self.application_type.as_str(), "web"),
             list("redirect_uris", &self.redirect_uris, &[]),
             list("grant_types", &self.grant_types, &["authorization_code"]),
-            list("response_types", &self.response_types, &["code"]),
+            self.response_types(got("response_types")),
             self.auth_method(got("token_endpoint_auth_method")),
             self.scope(got("scope")),
             self.keys(got("jwks"), got("jwks_uri")),
@@ -76,6 +76,16 @@ impl ClientMetadata {
             AuthMethod::PrivateKeyJwt => true,
         };
         Some(Difference { weakens, ..difference })
+    }
+
+    /// `none` is an answer with nothing in it (OAuth 2.0 Multiple Response Type Encoding Practices section 4): Keycloak adds
+    /// it, and it gives nobody anything.
+    fn response_types(&self, got: Option<&Value>) -> Option<Difference> {
+        let mut told = items(got, &["code"]);
+        if let Told::Words(words) = &mut told {
+            words.remove("none");
+        }
+        compare("response_types", &self.response_types.iter().cloned().collect(), told)
     }
 
     /// What was left to the server is not compared.
@@ -125,16 +135,18 @@ fn text(field: &'static str, wanted: &str, got: Option<&Value>, default: &str) -
 
 /// A list of texts, in any order.
 fn list(field: &'static str, wanted: &[String], got: Option<&Value>, default: &[&str]) -> Option<Difference> {
-    let default = || default.iter().map(|item| (*item).to_owned()).collect();
+    compare(field, &wanted.iter().cloned().collect(), items(got, default))
+}
+
+fn items(got: Option<&Value>, default: &[&str]) -> Told {
     let item = |item: &Value| item.as_str().map(str::to_owned);
-    let told = match got {
-        None => Told::Words(default()),
+    match got {
+        None => Told::Words(default.iter().map(|item| (*item).to_owned()).collect()),
         Some(Value::Array(items)) => {
             items.iter().map(item).collect::<Option<_>>().map_or(Told::Unreadable, Told::Words)
         }
         Some(_) => Told::Unreadable,
-    };
-    compare(field, &wanted.iter().cloned().collect(), told)
+    }
 }
 
 /// What is more than was asked for weakens, and so does what cannot be judged.

@@ -324,6 +324,17 @@ fn a_difference_says_what_was_asked_for_and_what_is() {
     assert_eq!((differences[2].field, differences[2].got.as_str()), ("software_id", "nothing"));
 }
 
+/// What Keycloak 26.7 made of a native client with `code`.
+#[test]
+fn an_answer_with_nothing_in_it_gives_nothing() {
+    let mut got = metadata().members();
+    got.insert("response_types".to_owned(), json!(["code", "none"]));
+    assert_eq!(metadata().drift(&got), []);
+    got.insert("response_types".to_owned(), json!(["code", "none", "token"]));
+    let found = metadata().drift(&got);
+    assert_eq!((found.len(), found[0].got.as_str(), found[0].weakens), (1, "code token", true));
+}
+
 #[test]
 fn another_way_to_authenticate_weakens_unless_it_rests_on_the_same_secret() {
     use AuthMethod as M;
@@ -359,7 +370,7 @@ fn foreign_keys_are_found_in_every_form() {
     let none = ClientMetadata { keys: Keys::None, auth_method: AuthMethod::None, ..metadata() };
     for (wanted, members, expected) in [
         (&inline, json!({"jwks": jwks(&[odd.clone(), dressed])}), None),
-        (&inline, json!({"jwks": jwks(&[own.clone()])}), Some(false)),
+        (&inline, json!({"jwks": jwks(std::slice::from_ref(&own))}), Some(false)),
         (&inline, json!({}), Some(false)),
         (&inline, json!({"jwks": jwks(&[])}), Some(false)),
         (&inline, json!({"jwks": jwks(&[own.clone(), odd.clone(), foreign.clone()])}), Some(true)),

@@ -215,11 +215,7 @@ fn what_is_wrong_in_a_registration_is_named_where_it_stands() {
         ("RedirectUriInvalid", "redirectUris[0]", json!({"redirectUris": ["https://a.example/*"]})),
         ("GrantTypesInvalid", "grantTypes", json!({"grantTypes": ["authorization_code"]})),
         ("GrantTypesInvalid", "grantTypes", json!({"grantTypes": ["client_credentials", "refresh_token"]})),
-        (
-            "GrantTypesInvalid",
-            "redirectUris",
-            json!({"redirectUris": callback(), "grantTypes": ["client_credentials"]}),
-        ),
+        ("GrantTypesInvalid", "grantTypes", json!({"redirectUris": callback(), "grantTypes": ["client_credentials"]})),
         (
             "GrantTypesInvalid",
             "grantTypes",

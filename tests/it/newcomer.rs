@@ -1,7 +1,7 @@
 //! The command line as its first user meets it: what it prints, what it refuses, and with which exit code.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -233,21 +233,36 @@ fn a_server_that_is_down_at_a_later_start_is_named() {
 #[test]
 fn what_is_no_mcp_server_is_told_from_one_that_is_away() {
     for (answer, says) in [
-        ("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<html>hi!", "It often ends in /mcp"),
-        ("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}", "MCP"),
-        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "is the path right?"),
-        ("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", "status 500"),
-        ("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", "configure the final URL"),
-        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "--header-from-env Authorization=VARIABLE"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: 9\r\n\r\n<html>hi!",
+            "It often ends in /mcp",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}",
+            "MCP",
+        ),
+        ("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", "is the path right?"),
+        ("HTTP/1.1 500 Oops\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", "status 500"),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: /x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            "configure the final URL",
+        ),
+        (
+            "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            "--header-from-env Authorization=VARIABLE",
+        ),
         ("SSH-2.0-OpenSSH_9.9\r\n", "is it http that it speaks there?"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let mut request = [0; 4096];
-                drop(stream.read(&mut request));
+                drop(stream.read(&mut [0; 4096]));
                 drop(stream.write_all(answer.as_bytes()));
+                drop(stream.shutdown(Shutdown::Write));
+                // A socket that is closed with something unread in it resets what it has sent; and who is not told that a
+                // connection ends may use it again.
+                std::thread::spawn(move || drop(std::io::copy(&mut stream, &mut std::io::sink())));
             }
         });
         let (code, said, error) = run(&["scan", &url]);

@@ -216,7 +216,10 @@ fn an_invalid_edit_keeps_what_denied_and_stops_what_allowed_and_its_status_says_
     // It outlives the process that accepted it, and a hand that would make it weaker.
     controller.stop();
     let controller = Controller::start(&cluster);
-    controller.wait_leading();
+    // What it has not looked at yet, it does not remember either.
+    until("it to have looked at both policies", || {
+        (controller.metric("portcullis_reconciles_total{kind=\"McpPolicy\",result=\"done\"}") >= 2.0).then_some(())
+    });
     check(true);
     cluster.delete("v1", "ConfigMap", Some(GATEWAY), &format!("policy-{uid}"));
     until("it to be back", || cluster.get("v1", "ConfigMap", Some(GATEWAY), &format!("policy-{uid}")));

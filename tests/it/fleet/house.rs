@@ -15,6 +15,7 @@ use portcullis::manifests::{self, Limits, Remembered};
 use portcullis::resolve::{self, Accepted, PublicUrl, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::gateway::{TRUST, policy, server};
@@ -67,11 +68,14 @@ pub(super) struct House {
 }
 
 /// What the leading controller does.
-struct Heart(CancellationToken);
+struct Heart {
+    stop: CancellationToken,
+    beating: JoinHandle<()>,
+}
 
 impl Drop for Heart {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.stop.cancel();
     }
 }
 
@@ -307,20 +311,23 @@ impl House {
         let stop = CancellationToken::new();
         let client = self.cluster.client();
         runtime().block_on(write_heartbeat(&client, jiff::Timestamp::now())).unwrap();
-        let beating = stop.clone();
-        runtime().spawn(async move {
-            while !beating.is_cancelled() {
+        let stopped = stop.clone();
+        let beating = runtime().spawn(async move {
+            while !stopped.is_cancelled() {
                 // While the API server is away there is nobody to tell.
                 write_heartbeat(&client, jiff::Timestamp::now()).await.ok();
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
-        self.heart = Some(Heart(stop));
+        self.heart = Some(Heart { stop, beating });
     }
 
-    /// The controller is dead from now on.
+    /// The controller is dead from now on: no beat of its is on its way any more.
     pub(super) fn stop_beating(&mut self) {
-        self.heart = None;
+        if let Some(mut heart) = self.heart.take() {
+            heart.stop.cancel();
+            runtime().block_on(&mut heart.beating).unwrap();
+        }
     }
 
     /// Writes a heartbeat of this time.

@@ -20,8 +20,9 @@ pub(super) fn hear(answer: &Answer) -> Heard {
     let error = json::object(&answer.body).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
     match (answer.status, error.as_deref()) {
         (200..=299, _) => Heard::Alive,
-        (400 | 401, Some("invalid_client")) => Heard::Absent,
-        (400..=403, Some("unauthorized_client" | "invalid_scope" | "invalid_target" | "invalid_grant" | "access_denied")) => {
+        // Keycloak says `unauthorized_client` of a client that it does not believe, and with 401, which is for that alone.
+        (400 | 401, Some("invalid_client")) | (401, Some("unauthorized_client")) => Heard::Absent,
+        (400 | 403, Some("unauthorized_client" | "invalid_scope" | "invalid_target" | "invalid_grant" | "access_denied")) => {
             Heard::Alive
         }
         _ => Heard::neither(answer),

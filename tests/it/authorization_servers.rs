@@ -3,7 +3,7 @@
 
 mod administration;
 mod faults;
-mod house;
+pub(crate) mod house;
 mod log_in;
 mod management;
 mod metadata_documents;

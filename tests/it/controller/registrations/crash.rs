@@ -1,12 +1,12 @@
 //! A controller that is killed at every request, before the server hears of it and after it has answered.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
 use super::place::{Place, WAYS, Way};
-use crate::controller::Controller;
 use crate::controller::random::Numbers;
 use crate::support::fault::{Fault, Matching};
 use crate::support::kube::SYSTEM;
@@ -66,7 +66,7 @@ fn dies(boundary: Boundary) {
     let start = || {
         place.cluster.delete("coordination.k8s.io/v1", "Lease", Some(SYSTEM), "portcullis-leader");
         let controller = place.controller();
-        victim.store(controller.pid(), Ordering::SeqCst);
+        victim.store(controller.process.pid(), Ordering::SeqCst);
         controller
     };
     let mut controller = start();
@@ -76,12 +76,13 @@ fn dies(boundary: Boundary) {
     }
     let target = victim.clone();
     let kill: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-        crate::support::process::kill_by_id(target.load(Ordering::SeqCst));
+        let id = target.load(Ordering::SeqCst).to_string();
+        assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
     });
     let fault = if is_after { Fault::After(kill) } else { Fault::Before(kill) };
     let fired = place.house.hop.fault(Matching::nth("", &place.registrations(), nth), fault);
     act(&place, deed);
-    until("the controller to die", || (fired.times() == 1 && controller.has_ended()).then_some(()));
+    until("the controller to die", || (fired.times() == 1 && controller.process.exit_status().is_some()).then_some(()));
     drop(controller);
     controller = start();
     match deed {

@@ -11,7 +11,7 @@ use portcullis::sensitive::Sensitive;
 use serde_json::{Value, json};
 
 use crate::authorization_servers::house::House;
-use crate::controller::{ACCOUNT, Controller, VERSION, condition, object, wait_condition};
+use crate::controller::{ACCOUNT, Controller, VERSION, condition, message, object, wait_condition};
 use crate::support::http;
 use crate::support::keycloak::MANAGER;
 use crate::support::kube::{Cluster, SYSTEM};
@@ -110,7 +110,7 @@ impl Place {
     /// Waits until the client says this of its registration, and returns the message.
     pub(super) fn wait_registered(&self, status: &str, reason: &str) -> String {
         let client = wait_condition(&self.cluster, READER, ("Registered", status, reason));
-        crate::controller::message(&client, "Registered")
+        message(&client, "Registered")
     }
 
     /// What the client says of itself now.

@@ -29,7 +29,7 @@ const MAX_AUDIENCES: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientKind {
     /// One that the gateway's own issuer gives a token.
-    Token(Client),
+    Token(Box<Client>),
     /// One that is registered at an issuer.
     Registered(Box<RegisteredClient>),
 }
@@ -149,7 +149,7 @@ pub fn client(
             let (grant, hindrance) = token(asked, &spec.authorization_server, namespace, lookup, &mut warnings);
             let client_id = client_id(&id);
             let client = Client { id, client_id, grant, lifetime_seconds, secret_name, valid_after, hindrance };
-            ClientKind::Token(client)
+            ClientKind::Token(Box::new(client))
         }
         (None, Some(asked)) if !is_token => {
             let findings = (&mut errors, &mut warnings);

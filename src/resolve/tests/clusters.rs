@@ -212,7 +212,7 @@ fn given(spec: Value, namespace: &str, documents: &[Value]) -> Result<Resolved<C
     let resolved = servers.map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
     let lookup = Lookup { authorities, resolved, ..Lookup::default() };
     client(&McpClient::clone(&object), &settings, &lookup).map(|client| match client.object {
-        ClientKind::Token(object) => Resolved { object, warnings: client.warnings },
+        ClientKind::Token(object) => Resolved { object: *object, warnings: client.warnings },
         ClientKind::Registered(client) => panic!("{client:?}"),
     })
 }

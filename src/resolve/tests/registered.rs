@@ -418,7 +418,7 @@ fn what_is_wrong_with_how_clients_are_registered_is_named_where_it_stands() {
         ("ChoiceInvalid", "spec.profile", json!({"issuer": null, "local": {}, "registration": null})),
     ] {
         let document = anchor(change.clone());
-        let found = found(&resolve(&[document.clone()]));
+        let found = found(&resolve(std::slice::from_ref(&document)));
         assert_eq!(found, [(reason, field.to_owned())], "{change}");
         assert!(registration(&read_anchor(&document)).is_err(), "{change}");
     }

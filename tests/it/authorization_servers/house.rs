@@ -28,7 +28,7 @@ impl House {
     pub(crate) fn keycloak() -> Self {
         let hop = Hop::start();
         hop.lead_to(keycloak::address());
-        let realm = Realm::behind(&hop.url(), &json!({"accessTokenLifespan": 60}));
+        let realm = Realm::behind(&hop.url(), &json!({"accessTokenLifespan": 600}));
         Self { hop, server: Server::Keycloak(realm) }
     }
 

@@ -10,7 +10,7 @@ fn a_registration_makes_a_client_with_what_manages_it_at_the_issuers_origin() {
         let metadata = house.metadata();
         assert_eq!(metadata["issuer"], house.issuer());
         let client = house.register(&service());
-        assert_eq!(house.clients(), [client.id.clone()]);
+        assert_eq!(house.clients(), [client.id.as_str()]);
         assert!(client.uri.starts_with(&format!("{}/", house.hop.url())), "{}", client.uri);
         assert!(client.secret.is_some_and(|secret| secret.len() >= 32));
         // 0: never (RFC 7591 section 3.2.1).

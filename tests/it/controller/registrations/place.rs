@@ -139,7 +139,7 @@ impl Place {
                 let key = ClientKey::new(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
                 assert_eq!(key.kid(), credentials["kid"]);
                 let jti = uuid::Uuid::now_v7().to_string();
-                let assertion = key.assertion(id, &credentials["issuer"], now(), 60, &jti).unwrap();
+                let assertion = key.assertion(id, &credentials["issuer"], i64::try_from(now()).unwrap(), 60, &jti).unwrap();
                 Authentication::private_key_jwt(id, &assertion)
             }
             None => Authentication::client_secret_basic(id, &Sensitive::new(&credentials["client_secret"])),

@@ -118,7 +118,9 @@ fn shown(client: &McpClient) -> Option<Shown> {
     let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
     let state = ready.map_or("Pending", |ready| if ready.status == "True" { "Ready" } else { ready.reason.as_str() });
     let registration = status.registration.clone();
-    let of = |pick: fn(crate::api::v1alpha1::ClientRegistrationStatus) -> Option<String>| registration.clone().and_then(pick);
+    let of = |pick: fn(crate::api::v1alpha1::ClientRegistrationStatus) -> Option<String>| {
+        registration.clone().and_then(pick)
+    };
     Some(Shown {
         namespace: client.namespace().unwrap_or_default(),
         name: client.name_any(),
@@ -146,7 +148,8 @@ async fn tombstones(client: &Client, args: &List) -> Vec<Shown> {
             return Vec::new();
         }
     };
-    let annotation = |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>, name: &str| secret.annotations().get(name).cloned();
+    let annotation =
+        |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>, name: &str| secret.annotations().get(name).cloned();
     let tombstone = |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>| {
         let source = annotation(secret, SOURCE)?;
         let (namespace, name) = source.split_once('/')?;
@@ -163,7 +166,10 @@ async fn tombstones(client: &Client, args: &List) -> Vec<Shown> {
             checked_at: None,
             drifted: false,
             orphaned: false,
-            message: Some(format!("taken back as soon as its authorization server answers: Secret {}", secret.name_any())),
+            message: Some(format!(
+                "taken back as soon as its authorization server answers: Secret {}",
+                secret.name_any()
+            )),
         })
     };
     found.iter().filter_map(tombstone).collect()

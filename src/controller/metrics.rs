@@ -86,7 +86,8 @@ impl Metrics {
             drop(inventories.get_or_create(&[("result", result)]));
         }
         registry.register("inventories", "Times that an upstream was asked for its tools", inventories.clone());
-        let (requests, registrations) = (Family::<Labels<2>, Counter>::default(), Family::<Labels<1>, Counter>::default());
+        let (requests, registrations) =
+            (Family::<Labels<2>, Counter>::default(), Family::<Labels<1>, Counter>::default());
         for purpose in PURPOSES {
             for result in ["answered", "failed"] {
                 drop(requests.get_or_create(&[("purpose", purpose.as_str()), ("result", result)]));

@@ -61,9 +61,8 @@ fn read(secret: &Secret, owner: &ObjectId) -> Found {
     let owners = secret.metadata.owner_references.iter().flatten();
     let is_owned = owners.into_iter().any(|one| one.uid == owner.uid && one.kind == "McpClient");
     let uid = secret.metadata.uid.clone().filter(|_| is_owned);
-    let text = |(key, value): (&String, &ByteString)| {
-        Some((key.clone(), Sensitive::new(std::str::from_utf8(&value.0).ok()?)))
-    };
+    let text =
+        |(key, value): (&String, &ByteString)| Some((key.clone(), Sensitive::new(std::str::from_utf8(&value.0).ok()?)));
     let data = secret.data.iter().flatten().filter_map(text).collect();
     uid.map_or(Found::Foreign, |uid| Found::Own { uid, data })
 }

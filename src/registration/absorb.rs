@@ -6,9 +6,9 @@
 use super::call::{Answer, Call, Client, Heard, Purpose};
 use super::ledger::{Key, Registration, Step, Substitution, WhyLost};
 use super::next::{Wish, lose, replace};
-use super::{probe, profile};
 use super::seen::{News, Seen, What};
 use super::wanted::{Marks, Wanted};
+use super::{probe, profile};
 use crate::oauth::client_registration::Difference;
 
 /// What an answer to a request means.
@@ -138,7 +138,8 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
                     seen.begun = true;
                 }
             } else {
-                let known = |one: &Difference| current.substituted.iter().any(|s| s.field == one.field && s.got == one.got);
+                let known =
+                    |one: &Difference| current.substituted.iter().any(|s| s.field == one.field && s.got == one.got);
                 seen.drift = differences.into_iter().filter(|one| !known(one)).collect();
                 if !seen.drift.is_empty() {
                     seen.news.push(News::Drifted { fields: seen.drift.iter().map(|one| one.field).collect() });

@@ -8,9 +8,9 @@
 use super::call::{Call, Place, Purpose};
 use super::desired::{DeletionPolicy, Desired, OnUnavailable};
 use super::ledger::{Handle, Ledger, Registration, Retired, Step, WhyLost};
-use super::{probe, profile};
 use super::seen::{Action, News, Seen, What};
 use super::wanted::{Marks, Wanted, needs_keys};
+use super::{probe, profile};
 
 /// A client is read back this often, and at most half as long after that.
 pub const CHECK_SECONDS: i64 = 1800;
@@ -37,9 +37,7 @@ impl Wish<'_> {
     /// What is wanted, as far as it is known.
     pub(super) fn wanted(&self, ledger: &Ledger) -> Option<Wanted> {
         match self {
-            Wish::Keep(desired) | Wish::Remove { desired: Some(desired), .. } => {
-                Some(Wanted::new(desired, ledger))
-            }
+            Wish::Keep(desired) | Wish::Remove { desired: Some(desired), .. } => Some(Wanted::new(desired, ledger)),
             Wish::Remove { desired: None, .. } => None,
         }
     }
@@ -137,13 +135,7 @@ fn creating(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option
     None
 }
 
-fn updating(
-    seen: &mut Seen,
-    current: &Registration,
-    wanted: &Wanted,
-    place: &Place,
-    now: i64,
-) -> Option<Action> {
+fn updating(seen: &mut Seen, current: &Registration, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
     let adapter = profile::managing(&current.handle, seen.ledger.profile);
     if current.handle == Handle::Unmanaged {
         replace(seen, now, 0);

@@ -22,9 +22,10 @@ pub(super) fn hear(answer: &Answer) -> Heard {
         (200..=299, _) => Heard::Alive,
         // Keycloak says `unauthorized_client` of a client that it does not believe, and with 401, which is for that alone.
         (400 | 401, Some("invalid_client")) | (401, Some("unauthorized_client")) => Heard::Absent,
-        (400 | 403, Some("unauthorized_client" | "invalid_scope" | "invalid_target" | "invalid_grant" | "access_denied")) => {
-            Heard::Alive
-        }
+        (
+            400 | 403,
+            Some("unauthorized_client" | "invalid_scope" | "invalid_target" | "invalid_grant" | "access_denied"),
+        ) => Heard::Alive,
         _ => Heard::neither(answer),
     }
 }

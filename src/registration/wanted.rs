@@ -56,13 +56,7 @@ impl Wanted {
         }
         metadata.software_id.clone_from(&marks.owner);
         metadata.software_version = ledger.attempts.to_string();
-        Self {
-            metadata,
-            resources: desired.resources.clone(),
-            issuer: desired.issuer.clone(),
-            marks,
-            kids,
-        }
+        Self { metadata, resources: desired.resources.clone(), issuer: desired.issuer.clone(), marks, kids }
     }
 
     /// What tells one wish from another.

@@ -73,7 +73,8 @@ pub(super) async fn kept(context: &Context, client: &Client, raw: &Raw) -> Resul
             return Ok(Err(Outcome::Unsignable { reason: error.reason(), message: error.to_string() }));
         }
     };
-    let found = owned_secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
+    let found =
+        owned_secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
     let held = match &found {
         Found::Own { data, .. } => data.get(TOKEN).and_then(|token| signer.read(token.expose())),
         Found::Foreign => return Ok(Err(Outcome::Foreign)),

@@ -18,8 +18,8 @@ use super::error::Failure;
 use super::queue::{Depth, Subject};
 use super::{Context, speak};
 use crate::api;
-use crate::api::v1alpha1::McpClientStatus;
 use crate::api::Key;
+use crate::api::v1alpha1::McpClientStatus;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::resolve::{Client, ClientKind, Resolved};
 

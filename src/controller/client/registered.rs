@@ -15,8 +15,8 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{GROUP, Key, VERSION};
 use crate::cluster;
 use crate::controller::conditions::{
-    self, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED, REGISTERED, Said,
-    SECRET_CONFLICT, SECRET_FORBIDDEN, Statement, Truth,
+    self, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT,
+    SECRET_FORBIDDEN, Said, Statement, Truth,
 };
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication};
@@ -171,9 +171,12 @@ impl Told<'_> {
                 not(SECRET_FORBIDDEN, format!("the controller may not write Secrets of this namespace; {binding}"))
             }
             // What works goes on working while it cannot be looked after.
-            (Publication::Written, Some(trouble), Some(_)) if !trouble.what.is_lasting() => {
-                Said::new(REGISTERED, Truth::True, REGISTERED, format!("not looked after just now: {}", in_words(trouble)))
-            }
+            (Publication::Written, Some(trouble), Some(_)) if !trouble.what.is_lasting() => Said::new(
+                REGISTERED,
+                Truth::True,
+                REGISTERED,
+                format!("not looked after just now: {}", in_words(trouble)),
+            ),
             (_, Some(trouble), _) => not(trouble.what.reason(), in_words(trouble)),
             (Publication::Written, None, Some(_)) => Said::new(REGISTERED, Truth::True, REGISTERED, ""),
             _ => not(conditions::PENDING, "it is being registered".to_owned()),
@@ -188,7 +191,8 @@ impl Told<'_> {
         }
         let Some(outcome) = &self.outcome else { return all };
         if !outcome.drift.is_empty() {
-            let message = format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
+            let message =
+                format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
             all.push(Said::new(CLIENT_DRIFTED, Truth::True, CLIENT_DRIFTED, message));
         }
         if let Some((since, expires)) = outcome.client.as_ref().and_then(|client| client.secret) {

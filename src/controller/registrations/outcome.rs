@@ -195,7 +195,12 @@ fn log(context: &Context, ledger: &Ledger, news: &[News]) {
             }
             News::Drifted { fields } => {
                 let fields = fields.join(", ");
-                tracing::warn!(owner, issuer, fields, "a client was changed at the authorization server; it is reverted");
+                tracing::warn!(
+                    owner,
+                    issuer,
+                    fields,
+                    "a client was changed at the authorization server; it is reverted"
+                );
             }
             News::Vanished { client_id } => {
                 tracing::warn!(owner, issuer, client_id, "a client was deleted at the authorization server");

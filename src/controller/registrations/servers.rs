@@ -262,7 +262,8 @@ fn proof(ledger: &Ledger, method: AuthMethod, now: i64) -> Option<Authentication
     if let Some(key) = signing(ledger) {
         let pkcs8 = BASE64_STANDARD.decode(key.pkcs8.expose()).ok()?;
         let jti = uuid::Uuid::now_v7().to_string();
-        let assertion = ClientKey::new(&pkcs8).ok()?.assertion(id, &ledger.issuer, now, ASSERTION_SECONDS, &jti).ok()?;
+        let assertion =
+            ClientKey::new(&pkcs8).ok()?.assertion(id, &ledger.issuer, now, ASSERTION_SECONDS, &jti).ok()?;
         return Some(Authentication::private_key_jwt(id, &assertion));
     }
     let secret = current.client_secret.as_ref()?;

@@ -87,9 +87,7 @@ impl Adapter for Keycloak {
             },
             (Purpose::Renew, 200) => renewed(&answer.body),
             (_, 401 | 403) => Heard::Denied(told(&answer.refusal(), answer.status)),
-            (_, 400 | 405..=428 | 430..=499) => {
-                Heard::Refused(told(&answer.refusal(), answer.status))
-            }
+            (_, 400 | 405..=428 | 430..=499) => Heard::Refused(told(&answer.refusal(), answer.status)),
             _ => Heard::neither(answer),
         }
     }
@@ -112,8 +110,7 @@ fn one(
 fn representation(wanted: &Wanted) -> Map<String, Value> {
     let metadata = &wanted.metadata;
     let uses = |grant: &str| metadata.grant_types.iter().any(|one| one == grant);
-    let authenticator =
-        if metadata.auth_method == AuthMethod::PrivateKeyJwt { "client-jwt" } else { "client-secret" };
+    let authenticator = if metadata.auth_method == AuthMethod::PrivateKeyJwt { "client-jwt" } else { "client-secret" };
     let mut all = Map::new();
     let mut say = |name: &str, value: Value| all.insert(name.to_owned(), value);
     say("clientId", json!(wanted.marks.client_id));
@@ -204,7 +201,8 @@ fn described(found: Map<String, Value>, marks: &Marks, wanted: Option<&Wanted>) 
     if owner != Some(&marks.owner) {
         return Heard::Foreign;
     }
-    let (Some(id), Some(client_id)) = (text_of(&found, "id").filter(|id| is_id(id)), text_of(&found, "clientId")) else {
+    let (Some(id), Some(client_id)) = (text_of(&found, "id").filter(|id| is_id(id)), text_of(&found, "clientId"))
+    else {
         return Heard::Unknown("its answer describes no client".to_owned());
     };
     let uses_secret = text_of(&found, "clientAuthenticatorType") == Some("client-secret")
@@ -271,14 +269,21 @@ fn differences(found: &Map<String, Value>, wanted: &Wanted) -> Vec<Difference> {
         let got = found.get("attributes").and_then(|all| all.get(&name)).unwrap_or(&Value::Null);
         if !is_same_attribute(&name, got, &want) {
             let field = if name.contains("jwks") { "jwks" } else { "attributes" };
-            let shown = |value: &Value| if name == "jwks.string" { "other keys".to_owned() } else { text(&name, value) };
+            let shown =
+                |value: &Value| if name == "jwks.string" { "other keys".to_owned() } else { text(&name, value) };
             let wanted = if name == "jwks.string" { "its keys".to_owned() } else { text(&name, &want) };
-            all.push(Difference { field, wanted, got: shown(got), weakens: field == "jwks" || name.starts_with("pkce") });
+            all.push(Difference {
+                field,
+                wanted,
+                got: shown(got),
+                weakens: field == "jwks" || name.starts_with("pkce"),
+            });
         }
     }
     let audiences = |object: &Map<String, Value>| {
         let ours = mappers(object).filter(|mapper| is_ours(mapper));
-        let mut all: Vec<String> = ours.map(|mapper| mapper["config"]["included.custom.audience"].to_string()).collect();
+        let mut all: Vec<String> =
+            ours.map(|mapper| mapper["config"]["included.custom.audience"].to_string()).collect();
         all.sort_unstable();
         all
     };

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::generated::ObjectId;
-use crate::sensitive::Sensitive;
 use crate::oauth::client_registration::{ApplicationType, AuthMethod, ClientMetadata, Keys};
 use crate::registration::call::{Answer, Auth, Body, Call, Heard, Place, Purpose, Verb};
 use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable, Rotation};
@@ -14,6 +13,7 @@ use crate::registration::wanted::signing;
 use crate::registration::{
     Action, Desired, Ledger, Method, News, Profile, Seen, Trouble, Wish, absorb, add_key, hear, next,
 };
+use crate::sensitive::Sensitive;
 
 pub(super) const ISSUER: &str = "https://as.example";
 pub(super) const CLUSTER: &str = "0123abcd-0000";
@@ -139,7 +139,8 @@ impl Server {
             return (200, Value::Array(found.into_iter().collect()));
         }
         let wanted = call.url.split('/').find(|part| part.starts_with("uid-")).map(str::to_owned);
-        let id = self.clients.iter().find(|(_, client)| Some(&client.token) == wanted.as_ref()).map(|(id, _)| id.clone());
+        let id =
+            self.clients.iter().find(|(_, client)| Some(&client.token) == wanted.as_ref()).map(|(id, _)| id.clone());
         let Some(id) = id.or_else(|| self.clients.keys().find(by_id).cloned()) else { return (404, Value::Null) };
         match verb {
             Verb::Get => (200, representation(&self.clients[&id])),
@@ -380,7 +381,12 @@ pub(super) fn desired() -> Desired {
         software_statement: None,
     };
     Desired {
-        owner: ObjectId { uid: "11112222-3333".into(), namespace: "team".into(), name: "reports".into(), generation: 1 },
+        owner: ObjectId {
+            uid: "11112222-3333".into(),
+            namespace: "team".into(),
+            name: "reports".into(),
+            generation: 1,
+        },
         authority: "corp".into(),
         issuer: ISSUER.into(),
         profile: Profile::Keycloak,

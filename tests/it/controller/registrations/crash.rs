@@ -115,9 +115,8 @@ fn act(place: &Place, deed: Deed) {
     match deed {
         Deed::Create => place.apply(&json!({})),
         Deed::Update => place.apply(&other),
-        Deed::Delete => drop(place.cluster.try_kubectl(
-            &["delete", "-n", "team", "mcpclient/reports", "--wait=false"],
-            None,
-        )),
+        Deed::Delete => {
+            drop(place.cluster.try_kubectl(&["delete", "-n", "team", "mcpclient/reports", "--wait=false"], None))
+        }
     }
 }

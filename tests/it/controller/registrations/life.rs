@@ -30,7 +30,14 @@ fn a_client_is_registered_follows_its_author_and_goes_with_it() {
         assert_eq!(place.assert_one("changed"), id);
         for number in 0..5 {
             let looks = controller.looks("McpClient");
-            place.cluster.kubectl(&["annotate", "-n", "team", "mcpclient/reports", "--overwrite", &format!("n={number}")]);
+            place.cluster.kubectl(&[
+                "annotate",
+                "-n",
+                "team",
+                "mcpclient/reports",
+                "--overwrite",
+                &format!("n={number}"),
+            ]);
             until("it to be looked at", || (controller.looks("McpClient") > looks).then_some(()));
         }
         assert_eq!(place.asked("PUT"), before + 1, "{way:?}");

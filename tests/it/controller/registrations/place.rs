@@ -30,6 +30,18 @@ pub(super) enum Way {
 
 pub(super) const WAYS: [Way; 3] = [Way::ProviderDcr, Way::KeycloakDcr, Way::KeycloakAdmin];
 
+/// Shows what was said last of the client, and what came to the server, if a test ends in between.
+struct Last<'p>(&'p Place);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the client says: {:#}", self.0.now().unwrap_or_default()["status"]);
+            eprintln!("the server was asked: {:#?}", self.0.house.hop.seen());
+        }
+    }
+}
+
 /// All of it.
 pub(super) struct Place {
     pub(super) cluster: Cluster,
@@ -104,6 +116,7 @@ impl Place {
     }
 
     pub(super) fn wait_ready(&self) -> Value {
+        let _last = Last(self);
         wait_condition(&self.cluster, READER, ("Ready", "True", "Ready"))
     }
 
@@ -139,7 +152,8 @@ impl Place {
                 let key = ClientKey::new(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
                 assert_eq!(key.kid(), credentials["kid"]);
                 let jti = uuid::Uuid::now_v7().to_string();
-                let assertion = key.assertion(id, &credentials["issuer"], i64::try_from(now()).unwrap(), 60, &jti).unwrap();
+                let assertion =
+                    key.assertion(id, &credentials["issuer"], i64::try_from(now()).unwrap(), 60, &jti).unwrap();
                 Authentication::private_key_jwt(id, &assertion)
             }
             None => Authentication::client_secret_basic(id, &Sensitive::new(&credentials["client_secret"])),

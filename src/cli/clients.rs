@@ -59,7 +59,7 @@ struct List {
 #[derive(clap::Args, Debug)]
 struct One {
     /// The McpClient
-    #[arg(value_name = "NAMESPACE/NAME", env = "PORTCULLIS_CLIENT")]
+    #[arg(value_name = "NAMESPACE/NAME", env = "PORTCULLIS_MCP_CLIENT")]
     client: String,
     /// The kubeconfig's context to ask instead of the current one
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]

@@ -73,7 +73,7 @@ pub(super) fn needs_keys(desired: &Desired) -> bool {
 }
 
 /// The key that the client signs with: the newest that the server was told of.
-pub fn signing<'l>(ledger: &'l Ledger) -> Option<&'l Key> {
+pub fn signing(ledger: &Ledger) -> Option<&Key> {
     let known = &ledger.current.as_ref()?.kids;
     ledger.keys.iter().rev().find(|key| known.contains(&key.kid))
 }

@@ -145,7 +145,7 @@ impl Server {
                 sent.extend(proof.header.iter().cloned());
                 sent.extend(proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, it)| it.clone()));
                 let message = message(call, proof.header.clone(), content);
-                return Ok(self.exchange(context, &message, sent).await?);
+                return self.exchange(context, &message, sent).await;
             }
         };
         sent.extend(authorization.clone());

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::Adapter;
-use crate::oauth::client_registration::parse_registered;
+use crate::oauth::client_registration::{Difference, parse_registered};
 use crate::oauth::{Refusal, RefusalKind};
 use crate::registration::call::{Answer, Auth, Body, Call, Client, Heard, Place, Purpose, Verb};
 use crate::registration::ledger::{Handle, Registration};
@@ -107,9 +107,16 @@ fn described(purpose: Purpose, answer: &Answer, wanted: Option<&Wanted>) -> Hear
         client_secret: registered.client_secret,
         secret_expires_at: registered.secret_expires_at,
         handle,
-        differences: wanted.map(|wanted| wanted.metadata.drift(&registered.metadata)).unwrap_or_default(),
+        differences: wanted.map(|wanted| differences(wanted, &registered.metadata)).unwrap_or_default(),
         found: None,
     }))
+}
+
+/// Where the client is not what is wanted. Our marks do not count: most servers drop what they do not use.
+fn differences(wanted: &Wanted, got: &Map<String, Value>) -> Vec<Difference> {
+    let mut all = wanted.metadata.drift(got);
+    all.retain(|one| !matches!(one.field, "software_id" | "software_version"));
+    all
 }
 
 /// What a server said, as people are told it.

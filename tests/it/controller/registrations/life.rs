@@ -13,7 +13,7 @@ fn a_client_is_registered_follows_its_author_and_goes_with_it() {
         place.apply(&json!({}));
         let ready = place.wait_ready();
         let id = place.assert_one("made");
-        assert_eq!(place.ours(), [id.clone()], "{way:?}");
+        assert_eq!(place.ours(), std::slice::from_ref(&id), "{way:?}");
         let status = &ready["status"]["registration"];
         assert_eq!((ready["status"]["clientId"].as_str(), status["clientId"].as_str()), (Some(&*id), Some(&*id)));
         assert_eq!(status["method"], if way == Way::KeycloakAdmin { "Admin" } else { "DCR" });

@@ -46,7 +46,7 @@ struct List {
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
     context: Option<String>,
     /// The namespace of the McpClients [default: all that you may list]
-    #[arg(short, long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
     namespace: Option<String>,
     /// The namespace of the controller, where tombstones are
     #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]

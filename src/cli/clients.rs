@@ -49,7 +49,7 @@ struct List {
     #[arg(long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
     namespace: Option<String>,
     /// The namespace of the controller, where tombstones are
-    #[arg(long, value_name = "NAMESPACE", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     system_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]

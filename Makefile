@@ -1,6 +1,7 @@
-# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26.
+# The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26,
+# JDK 17 and Maven.
 
-.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed kube cluster image ci
+.PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed keycloak kube cluster image ci
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -8,8 +9,9 @@ help:  ## this list
 run:  ## a governed MCP server on this machine, with a small demo server behind the gate
 	cargo run -- quickstart
 
-test:  ## every test that needs no node; installs the MCP clients and servers, and the API server, that it talks to on first use
+test:  ## every test that needs no node; installs the clients and servers that it talks to on first use
 	hack/testbed/install >/dev/null
+	hack/testbed/keycloak/install >/dev/null
 	hack/testbed/kube/install >/dev/null
 	cargo test
 
@@ -50,6 +52,9 @@ fuzz:  ## five minutes of fuzzing for each target
 
 testbed:  ## installs the MCP clients and servers of the tests, and prints where
 	@hack/testbed/install
+
+keycloak:  ## installs Keycloak for the tests (once), and prints where
+	@hack/testbed/keycloak/install
 
 kube:  ## builds kube-apiserver, etcd, kubectl and helm for the tests (minutes, once), and prints where
 	@hack/testbed/kube/install

@@ -4,18 +4,20 @@
 //! The house has four storeys, and things fall downwards only. A path's first folder says what it may do:
 //!
 //! ```text
-//! PURE     api generated glob mcp oauth identity tools policy resolve fleet access seal
+//! PURE     api generated glob mcp oauth identity registration tools policy resolve fleet access seal sensitive
 //!          synchronous; no clock, no I/O, no async
 //! EFFECTS  cluster egress upstream issuer journal audit manifests process
 //!          I/O at the edge; no role's logic
 //! PLANES   admission controller proxy
 //! TOP      roles cli
 //!
-//! api generated glob mcp oauth seal journal egress cluster process -> nothing of ours
-//! identity -> oauth generated glob   tools -> mcp generated   policy -> generated glob identity tools
-//! resolve -> api generated policy tools oauth   fleet -> generated policy
-//! access -> fleet policy generated identity tools     upstream -> egress generated mcp
-//! issuer -> identity egress generated oauth   audit -> journal policy egress   manifests -> api
+//! api sensitive glob mcp seal journal cluster process -> nothing of ours
+//! generated oauth egress -> sensitive
+//! identity -> oauth generated glob sensitive   tools -> mcp generated   policy -> generated glob identity tools
+//! registration -> oauth generated sensitive   resolve -> api generated policy tools oauth registration sensitive
+//! fleet -> generated policy
+//! access -> fleet policy generated identity tools     upstream -> egress generated mcp sensitive
+//! issuer -> identity egress generated oauth sensitive   audit -> journal policy egress   manifests -> api
 //! admission | controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```
 //!
@@ -41,8 +43,10 @@ pub mod oauth;
 pub mod policy;
 pub mod process;
 pub mod proxy;
+pub mod registration;
 pub mod resolve;
 pub mod roles;
 pub mod seal;
+pub mod sensitive;
 pub mod tools;
 pub mod upstream;

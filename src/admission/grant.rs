@@ -19,7 +19,7 @@ use super::review::Review;
 use super::world::{Found, World, read};
 use crate::api::{Kind, McpPolicy, McpServer, Object};
 use crate::generated::Policy;
-use crate::resolve::{self, Lookup};
+use crate::resolve::{self, ClientKind, Lookup};
 
 /// What the author of a change needs.
 pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found: &Found) -> Vec<Need> {
@@ -62,17 +62,18 @@ pub(super) fn needs(review: &Review, new: Option<&Object>, world: &World, found:
                 None => old.iter().for_each(|old| issuer_left(old, world, &mut needs)),
             }
         }
-        // For its token, whoever writes an McpClient needs the verb `issue`; a ValidatingAdmissionPolicy asks for it.
+        // For its token, or its registration, whoever writes an McpClient needs the verb `issue`; a
+        // ValidatingAdmissionPolicy asks for it.
         Kind::McpClient => {
-            let authority = |object: &Object| match object {
+            let resolved = |object: &Object| match object {
                 Object::Client(object) => {
-                    let client = resolve::client(object, &world.settings(), &Lookup::default());
-                    client.ok().map(|client| client.object.grant.authority)
+                    resolve::client(object, &world.settings(), &Lookup::default()).ok().map(|client| client.object)
                 }
                 _ => None,
             };
-            let old = old.and_then(Result::ok).as_ref().and_then(authority);
-            if let Some(new) = new.and_then(authority).filter(|new| old.as_ref() != Some(new)) {
+            let meant = |client: &ClientKind| (client.authority().to_owned(), client.given_id().map(str::to_owned));
+            let old = old.and_then(Result::ok).as_ref().and_then(&resolved);
+            if let Some(new) = new.and_then(&resolved).filter(|new| old.as_ref().map(meant) != Some(meant(new))) {
                 client(&review.key, &new, world, &mut needs);
             }
         }

@@ -21,8 +21,7 @@ pub(super) fn named(object: &Object) -> BTreeSet<Key> {
         Object::Server(server) => by_server(&server.spec, &mut add),
         Object::Client(client) => {
             add(Kind::McpAuthorizationServer, &client.spec.authorization_server);
-            let servers = client.spec.token.iter().flat_map(|token| token.servers.iter().flatten());
-            servers.for_each(|name| add(Kind::McpServer, name));
+            client.spec.servers().for_each(|name| add(Kind::McpServer, name));
         }
         Object::AuthorizationServer(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => {}
     }

@@ -14,11 +14,13 @@ use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
 use crate::api::object::{self, Rejected};
 use crate::api::v1alpha1::ServerState;
-use crate::api::{GROUP, Key, Kind, McpServer, Object, VERSION};
+use crate::api::{GROUP, Key, Kind, McpAuthorizationServer, McpServer, Object, VERSION};
 use crate::fleet::Fleet;
 use crate::generated::server::State;
 use crate::generated::{Authority, Labels, ObjectId, Policy, Server};
-use crate::resolve::{self, Client, Cluster, Findings, Lookup, PublicUrl, Reason, Resolved, Settings};
+use crate::resolve::{
+    self, ClientKind, Cluster, Findings, Lookup, PublicUrl, Reason, Registration, Resolved, Settings,
+};
 
 /// What an administrator has set for the whole installation.
 #[derive(Clone, Debug)]
@@ -49,8 +51,10 @@ pub struct World {
     known: BTreeMap<Key, Known>,
     /// Those that are valid, by name.
     authorities: BTreeMap<String, Authority>,
+    /// How clients are registered at those of them that are issuers.
+    registrations: BTreeMap<String, Registration>,
     /// Those that are valid, by namespace and name.
-    clients: BTreeMap<String, BTreeMap<String, Client>>,
+    clients: BTreeMap<String, BTreeMap<String, ClientKind>>,
     /// As they stand, by UID.
     policies: BTreeMap<String, Policy>,
     fleet: Fleet,
@@ -85,6 +89,7 @@ impl World {
             namespaces: BTreeMap::new(),
             known: BTreeMap::new(),
             authorities: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             clients: BTreeMap::new(),
             policies: BTreeMap::new(),
             fleet: Fleet::default(),
@@ -196,6 +201,7 @@ impl World {
     pub fn lookup<'a>(&'a self, names: &'a BTreeSet<Key>, found: &'a Found) -> Lookup<'a> {
         let mut lookup = Lookup::default();
         lookup.authorities.extend(self.authorities.iter().map(|(name, authority)| (name.as_str(), authority)));
+        lookup.registrations.extend(self.registrations.iter().map(|(name, one)| (name.as_str(), one)));
         for key in names {
             let place = (key.namespace.as_str(), key.name.as_str());
             match key.kind {
@@ -255,6 +261,7 @@ impl World {
             Kind::McpAuthorizationServer => {
                 self.fleet.remove_authority(&id.uid);
                 self.authorities.remove(&id.name);
+                self.registrations.remove(&id.name);
                 self.join_all();
             }
             Kind::McpClient => {
@@ -285,19 +292,23 @@ impl World {
     fn join_authority(&mut self, key: &Key) {
         let Some(known) = self.known.get(key) else { return };
         let resolved = match &known.read {
-            Ok(Object::AuthorizationServer(object)) => {
-                resolve::authority(object, &self.settings(), &Lookup::default()).ok()
-            }
+            Ok(Object::AuthorizationServer(object)) => anchor(object, self),
             _ => None,
         };
         let uid = known.id.uid.clone();
-        let new = resolved.map(|resolved| resolved.object);
+        let (new, registration) = resolved.unzip();
+        let registration = registration.flatten();
         let plain = |authority: &Authority| Authority {
             id: ObjectId { generation: 0, ..authority.id.clone() },
             revoked: Vec::new(),
             ..authority.clone()
         };
-        let as_before = self.authorities.get(&key.name).map(plain) == new.as_ref().map(plain);
+        let as_before = self.authorities.get(&key.name).map(plain) == new.as_ref().map(plain)
+            && self.registrations.get(&key.name) == registration.as_ref();
+        match registration {
+            Some(registration) => self.registrations.insert(key.name.clone(), registration),
+            None => self.registrations.remove(&key.name),
+        };
         match new {
             Some(authority) => {
                 self.fleet.put_authority(authority.clone());
@@ -423,9 +434,9 @@ impl World {
 /// What was asked for by name, since the world does not know it, or never does.
 #[derive(Debug, Default)]
 pub struct Found {
-    authorities: Vec<Authority>,
+    authorities: Vec<(Authority, Option<Registration>)>,
     servers: BTreeMap<Key, Option<Server>>,
-    clients: BTreeMap<Key, Client>,
+    clients: BTreeMap<Key, ClientKind>,
     config_maps: BTreeMap<Key, ConfigMap>,
     /// What was asked for: a ConfigMap that is among it, and not here, is not there.
     asked: BTreeSet<Key>,
@@ -438,10 +449,7 @@ impl Found {
         let mut found = Self { asked: looked_up.asked.iter().cloned().collect(), ..Self::default() };
         for object in objects {
             match object {
-                Object::AuthorizationServer(object) => {
-                    let resolved = resolve::authority(object, &world.settings(), &Lookup::default());
-                    found.authorities.extend(resolved.ok().map(|resolved| resolved.object));
-                }
+                Object::AuthorizationServer(object) => found.authorities.extend(anchor(object, world)),
                 Object::ConfigMap(map) => {
                     found.config_maps.insert(object.key(), map.clone());
                 }
@@ -472,7 +480,11 @@ impl Found {
 
     fn extend<'a>(&'a self, lookup: &mut Lookup<'a>) {
         let place = |key: &'a Key| (key.namespace.as_str(), key.name.as_str());
-        lookup.authorities.extend(self.authorities.iter().map(|authority| (authority.id.name.as_str(), authority)));
+        for (authority, registration) in &self.authorities {
+            let name = authority.id.name.as_str();
+            lookup.authorities.insert(name, authority);
+            lookup.registrations.extend(registration.as_ref().map(|registration| (name, registration)));
+        }
         lookup.servers.extend(self.servers.keys().map(place));
         let resolved = self.servers.iter().filter_map(|(key, server)| Some((place(key), server.as_ref()?)));
         lookup.resolved.extend(resolved);
@@ -500,6 +512,12 @@ impl Found {
         let namespace = server.metadata.namespace.clone().unwrap_or_default();
         name.is_some_and(|name| self.was_asked(&Key { kind: Kind::ConfigMap, namespace, name: name.clone() }))
     }
+}
+
+/// A trust anchor that is valid, and how clients are registered there.
+fn anchor(object: &McpAuthorizationServer, world: &World) -> Option<(Authority, Option<Registration>)> {
+    let authority = resolve::authority(object, &world.settings(), &Lookup::default()).ok()?;
+    Some((authority.object, resolve::registration(object).ok()?))
 }
 
 fn names_in(read: &Result<Object, Findings>) -> BTreeSet<Key> {

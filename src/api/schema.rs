@@ -152,7 +152,7 @@ fn object(
             (None, Some(JSONSchemaPropsOrBool::Schema(of_any))) => {
                 walk(of_any, member, &path.field(name), depth + 1, problems);
             }
-            // `oauth` and `registration` take anything, since using them at all is refused by `resolve`.
+            // `oauth` takes anything, since using it at all is refused by `resolve`.
             (None, _) if schema.properties.is_none() && schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
             (None, _) => {
                 let names = schema.properties.iter().flat_map(|p| p.keys().map(String::as_str));

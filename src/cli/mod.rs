@@ -4,6 +4,7 @@
 //! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
 pub mod audit;
+pub mod clients;
 pub mod cluster;
 pub mod controller;
 pub mod crd;
@@ -64,6 +65,7 @@ enum Verb {
     Explain(explain::Args),
     Diff(diff::Args),
     Token(token::Args),
+    Clients(clients::Args),
     Audit(audit::Args),
     Controller(controller::Args),
     Webhook(webhook::Args),
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::answer(&args),
         Verb::Diff(args) => diff::answer(&args),
         Verb::Token(args) => token::run(args),
+        Verb::Clients(args) => clients::run(args),
         Verb::Audit(args) => audit::run(args),
         Verb::Controller(args) => controller::run(args),
         Verb::Webhook(args) => webhook::run(args),

@@ -24,6 +24,12 @@ words! {
     TYPES, "Every type of condition, and what it means.",
     /// The object is not wrong in itself.
     ACCEPTED: "Accepted";
+    /// McpClient that is registered: its client secret is about to expire, and could not be replaced yet. There is no such
+    /// condition otherwise.
+    CREDENTIAL_EXPIRING: "CredentialExpiring";
+    /// McpClient that is registered: somebody changed it at the authorization server, and it is not reverted yet. There is no
+    /// such condition otherwise.
+    CLIENT_DRIFTED: "Drifted";
     /// McpPolicy: at the servers that it reaches, nothing was found that keeps it from doing what it says: no tool that was not
     /// reviewed, no argument that calls may leave out or that is never what it is compared with, no rule that only narrows what
     /// nothing grants. Otherwise the message
@@ -38,12 +44,20 @@ words! {
     /// there. Whether the cluster's network plugin enforces it cannot be seen from the API server. There is no such condition
     /// otherwise.
     ISOLATED: "Isolated";
+    /// McpClient that is registered: its McpAuthorizationServer names another issuer by now. Nothing is sent there before its
+    /// author agrees. There is no such condition otherwise.
+    ISSUER_CHANGED: "IssuerChanged";
     /// McpAuthorizationServer: the keys that its tokens are signed with are known.
     KEYS_AVAILABLE: "KeysAvailable";
+    /// McpClient that is registered: clients of it may be left at the authorization server, where nothing of ours can remove
+    /// them; the message names them. It does not count in `Ready`, and there is no such condition otherwise.
+    ORPHANED: "Orphaned";
     /// McpServer: every proxy that could be serving runs this generation.
     PROGRAMMED: "Programmed";
     /// Sums up the others: what is wrong first, then what is not known yet.
     READY: "Ready";
+    /// McpClient that is registered: the authorization server has it as it is wanted, and its Secret holds its credentials.
+    REGISTERED: "Registered";
     /// What the object refers to is there and may be used.
     RESOLVED_REFS: "ResolvedRefs";
     /// Only a change by its author brings the object further; there is no such condition otherwise.
@@ -88,6 +102,8 @@ words! {
     PROXY_SILENT: "ProxySilent";
     /// A Secret of the name that a client's token is to have is somebody else's, and is left alone.
     SECRET_CONFLICT: "SecretConflict";
+    /// The controller may not write Secrets of the namespace; the message has the RoleBinding that lets it.
+    SECRET_FORBIDDEN: "SecretForbidden";
     /// There is no Service of the name that the server gives, so nobody knows which Pods to close.
     SERVICE_NOT_FOUND: "ServiceNotFound";
     /// The Service has no TCP port of the number that the server gives, so nobody knows which to leave open.
@@ -329,6 +345,7 @@ fn is_reference(reason: Reason) -> bool {
         Reason::PlaintextUpstream,
         Reason::ScopesNotCarried,
         Reason::AuthorityNotTrusted,
+        Reason::RedirectUriLocalhost,
         Reason::RuleShadowed,
     ];
     !closes(reason) && !advice.contains(&reason)

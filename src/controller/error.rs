@@ -88,7 +88,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason there is, for counters.
-    pub const REASONS: [&'static str; 10] = [
+    pub const REASONS: [&'static str; 17] = [
         "ApiForbidden",
         "ApiConflict",
         "ApiRefused",
@@ -96,6 +96,13 @@ impl Failure {
         "GeneratedEncode",
         "CertificateNotMade",
         "NameTaken",
+        "KeyNotMade",
+        "LedgerMalformed",
+        "LedgerOfLaterVersion",
+        "LedgerTooLarge",
+        "LedgersUnread",
+        "NamespaceWithoutUid",
+        "RegistrationRestless",
         NOT_FOLLOWED,
         NOT_WRITTEN,
         "NotLeading",

@@ -9,9 +9,11 @@ use prometheus_client::registry::Registry;
 
 use super::error::Failure;
 use super::queue::{Outcome, Subject};
+use super::registrations::{PURPOSES, WORDS};
 use crate::api;
 use crate::generated::Kind;
 use crate::process::metrics::CounterSet;
+use crate::registration::call::{Heard, Purpose};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type FloatGauge = Gauge<f64, AtomicU64>;
@@ -19,6 +21,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 const RESULTS: [&str; 2] = ["done", "failed"];
 const STRAY: &str = "generated object";
 const NEAR: &str = "policies of a namespace";
+const UNOWNED: &str = "registration";
 
 /// The counters and gauges of a controller. Clones share them.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Metrics {
     statuses: CounterSet,
     objects: Family<Labels<1>, Gauge>,
     inventories: Family<Labels<1>, Counter>,
+    requests: Family<Labels<2>, Counter>,
+    registrations: Family<Labels<1>, Counter>,
     followed: Family<Labels<1>, Gauge>,
     /// How many generated objects the API server does not take.
     pub unwritten: Gauge,
@@ -56,7 +61,7 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let reconciles = Family::<Labels<2>, Counter>::default();
-        for kind in kinds().chain([STRAY, NEAR]) {
+        for kind in kinds().chain([STRAY, NEAR, UNOWNED]) {
             for result in RESULTS {
                 drop(reconciles.get_or_create(&[("kind", kind), ("result", result)]));
             }
@@ -81,6 +86,18 @@ impl Metrics {
             drop(inventories.get_or_create(&[("result", result)]));
         }
         registry.register("inventories", "Times that an upstream was asked for its tools", inventories.clone());
+        let (requests, registrations) =
+            (Family::<Labels<2>, Counter>::default(), Family::<Labels<1>, Counter>::default());
+        for purpose in PURPOSES {
+            for result in ["answered", "failed"] {
+                drop(requests.get_or_create(&[("purpose", purpose.as_str()), ("result", result)]));
+            }
+        }
+        let help = "Requests to authorization servers about clients, by what they were for";
+        registry.register("registration_requests", help, requests.clone());
+        WORDS.into_iter().for_each(|word| drop(registrations.get_or_create(&[("event", word)])));
+        let help = "What happened to registered clients; `lost` ones may be left at an authorization server";
+        registry.register("registration_events", help, registrations.clone());
         let (followed, unwritten) = (Family::<Labels<1>, Gauge>::default(), Gauge::default());
         let help = "1 while this collection is followed; while one is not, no heartbeat is written";
         registry.register("followed", help, followed.clone());
@@ -99,6 +116,8 @@ impl Metrics {
             statuses,
             objects,
             inventories,
+            requests,
+            registrations,
             followed,
             unwritten,
             queue,
@@ -114,6 +133,7 @@ impl Metrics {
             Subject::Source(key) => key.kind.as_str(),
             Subject::Stray(..) => STRAY,
             Subject::Near(_) => NEAR,
+            Subject::Unowned(_) => UNOWNED,
         };
         let result = if outcome == Outcome::Failed { "failed" } else { "done" };
         self.reconciles.get_or_create(&[("kind", kind), ("result", result)]).inc();
@@ -127,6 +147,18 @@ impl Metrics {
     /// An upstream was asked for its tools.
     pub fn inventory(&self, done: bool) {
         self.inventories.get_or_create(&[("result", if done { "done" } else { "failed" })]).inc();
+    }
+
+    /// An authorization server was asked about a client.
+    pub fn registration_request(&self, purpose: Purpose, heard: &Heard) {
+        let failed = matches!(heard, Heard::Unknown(_) | Heard::Unsent(_) | Heard::Later { .. });
+        let result = if failed { "failed" } else { "answered" };
+        self.requests.get_or_create(&[("purpose", purpose.as_str()), ("result", result)]).inc();
+    }
+
+    /// Something happened to a registered client.
+    pub fn registration_news(&self, word: &'static str) {
+        self.registrations.get_or_create(&[("event", word)]).inc();
     }
 
     /// Whether a collection is followed.

@@ -35,9 +35,11 @@ pub mod leader;
 pub mod lease;
 pub mod metrics;
 pub mod object;
+mod owned_secret;
 pub mod policy;
 pub mod proxies;
 pub mod queue;
+pub mod registrations;
 pub mod run;
 pub mod sealing;
 pub mod server;
@@ -128,6 +130,10 @@ pub struct Context {
     pub documents: document::Documents,
     /// The tools of all servers.
     pub inventories: Inventories,
+    /// Clients registered at authorization servers.
+    pub registrations: registrations::Registrations,
+    /// The dialer.
+    pub egress: Egress,
     /// Where events are recorded.
     pub recorder: Recorder,
     /// What is counted.
@@ -155,7 +161,9 @@ impl Context {
         let reporter =
             Reporter { controller: "portcullis.dev/controller".to_owned(), instance: Some(identity.clone()) };
         Self {
-            keys: authority::keys::Keys::new(egress, queue.clone()),
+            keys: authority::keys::Keys::new(egress.clone(), queue.clone()),
+            registrations: registrations::Registrations::default(),
+            egress,
             documents: document::Documents::default(),
             inventories,
             recorder: Recorder::new(client.clone(), reporter),
@@ -240,6 +248,10 @@ impl Context {
                     }
                 }
                 return Ok(Outcome::Settled);
+            }
+            Subject::Unowned(uid) => {
+                let again = registrations::look(self, uid).await?;
+                return Ok(again.map_or(Outcome::Settled, Outcome::Again));
             }
             Subject::Near(namespace) => {
                 let touched = self.store().take_near(namespace);

@@ -21,7 +21,7 @@ use super::lease::{Candidate, Lost};
 use super::queue::Outcome;
 use super::watches::{self, Watched};
 use super::webhook::{self, Callers};
-use super::{Context, heartbeat, inventory, sealing};
+use super::{Context, heartbeat, inventory, registrations, sealing};
 use crate::api::Kind;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::process::Drain;
@@ -86,6 +86,8 @@ pub async fn run(context: Arc<Context>, checks: Checks, drain: Drain) -> Result<
             callers.keep(context).await
         }));
     }
+    let registrations = async |context: &Context| registrations::sweep(context).await;
+    work.spawn(repeat(context.clone(), stop.clone(), registrations::SWEEP, registrations));
     work.spawn(inventory::rounds::run(context.clone(), stop.clone()));
     work.spawn(tick(context.clone(), stop.clone()));
 

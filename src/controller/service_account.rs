@@ -14,8 +14,8 @@ use kube::{Api, Client};
 use serde::Deserialize;
 
 use super::error::ApiError;
-use crate::generated::Sensitive;
 use crate::resolve::UPSTREAM_ACCOUNT;
+use crate::sensitive::Sensitive;
 
 /// How long a token is asked to last. The API server may give it less.
 const LIFETIME_SECONDS: i64 = 3600;

@@ -3,25 +3,11 @@
 //! Invariant: https only (plain http to loopback, where the administrator opened that), no redirects, identity
 //! encoding, bounded size and time; what is returned claims to be JSON.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{HeaderMap, Method, StatusCode};
 
+use super::send::{self, Failure, Limits, Sender, Target};
 use super::{Connector, EgressError};
-
-/// What bounds one fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest body, in bytes.
-    pub max_bytes: usize,
-    /// From look-up to last byte.
-    pub timeout: Duration,
-}
 
 /// A document as fetched.
 #[derive(Clone, Debug)]
@@ -89,6 +75,16 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    fn of(failure: Failure, url: String, limits: Limits) -> Self {
+        match failure {
+            Failure::Egress(error) => FetchError::Egress(error),
+            Failure::Http(detail) => FetchError::Http { url, detail },
+            Failure::Redirect(status) => FetchError::Redirect { url, status },
+            Failure::TooLarge => FetchError::TooLarge { url, max_bytes: limits.max_bytes },
+            Failure::Timeout => FetchError::Timeout { url, seconds: limits.timeout.as_secs() },
+        }
+    }
+
     /// A stable word for conditions and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -106,18 +102,12 @@ impl FetchError {
 /// Fetches documents, one connection each.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
-    client: Client<Connector, Empty<Bytes>>,
+    sender: Sender,
 }
 
 impl Fetcher {
     pub(super) fn new(connector: Connector) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(0)
-            .http1_max_headers(64)
-            .http2_max_header_list_size(16 * 1024)
-            .build(connector);
-        Self { client }
+        Self { sender: Sender::new(connector) }
     }
 
     /// Fetches `url`.
@@ -125,88 +115,24 @@ impl Fetcher {
     /// # Errors
     /// Whatever keeps a JSON document with status 200 from arriving whole, in time and in size.
     pub async fn get(&self, url: &str, limits: Limits) -> Result<Fetched, FetchError> {
-        // `url` normalizes what `http` would pass on as written: odd forms of addresses, case, dot segments.
-        let url = url::Url::parse(url).map_err(|_| EgressError::Url)?;
-        let uri: Uri = url.as_str().parse().map_err(|_| EgressError::Url)?;
-        let shown = shown(&url);
-        match tokio::time::timeout(limits.timeout, self.fetch(uri, &shown, limits.max_bytes)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(FetchError::Timeout { url: shown, seconds: limits.timeout.as_secs() }),
+        let target = Target::of(url)?;
+        let failed = |failure| FetchError::of(failure, target.shown.clone(), limits);
+        send::within(limits.timeout, self.fetch(&target, limits)).await.unwrap_or_else(|failure| Err(failed(failure)))
+    }
+
+    async fn fetch(&self, target: &Target, limits: Limits) -> Result<Fetched, FetchError> {
+        let failed = |failure| FetchError::of(failure, target.shown.clone(), limits);
+        let request = send::request(Method::GET, target).body(Bytes::new().into()).map_err(|_| EgressError::Url)?;
+        let (parts, body) = self.sender.send(request).await.map_err(failed)?.into_parts();
+        if parts.status != StatusCode::OK {
+            return Err(FetchError::Status { url: target.shown.clone(), status: parts.status.as_u16() });
         }
-    }
-
-    async fn fetch(&self, uri: Uri, shown: &str, max_bytes: usize) -> Result<Fetched, FetchError> {
-        let request = Request::get(uri)
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .map_err(|_| EgressError::Url)?;
-        let response = self.client.request(request).await.map_err(|e| failure(&e, shown))?;
-        let (parts, body) = response.into_parts();
-        let (url, status) = (shown.to_owned(), parts.status.as_u16());
-        match status {
-            200 => {}
-            300..=399 => return Err(FetchError::Redirect { url, status }),
-            _ => return Err(FetchError::Status { url, status }),
+        if !send::is_plain_json(&parts.headers) {
+            return Err(FetchError::ContentType { url: target.shown.clone() });
         }
-        if !is_plain_json(&parts.headers) {
-            return Err(FetchError::ContentType { url });
-        }
-        #[expect(clippy::disallowed_methods, reason = "limited in the line itself")]
-        let body = Limited::new(body, max_bytes).collect().await.map_err(|e| {
-            if e.is::<http_body_util::LengthLimitError>() {
-                FetchError::TooLarge { url, max_bytes }
-            } else {
-                FetchError::Http { url, detail: e.to_string() }
-            }
-        })?;
-        Ok(Fetched { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        let body = send::read(body, limits.max_bytes).await.map_err(failed)?;
+        Ok(Fetched { status: parts.status, headers: parts.headers, body })
     }
-}
-
-/// A URL for messages: neither query nor user information, which may hold secrets.
-fn shown(url: &url::Url) -> String {
-    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
-}
-
-fn failure(error: &hyper_util::client::legacy::Error, shown: &str) -> FetchError {
-    match egress_cause(error) {
-        Some(e) => FetchError::Egress(e.clone()),
-        None => FetchError::Http { url: shown.to_owned(), detail: root_cause(error) },
-    }
-}
-
-/// The dialer's own error behind a client error, if that is what it was.
-pub(crate) fn egress_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a EgressError> {
-    let mut cause = Some(error);
-    while let Some(e) = cause {
-        if let Some(egress) = e.downcast_ref() {
-            return Some(egress);
-        }
-        cause = e.source();
-    }
-    None
-}
-
-/// The innermost message that is the HTTP library's or the system's: the outer ones only say "client error", and what
-/// lies deeper repeats what the peer said in parting (RFC 9113 section 6.8), which may be a credential that it was sent.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source().filter(|inner| inner.is::<hyper::Error>() || inner.is::<std::io::Error>()) {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-fn is_plain_json(headers: &HeaderMap) -> bool {
-    let plain =
-        headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let essence = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    plain && essence.is_some_and(|t| t == "application/json" || (t.starts_with("application/") && t.ends_with("+json")))
 }
 
 #[cfg(test)]

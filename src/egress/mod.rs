@@ -8,8 +8,10 @@
 pub mod address;
 mod connect;
 mod error;
+mod exchange;
 mod fetch;
 mod resolve;
+mod send;
 mod tls;
 
 #[cfg(test)]
@@ -22,9 +24,11 @@ use std::time::Duration;
 
 pub use connect::{Connector, PlainHttp, Stream};
 pub use error::EgressError;
-pub use fetch::{FetchError, Fetched, Fetcher, Limits};
-pub(crate) use fetch::{egress_cause, root_cause};
+pub use exchange::{Answer, Content, ExchangeError, Exchanger, Message};
+pub use fetch::{FetchError, Fetched, Fetcher};
 pub use resolve::{Lookup, Resolve, SystemResolver};
+pub use send::Limits;
+pub(crate) use send::{egress_cause, root_cause};
 pub use tls::TlsOptions;
 
 pub use address::Cidr;
@@ -222,6 +226,14 @@ impl Egress {
     /// If `tls` holds an unreadable certificate or server name.
     pub fn fetcher(&self, tls: &TlsOptions) -> Result<Fetcher, EgressError> {
         Ok(Fetcher::new(self.connector(tls, PlainHttp::Loopback)?))
+    }
+
+    /// A client for messages to authorization servers.
+    ///
+    /// # Errors
+    /// If `tls` holds an unreadable certificate or server name.
+    pub fn exchanger(&self, tls: &TlsOptions) -> Result<Exchanger, EgressError> {
+        Ok(Exchanger::new(self.connector(tls, PlainHttp::Loopback)?))
     }
 }
 

@@ -11,14 +11,12 @@ pub mod digest;
 pub mod kind;
 pub mod policy;
 pub mod report;
-pub mod secret;
 pub mod server;
 
 pub use authority::Authority;
 pub use digest::Digest;
 pub use kind::{Collection, Kind};
 pub use policy::Policy;
-pub use secret::Sensitive;
 pub use server::Server;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Labels, ObjectId, Risk, Sensitive};
+use super::{Digest, Labels, ObjectId, Risk};
+use crate::sensitive::Sensitive;
 
 /// A resolved `McpServer`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::oauth::json::{self, JsonError};
+use crate::oauth::jwk::has_secrets;
 
 /// The longest accepted JWKS document, in bytes.
 pub const MAX_JWKS_BYTES: usize = 512 * 1024;
@@ -19,8 +20,6 @@ pub const MAX_JWKS_BYTES: usize = 512 * 1024;
 pub const MAX_KEYS: usize = 100;
 /// Accepted RSA modulus sizes, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// Members that only private or symmetric keys have (RFC 7518 sections 6.2.2, 6.3.2, 6.4.1).
-const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A signature algorithm that an authority may allow. There is no symmetric one, and no `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,7 +188,7 @@ impl KeySetParsed {
         let mut keys: Vec<PreparedKey> = Vec::new();
         for (index, listed) in listed.iter().enumerate() {
             let jwk = listed.as_object().ok_or(KeySetError::Shape)?;
-            if SECRET_MEMBERS.iter().any(|member| jwk.contains_key(*member)) {
+            if has_secrets(jwk) {
                 return Err(KeySetError::SecretMembers { index });
             }
             for key in prepare(jwk, algorithms) {

@@ -18,7 +18,7 @@ use crate::generated::authority::KeySet;
 use crate::identity::keys::{KeySetError, MAX_JWKS_BYTES, key_ids};
 use crate::oauth::DocumentError;
 use crate::oauth::json::JsonError;
-use crate::oauth::server_metadata::{ServerMetadata, discovery_urls};
+use crate::oauth::server_metadata::{self, discovery_urls};
 
 /// Key ids longer than this are nobody's.
 const MAX_KID: usize = 256;
@@ -298,7 +298,7 @@ impl JwksSource {
         for url in discovery_urls(&self.shared.issuer).map_err(|_| JwksError::Issuer)? {
             let error = match self.get(&url).await {
                 Err(error) => JwksError::Metadata(error),
-                Ok(fetched) => match keys_of(&fetched.body, &self.shared.issuer) {
+                Ok(fetched) => match server_metadata::jwks_uri(&fetched.body, &self.shared.issuer) {
                     Ok(jwks_uri) => return Ok(jwks_uri),
                     Err(DocumentError::Mismatch { .. }) => JwksError::OtherIssuer { url },
                     Err(cause) => JwksError::Malformed { url, cause },
@@ -317,11 +317,6 @@ impl JwksSource {
             .get(url, Limits { max_bytes: MAX_JWKS_BYTES, timeout: self.shared.timing.fetch_timeout })
             .await
     }
-}
-
-/// Where a document that speaks for `issuer` says that its keys are.
-fn keys_of(document: &[u8], issuer: &str) -> Result<String, DocumentError> {
-    ServerMetadata::parse(document, issuer)?.jwks_uri.ok_or(DocumentError::Missing("jwks_uri"))
 }
 
 /// A document as text, and the ids of its keys. Which keys fit a token is judged where tokens are.

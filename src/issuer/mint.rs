@@ -5,7 +5,7 @@
 
 use super::signer::Signer;
 use super::store::{IssuerError, LocalAuthority, TokenRecord};
-use crate::generated::Sensitive;
+use crate::sensitive::Sensitive;
 
 /// How long a token lives unless asked otherwise: a working day.
 pub const DEFAULT_LIFETIME_SECONDS: u32 = 8 * 3600;

@@ -4,6 +4,7 @@
 //! after its time; the local authority hands out no token that it has not recorded, and its key leaves it never.
 
 mod jwks;
+pub mod metadata;
 mod mint;
 mod revoke;
 mod schedule;

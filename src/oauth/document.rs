@@ -1,4 +1,5 @@
-//! What both metadata documents share: limits, and reading members strictly.
+//! What all documents share: limits, and reading members strictly. A member that is null says no more than one that is
+//! absent.
 
 use serde_json::{Map, Value};
 
@@ -57,7 +58,17 @@ impl DocumentError {
     }
 }
 
-/// A decoded document whose subject is proven to be the expected one.
+/// A member of the wrong type, or with too many items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) &'static str);
+
+impl From<Malformed> for DocumentError {
+    fn from(Malformed(member): Malformed) -> Self {
+        DocumentError::Malformed(member)
+    }
+}
+
+/// A decoded document.
 pub(super) struct Document(Map<String, Value>);
 
 impl Document {
@@ -66,7 +77,7 @@ impl Document {
         if text.len() > MAX_DOCUMENT_BYTES {
             return Err(DocumentError::TooLarge);
         }
-        let document = Document(json::object(text)?);
+        let document = Document::read(text)?;
         match document.text(member)? {
             Some(subject) if subject == expected => Ok(document),
             Some(_) => Err(DocumentError::Mismatch { member, expected: expected.to_owned() }),
@@ -74,12 +85,38 @@ impl Document {
         }
     }
 
-    pub(super) fn text(&self, member: &'static str) -> Result<Option<&str>, DocumentError> {
-        match self.0.get(member) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(DocumentError::Malformed(member)),
-        }
+    /// Decodes `text`, whoever it is about.
+    pub(super) fn read(text: &[u8]) -> Result<Document, JsonError> {
+        Ok(Document(json::object(text)?))
+    }
+
+    /// Whether the name is there, even with null.
+    pub(super) fn has(&self, member: &str) -> bool {
+        self.0.contains_key(member)
+    }
+
+    pub(super) fn into_members(self) -> Map<String, Value> {
+        self.0
+    }
+
+    pub(super) fn member(&self, member: &str) -> Option<&Value> {
+        self.0.get(member).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&self, member: &'static str) -> Result<Option<&str>, Malformed> {
+        let Some(value) = self.member(member) else { return Ok(None) };
+        value.as_str().map(Some).ok_or(Malformed(member))
+    }
+
+    /// What is not said is not so.
+    pub(super) fn flag(&self, member: &'static str) -> Result<bool, Malformed> {
+        self.member(member).map_or(Some(false), Value::as_bool).ok_or(Malformed(member))
+    }
+
+    /// A number of seconds: whole, and not negative.
+    pub(super) fn seconds(&self, member: &'static str) -> Result<Option<i64>, Malformed> {
+        let Some(value) = self.member(member) else { return Ok(None) };
+        value.as_i64().filter(|seconds| *seconds >= 0).map(Some).ok_or(Malformed(member))
     }
 
     /// A URL to send requests to.
@@ -90,10 +127,18 @@ impl Document {
     }
 
     /// An absent list is an empty one.
-    pub(super) fn list(&self, member: &'static str) -> Result<Vec<String>, DocumentError> {
-        let malformed = || DocumentError::Malformed(member);
-        let Some(value) = self.0.get(member) else { return Ok(Vec::new()) };
+    pub(super) fn list(&self, member: &'static str) -> Result<Vec<String>, Malformed> {
+        Ok(self.optional_list(member)?.unwrap_or_default())
+    }
+
+    pub(super) fn optional_list(&self, member: &'static str) -> Result<Option<Vec<String>>, Malformed> {
+        let malformed = || Malformed(member);
+        let Some(value) = self.member(member) else { return Ok(None) };
         let items = value.as_array().filter(|items| items.len() <= MAX_ITEMS).ok_or_else(malformed)?;
-        items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(malformed)).collect()
+        items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(malformed))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 }

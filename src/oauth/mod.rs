@@ -1,12 +1,23 @@
-//! OAuth documents as plain data: protected-resource metadata (RFC 9728) and authorization-server metadata (RFC 8414).
+//! OAuth documents as plain data: metadata of protected resources (RFC 9728) and authorization servers (RFC 8414), client
+//! registrations (RFC 7591, RFC 7592, Client ID Metadata Documents), and requests for tokens (RFC 6749, RFC 8693,
+//! RFC 7523).
 //!
-//! Invariant: a document that this module hands out names exactly the resource or issuer that it was asked for, by code
-//! point, and was decoded without duplicate members. Nothing is fetched here.
+//! Invariant: a document that this module hands out names exactly the resource, issuer or client that it was asked for,
+//! by code point, and was decoded without duplicate members. What is secret in one is a [`crate::sensitive::Sensitive`].
+//! Nothing is fetched or sent here.
 
+pub mod client_key;
+pub mod client_metadata_document;
+pub mod client_registration;
 mod document;
 pub mod identifier;
 pub mod json;
+pub mod jwk;
 pub mod protected_resource;
+mod refusal;
 pub mod server_metadata;
+pub mod signing_key;
+pub mod token_request;
 
 pub use document::DocumentError;
+pub use refusal::{Refusal, RefusalKind};

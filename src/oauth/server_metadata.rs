@@ -11,7 +11,8 @@ use super::identifier::{Identifier, IdentifierError};
 const OAUTH_SUFFIX: &str = "oauth-authorization-server";
 const OPENID_SUFFIX: &str = "openid-configuration";
 
-/// What the gateway needs to know of an authorization server.
+/// What a client needs to know of an authorization server. A list that is absent is not an empty one: it has the default of
+/// RFC 8414 section 2, or says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerMetadata {
     /// The issuer.
@@ -22,6 +23,22 @@ pub struct ServerMetadata {
     pub authorization_endpoint: Option<String>,
     /// Where clients get tokens.
     pub token_endpoint: Option<String>,
+    /// Where clients register (RFC 7591).
+    pub registration_endpoint: Option<String>,
+    /// The scopes that it tells of; there may be others.
+    pub scopes_supported: Option<Vec<String>>,
+    /// The grants that it knows.
+    pub grant_types_supported: Option<Vec<String>>,
+    /// How clients may authenticate at the token endpoint.
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// With which algorithms they may sign.
+    pub token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
+    /// The code challenges that it verifies (RFC 7636): absent means none.
+    pub code_challenge_methods_supported: Option<Vec<String>>,
+    /// Whether a URL may be a client's id (draft-ietf-oauth-client-id-metadata-document).
+    pub client_id_metadata_document_supported: bool,
+    /// Whether it names itself in its answers to authorization requests (RFC 9207 section 3).
+    pub authorization_response_iss_parameter_supported: bool,
 }
 
 impl ServerMetadata {
@@ -33,8 +50,24 @@ impl ServerMetadata {
             jwks_uri: document.url("jwks_uri")?,
             authorization_endpoint: document.url("authorization_endpoint")?,
             token_endpoint: document.url("token_endpoint")?,
+            registration_endpoint: document.url("registration_endpoint")?,
+            scopes_supported: document.optional_list("scopes_supported")?,
+            grant_types_supported: document.optional_list("grant_types_supported")?,
+            token_endpoint_auth_methods_supported: document.optional_list("token_endpoint_auth_methods_supported")?,
+            token_endpoint_auth_signing_alg_values_supported: document
+                .optional_list("token_endpoint_auth_signing_alg_values_supported")?,
+            code_challenge_methods_supported: document.optional_list("code_challenge_methods_supported")?,
+            client_id_metadata_document_supported: document.flag("client_id_metadata_document_supported")?,
+            authorization_response_iss_parameter_supported: document
+                .flag("authorization_response_iss_parameter_supported")?,
         })
     }
+}
+
+/// Where a document that speaks for `issuer` says that its keys are. Whoever only verifies tokens does not depend on the
+/// rest of it.
+pub fn jwks_uri(text: &[u8], issuer: &str) -> Result<String, DocumentError> {
+    Document::about(text, "issuer", issuer)?.url("jwks_uri")?.ok_or(DocumentError::Missing("jwks_uri"))
 }
 
 /// Where the metadata of `issuer` may lie, in the order in which MCP clients try (authorization, "Authorization Server
@@ -95,10 +128,61 @@ mod tests {
         let text = br#"{"issuer":"https://as.example/a","jwks_uri":"https://keys.example/jwks","token_endpoint":"https://as.example/t"}"#;
         let parsed = ServerMetadata::parse(text, "https://as.example/a").unwrap();
         assert_eq!(parsed.jwks_uri.as_deref(), Some("https://keys.example/jwks"));
+        assert_eq!(jwks_uri(text, "https://as.example/a").as_deref(), Ok("https://keys.example/jwks"));
         assert_eq!(parsed.authorization_endpoint, None);
         for other in ["https://as.example/a/", "https://as.example", "https://as.example/A", "https://as.example/a2"] {
             assert_eq!(ServerMetadata::parse(text, other).unwrap_err().reason(), "MetadataMismatch", "{other}");
+            assert_eq!(jwks_uri(text, other).unwrap_err().reason(), "MetadataMismatch", "{other}");
         }
+    }
+
+    #[test]
+    fn what_a_client_needs_is_read_and_absence_is_not_emptiness() {
+        let text = br#"{
+            "issuer": "https://as.example",
+            "token_endpoint": "https://as.example/token",
+            "registration_endpoint": "https://as.example/register",
+            "scopes_supported": ["openid", "mcp:use"],
+            "response_types_supported": ["code"],
+            "grant_types_supported": [],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
+            "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+            "code_challenge_methods_supported": ["S256"],
+            "client_id_metadata_document_supported": true,
+            "authorization_response_iss_parameter_supported": true,
+            "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.as.example/token"}
+        }"#;
+        let list = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
+        let expected = ServerMetadata {
+            issuer: "https://as.example".to_owned(),
+            jwks_uri: None,
+            authorization_endpoint: None,
+            token_endpoint: Some("https://as.example/token".to_owned()),
+            registration_endpoint: Some("https://as.example/register".to_owned()),
+            scopes_supported: list(&["openid", "mcp:use"]),
+            grant_types_supported: list(&[]),
+            token_endpoint_auth_methods_supported: list(&["private_key_jwt", "none"]),
+            token_endpoint_auth_signing_alg_values_supported: list(&["ES256"]),
+            code_challenge_methods_supported: list(&["S256"]),
+            client_id_metadata_document_supported: true,
+            authorization_response_iss_parameter_supported: true,
+        };
+        assert_eq!(ServerMetadata::parse(text, "https://as.example"), Ok(expected));
+        for bare in [
+            r#"{"issuer":"https://as.example"}"#,
+            r#"{"issuer":"https://as.example","scopes_supported":null,"registration_endpoint":null,"client_id_metadata_document_supported":null}"#,
+        ] {
+            let parsed = ServerMetadata::parse(bare.as_bytes(), "https://as.example").unwrap();
+            assert_eq!((parsed.scopes_supported, parsed.registration_endpoint), (None, None));
+            assert!(!parsed.client_id_metadata_document_supported);
+        }
+    }
+
+    #[test]
+    fn keys_are_found_whatever_else_a_document_says() {
+        let odd = br#"{"issuer":"https://as","jwks_uri":"https://as/jwks","registration_endpoint":"http://as/r","scopes_supported":"a b"}"#;
+        assert_eq!(jwks_uri(odd, "https://as").as_deref(), Ok("https://as/jwks"));
+        assert!(ServerMetadata::parse(odd, "https://as").is_err());
     }
 
     #[test]
@@ -108,6 +192,11 @@ mod tests {
             (r#"{"issuer":"https://as","jwks_uri":"http://169.254.169.254/jwks"}"#, "UrlNotHttps"),
             (r#"{"issuer":"https://as","jwks_uri":"file:///etc/passwd"}"#, "UrlNotHttps"),
             (r#"{"issuer":"https://as","jwks_uri":["https://as/jwks"]}"#, "MetadataMalformed"),
+            (r#"{"issuer":"https://as","registration_endpoint":"http://as/register"}"#, "UrlNotHttps"),
+            (r#"{"issuer":"https://as","registration_endpoint":"https://u:p@as/register"}"#, "UrlHasUserInfo"),
+            (r#"{"issuer":"https://as","grant_types_supported":"authorization_code"}"#, "MetadataMalformed"),
+            (r#"{"issuer":"https://as","scopes_supported":[1]}"#, "MetadataMalformed"),
+            (r#"{"issuer":"https://as","client_id_metadata_document_supported":"true"}"#, "MetadataMalformed"),
             (r#"{"issuer":"https://as","issuer":"https://as","jwks_uri":"https://as/jwks"}"#, "JsonDuplicateMember"),
             ("<html>", "JsonMalformed"),
         ] {

@@ -16,9 +16,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::metrics::TokenReviews;
-use crate::generated::Sensitive;
 use crate::identity::cache::TokenDigest;
 use crate::identity::token::review::{Answer, ReviewError};
+use crate::sensitive::Sensitive;
 
 /// How many questions may be under way at once: strangers with many genuine tokens do not flood the API server.
 const AT_ONCE: usize = 32;

@@ -5,13 +5,13 @@ use url::Url;
 use super::{
     Finding, Findings, Lookup, Reason, Resolved, Settings, object_id,
     public_url::{has_user_info, is_loopback},
-    server::not_enforced,
+    registration::registration,
     value,
 };
 use crate::{
     api::{
         FieldPath, Key, Kind, McpAuthorizationServer,
-        v1alpha1::{Algorithm, Profile, RevokedSpec, TypSpec, ValidationSpec},
+        v1alpha1::{Algorithm, RevokedSpec, TypSpec, ValidationSpec},
     },
     generated::{
         Authority,
@@ -38,13 +38,7 @@ pub fn authority(
         let message = "give exactly one of issuer, local and kubernetes";
         errors.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec"), message));
     }
-    if spec.registration.is_some() {
-        errors.push(not_enforced("spec.registration", "this build registers no clients"));
-    }
-    if spec.profile.is_some_and(|profile| profile != Profile::Generic) {
-        let finding = not_enforced("spec.profile", "this build knows no vendor profiles");
-        errors.push(finding.remedy("leave profile out, and say in validation what the vendor's tokens look like"));
-    }
+    errors.extend(registration(server).err().into_iter().flatten());
     if spec.issuer.is_none() {
         for (field, given) in [("validation", spec.validation.is_some()), ("caRef", spec.ca_ref.is_some())] {
             if given {

@@ -3,14 +3,18 @@
 //! Invariant: a client's tokens are accepted in its own namespace only, unless it is one of the system namespace, so
 //! whoever may write McpClients in a namespace makes nobody a caller of another one.
 
-use super::{Finding, Findings, Lookup, Reason, Resolved, Settings, object_id, server::not_enforced, value};
+use super::{
+    Finding, Findings, Lookup, Reason, Resolved, Settings, object_id,
+    registered::{RegisteredClient, registered},
+    value,
+};
 use crate::{
     api::{
         FieldPath, Key, Kind, McpClient,
         object::{is_dns_label, is_dns_subdomain},
-        v1alpha1::{ClientMethod, ClientTokenSpec},
+        v1alpha1::{ClientMethod, ClientTokenSpec, McpClientSpec},
     },
-    generated::{ObjectId, authority::KeySource},
+    generated::{ObjectId, Server, authority::KeySource},
 };
 
 /// A working day.
@@ -20,6 +24,49 @@ const MIN_LIFETIME_SECONDS: u32 = 600;
 const MAX_LIFETIME_SECONDS: u32 = 90 * 24 * 3600;
 /// The most audiences of a token that the gateway reads: `identity` refuses more.
 const MAX_AUDIENCES: usize = 64;
+
+/// A resolved `McpClient`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientKind {
+    /// One that the gateway's own issuer gives a token.
+    Token(Box<Client>),
+    /// One that is registered at an issuer.
+    Registered(Box<RegisteredClient>),
+}
+
+impl ClientKind {
+    /// The object that it was resolved from.
+    pub fn id(&self) -> &ObjectId {
+        match self {
+            ClientKind::Token(client) => &client.id,
+            ClientKind::Registered(client) => &client.id,
+        }
+    }
+
+    /// The McpAuthorizationServer that it belongs to.
+    pub fn authority(&self) -> &str {
+        match self {
+            ClientKind::Token(client) => &client.grant.authority,
+            ClientKind::Registered(client) => &client.authority,
+        }
+    }
+
+    /// The `client_id` of its tokens, as far as it is known.
+    pub fn client_id(&self) -> Option<&str> {
+        match self {
+            ClientKind::Token(client) => Some(&client.client_id),
+            ClientKind::Registered(client) => client.client_id.as_deref(),
+        }
+    }
+
+    /// The `client_id` that its author gives it: that of whichever client they like.
+    pub fn given_id(&self) -> Option<&str> {
+        match self {
+            ClientKind::Token(_) => None,
+            ClientKind::Registered(client) => client.client_id.as_deref(),
+        }
+    }
+}
 
 /// A resolved `McpClient` of the method `Token`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,57 +121,82 @@ pub fn client_id(id: &ObjectId) -> String {
     format!("{}/{}/{short}", id.namespace, id.name)
 }
 
-/// Resolves a client. What is missing elsewhere hinders its token, or a part of it, with a warning.
-pub fn client(client: &McpClient, settings: &Settings<'_>, lookup: &Lookup<'_>) -> Result<Resolved<Client>, Findings> {
+/// Resolves a client. What is missing elsewhere hinders its token or its registration, or a part of it, with a warning.
+pub fn client(
+    client: &McpClient,
+    settings: &Settings<'_>,
+    lookup: &Lookup<'_>,
+) -> Result<Resolved<ClientKind>, Findings> {
     let namespace = client.metadata.namespace.as_deref().unwrap_or("default");
     let name = client.metadata.name.as_deref().unwrap_or_default();
     let key = Key { kind: Kind::McpClient, namespace: namespace.to_owned(), name: name.to_owned() };
+    let id = object_id(&key, &client.metadata);
     let spec = &client.spec;
-    let mut errors = Findings::new();
+    let is_token = spec.method == Some(ClientMethod::Token);
+    let (mut errors, mut warnings) = (Findings::new(), Findings::new());
     if settings.cluster.is_none() {
-        let message = "a gateway that stands alone gives clients no tokens";
-        let finding = Finding::new(Reason::ClusterNeeded, FieldPath::of("spec.method"), message);
-        errors.push(finding.remedy("use portcullis token issue"));
+        errors.push(cluster_needed(is_token));
     }
     if !is_dns_label(name) {
         let message = "longer than 63 characters, or with a dot";
         let finding = Finding::new(Reason::BoundsExceeded, FieldPath::of("metadata.name"), message);
         errors.push(finding.remedy("choose a shorter name without dots"));
     }
-    if spec.method != ClientMethod::Token {
-        let finding = not_enforced("spec.method", "this build registers no clients");
-        errors.push(finding.remedy("use Token with an McpAuthorizationServer that has local: {}"));
-    }
-    let field = FieldPath::of("spec.validAfter");
-    let valid_after = spec.valid_after.as_deref().and_then(|text| value::time(text, &field, &mut errors));
-    let Some(token) = spec.token.as_ref().filter(|_| spec.method == ClientMethod::Token) else {
-        if spec.method == ClientMethod::Token || spec.token.is_some() {
-            let message = "token belongs to the method Token, and the other way round";
-            errors.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec.token"), message));
+    let valid_after = valid_after(spec, is_token, &mut errors);
+    let object = match (&spec.token, &spec.registration) {
+        (Some(asked), None) if is_token => {
+            let (lifetime_seconds, secret_name) = check(asked, name, namespace, settings, &mut errors);
+            let (grant, hindrance) = token(asked, &spec.authorization_server, namespace, lookup, &mut warnings);
+            let client_id = client_id(&id);
+            let client = Client { id, client_id, grant, lifetime_seconds, secret_name, valid_after, hindrance };
+            ClientKind::Token(Box::new(client))
         }
-        return Err(errors);
+        (None, Some(asked)) if !is_token => {
+            let findings = (&mut errors, &mut warnings);
+            ClientKind::Registered(Box::new(registered(id, spec, asked, lookup, findings)))
+        }
+        _ => {
+            errors.extend(wrong_choice(spec, is_token));
+            return Err(errors);
+        }
     };
-    let (lifetime_seconds, secret_name) = check(token, name, namespace, settings, &mut errors);
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let mut warnings = Findings::new();
-    let (grant, mut hindrance) = grant(token, &spec.authorization_server, namespace, lookup, &mut warnings);
-    if let Some(finding) = issuer(&spec.authorization_server, lookup) {
-        warnings.push(finding.clone());
-        hindrance = Some(finding);
-    }
-    let id = object_id(&key, &client.metadata);
-    let object = Client {
-        client_id: client_id(&id),
-        id,
-        grant,
-        lifetime_seconds,
-        secret_name,
-        valid_after: valid_after.unwrap_or(0),
-        hindrance,
+    if errors.is_empty() { Ok(Resolved { object, warnings }) } else { Err(errors) }
+}
+
+fn cluster_needed(is_token: bool) -> Finding {
+    let (message, remedy) = if is_token {
+        ("a gateway that stands alone gives clients no tokens", "use portcullis token issue")
+    } else {
+        ("a gateway that stands alone registers no clients", "register the client by hand")
     };
-    Ok(Resolved { object, warnings })
+    Finding::new(Reason::ClusterNeeded, FieldPath::of("spec.method"), message).remedy(remedy)
+}
+
+/// From which time on (Unix seconds) tokens must have been issued. Of others than its own issuer's, the gateway keeps no list
+/// by client.
+fn valid_after(spec: &McpClientSpec, is_token: bool, errors: &mut Findings) -> i64 {
+    let field = FieldPath::of("spec.validAfter");
+    let Some(text) = &spec.valid_after else { return 0 };
+    if !is_token {
+        let finding = Finding::new(Reason::ChoiceInvalid, field.clone(), "validAfter belongs to the method Token");
+        let remedy = "remove it; end tokens at their issuer, or by revoked of the McpAuthorizationServer";
+        errors.push(finding.remedy(remedy));
+    }
+    value::time(text, &field, errors).unwrap_or(0)
+}
+
+/// What is wrong if there is not exactly what the method needs.
+fn wrong_choice(spec: &McpClientSpec, is_token: bool) -> Findings {
+    let mut findings = Findings::new();
+    if spec.token.is_some() != is_token {
+        let message = "token belongs to the method Token, and the other way round";
+        findings.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec.token"), message));
+    }
+    if spec.registration.is_some() == is_token {
+        let message = "registration belongs to every method but Token, and to no method";
+        findings.push(Finding::new(Reason::ChoiceInvalid, FieldPath::of("spec.registration"), message));
+    }
+    findings
 }
 
 /// What is wrong in the token itself; its lifetime and its Secret.
@@ -174,21 +246,47 @@ fn check(
     (lifetime.unwrap_or(DEFAULT_LIFETIME_SECONDS), secret_name)
 }
 
-/// What the token says, as far as its servers exist; and what hinders it if none does.
-fn grant(
+/// What the token says, as far as its servers exist; and what hinders it, if none does or nobody issues it.
+fn token(
     token: &ClientTokenSpec,
     authority: &str,
     namespace: &str,
     lookup: &Lookup<'_>,
     warnings: &mut Findings,
 ) -> (Grant, Option<Finding>) {
-    let field = FieldPath::of("spec.token.servers");
+    let names = token.servers.as_deref().unwrap_or_default();
+    let at = (FieldPath::of("spec.token.servers"), "the token is not for it");
+    let (servers, missing) = named_servers(names, at, (namespace, authority), lookup, warnings);
     let mut audiences = token.audiences.clone().unwrap_or_default();
+    audiences.extend(servers.iter().map(|server| server.resource.clone()));
     let mut scopes = token.scopes.clone();
+    scopes.extend(servers.iter().flat_map(|server| server.scopes.baseline.iter().cloned()));
+    let mut groups = token.groups.clone();
+    for list in [&mut audiences, &mut scopes, &mut groups] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    let mut hindrance = missing.filter(|_| audiences.is_empty());
+    if let Some(finding) = issuer(authority, lookup) {
+        warnings.push(finding.clone());
+        hindrance = Some(finding);
+    }
+    (Grant { authority: authority.to_owned(), subject: token.subject.clone(), groups, scopes, audiences }, hindrance)
+}
+
+/// The servers that a client names and that are there; and the first that is not. `without` says what that means.
+pub(super) fn named_servers<'a>(
+    names: &[String],
+    (field, without): (FieldPath, &str),
+    (namespace, authority): (&str, &str),
+    lookup: &Lookup<'a>,
+    warnings: &mut Findings,
+) -> (Vec<&'a Server>, Option<Finding>) {
     let mut missing = None;
-    for (i, name) in token.servers.iter().flatten().enumerate() {
-        let Some(server) = lookup.resolved.get(&(namespace, name.as_str())) else {
-            let message = format!("no valid McpServer {namespace}/{name}: the token is not for it");
+    let mut servers = Vec::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        let Some(server) = lookup.resolved.get(&(namespace, name.as_str())).copied() else {
+            let message = format!("no valid McpServer {namespace}/{name}: {without}");
             let finding = Finding::new(Reason::ServerNotFound, field.index(i), message);
             warnings.push(finding.clone());
             missing = missing.or(Some(finding));
@@ -199,16 +297,9 @@ fn grant(
             let finding = Finding::new(Reason::AuthorityNotTrusted, field.index(i), message);
             warnings.push(finding.remedy(format!("add {authority} to spec.authorization.servers of the McpServer")));
         }
-        audiences.push(server.resource.clone());
-        scopes.extend(server.scopes.baseline.iter().cloned());
+        servers.push(server);
     }
-    let mut groups = token.groups.clone();
-    for list in [&mut audiences, &mut scopes, &mut groups] {
-        list.sort_unstable();
-        list.dedup();
-    }
-    let hindrance = missing.filter(|_| audiences.is_empty());
-    (Grant { authority: authority.to_owned(), subject: token.subject.clone(), groups, scopes, audiences }, hindrance)
+    (servers, missing)
 }
 
 /// Why the authority issues no tokens.

@@ -7,6 +7,8 @@
 
 mod authority;
 mod client;
+mod client_keys;
+mod client_metadata;
 mod cluster;
 mod cover;
 mod lint;
@@ -17,19 +19,24 @@ mod principal;
 mod public_url;
 pub mod reach;
 mod reason;
+mod redirect;
+mod registered;
+mod registration;
 mod server;
 mod tree;
 mod upstream;
 mod value;
 
 pub use authority::authority;
-pub use client::{Client, Grant, client, client_id};
+pub use client::{Client, ClientKind, Grant, client, client_id};
 pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
 pub use cover::Comparison;
 pub use lock::required;
 pub use policy::{LONGEST_BREAK_GLASS, edit, judged_again, missing, policy};
 pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
+pub use registered::RegisteredClient;
+pub use registration::{Admin, Registration, registration};
 pub use server::{risk_class, server};
 pub use tree::{Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved};
 
@@ -42,7 +49,8 @@ use crate::{
         Key,
         core::{ConfigMap, Secret},
     },
-    generated::{Authority, Labels, ObjectId, Sensitive, Server},
+    generated::{Authority, Labels, ObjectId, Server},
+    sensitive::Sensitive,
 };
 
 /// Something resolved, and what its author should know.
@@ -72,6 +80,8 @@ pub struct Lookup<'a> {
     pub namespaces: BTreeMap<&'a str, Labels>,
     /// Trust anchors that have been resolved.
     pub authorities: BTreeMap<&'a str, &'a Authority>,
+    /// For McpClients: how they are registered at those of them that are issuers.
+    pub registrations: BTreeMap<&'a str, &'a Registration>,
     /// Servers, valid or not.
     pub servers: BTreeSet<(&'a str, &'a str)>,
     /// Secrets.
@@ -85,7 +95,7 @@ pub struct Lookup<'a> {
     /// For McpClients: servers that have been resolved.
     pub resolved: BTreeMap<(&'a str, &'a str), &'a Server>,
     /// For McpPolicies: clients that have been resolved.
-    pub clients: BTreeMap<(&'a str, &'a str), &'a Client>,
+    pub clients: BTreeMap<(&'a str, &'a str), &'a ClientKind>,
 }
 
 /// The identity of an object; where no API server gave it a UID, one made from its key.

@@ -4,7 +4,7 @@
 //! nobody (a name that no authority has), and entries that refuse match callers of every authority (`any`, narrowed by
 //! whatever else the entry says).
 
-use super::{Client, Finding, Findings, Lookup, Reason};
+use super::{ClientKind, Finding, Findings, Lookup, Reason};
 use crate::{
     api::{
         FieldPath,
@@ -130,10 +130,11 @@ fn carries_groups(rules: &TokenRules) -> bool {
     rules.groups_claim.is_some() || matches!(rules.typ, TypRule::ServiceAccount { .. })
 }
 
-/// An McpClient that an entry names; of another authority than the entry is about, it does not count.
-fn client_of<'a>(name: &str, authority: Option<&str>, namespace: &str, lookup: &Lookup<'a>) -> Option<&'a Client> {
-    let client = lookup.clients.get(&(namespace, name)).copied();
-    client.filter(|client| authority.is_none_or(|authority| client.grant.authority == authority))
+/// The id of an McpClient that an entry names. Of another authority than the entry is about, it does not count; nor while
+/// nobody knows as what it is registered.
+fn client_of<'a>(name: &str, authority: Option<&str>, namespace: &str, lookup: &Lookup<'a>) -> Option<&'a str> {
+    let client: &'a ClientKind = lookup.clients.get(&(namespace, name)).copied()?;
+    client.client_id().filter(|_| authority.is_none_or(|authority| client.authority() == authority))
 }
 
 /// The client ids of the McpClients that an entry names. In an entry that narrows, one that cannot be resolved leaves it
@@ -146,8 +147,7 @@ fn client_ids(
     namespace: &str,
     lookup: &Lookup<'_>,
 ) -> Vec<String> {
-    let ids = names.iter().map(|name| client_of(name, authority, namespace, lookup));
-    let ids = ids.map(|client| client.map(|client| client.client_id.clone()));
+    let ids = names.iter().map(|name| client_of(name, authority, namespace, lookup).map(str::to_owned));
     match pull {
         Pull::Narrows => ids.collect::<Option<_>>().unwrap_or_default(),
         Pull::Widens => {
@@ -178,8 +178,15 @@ fn missing_clients(
             Pull::Widens => "nobody who calls through it is meant",
             Pull::Narrows => "the entry matches whoever calls, through whatever",
         };
-        let message = format!("no valid McpClient {}/{name}{of}: {meaning}", scope.namespace);
-        warnings.push(Finding::new(Reason::ClientNotFound, at.field("mcpClients").index(i), message));
+        let place = scope.namespace;
+        let finding = |message: String| Finding::new(Reason::ClientNotFound, at.field("mcpClients").index(i), message);
+        warnings.push(match scope.lookup.clients.get(&(place, name.as_str())) {
+            Some(client) if client.client_id().is_none() => {
+                let message = format!("McpClient {place}/{name} has no id yet: {meaning}");
+                finding(message).remedy("wait until it is registered, or see why it is not")
+            }
+            _ => finding(format!("no valid McpClient {place}/{name}{of}: {meaning}")),
+        });
     }
 }
 

@@ -124,6 +124,8 @@ reasons! {
     AudienceForeign: Error, "name servers of this namespace; others are for McpClients of the system namespace";
     /// An audience holds characters that no audience has.
     AudienceInvalid: Error, "write the audience exactly as tokens carry it";
+    /// How a client authenticates does not fit what it is.
+    AuthMethodInvalid: Error, "leave tokenEndpointAuthMethod out, or use one that fits";
     /// A principal does not say which McpAuthorizationServer it comes from.
     AuthorityMissing: Error, "set authority on the entry, or spec.authority for all of them";
     /// A value is longer, larger or more than allowed.
@@ -134,6 +136,8 @@ reasons! {
     BreakGlassTooLong: Error, "let it hold for 24 hours at most; it can be written again";
     /// Not exactly one of several choices was made.
     ChoiceInvalid: Error, "make exactly one of the choices";
+    /// A client's id is missing, or is not its author's to give.
+    ClientIdInvalid: Error, "give clientId for Preregistered, or for CIMD where the client has a document of its own";
     /// What is asked for exists in a cluster only, and this gateway stands alone.
     ClusterNeeded: Error, "run Portcullis in a cluster, or use something else";
     /// A condition does not compile, or is beyond its bounds.
@@ -150,8 +154,12 @@ reasons! {
     FieldMissing: Error, "add the field";
     /// The file that the object was last read from cannot be read.
     FileUnreadable: Error, "mend the file";
+    /// The ways in which a client comes to tokens contradict each other, or its redirect URIs.
+    GrantTypesInvalid: Error, "use authorization_code with redirectUris, or client_credentials without";
     /// An issuer is not an https URL without query and fragment.
     IssuerInvalid: Error, "write the issuer exactly as the iss of its tokens, an https URL";
+    /// A client's own keys are not public keys for signatures.
+    KeysInvalid: Error, "register public keys of the types EC, OKP or RSA";
     /// Only policies of the system namespace reach other namespaces.
     NamespaceSelectorNotAllowed: Error, "remove namespaceSelector, or put the policy into the system namespace";
     /// The field is known, but nothing enforces it in this build.
@@ -166,6 +174,10 @@ reasons! {
     PrincipalInvalid: Error, "give matchers that one caller can meet together";
     /// A redaction pointer is not a JSON pointer below /args.
     RedactInvalid: Error, "write it like /args/password (RFC 6901)";
+    /// A redirect URI is no exact place that nobody but the client can be at.
+    RedirectUriInvalid: Error, "write it as the client sends it: https, http at a loopback address, or a scheme such as com.example.app";
+    /// How clients are registered at an issuer contradicts itself.
+    RegistrationInvalid: Error, "see spec.registration in docs/clients.md";
     /// A revocation does not say exactly which tokens.
     RevocationInvalid: Error, "give either jti, or subject and issuedBefore";
     /// An Allow can never grant: a Deny of the same policy that has no message refuses all of it.
@@ -209,9 +221,12 @@ reasons! {
     AuthorityNotLocal: Warning, "name an McpAuthorizationServer with local: {}";
     /// A server does not accept tokens of the McpAuthorizationServer.
     AuthorityNotTrusted: Warning, "add it to spec.authorization.servers of the McpServer";
+    /// The McpAuthorizationServer is the gateway's own issuer, or the cluster: no client is registered there.
+    AuthorityRegistersNobody: Warning, "name an McpAuthorizationServer with an issuer, or use the method Token";
     /// Certificates cannot be read from a ConfigMap: what needs them is not used.
     CaInvalid: Warning, "put PEM certificates under the key";
-    /// An McpClient does not exist, is invalid, or belongs to another McpAuthorizationServer than the entry that names it.
+    /// An McpClient does not exist, is invalid or not registered yet, or belongs to another McpAuthorizationServer than the
+    /// entry that names it.
     ClientNotFound: Warning, "create the McpClient, or correct the name or the authority";
     /// The API server does not say who issues ServiceAccount tokens, or nobody has asked it yet: none is believed.
     ClusterIssuerUnknown: Warning, "let the controller read /.well-known/openid-configuration of the API server";
@@ -225,6 +240,8 @@ reasons! {
     LockMismatch: Warning, "review the lock, then set spec.tools.lock.sha256 to the digest of what was reviewed";
     /// A tool lock, or its key in the ConfigMap, does not exist: no tool counts as reviewed.
     LockNotFound: Warning, "create the ConfigMap with that key (portcullis scan URL --lock), or correct the reference";
+    /// The McpAuthorizationServer does not allow the method: the client is not registered.
+    MethodNotAllowed: Warning, "add a method to spec.registration.methods of the McpAuthorizationServer, or use another one";
     /// Labels of a namespace are not known: of guardrails that ask for them, Deny and RequireApproval count, Allow does not.
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// A policy only narrows, and nothing grants at the servers that it reaches.
@@ -233,6 +250,8 @@ reasons! {
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
     PlaintextUpstream: Warning, "use https";
+    /// A redirect URI names localhost, by which a person's machine may know another one.
+    RedirectUriLocalhost: Warning, "use http://127.0.0.1 or http://[::1], if the client can (RFC 8252 section 8.3)";
     /// A rule changes nothing: another rule of the same policy covers all of it.
     RuleShadowed: Warning, "remove it, or say what it is meant to add";
     /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.

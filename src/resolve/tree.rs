@@ -8,14 +8,16 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Client, Finding, Findings, Lookup, Reason, Settings, authority, client, lock, object_id,
+    ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings, authority, client, lock, object_id,
     policy::{edit, judged_again, policy},
     reach::{self, Place},
+    registration,
     server::server,
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
-    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Sensitive, Server, codec::Generated, server::State},
+    generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
+    sensitive::Sensitive,
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -66,12 +68,13 @@ pub fn tree(
         out.add(key, invalidity_findings(why));
     }
     let mut lookup = plain_lookup(&objects, invalid);
-    let authorities = authorities(settings, &objects, &lookup, &mut out);
+    let (authorities, registrations) = authorities(settings, &objects, &lookup, &mut out);
     lookup.authorities = authorities.iter().map(|a| (a.id.name.as_str(), a)).collect();
+    lookup.registrations = registrations.iter().map(|(name, one)| (name.as_str(), one)).collect();
     let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
     lookup.resolved = servers.iter().map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
     let clients = clients(settings, &objects, &lookup, &mut out);
-    lookup.clients = clients.iter().map(|c| ((c.id.namespace.as_str(), c.id.name.as_str()), c)).collect();
+    lookup.clients = clients.iter().map(|c| ((c.id().namespace.as_str(), c.id().name.as_str()), c)).collect();
     let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
 
     unlabelled(&servers, &policies, &lookup, &mut out);
@@ -200,20 +203,22 @@ fn authorities(
     objects: &[&Object],
     lookup: &Lookup<'_>,
     out: &mut Resolution,
-) -> Vec<Authority> {
-    let mut resolved = Vec::new();
+) -> (Vec<Authority>, BTreeMap<String, Registration>) {
+    let (mut resolved, mut registrations) = (Vec::new(), BTreeMap::new());
     for object in objects {
         let Object::AuthorizationServer(spec) = object else { continue };
         match authority(spec, settings, lookup) {
             Ok(authority) => {
                 out.add(&object.key(), authority.warnings);
+                let of_issuer = registration(spec).ok().flatten();
+                registrations.extend(of_issuer.map(|one| (authority.object.id.name.clone(), one)));
                 resolved.push(authority.object);
             }
             // Not generated: none of its tokens is believed.
             Err(findings) => out.add(&object.key(), findings),
         }
     }
-    resolved
+    (resolved, registrations)
 }
 
 fn servers(
@@ -248,7 +253,7 @@ fn servers(
     resolved.into_iter().map(|(_, server)| server).collect()
 }
 
-fn clients(settings: &Settings<'_>, objects: &[&Object], lookup: &Lookup<'_>, out: &mut Resolution) -> Vec<Client> {
+fn clients(settings: &Settings<'_>, objects: &[&Object], lookup: &Lookup<'_>, out: &mut Resolution) -> Vec<ClientKind> {
     let mut resolved = Vec::new();
     for object in objects {
         let Object::Client(spec) = object else { continue };

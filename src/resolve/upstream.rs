@@ -19,10 +19,8 @@ use crate::{
         object::is_dns_label,
         v1alpha1::{CredentialsSpec, HeaderSpec, Scheme, ServiceRef, UpstreamSpec},
     },
-    generated::{
-        Sensitive,
-        server::{CredentialHeader, Credentials, Upstream, UpstreamTls},
-    },
+    generated::server::{CredentialHeader, Credentials, Upstream, UpstreamTls},
+    sensitive::Sensitive,
 };
 
 /// An upstream, and what keeps it from being called.

@@ -15,12 +15,13 @@ use super::standalone::{Options, Standalone};
 use crate::audit::DECISION;
 use crate::audit::query::{Call, Filter, query};
 use crate::egress::{self, AllowPrivate, Egress};
+use crate::generated::Risk;
 use crate::generated::server::{CredentialHeader, Credentials, Upstream as Target, UpstreamTls};
-use crate::generated::{Risk, Sensitive};
 use crate::issuer::{DEFAULT_LIFETIME_SECONDS, TokenRequest};
 use crate::mcp::list::ToolView;
 use crate::process::Drain;
 use crate::process::drain::Finish;
+use crate::sensitive::Sensitive;
 use crate::tools::risk::assess;
 use crate::upstream::{Bounds, Called, Inventory, Upstream as Client, call_tool, inventory};
 

@@ -69,8 +69,8 @@ fn prepare(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Upstrea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generated::Sensitive;
     use crate::generated::server::CredentialHeader;
+    use crate::sensitive::Sensitive;
 
     fn prepare(name: &str, value: &str) -> Result<Prepared, UpstreamError> {
         let header = CredentialHeader { name: name.to_owned(), value: Sensitive::new(value) };

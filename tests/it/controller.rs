@@ -9,6 +9,7 @@ mod lead;
 mod objects;
 mod proxies;
 pub(crate) mod random;
+mod registrations;
 mod secrets;
 mod whole;
 
@@ -78,6 +79,11 @@ impl Controller {
         let page = self.get("/metrics").text();
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {page}")).trim().parse().unwrap()
+    }
+
+    /// How many looks at objects of a kind have ended well.
+    fn looks(&self, kind: &str) -> f64 {
+        self.metric(&format!("portcullis_reconciles_total{{kind=\"{kind}\",result=\"done\"}}"))
     }
 
     fn wait_leading(&self) {

@@ -35,6 +35,28 @@ fn client() -> Value {
         "authorizationServer": "local", "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
 }
 
+/// A client of a method, or (null) of none, that is registered with this.
+fn registered(method: Value, registration: Value) -> Value {
+    with(client(), &[("/spec/method", method), ("/spec/token", Value::Null), ("/spec/registration", registration)])
+}
+
+/// A trust anchor at which clients are registered.
+fn registering(registration: Value) -> Value {
+    with(trust(), &[("/spec/registration", registration)])
+}
+
+const PRIVATE_KEY: &str =
+    "a private key or a shared one; register public keys only, and replace this one: it has been shown";
+/// What stands where the private part of a key would.
+const CANARY: &str = "canary-of-a-private-key";
+
+/// A public key with these members besides.
+fn jwk(besides: &[&str]) -> Value {
+    let mut key = json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"});
+    besides.iter().for_each(|member| key[*member] = json!(CANARY));
+    key
+}
+
 /// `object` with `value` at a JSON pointer; null removes.
 fn with(mut object: Value, changes: &[(&str, Value)]) -> Value {
     for (pointer, value) in changes {
@@ -179,6 +201,10 @@ fn cases() -> Vec<Case> {
             vec![
                 with(server(), &[("/metadata/name", json!("n".repeat(64)))]),
                 with(client(), &[("/metadata/name", json!("n".repeat(64)))]),
+                with(
+                    registered(json!("DCR"), json!({"jwks": {"keys": [jwk(&["d"])]}})),
+                    &[("/metadata/name", json!("n".repeat(64)))],
+                ),
             ],
         ),
         (
@@ -191,8 +217,78 @@ fn cases() -> Vec<Case> {
         ),
         (
             "token belongs to the method Token",
-            vec![with(client(), &[("/spec/method", json!("DCR")), ("/spec/token", Value::Null)])],
+            vec![registered(json!("DCR"), json!({})), registered(Value::Null, json!({}))],
             vec![with(client(), &[("/spec/method", json!("DCR"))]), with(client(), &[("/spec/token", Value::Null)])],
+        ),
+        (
+            "registration belongs to every method but Token, and to no method",
+            vec![client(), registered(json!("Admin"), json!({})), registered(Value::Null, json!({}))],
+            vec![
+                with(client(), &[("/spec/registration", json!({"jwks": {"keys": [jwk(&["d"])]}}))]),
+                with(client(), &[("/spec/method", json!("CIMD")), ("/spec/token", Value::Null)]),
+                with(client(), &[("/spec/method", Value::Null), ("/spec/token", Value::Null)]),
+            ],
+        ),
+        (
+            "registration.clientId is for the method Preregistered, which needs it, or CIMD",
+            vec![
+                registered(json!("Preregistered"), json!({"clientId": "a"})),
+                registered(json!("CIMD"), json!({"clientId": "https://a.example/client.json"})),
+                registered(json!("CIMD"), json!({})),
+            ],
+            vec![
+                registered(json!("Preregistered"), json!({})),
+                registered(json!("DCR"), json!({"clientId": "a"})),
+                registered(Value::Null, json!({"clientId": "a", "jwks": {"keys": [jwk(&["d"])]}})),
+            ],
+        ),
+        (
+            "validAfter belongs to the method Token",
+            vec![with(client(), &[("/spec/validAfter", json!("2026-11-25T10:00:00Z"))])],
+            vec![with(registered(json!("DCR"), json!({})), &[("/spec/validAfter", json!("2026-11-25T10:00:00Z"))])],
+        ),
+        (
+            "give jwks or jwksUri, not both",
+            vec![
+                registered(json!("DCR"), json!({"jwks": {"keys": [jwk(&[])]}})),
+                registered(json!("DCR"), json!({"jwksUri": "https://a.example/jwks.json"})),
+            ],
+            vec![registered(
+                json!("DCR"),
+                json!({"jwks": {"keys": [jwk(&["d"])]}, "jwksUri": "https://a.example/jwks.json"}),
+            )],
+        ),
+        (
+            "clientSecretRef belongs to a clientId",
+            vec![registered(
+                json!("Preregistered"),
+                json!({"clientId": "a", "clientSecretRef": {"name": "given", "key": "secret"}}),
+            )],
+            vec![registered(json!("DCR"), json!({"clientSecretRef": {"name": "given", "key": "secret"}}))],
+        ),
+        (
+            PRIVATE_KEY,
+            vec![registered(json!("DCR"), json!({"jwks": {"keys": [jwk(&[]), jwk(&["kid"])]}}))],
+            ["d", "p", "q", "dp", "dq", "qi", "k"]
+                .map(|member| registered(json!("DCR"), json!({"jwks": {"keys": [jwk(&[]), jwk(&[member])]}})))
+                .to_vec(),
+        ),
+        (
+            "Admin needs adminCredentialRef; adminCredentialRef and adminUrl are for Admin alone",
+            vec![
+                registering(json!({"methods": ["Admin", "DCR"], "adminCredentialRef": {"name": "admin"}})),
+                registering(json!({"methods": ["CIMD"]})),
+            ],
+            vec![
+                registering(json!({"methods": ["Admin"]})),
+                registering(json!({"methods": ["DCR"], "adminCredentialRef": {"name": "admin"}})),
+                registering(json!({"methods": ["DCR"], "adminUrl": "https://login.example/admin"})),
+            ],
+        ),
+        (
+            "initialAccessTokenRef is for DCR alone",
+            vec![registering(json!({"methods": ["DCR"], "initialAccessTokenRef": {"name": "iat", "key": "token"}}))],
+            vec![registering(json!({"methods": ["CIMD"], "initialAccessTokenRef": {"name": "iat", "key": "token"}}))],
         ),
         (
             "give either jti, or subject and issuedBefore",
@@ -261,6 +357,7 @@ fn every_rule_accepts_and_refuses() {
         for object in refused {
             let error = create(&object).err().unwrap_or_else(|| panic!("{message}: {object} is accepted"));
             assert!(error.to_string().contains(message), "{object} is refused for something else: {error}");
+            assert!(!format!("{error:?}").contains(CANARY), "{message}: the answer shows a private key: {error:?}");
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod admission;
 mod architecture;
+mod authorization_servers;
 mod behaviour;
 mod changes;
 mod chart;

@@ -86,6 +86,7 @@ fn some_rules() -> impl Strategy<Value = Value> {
             json!([{"any": true, "authority": "again"}]),
             json!([{"any": true, "authority": "local"}]),
             json!([{"mcpClients": ["agent"], "authority": "local"}]),
+            json!([{"mcpClients": ["agent"]}]),
         ])
     };
     let effect = select(&["Allow", "Allow", "Deny"][..]);
@@ -144,17 +145,17 @@ fn some_anchor() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A client that is given a token, or one that is registered, whose author may say as what.
 fn some_client() -> impl Strategy<Value = Value> {
-    select(&["local", "again"][..]).prop_map(|authority| {
+    let token = |authority: &str| {
         let token = json!({"subject": "agent", "servers": ["a"]});
-        object(
-            "McpClient",
-            Some("team"),
-            "agent",
-            json!({}),
-            json!({"method": "Token", "authorizationServer": authority, "token": token}),
-        )
-    })
+        json!({"method": "Token", "authorizationServer": authority, "token": token})
+    };
+    let known =
+        |id: &str| json!({"method": "Preregistered", "authorizationServer": "corp", "registration": {"clientId": id}});
+    let registered = json!({"method": "DCR", "authorizationServer": "corp", "registration": {}});
+    select(vec![token("local"), token("again"), known("ide"), known("cli"), registered])
+        .prop_map(|spec| object("McpClient", Some("team"), "agent", json!({}), spec))
 }
 
 fn cast() -> impl Strategy<Value = Cast> {
@@ -223,10 +224,12 @@ fn gained(one: &Cast, changed: &Cast, member: usize) -> Option<String> {
         caller("corp", Some("dev"), None),
         caller("again", None, None),
         caller("local", Some("dev"), None),
+        caller("corp", None, Some("ide")),
+        caller("corp", Some("dev"), Some("ide")),
         caller("local", None, Some("team/agent/uid-McpC")),
     ] {
         // Who may have a client's token is told by the verb `issue`.
-        if member == CLIENT && who.client.is_some() {
+        if member == CLIENT && who.client.is_some() && &*who.authority == "local" {
             continue;
         }
         for (name, tool) in [("a", "get_a"), ("a", "put_a"), ("twin", "get_a"), ("twin", "put_a")] {
@@ -253,6 +256,17 @@ proptest! {
         one.server = Some(server("a", json!({}), json!({"authorization": {"servers": ["local"]}})));
         let everybody = json!([rule("all", "Allow", json!({"principals": [{"any": true, "authority": "local"}]}))]);
         one.besides = Some(called("q", policy("team", json!({"servers": ["a"]}), everybody)));
+        prop_assert_eq!(gained(&one, &one.with(CLIENT, &other), CLIENT), None);
+    }
+
+    /// Nor do many have a client whose author says which id it has.
+    #[test]
+    fn whoever_gains_by_the_id_that_a_client_is_given_gains_by_a_right(
+        one in cast(), policy in some_policy("p"), clients in (option::weighted(0.5, some_client()), some_client())
+    ) {
+        let one = Cast { policy: Some(policy), guardrail: None, client: clients.0, ..one };
+        let one = Cast { server: Some(server("a", json!({"tier": "gold"}), json!({}))), ..one };
+        let other = Cast { client: Some(clients.1), ..one.clone() };
         prop_assert_eq!(gained(&one, &one.with(CLIENT, &other), CLIENT), None);
     }
 }

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CaRef, Empty, Status};
+use super::{CaRef, Empty, SecretKeySpec, Status};
 
 /// Whose tokens are believed, and by which rules.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -51,7 +51,8 @@ pub struct McpAuthorizationServerSpec {
     /// `portcullis:<namespace>/<name>`). Tokens that the API server accepts too are refused. In a cluster only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesSpec>,
-    /// The product behind the issuer. Only `Generic` is enforced by this build.
+    /// The product behind the issuer: `Generic` (the standards alone, and the default) or `Keycloak`. This build knows no
+    /// others: such objects are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
     /// How tokens of the issuer are judged.
@@ -67,15 +68,65 @@ pub struct McpAuthorizationServerSpec {
     /// instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
-    /// How clients are registered. Not enforced by this build: such objects are refused.
+    /// How McpClients may be registered at the issuer. Without it, only `Preregistered` ones belong to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-    pub registration: Option<Empty>,
+    pub registration: Option<RegistrationSpec>,
     /// Tokens no longer believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub revoked: Vec<RevokedSpec>,
+}
+
+/// How McpClients may be registered at an issuer. What proxies read holds none of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = Rule::new("'Admin' in self.methods ? has(self.adminCredentialRef) : !(has(self.adminCredentialRef) || has(self.adminUrl))")
+        .message("Admin needs adminCredentialRef; adminCredentialRef and adminUrl are for Admin alone"),
+    validation = Rule::new("!has(self.initialAccessTokenRef) || 'DCR' in self.methods")
+        .message("initialAccessTokenRef is for DCR alone")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistrationSpec {
+    /// The methods that are allowed, the first that can be used before the others: `Admin` (the vendor's administrative
+    /// API), `CIMD` (Client ID Metadata Documents), `DCR` (RFC 7591). `Preregistered` always is.
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub methods: Vec<RegistrationMethod>,
+    /// The Secret of the system namespace that holds the initial access token (RFC 7591 section 3), for `DCR` where not
+    /// everybody may register.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_access_token_ref: Option<SecretKeySpec>,
+    /// For `Admin`: the Secret of the system namespace with the credentials of a client that may administer clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_credential_ref: Option<AdminCredentialRef>,
+    /// For `Admin`: where the administrative API is, at the issuer's host. Default, of Keycloak: `/admin/realms/<realm>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512))]
+    pub admin_url: Option<String>,
+}
+
+/// A way to register clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RegistrationMethod {
+    /// Through the vendor's administrative API.
+    Admin,
+    /// By Client ID Metadata Documents, which the gateway serves.
+    #[serde(rename = "CIMD")]
+    Cimd,
+    /// Dynamically (RFC 7591, RFC 7592).
+    #[serde(rename = "DCR")]
+    Dcr,
+}
+
+/// A Secret of the system namespace with the credentials of an administrative client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminCredentialRef {
+    /// Name of the Secret. Its keys are `client_id` and `client_secret`; tokens are got with them at the issuer's token
+    /// endpoint.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// How ServiceAccount tokens are judged.

@@ -1,11 +1,11 @@
 //! The step that writes: a token into its Secret, if the one that is there is not right.
 
-use super::dereference::Kept;
+use super::dereference::{Kept, TOKEN};
 use super::next::{self, Step};
-use super::secret;
 use crate::api::v1alpha1::McpClientStatus;
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
+use crate::controller::owned_secret::{self, Data};
 use crate::resolve::Client;
 
 /// What came of a client's token.
@@ -59,7 +59,8 @@ pub(super) async fn apply(
         },
     };
     let (api, name) = (&context.client, &client.secret_name);
-    match context.while_leading(secret::write(api, &client.id, name, &kept.found, &token.token)).await? {
+    let data = Data::from([(TOKEN.to_owned(), token.token)]);
+    match context.while_leading(owned_secret::write(api, &client.id, name, &kept.found, &data)).await? {
         Ok(true) => {}
         // It is not as it was found any more.
         Ok(false) => return Ok(Outcome::Foreign),
@@ -74,6 +75,6 @@ pub(super) async fn apply(
 /// Removes the Secret that held the token before, if it had another name.
 async fn tidy(context: &Context, client: &Client, earlier: Option<String>) -> Result<(), Failure> {
     let Some(earlier) = earlier.filter(|earlier| *earlier != client.secret_name) else { return Ok(()) };
-    let removal = secret::remove(&context.client, &client.id, &earlier);
+    let removal = owned_secret::remove(&context.client, &client.id, &earlier);
     context.while_leading(removal).await?.map_err(Failure::Apply)
 }

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::apply::Outcome;
-use super::secret::{self, Found};
 use crate::api::Key;
 use crate::controller::Context;
 use crate::controller::error::Failure;
+use crate::controller::owned_secret::{self, Found};
 use crate::controller::signing::{self, SigningError};
 use crate::controller::store::{Reference, Source};
 use crate::generated::Authority;
 use crate::issuer::{Signer, TokenRecord};
-use crate::resolve::Client;
+use crate::resolve::{Client, Registration};
+
+/// The key, in its Secret, of a token.
+pub(super) const TOKEN: &str = "token";
 
 /// A client, and what is known of what it refers to.
 pub(super) struct Raw {
@@ -21,6 +24,8 @@ pub(super) struct Raw {
     pub(super) servers: Vec<Arc<Source>>,
     /// Its own authority, and those that its servers trust.
     pub(super) authorities: Vec<Arc<Authority>>,
+    /// How clients are registered at its own.
+    pub(super) registration: Option<Arc<Registration>>,
 }
 
 /// What its token is made with, and what is there of it.
@@ -35,15 +40,16 @@ pub(super) struct Kept {
 pub(super) fn dereference(context: &Context, key: &Key) -> Option<Raw> {
     let mut store = context.store();
     let source = store.source(key)?;
-    let named = source.client().and_then(|client| client.spec.token.as_ref()).and_then(|token| token.servers.clone());
-    let named: BTreeSet<String> = named.into_iter().flatten().collect();
+    let named: BTreeSet<String> =
+        source.client().into_iter().flat_map(|client| client.spec.servers().cloned()).collect();
     let server = |name: &String| {
         let (namespace, name) = (key.namespace.clone(), name.clone());
         store.source(&Key { kind: crate::api::Kind::McpServer, namespace, name })
     };
     let servers: Vec<Arc<Source>> = named.iter().filter_map(server).collect();
-    let mut authorities: BTreeSet<String> =
-        source.client().map(|client| client.spec.authorization_server.clone()).into_iter().collect();
+    let own = source.client().map(|client| client.spec.authorization_server.clone());
+    let registration = own.as_ref().and_then(|name| store.registration(name));
+    let mut authorities: BTreeSet<String> = own.into_iter().collect();
     for server in servers.iter().filter_map(|source| source.server()) {
         authorities.extend(server.spec.authorization.servers.iter().cloned());
     }
@@ -51,7 +57,7 @@ pub(super) fn dereference(context: &Context, key: &Key) -> Option<Raw> {
     let references = authorities.iter().cloned().map(Reference::Authority).chain(named.iter().map(itself));
     store.follow(key, references.collect());
     let authorities = authorities.iter().filter_map(|name| store.authority(name)).collect();
-    Some(Raw { source, servers, authorities })
+    Some(Raw { source, servers, authorities, registration })
 }
 
 /// Fetches the signing key and the Secret; or says what is in the way.
@@ -67,9 +73,10 @@ pub(super) async fn kept(context: &Context, client: &Client, raw: &Raw) -> Resul
             return Ok(Err(Outcome::Unsignable { reason: error.reason(), message: error.to_string() }));
         }
     };
-    let found = secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
+    let found =
+        owned_secret::find(&context.client, &client.id, &client.secret_name).await.map_err(Failure::Dereference)?;
     let held = match &found {
-        Found::Own { token, .. } => token.as_ref().and_then(|token| signer.read(token.expose())),
+        Found::Own { data, .. } => data.get(TOKEN).and_then(|token| signer.read(token.expose())),
         Found::Foreign => return Ok(Err(Outcome::Foreign)),
         Found::Forbidden => return Ok(Err(Outcome::Forbidden)),
         Found::Absent => None,

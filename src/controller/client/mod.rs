@@ -7,7 +7,7 @@
 mod apply;
 mod dereference;
 pub mod next;
-mod secret;
+mod registered;
 mod status;
 mod validate;
 
@@ -21,7 +21,7 @@ use crate::api;
 use crate::api::Key;
 use crate::api::v1alpha1::McpClientStatus;
 use crate::issuer::{Clock as _, SystemClock};
-use crate::resolve::Client;
+use crate::resolve::{Client, ClientKind, Resolved};
 
 /// How long a Secret is taken to be as it was written: one that was deleted or edited is mended after that, at the latest.
 const REREAD: Duration = Duration::from_secs(60);
@@ -34,18 +34,28 @@ const REREAD_HINDERED: Duration = Duration::from_secs(10);
 /// If a step could not be taken; it is to be tried again.
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
     let Some(raw) = dereference::dereference(context, key) else { return Ok(None) };
+    if raw.source.ending.is_some() && raw.source.has_finalizer(registered::FINALIZER) {
+        return registered::end(context, key, &raw).await;
+    }
     let cluster = context.cluster();
     let (id, last) = (raw.source.id.clone(), raw.source.client_status());
     let validated = validate::validate(&raw, &context.installation.settings(&cluster));
     let mut verdict = status::Verdict { errors: Vec::new(), warnings: Vec::new(), last, outcome: None };
     let again = match validated {
+        Err(findings) if raw.source.client().is_some_and(|client| client.spec.registration.is_some()) => {
+            speak::speak(context, key, &id.uid, &registered::refused(&findings, id.generation)).await?;
+            return Ok(None);
+        }
         Err(findings) => {
             verdict.errors = findings;
             None
         }
-        Ok(resolved) => {
-            let (client, now) = (resolved.object, SystemClock::default().unix());
-            verdict.warnings = resolved.warnings;
+        Ok(Resolved { object: ClientKind::Registered(client), warnings }) => {
+            return registered::look(context, key, &raw, &client, &warnings).await;
+        }
+        Ok(Resolved { object: ClientKind::Token(client), warnings }) => {
+            let now = SystemClock::default().unix();
+            verdict.warnings = warnings;
             verdict.last.client_id = Some(client.client_id.clone());
             let outcome = issue(context, key, &client, &raw, &mut verdict.last, now).await?;
             let again = outcome.again(now);

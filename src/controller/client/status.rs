@@ -65,7 +65,7 @@ fn token_issued(outcome: &Outcome, resolved: &Said, id: &ObjectId, account: (&st
         Outcome::Forbidden => {
             let message = "the controller may not write Secrets of this namespace";
             let binding = conditions::role_binding("portcullis-token-writer", &id.namespace, account);
-            not("SecretForbidden", format!("{message}; {binding}"))
+            not(conditions::SECRET_FORBIDDEN, format!("{message}; {binding}"))
         }
         Outcome::Crowded => {
             let message = "its McpAuthorizationServer has more clients than proxies are told of, and this one is among the \

@@ -3,10 +3,10 @@
 use super::dereference::Raw;
 use crate::api::FieldPath;
 use crate::generated::Server;
-use crate::resolve::{self, Client, Finding, Findings, Lookup, Reason, Resolved, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Resolved, Settings};
 
 /// Judges a client by what is there of what it refers to.
-pub(super) fn validate(raw: &Raw, settings: &Settings<'_>) -> Result<Resolved<Client>, Findings> {
+pub(super) fn validate(raw: &Raw, settings: &Settings<'_>) -> Result<Resolved<ClientKind>, Findings> {
     let client = match (&raw.source.read, raw.source.client()) {
         (Err(findings), _) => return Err(findings.clone()),
         (Ok(_), Some(client)) => client,
@@ -14,6 +14,8 @@ pub(super) fn validate(raw: &Raw, settings: &Settings<'_>) -> Result<Resolved<Cl
     };
     let mut lookup = Lookup::default();
     lookup.authorities.extend(raw.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
+    let registration = raw.registration.as_deref();
+    lookup.registrations.extend(registration.map(|one| (client.spec.authorization_server.as_str(), one)));
     // Where a server is, and whom it trusts, depends on no Secret.
     let resolved = |server| resolve::server(server, settings, &lookup).ok().map(|resolved| resolved.object);
     let servers: Vec<Server> = raw.servers.iter().filter_map(|source| source.server()).filter_map(resolved).collect();

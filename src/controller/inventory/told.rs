@@ -154,8 +154,9 @@ mod tests {
     use super::*;
     use crate::controller::conditions::Statement;
     use crate::fleet::tests::server;
+    use crate::generated::Labels;
     use crate::generated::server::{Lock, OnChange};
-    use crate::generated::{Labels, Sensitive};
+    use crate::sensitive::Sensitive;
 
     const LOCKED: Basis = Basis { digest: Digest([0; 32]), locked: true };
 

@@ -8,7 +8,7 @@ use crate::api::v1alpha1::McpPolicySpec;
 use crate::controller::Context;
 use crate::controller::store::{Reference, Source};
 use crate::generated::{Authority, Policy};
-use crate::resolve::{Client, Lookup};
+use crate::resolve::{ClientKind, Lookup};
 
 /// A policy, and what was found of what it refers to.
 pub(super) struct Raw {
@@ -26,7 +26,7 @@ pub(super) struct Callers {
     /// Trust anchors.
     pub(super) authorities: Vec<Arc<Authority>>,
     /// McpClients of the policy's namespace.
-    pub(super) clients: Vec<Arc<Client>>,
+    pub(super) clients: Vec<Arc<ClientKind>>,
 }
 
 impl Callers {
@@ -34,7 +34,7 @@ impl Callers {
     pub(super) fn lookup(&self) -> Lookup<'_> {
         let mut lookup = Lookup::default();
         lookup.authorities.extend(self.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
-        let clients = self.clients.iter().map(|c| ((c.id.namespace.as_str(), c.id.name.as_str()), c.as_ref()));
+        let clients = self.clients.iter().map(|c| ((c.id().namespace.as_str(), c.id().name.as_str()), c.as_ref()));
         lookup.clients.extend(clients);
         lookup
     }

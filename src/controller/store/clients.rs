@@ -11,11 +11,12 @@ use crate::controller::proxies::Programming;
 use crate::controller::queue::{Depth, Subject};
 use crate::generated::Kind;
 use crate::generated::authority::KeySource;
-use crate::resolve::Client;
+use crate::resolve::ClientKind;
 
-/// How its authority lists a client: by what its spec and its status say, so that whoever leads next lists it alike.
+/// How its authority lists a client that it gives a token: by what its spec and its status say, so that whoever leads next lists it alike.
 pub(super) fn listed(source: &Source) -> Option<(String, Listed)> {
     let Outline::Client(client) = &source.outline else { return None };
+    let ClientKind::Token(client) = client.as_ref() else { return None };
     let created = source.created().unwrap_or_default();
     let valid_after = client.valid_after.max(remembered(&source.client_status()));
     Some((client.grant.authority.clone(), Listed { created, client_id: client.client_id.clone(), valid_after }))
@@ -43,11 +44,11 @@ impl Store {
     }
 
     /// A client that is valid in itself.
-    pub fn client(&self, namespace: &str, name: &str) -> Option<Arc<Client>> {
+    pub fn client(&self, namespace: &str, name: &str) -> Option<Arc<ClientKind>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         match &self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?.outline {
             Outline::Client(client) => Some(client.clone()),
-            Outline::None | Outline::Path(_) | Outline::Authority(_) => None,
+            Outline::None | Outline::Path(_) | Outline::Authority(..) => None,
         }
     }
 

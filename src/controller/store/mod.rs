@@ -30,6 +30,7 @@ use crate::api;
 use crate::api::Key;
 use crate::generated::codec::Generated;
 use crate::generated::{Authority, Collection, Kind, Labels, Policy, Server};
+use crate::resolve::Registration;
 
 /// Whom a change touches, and how deeply.
 pub type Touched = Vec<(Subject, Depth)>;
@@ -177,6 +178,9 @@ impl Store {
             self.wanted.remove(&(kind, uid.to_owned()));
             touched.push((Subject::Stray(kind, uid.to_owned()), Depth::Whole));
         }
+        if key.kind == api::Kind::McpClient {
+            touched.push((Subject::Unowned(uid.to_owned()), Depth::Whole));
+        }
         let Some(source) = self.sources.remove(key) else { return touched };
         self.settled.remove(key);
         self.interest.set(key, BTreeSet::new());
@@ -312,7 +316,7 @@ impl Store {
     fn reclaim(&mut self, key: &Key, touched: &mut Touched) {
         let path = self.sources.get(key).and_then(|source| match &source.outline {
             Outline::Path(path) => Some(path.clone()),
-            Outline::Authority(_) | Outline::Client(_) => None,
+            Outline::Authority(..) | Outline::Client(_) => None,
             Outline::None => self.last_server(&source.id.uid).map(|server| server.path),
         });
         let claim = path.map(|path| (key.namespace.clone(), path));
@@ -389,9 +393,18 @@ impl Store {
 
     /// A trust anchor that is valid in itself.
     pub fn authority(&self, name: &str) -> Option<Arc<Authority>> {
+        self.anchor(name).map(|(authority, _)| authority)
+    }
+
+    /// How clients are registered at a trust anchor that is valid in itself, if it is an issuer.
+    pub fn registration(&self, name: &str) -> Option<Arc<Registration>> {
+        self.anchor(name)?.1
+    }
+
+    fn anchor(&self, name: &str) -> Option<(Arc<Authority>, Option<Arc<Registration>>)> {
         let key = Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() };
         match &self.sources.get(&key)?.outline {
-            Outline::Authority(authority) => Some(authority.clone()),
+            Outline::Authority(authority, registration) => Some((authority.clone(), registration.clone())),
             Outline::None | Outline::Path(_) | Outline::Client(_) => None,
         }
     }

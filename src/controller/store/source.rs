@@ -1,5 +1,6 @@
 //! An object that people write, as it was last seen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,7 +13,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, Client, Finding, Findings, Lookup, Reason, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, RegisteredClient, Registration, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -31,6 +32,12 @@ pub struct Source {
     pub spoken: Seen,
     /// What others need to know of it.
     pub outline: Outline,
+    /// Since when it is being deleted (Unix seconds).
+    pub ending: Option<i64>,
+    /// What keeps it from being gone.
+    finalizers: Vec<String>,
+    /// Annotations.
+    annotations: BTreeMap<String, String>,
 }
 
 /// What others need to know of an object, whatever it refers to.
@@ -41,10 +48,10 @@ pub enum Outline {
     /// A server that is valid in itself: its path.
     Path(String),
     /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
-    /// revocations.
-    Authority(Arc<Authority>),
+    /// revocations. And how clients are registered there, if it is an issuer.
+    Authority(Arc<Authority>, Option<Arc<Registration>>),
     /// A client that is valid in itself. Its servers are not looked at here.
-    Client(Arc<Client>),
+    Client(Arc<ClientKind>),
 }
 
 impl Source {
@@ -61,8 +68,12 @@ impl Source {
         metadata.uid.as_ref()?;
         let id = resolve::object_id(&key, &metadata);
         let status = data.get_mut("status").map(Value::take).unwrap_or_default();
+        let ending = metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second());
+        let finalizers = metadata.finalizers.clone().unwrap_or_default();
+        let annotations = metadata.annotations.clone().unwrap_or_default();
         let read = read(kind, &metadata, data).map(Arc::new);
-        let mut source = Self { key, id, seen, read, status, spoken: seen, outline: Outline::None };
+        let outline = Outline::None;
+        let mut source = Self { key, id, seen, read, status, spoken: seen, outline, ending, finalizers, annotations };
         source.outline = outline_of(&source, settings);
         Some(source)
     }
@@ -71,6 +82,16 @@ impl Source {
     pub fn created(&self) -> Option<i64> {
         let metadata = self.read.as_ref().ok()?.metadata();
         metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+    }
+
+    /// Whether this finalizer keeps it.
+    pub fn has_finalizer(&self, name: &str) -> bool {
+        self.finalizers.iter().any(|one| one == name)
+    }
+
+    /// An annotation.
+    pub fn annotation(&self, name: &str) -> Option<String> {
+        self.annotations.get(name).cloned()
     }
 
     /// What its status says, of a client; nothing, if it cannot be read.
@@ -94,6 +115,8 @@ impl Source {
             || self.id != earlier.id
             || self.read.is_ok() != earlier.read.is_ok()
             || labels(self) != labels(earlier)
+            || self.ending != earlier.ending
+            || self.annotations != earlier.annotations
     }
 
     /// Whether its status is about the object as it is.
@@ -143,7 +166,21 @@ fn read(kind: Kind, metadata: &ObjectMeta, mut data: Value) -> Result<Object, Fi
 
 /// What others need to know of an object, as it is judged now.
 pub(super) fn outline_of(source: &Source, settings: &Settings<'_>) -> Outline {
-    source.read.as_ref().map_or(Outline::None, |object| outline(object, settings))
+    match source.read.as_ref().map_or(Outline::None, |object| outline(object, settings)) {
+        Outline::Client(client) => Outline::Client(with_known_id(client, &source.client_status())),
+        outline => outline,
+    }
+}
+
+/// A client with the id that it was registered with, as this controller said of it: what policies name it by.
+fn with_known_id(client: Arc<ClientKind>, status: &McpClientStatus) -> Arc<ClientKind> {
+    match client.as_ref() {
+        ClientKind::Registered(registered) if registered.client_id.is_none() => {
+            let known = RegisteredClient { client_id: status.client_id.clone(), ..registered.as_ref().clone() };
+            Arc::new(ClientKind::Registered(Box::new(known)))
+        }
+        ClientKind::Registered(_) | ClientKind::Token(_) => client,
+    }
 }
 
 fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
@@ -153,13 +190,16 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
             Ok(resolved) => Outline::Path(resolved.object.path),
             Err(_) => Outline::None,
         },
-        Object::AuthorizationServer(server) => match resolve::authority(server, settings, &nothing) {
-            Ok(resolved) => {
-                let id = ObjectId { generation: 0, ..resolved.object.id };
-                Outline::Authority(Arc::new(Authority { id, key_set: None, revoked: Vec::new(), ..resolved.object }))
+        Object::AuthorizationServer(server) => {
+            match (resolve::authority(server, settings, &nothing), resolve::registration(server)) {
+                (Ok(resolved), Ok(registration)) => {
+                    let id = ObjectId { generation: 0, ..resolved.object.id };
+                    let authority = Authority { id, key_set: None, revoked: Vec::new(), ..resolved.object };
+                    Outline::Authority(Arc::new(authority), registration.map(Arc::new))
+                }
+                (Err(_), _) | (_, Err(_)) => Outline::None,
             }
-            Err(_) => Outline::None,
-        },
+        }
         Object::Client(client) => match resolve::client(client, settings, &nothing) {
             Ok(resolved) => Outline::Client(Arc::new(resolved.object)),
             Err(_) => Outline::None,

@@ -63,6 +63,7 @@ fn names(mut touched: Touched) -> BTreeSet<String> {
         (Subject::Source(key), Depth::Status) => format!("{}?", key.name),
         (Subject::Source(key), Depth::Sweep) => format!("{}~", key.name),
         (Subject::Stray(kind, uid), _) => kind.object_name(&uid),
+        (Subject::Unowned(uid), _) => format!("registrations of {uid}"),
         (Subject::Near(_), _) => unreachable!(),
     };
     touched.into_iter().map(name).collect()

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::super::testing::{endless, full, json, open_egress, response, serve, stuck};
 use super::super::{Egress, Policy, TlsOptions};
 use super::*;

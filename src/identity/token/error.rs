@@ -1,8 +1,8 @@
 //! Why a token is refused.
 
 use super::super::challenge::{Challenges, Refusal};
-use crate::generated::Sensitive;
 use crate::oauth::json::JsonError;
+use crate::sensitive::Sensitive;
 
 /// Which part of a compact JWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,8 @@ use super::anchor::{Anchor, Stamp, ValidAfter};
 use super::keys::{Algorithm, NoKey};
 use super::principal::{Kind, Principal};
 use super::scope::GrantedScopes;
-use crate::generated::{ObjectId, Sensitive};
+use crate::generated::ObjectId;
+use crate::sensitive::Sensitive;
 
 /// What is proven about a token for as long as its authority's configuration and keys stay what they are.
 #[derive(Clone, Debug)]

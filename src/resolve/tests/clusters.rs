@@ -210,7 +210,11 @@ fn given(spec: Value, namespace: &str, documents: &[Value]) -> Result<Resolved<C
     let authorities = authorities_of(&resolution).into_iter().map(|a| (a.id.name.as_str(), a)).collect();
     let servers = servers_of(&resolution).into_iter();
     let resolved = servers.map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
-    client(&McpClient::clone(&object), &settings, &Lookup { authorities, resolved, ..Lookup::default() })
+    let lookup = Lookup { authorities, resolved, ..Lookup::default() };
+    client(&McpClient::clone(&object), &settings, &lookup).map(|client| match client.object {
+        ClientKind::Token(object) => Resolved { object: *object, warnings: client.warnings },
+        ClientKind::Registered(client) => panic!("{client:?}"),
+    })
 }
 
 fn world() -> [Value; 3] {
@@ -283,10 +287,8 @@ fn what_hinders_a_clients_token_is_named() {
 #[test]
 fn what_is_wrong_in_a_client_is_named_where_it_stands() {
     for (reason, field, spec) in [
-        ("NotYetEnforced", "spec.method", json!({"method": "CIMD", "token": null})),
-        ("NotYetEnforced", "spec.method", json!({"method": "DCR", "token": null})),
-        ("NotYetEnforced", "spec.method", json!({"method": "Admin", "token": null})),
-        ("NotYetEnforced", "spec.method", json!({"method": "Preregistered", "token": null})),
+        ("ChoiceInvalid", "spec.registration", json!({"registration": {}})),
+        ("ChoiceInvalid", "spec.token", json!({"method": null, "registration": {}})),
         ("ChoiceInvalid", "spec.token", json!({"token": null})),
         ("ChoiceInvalid", "spec.token", json!({"token": {"servers": null}})),
         ("BoundsExceeded", "spec.token.lifetime", json!({"token": {"lifetime": "9m"}})),

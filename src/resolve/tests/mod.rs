@@ -5,6 +5,7 @@ mod clusters;
 mod lints;
 mod policies;
 mod reaching;
+mod registered;
 mod servers;
 mod trees;
 

@@ -349,7 +349,13 @@ fn authorities_are_judged() {
         ("ChoiceInvalid", "spec", json!({})),
         ("ChoiceInvalid", "spec", json!({"issuer": issuer, "local": {}})),
         ("ChoiceInvalid", "spec.validation", json!({"local": {}, "validation": {}})),
-        ("NotYetEnforced", "spec.registration", json!({"issuer": issuer, "registration": {"methods": ["DCR"]}})),
+        (
+            "RegistrationInvalid",
+            "spec.registration.methods",
+            json!({"issuer": issuer, "registration": {
+                "methods": ["Admin"], "adminCredentialRef": {"name": "admin"}
+            }}),
+        ),
         ("NotYetEnforced", "spec.profile", json!({"issuer": issuer, "profile": "Okta"})),
         ("IssuerInvalid", "spec.issuer", json!({"issuer": "http://a.example.com"})),
         ("IssuerInvalid", "spec.issuer", json!({"issuer": "https://a.example.com/?x"})),

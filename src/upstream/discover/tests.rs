@@ -3,8 +3,8 @@ mod sdk;
 use super::super::Timeouts;
 use super::*;
 use crate::egress::testing::{Body, Seen, Server, endless, full, json, open_egress, response, serve, stuck};
-use crate::generated::Sensitive;
 use crate::generated::server::{self, CredentialHeader, Credentials};
+use crate::sensitive::Sensitive;
 use http::{Method, Response};
 use serde_json::Value;
 

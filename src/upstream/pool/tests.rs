@@ -2,8 +2,8 @@ use super::super::{Answer, UpstreamError};
 use super::*;
 use crate::egress::Policy;
 use crate::egress::testing::{Server, json, open_egress, response, serve, stuck};
-use crate::generated::Sensitive;
 use crate::generated::server::{CredentialHeader, Credentials, UpstreamTls};
+use crate::sensitive::Sensitive;
 use http_body_util::BodyExt;
 
 fn config(url: String) -> server::Upstream {

@@ -274,8 +274,8 @@ fn the_controller_takes_over_nothing_elsewhere() {
 }
 
 #[test]
-fn a_client_with_a_token_needs_the_verb_issue() {
-    const POLICY: &str = "portcullis-token-clients";
+fn a_client_needs_the_verb_issue() {
+    const POLICY: &str = "portcullis-clients";
     let cluster = installed();
     let eve = powerful(&cluster, "eve", "default");
     let ivy = powerful(&cluster, "ivy", "default");
@@ -292,6 +292,18 @@ fn a_client_with_a_token_needs_the_verb_issue() {
                 "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
     };
     in_force(POLICY, &eve, &Try::Write(client("a", "local")));
+    // Whatever its method, or without one: a registration is made with somebody else's credentials.
+    for method in ["Preregistered", "Admin", "CIMD", "DCR", ""] {
+        let mut registered = client("r", "local");
+        registered["spec"] = json!({"authorizationServer": "local", "method": method, "registration": {}});
+        match method {
+            "Preregistered" => registered["spec"]["registration"]["clientId"] = json!("r"),
+            "" => drop(registered["spec"].as_object_mut().unwrap().remove("method")),
+            _ => {}
+        }
+        refused_by(POLICY, &eve, Try::Write(registered.clone()));
+        passes(&ivy, Try::Write(registered));
+    }
 
     passes(&ivy, Try::Write(client("a", "local")));
     refused_by(POLICY, &ivy, Try::Write(client("a", "other")));

@@ -189,7 +189,7 @@ fn the_page_of_rights_is_current() {
          only |\n\
          | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, the webhook's \
          certificates and keys, tokens of McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
-         | `portcullis-token-clients` | who makes an McpClient with a token has the verb `issue` on the \
+         | `portcullis-clients` | who makes an McpClient has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
          Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",
     );

@@ -2,7 +2,8 @@
 
 use portcullis::generated::codec::{self, Generated};
 use portcullis::generated::server::{CredentialHeader, Credentials};
-use portcullis::generated::{Collection, Kind, Sensitive};
+use portcullis::generated::{Collection, Kind};
+use portcullis::sensitive::Sensitive;
 use serde_json::Value;
 
 use super::house::House;

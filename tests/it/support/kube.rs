@@ -4,7 +4,6 @@
 //! runs: nothing collects garbage, makes default ServiceAccounts, or takes namespaces down; what a test needs of that it
 //! does itself. Everything ends with the test process, however that ends.
 
-mod daemon;
 mod empty;
 pub(crate) mod front;
 
@@ -21,9 +20,9 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::daemon::Daemon;
 use super::wait::until;
 use super::{free_port, now, runtime};
-use daemon::Daemon;
 
 /// The namespace of controller and guardrails.
 pub(crate) const SYSTEM: &str = "portcullis-system";

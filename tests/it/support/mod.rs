@@ -5,18 +5,24 @@
 
 pub(crate) mod attack_tokens;
 pub(crate) mod behaviour;
+pub(crate) mod browser;
 pub(crate) mod by_hand;
 pub(crate) mod canary;
 pub(crate) mod client;
+pub(crate) mod daemon;
+pub(crate) mod documents;
+pub(crate) mod fault;
 pub(crate) mod gateway;
 pub(crate) mod hanging_disk;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod inside;
 pub(crate) mod issuer;
+pub(crate) mod keycloak;
 pub(crate) mod kube;
 pub(crate) mod locked_upstream;
 pub(crate) mod process;
+pub(crate) mod provider;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;
 
@@ -24,6 +30,7 @@ pub(crate) mod seen;
 pub(crate) mod small_disk;
 pub(crate) mod testbed;
 pub(crate) mod token;
+pub(crate) mod trusted;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 

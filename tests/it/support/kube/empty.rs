@@ -1,7 +1,7 @@
 //! Makes an API server as good as new for the next test.
 
 use kube::Client;
-use kube::api::{DeleteParams, ListParams, PropagationPolicy};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
 
 use super::api;
@@ -55,6 +55,9 @@ pub(super) async fn empty(client: &Client) {
         for (version, kind) in NAMESPACED {
             let objects = api(client, version, kind, Some(&name));
             gone_or_deleted(objects.delete_collection(&now, &ListParams::default()).await.map(drop), kind);
+            if kind == "McpClient" {
+                release(&objects).await;
+            }
         }
         if name == "default" {
             continue;
@@ -66,6 +69,16 @@ pub(super) async fn empty(client: &Client) {
         let url = format!("/api/v1/namespaces/{name}/finalize");
         let request = http::Request::put(url).body(serde_json::to_vec(&body).unwrap()).unwrap();
         drop(client.request::<Value>(request).await.unwrap());
+    }
+}
+
+/// Whoever would take away what keeps these objects runs no more.
+async fn release(objects: &Api<DynamicObject>) {
+    let Ok(kept) = objects.list(&ListParams::default()).await else { return };
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    for name in kept.items.into_iter().filter_map(|object| object.metadata.name) {
+        let released = objects.patch(&name, &PatchParams::default(), &patch).await.map(drop);
+        gone_or_deleted(released, "McpClient");
     }
 }
 

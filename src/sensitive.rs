@@ -1,7 +1,8 @@
 //! A value that must never be printed.
 //!
 //! Invariant: neither `Debug` nor any error shows the content; only [`Sensitive::expose`] hands it out, and only the
-//! codec serializes it (generated objects that hold one live in a Secret).
+//! codec serializes it (generated objects that hold one live in a Secret). It belongs to no folder, so that a secret is
+//! of one type wherever it is: a credential of an upstream, of an authorization server, of a person.
 
 use std::fmt;
 

@@ -1,37 +1,42 @@
-//! The Secret that a client's token is kept in.
+//! Secrets that clients are given their tokens and credentials in.
 //!
 //! Invariant: only a Secret that the client owns is written or deleted: one that somebody else made is left alone, whatever
 //! its name; and a new one is created, not written over.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::api::{GROUP, VERSION};
 use crate::cluster;
 use crate::controller::error::{ApiError, code};
-use crate::generated::{ObjectId, Sensitive};
+use crate::generated::ObjectId;
+use crate::sensitive::Sensitive;
 
-/// The key, in `data`, of the token.
-pub(super) const KEY: &str = "token";
 /// The label that says whose token it is.
 pub(super) const CLIENT: &str = "portcullis.dev/client";
 const FIELD_MANAGER: &str = "portcullis";
+
+/// What a Secret holds, as far as it is text.
+pub(super) type Data = BTreeMap<String, Sensitive>;
 
 /// What is there under the name.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     /// Nothing.
     Absent,
-    /// A Secret that the client owns, and the token in it, if it holds one.
+    /// A Secret that the client owns, and the texts in it.
     Own {
         /// Its UID.
         uid: String,
-        /// What stands where the token belongs.
-        token: Option<Sensitive>,
+        /// What it holds.
+        data: Data,
     },
     /// Somebody else's.
     Foreign,
@@ -56,12 +61,13 @@ fn read(secret: &Secret, owner: &ObjectId) -> Found {
     let owners = secret.metadata.owner_references.iter().flatten();
     let is_owned = owners.into_iter().any(|one| one.uid == owner.uid && one.kind == "McpClient");
     let uid = secret.metadata.uid.clone().filter(|_| is_owned);
-    let token = secret.data.as_ref().and_then(|data| data.get(KEY));
-    let token = token.and_then(|token| std::str::from_utf8(&token.0).ok()).map(Sensitive::new);
-    uid.map_or(Found::Foreign, |uid| Found::Own { uid, token })
+    let text =
+        |(key, value): (&String, &ByteString)| Some((key.clone(), Sensitive::new(std::str::from_utf8(&value.0).ok()?)));
+    let data = secret.data.iter().flatten().filter_map(text).collect();
+    uid.map_or(Found::Foreign, |uid| Found::Own { uid, data })
 }
 
-/// Writes a token into the Secret, which is as it was found. `false`: it is not as it was found any more.
+/// Writes `data` into the Secret, which is as it was found. `false`: it is not as it was found any more.
 ///
 /// # Errors
 /// If the API server does not take it.
@@ -70,13 +76,13 @@ pub(super) async fn write(
     owner: &ObjectId,
     name: &str,
     found: &Found,
-    token: &Sensitive,
+    data: &Data,
 ) -> Result<bool, ApiError> {
     let secrets = secrets(client, owner);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = match found {
         Found::Absent => {
-            let secret: Secret = match serde_json::from_value(manifest(owner, name, None, token)) {
+            let secret: Secret = match serde_json::from_value(manifest(owner, name, None, data)) {
                 Ok(secret) => secret,
                 Err(_) => return Ok(false),
             };
@@ -84,7 +90,7 @@ pub(super) async fn write(
             secrets.create(&params, &secret).await.map(drop)
         }
         Found::Own { uid, .. } => {
-            let manifest = manifest(owner, name, Some(uid), token);
+            let manifest = manifest(owner, name, Some(uid), data);
             cluster::apply(&secrets, name, &params, &manifest).await.map(drop)
         }
         Found::Foreign | Found::Forbidden => return Ok(false),
@@ -112,7 +118,9 @@ pub(super) async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Res
     }
 }
 
-fn manifest(owner: &ObjectId, name: &str, uid: Option<&str>, token: &Sensitive) -> Value {
+fn manifest(owner: &ObjectId, name: &str, uid: Option<&str>, data: &Data) -> Value {
+    let encoded = |(key, value): (&String, &Sensitive)| (key.clone(), BASE64_STANDARD.encode(value.expose()).into());
+    let data: Map<String, Value> = data.iter().map(encoded).collect();
     let mut manifest = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -126,7 +134,7 @@ fn manifest(owner: &ObjectId, name: &str, uid: Option<&str>, token: &Sensitive) 
             }],
         },
         "type": "Opaque",
-        "data": {KEY: BASE64_STANDARD.encode(token.expose())},
+        "data": data,
     });
     // A precondition: another Secret of the name is another one.
     if let (Some(uid), Some(metadata)) = (uid, manifest.get_mut("metadata").and_then(Value::as_object_mut)) {

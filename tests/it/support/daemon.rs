@@ -24,14 +24,14 @@ wait $child 2>/dev/null
 "#;
 
 /// A running program. Dropping it kills it.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     keeper: Child,
     pid: u32,
 }
 
 impl Daemon {
     /// Starts `command`, whose words go to `log`; when it ends, `remove` is removed.
-    pub(super) fn start(command: Command, log: &Path, remove: Option<&Path>) -> Self {
+    pub(crate) fn start(command: Command, log: &Path, remove: Option<&Path>) -> Self {
         let pid_file = log.with_extension("pid");
         let mut keeper = Command::new("bash");
         keeper.args(["-c", &format!("exec 3>{:?}\n{KEEPER}", pid_file.display().to_string()), "keeper"]);
@@ -39,7 +39,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(log).unwrap();
         keeper.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         let keeper = keeper.spawn().unwrap();
-        let pid = super::until("the program to start", || {
+        let pid = super::wait::until("the program to start", || {
             std::fs::read_to_string(&pid_file).ok()?.trim().parse::<u32>().ok()
         });
         std::fs::remove_file(pid_file).unwrap();
@@ -47,12 +47,12 @@ impl Daemon {
     }
 
     /// Whether it has ended by itself.
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.keeper.try_wait().unwrap().is_some()
     }
 
     /// Sends a signal by name.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid.to_string()).status().unwrap();
         assert!(sent.success(), "kill -{name} {}", self.pid);
     }

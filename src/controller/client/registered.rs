@@ -1,0 +1,274 @@
+//! A client that is registered at an authorization server: one look, and what is said of it.
+//!
+//! Invariant: the finalizer is there before anything is registered that would have to be taken back, and goes as soon as that
+//! is taken back, is given up, or has been waited for long enough; a status speaks of credentials only once they are written.
+
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DynamicObject, PatchParams};
+use serde_json::{Value, json};
+
+use super::dereference::Raw;
+use super::next::time;
+use crate::api::v1alpha1::McpClientStatus;
+use crate::api::{GROUP, Key, VERSION};
+use crate::cluster;
+use crate::controller::conditions::{
+    self, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT,
+    SECRET_FORBIDDEN, Said, Statement, Truth,
+};
+use crate::controller::error::{ApiError, Failure, code};
+use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication};
+use crate::controller::{Context, speak};
+use crate::generated::ObjectId;
+use crate::issuer::{Clock as _, SystemClock};
+use crate::registration::Desired;
+use crate::registration::desired::DeletionPolicy;
+use crate::resolve::{Findings, RegisteredClient};
+
+/// What keeps an object until its registration is taken back.
+pub(in crate::controller) const FINALIZER: &str = "portcullis.dev/registration";
+/// Finalizers are applied by a name of their own, so that nothing else of the object is.
+const FINALIZER_MANAGER: &str = "portcullis-registration";
+/// How long credentials are taken to be as they were written.
+const REREAD_SECONDS: i64 = 60;
+
+/// Looks at a client that is registered. Answers when to look again.
+pub(super) async fn look(
+    context: &Context,
+    key: &Key,
+    raw: &Raw,
+    client: &RegisteredClient,
+    warnings: &Findings,
+) -> Result<Option<Duration>, Failure> {
+    if !context.registrations.are_known() {
+        // Nothing better is known yet than what is said already.
+        return Ok(Some(Duration::from_secs(1)));
+    }
+    let now = SystemClock::default().unix();
+    let mut said = Told { warnings, last: raw.source.client_status(), outcome: None, moved: None, secret_name: None };
+    let again = match &client.desired {
+        Err(_) => now.saturating_add(REREAD_SECONDS),
+        Ok(desired) => {
+            said.secret_name = Some(desired.secret_name.clone());
+            let annotation = |name: &str| raw.source.annotation(name);
+            match registrations::moved(context, desired, annotation(ISSUER_ANNOTATION).as_deref()) {
+                Some(before) => {
+                    said.moved = Some((before, desired.issuer.clone()));
+                    now.saturating_add(REREAD_SECONDS)
+                }
+                None => {
+                    let outcome = registered(context, key, raw, desired).await?;
+                    let again = outcome.again.min(now.saturating_add(REREAD_SECONDS));
+                    said.outcome = Some(outcome);
+                    again
+                }
+            }
+        }
+    };
+    let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
+    speak::speak(context, key, &client.id.uid, &said.statement(client, account, now)).await?;
+    Ok(Some(Duration::from_secs(u64::try_from(again.saturating_sub(now)).unwrap_or_default().max(1))))
+}
+
+async fn registered(context: &Context, key: &Key, raw: &Raw, desired: &Desired) -> Result<Outcome, Failure> {
+    let Some(anchor) = registrations::anchor(context, &desired.authority) else {
+        return Ok(Outcome::without_anchor(&desired.authority));
+    };
+    if desired.deletion.policy == DeletionPolicy::Delete && !raw.source.has_finalizer(FINALIZER) {
+        hold(context, key, &desired.owner.uid, true).await?;
+    }
+    let forget = raw.source.annotation(FORGET);
+    registrations::keep(context, &anchor, desired, forget.as_deref()).await
+}
+
+/// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
+///
+/// # Errors
+/// If a step could not be taken; it is to be tried again.
+pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Option<Duration>, Failure> {
+    let (uid, now) = (raw.source.id.uid.clone(), SystemClock::default().unix());
+    if !raw.source.has_finalizer(FINALIZER) {
+        return Ok(None);
+    }
+    if raw.source.annotation(ABANDON).is_some() {
+        registrations::abandon(context, &uid).await?;
+        hold(context, key, &uid, false).await?;
+        return Ok(None);
+    }
+    let since = raw.source.ending.unwrap_or(now);
+    let again = registrations::take_back(context, &uid, Some(since), |_| true).await?;
+    match again.filter(|again| !again.is_released) {
+        None => {
+            hold(context, key, &uid, false).await?;
+            Ok(None)
+        }
+        Some(again) => {
+            let wait = u64::try_from(again.at.saturating_sub(now)).unwrap_or_default().max(1);
+            Ok(Some(Duration::from_secs(wait)))
+        }
+    }
+}
+
+/// Puts the finalizer on an object, or takes it away.
+async fn hold(context: &Context, key: &Key, uid: &str, holds: bool) -> Result<(), Failure> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(context.client.clone(), &key.namespace, &speak::resource(key.kind));
+    let finalizers: Vec<&str> = if holds { vec![FINALIZER] } else { Vec::new() };
+    // The UID makes it a precondition: an object of the same name is another one.
+    let patch = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": key.kind.as_str(),
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid, "finalizers": finalizers},
+    });
+    let params = PatchParams::apply(FINALIZER_MANAGER).force();
+    match context.while_leading(cluster::apply(&api, &key.name, &params, &patch)).await? {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(code(&error), Some(404 | 409)) && !holds => Ok(()),
+        Err(error) => Err(Failure::Apply(ApiError::new(format!("finalizer of {key}"), &error))),
+    }
+}
+
+/// What there is to be said.
+struct Told<'t> {
+    warnings: &'t Findings,
+    last: McpClientStatus,
+    outcome: Option<Outcome>,
+    /// The issuer at which it is registered, and the one that its McpAuthorizationServer has by now.
+    moved: Option<(String, String)>,
+    secret_name: Option<String>,
+}
+
+impl Told<'_> {
+    fn statement(&self, client: &RegisteredClient, account: (&str, &str), now: i64) -> Statement {
+        let accepted = conditions::accepted(&[], self.warnings, "");
+        let resolved = conditions::resolved_refs(accepted.truth == Truth::True, self.warnings);
+        let registered = self.registered(client, account, &resolved);
+        let mut statement = Statement::new(client.id.generation, vec![accepted, resolved, registered]);
+        for said in self.troubles(&client.id, now) {
+            statement.beside(said);
+        }
+        self.with_members(statement)
+    }
+
+    fn registered(&self, client: &RegisteredClient, account: (&str, &str), resolved: &Said) -> Said {
+        let not = |reason: &str, message: String| Said::new(REGISTERED, Truth::False, reason, message);
+        if let Some((before, now)) = &self.moved {
+            return not(ISSUER_CHANGED, changed(before, now));
+        }
+        let Some(outcome) = &self.outcome else {
+            return Said { type_: REGISTERED, truth: Truth::False, ..resolved.clone() };
+        };
+        let id = &client.id;
+        match (&outcome.publication, &outcome.trouble, &outcome.client) {
+            (Publication::Foreign, ..) => {
+                let message = "there is a Secret of that name that is not the client's, and it is left alone: delete it, \
+                               or set spec.registration.secretName";
+                not(SECRET_CONFLICT, message.to_owned())
+            }
+            (Publication::Forbidden, ..) => {
+                let binding = conditions::role_binding("portcullis-token-writer", &id.namespace, account);
+                not(SECRET_FORBIDDEN, format!("the controller may not write Secrets of this namespace; {binding}"))
+            }
+            // What works goes on working while it cannot be looked after.
+            (Publication::Written, Some(trouble), Some(_)) if !trouble.what.is_lasting() => Said::new(
+                REGISTERED,
+                Truth::True,
+                REGISTERED,
+                format!("not looked after just now: {}", in_words(trouble)),
+            ),
+            (_, Some(trouble), _) => not(trouble.what.reason(), in_words(trouble)),
+            (Publication::Written, None, Some(_)) => Said::new(REGISTERED, Truth::True, REGISTERED, ""),
+            _ => not(conditions::PENDING, "it is being registered".to_owned()),
+        }
+    }
+
+    /// What is wrong, or about to be: conditions that are there only while they hold.
+    fn troubles(&self, id: &ObjectId, now: i64) -> Vec<Said> {
+        let mut all = Vec::new();
+        if let Some((before, now)) = &self.moved {
+            all.push(Said::new(ISSUER_CHANGED, Truth::True, ISSUER_CHANGED, changed(before, now)));
+        }
+        let Some(outcome) = &self.outcome else { return all };
+        if !outcome.drift.is_empty() {
+            let message =
+                format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
+            all.push(Said::new(CLIENT_DRIFTED, Truth::True, CLIENT_DRIFTED, message));
+        }
+        let secret = outcome.client.as_ref().and_then(|client| client.secret);
+        // It is replaced after two thirds of its life; by now, that has not worked for a while.
+        let late = |(since, expires): &(i64, i64)| now >= since.saturating_add(expires.saturating_sub(*since) / 6 * 5);
+        if let Some((_, expires)) = secret.filter(late) {
+            let message = format!("its client secret expires at {} and could not be replaced yet", time(expires));
+            all.push(Said::new(CREDENTIAL_EXPIRING, Truth::True, CREDENTIAL_EXPIRING, message));
+        }
+        if outcome.losses > 0 {
+            let message = format!(
+                "{} of its clients may be left at the authorization server, and cannot be removed from here: {}. Remove them \
+                 there, then run: portcullis clients forget {namespace}/{name}",
+                outcome.losses,
+                outcome.lost.join(", "),
+                namespace = id.namespace,
+                name = id.name
+            );
+            all.push(Said::new(ORPHANED, Truth::True, ORPHANED, message));
+        }
+        all
+    }
+
+    fn with_members(&self, mut statement: Statement) -> Statement {
+        let outcome = self.outcome.as_ref();
+        let Some((outcome, client)) = outcome.and_then(|outcome| Some((outcome, outcome.client.as_ref()?))) else {
+            // What is known of it is not unknown because nobody could be asked.
+            let last = [("clientId", json!(self.last.client_id)), ("registration", json!(self.last.registration))];
+            for (name, value) in last.into_iter().filter(|(_, value)| !value.is_null()) {
+                statement = statement.member(name, value);
+            }
+            return statement;
+        };
+        let mut registration = json!({
+            "method": outcome.method.map(crate::registration::Method::as_str),
+            "issuer": client.issuer,
+            "clientId": client.client_id,
+            "registeredAt": time(client.registered_at),
+            "checkedAt": time(client.checked_at),
+        });
+        if let Some(name) = &self.secret_name {
+            registration["secretName"] = json!(name);
+        }
+        if let Some((_, expires)) = client.secret {
+            registration["secretExpiresAt"] = json!(time(expires));
+        }
+        let substituted: Vec<Value> = client
+            .substituted
+            .iter()
+            .map(|one| json!({"field": one.field, "wanted": one.wanted, "got": one.got}))
+            .collect();
+        if !substituted.is_empty() {
+            registration["substituted"] = Value::Array(substituted);
+        }
+        statement.member("clientId", client.client_id.as_str()).member("registration", registration)
+    }
+}
+
+fn changed(before: &str, now: &str) -> String {
+    format!(
+        "it is registered at {before}, and its McpAuthorizationServer names {now} by now: nothing is sent there. If that is \
+         meant, annotate the McpClient with {ISSUER_ANNOTATION}={now}"
+    )
+}
+
+fn in_words(trouble: &crate::registration::Trouble) -> String {
+    match trouble.during {
+        Some(during) => format!("{}: {}", during.as_str().replace('_', " "), trouble.detail),
+        None => trouble.detail.clone(),
+    }
+}
+
+/// What is said of one that is not accepted.
+pub(super) fn refused(errors: &Findings, generation: i64) -> Statement {
+    let accepted = conditions::accepted(errors, &[], "nothing is changed at its authorization server.");
+    let resolved = conditions::resolved_refs(false, &[]);
+    let registered = Said::new(REGISTERED, Truth::Unknown, NOT_ACCEPTED, "it is registered once it is accepted");
+    Statement::new(generation, vec![accepted, resolved, registered])
+}

@@ -1,0 +1,60 @@
+//! Which ledgers there are, and whose they are.
+//!
+//! Invariant: it is read whole before anything is registered, and kept by whoever writes ledgers, which is this process alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::registration::Ledger;
+
+/// Where a ledger belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) struct Entry {
+    /// The McpAuthorizationServer.
+    pub(super) authority: String,
+    /// Its issuer.
+    pub(super) issuer: String,
+    /// Its owner's namespace and name.
+    pub(super) owner: (String, String),
+}
+
+/// All ledgers, by their owner's UID and by their name.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    owners: HashMap<String, BTreeMap<String, Entry>>,
+    /// What tells this installation from others at the same server, once all ledgers that are stored were read.
+    pub(super) cluster: Option<String>,
+}
+
+impl Index {
+    /// There is one.
+    pub(super) fn know(&mut self, ledger: &Ledger, name: &str) {
+        let owner = &ledger.owner;
+        let entry = Entry {
+            authority: ledger.authority.clone(),
+            issuer: ledger.issuer.clone(),
+            owner: (owner.namespace.clone(), owner.name.clone()),
+        };
+        self.owners.entry(owner.uid.clone()).or_default().insert(name.to_owned(), entry);
+    }
+
+    /// There is none any more.
+    pub(super) fn forget(&mut self, uid: &str, name: &str) {
+        if let Some(names) = self.owners.get_mut(uid) {
+            names.remove(name);
+            if names.is_empty() {
+                self.owners.remove(uid);
+            }
+        }
+    }
+
+    /// Those of an owner.
+    pub(super) fn of(&self, uid: &str) -> BTreeMap<String, Entry> {
+        self.owners.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Every owner, with its namespace and name.
+    pub(super) fn owners(&self) -> Vec<(String, (String, String))> {
+        let first = |names: &BTreeMap<String, Entry>| names.values().next().map(|entry| entry.owner.clone());
+        self.owners.iter().filter_map(|(uid, names)| Some((uid.clone(), first(names)?))).collect()
+    }
+}

@@ -1,0 +1,242 @@
+//! What came of a look at a registration: for statuses, for logs and for counters.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType};
+
+use crate::api::{GROUP, VERSION};
+use crate::controller::Context;
+use crate::controller::error::{ApiError, Failure};
+use crate::registration::call::Purpose;
+use crate::registration::ledger::{Registration, Substitution};
+use crate::registration::{Ledger, Method, News, Seen, Trouble, What};
+
+/// What came of the credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Publication {
+    /// There is nothing to give yet.
+    Unknown,
+    /// The owner has them.
+    Written,
+    /// There is a Secret of that name, and it is not the client's.
+    Foreign,
+    /// The controller may not write Secrets of the namespace.
+    Forbidden,
+}
+
+/// What came of a look.
+#[derive(Clone, Debug)]
+pub(in crate::controller) struct Outcome {
+    /// When to look again (Unix seconds).
+    pub(in crate::controller) again: i64,
+    /// How the client is registered, once that was chosen.
+    pub(in crate::controller) method: Option<Method>,
+    /// The client, if there is one.
+    pub(in crate::controller) client: Option<Client>,
+    /// What keeps it from going on.
+    pub(in crate::controller) trouble: Option<Trouble>,
+    /// What came of its credentials.
+    pub(in crate::controller) publication: Publication,
+    /// What somebody changed at the server, and is not reverted yet.
+    pub(in crate::controller) drift: Vec<String>,
+    /// What may be left at the server: an id, or the attempt that may have made it.
+    pub(in crate::controller) lost: Vec<String>,
+    /// How many that are, the unnamed included.
+    pub(in crate::controller) losses: u64,
+    /// Nothing is left of it.
+    pub(in crate::controller) is_forgotten: bool,
+    /// Its owner need not wait for it.
+    pub(in crate::controller) is_released: bool,
+}
+
+/// A client, as its owner is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::controller) struct Client {
+    /// Its id.
+    pub(in crate::controller) client_id: String,
+    /// Its issuer.
+    pub(in crate::controller) issuer: String,
+    /// When it was registered (Unix seconds).
+    pub(in crate::controller) registered_at: i64,
+    /// Since when it has its secret, and when that expires (Unix seconds).
+    pub(in crate::controller) secret: Option<(i64, i64)>,
+    /// When it was read back last (Unix seconds).
+    pub(in crate::controller) checked_at: i64,
+    /// What the server has instead of what was asked for.
+    pub(in crate::controller) substituted: Vec<Substitution>,
+}
+
+impl Outcome {
+    /// Of what is known.
+    pub(super) fn of(seen: &Seen, now: i64) -> Self {
+        let ledger = &seen.ledger;
+        let publication = if seen.published() { Publication::Written } else { Publication::Unknown };
+        Self {
+            again: now,
+            method: Some(ledger.method),
+            client: ledger.current.as_ref().map(|current| client(ledger, current, seen.checked())),
+            trouble: seen.trouble().cloned(),
+            publication,
+            drift: seen.drift().iter().map(|one| one.field.to_owned()).collect(),
+            lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
+            losses: ledger.losses(),
+            is_forgotten: false,
+            is_released: ledger.released.is_some(),
+        }
+    }
+
+    /// Nobody could be asked.
+    pub(super) fn not_asked(what: What, detail: String, now: i64) -> Self {
+        let trouble = Trouble { what, during: None, detail, retry_after: None };
+        let again = now.saturating_add(if what.is_lasting() { super::LASTING_WAIT } else { 10 });
+        Self { again, trouble: Some(trouble), ..Self::nothing() }
+    }
+
+    /// Its McpAuthorizationServer is no issuer, or not there.
+    pub(in crate::controller) fn without_anchor(name: &str) -> Self {
+        let detail = format!("McpAuthorizationServer {name} is no issuer at which clients are registered");
+        Self::not_asked(What::NoEndpoint, detail, super::now())
+    }
+
+    /// Nothing is left.
+    pub(super) fn forgotten() -> Self {
+        Self { is_forgotten: true, is_released: true, ..Self::nothing() }
+    }
+
+    fn nothing() -> Self {
+        Self {
+            again: i64::MAX,
+            method: None,
+            client: None,
+            trouble: None,
+            publication: Publication::Unknown,
+            drift: Vec::new(),
+            lost: Vec::new(),
+            losses: 0,
+            is_forgotten: false,
+            is_released: false,
+        }
+    }
+}
+
+fn client(ledger: &Ledger, current: &Registration, checked_at: i64) -> Client {
+    Client {
+        client_id: current.client_id.clone(),
+        issuer: ledger.issuer.clone(),
+        registered_at: current.registered_at,
+        secret: current.secret_expires_at.map(|expires| (current.secret_since, expires)),
+        checked_at,
+        substituted: current.substituted.clone(),
+    }
+}
+
+fn named(client_id: Option<&str>, attempt: u64) -> String {
+    client_id.map_or_else(|| format!("software_version {attempt}"), str::to_owned)
+}
+
+/// Tells what happened: to the log, to the counters, and, of what somebody has to know, in an event on the owner.
+pub(super) async fn tell(context: &Context, ledger: &Ledger, news: &[News]) -> Result<(), Failure> {
+    for event in news.iter().filter_map(event) {
+        let reference = ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some(ledger.owner.kind.clone()),
+            name: Some(ledger.owner.name.clone()),
+            namespace: Some(ledger.owner.namespace.clone()),
+            uid: Some(ledger.owner.uid.clone()),
+            ..ObjectReference::default()
+        };
+        // The owner's namespace may be gone, and then nobody reads events there.
+        if let Err(error) = context.while_leading(context.recorder.publish(&event, &reference)).await? {
+            let error = ApiError::new("an event", &error);
+            tracing::warn!(owner = ledger.owner.name, reason = error.reason(), %error, "an event was not recorded");
+        }
+    }
+    log(context, ledger, news);
+    Ok(())
+}
+
+/// An event, of what somebody has to know.
+fn event(news: &News) -> Option<Event> {
+    let (reason, note) = match news {
+        News::Lost { client_id, attempt } => (
+            "OrphanedRegistration",
+            format!(
+                "a client may be left at the authorization server, and cannot be removed from here: {}",
+                named(client_id.as_deref(), *attempt)
+            ),
+        ),
+        News::Drifted { fields } => (
+            "RegistrationDrifted",
+            format!("the client was changed at the authorization server, and that is reverted: {}", fields.join(", ")),
+        ),
+        News::Vanished { client_id } => (
+            "RegistrationVanished",
+            format!("client {client_id} was deleted at the authorization server, and is registered again"),
+        ),
+        _ => return None,
+    };
+    Some(Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(900).collect()),
+        action: "Register".to_owned(),
+        secondary: None,
+    })
+}
+
+fn log(context: &Context, ledger: &Ledger, news: &[News]) {
+    let owner = format!("{} {}/{}", ledger.owner.kind, ledger.owner.namespace, ledger.owner.name);
+    let issuer = &ledger.issuer;
+    for one in news {
+        context.metrics.registration_news(word(one));
+        match one {
+            News::Lost { client_id, attempt } => {
+                let left = named(client_id.as_deref(), *attempt);
+                tracing::warn!(owner, issuer, left, "a client may be left at the authorization server");
+            }
+            News::Drifted { fields } => {
+                let fields = fields.join(", ");
+                tracing::warn!(
+                    owner,
+                    issuer,
+                    fields,
+                    "a client was changed at the authorization server; it is reverted"
+                );
+            }
+            News::Vanished { client_id } => {
+                tracing::warn!(owner, issuer, client_id, "a client was deleted at the authorization server");
+            }
+            other => tracing::info!(owner, issuer, what = word(other), "registration"),
+        }
+    }
+}
+
+/// A stable word, for counters.
+pub(super) fn word(news: &News) -> &'static str {
+    match news {
+        News::Registered { .. } => "registered",
+        News::Adopted { .. } => "adopted",
+        News::Updated => "updated",
+        News::Drifted { .. } => "drifted",
+        News::Vanished { .. } => "vanished",
+        News::Rotated => "rotated",
+        News::Replaced { .. } => "replaced",
+        News::Lost { .. } => "lost",
+        News::Deleted { .. } => "deleted",
+    }
+}
+
+/// Every word of [`word`].
+pub(in crate::controller) const WORDS: [&str; 9] =
+    ["registered", "adopted", "updated", "drifted", "vanished", "rotated", "replaced", "lost", "deleted"];
+
+/// Every purpose of a request.
+pub(in crate::controller) const PURPOSES: [Purpose; 8] = [
+    Purpose::Create,
+    Purpose::Find,
+    Purpose::Read,
+    Purpose::Update,
+    Purpose::Renew,
+    Purpose::Delete,
+    Purpose::DeleteRetired,
+    Purpose::Probe,
+];

@@ -1,0 +1,31 @@
+//! Whether a client is still believed, learned by asking for a grant as it.
+//!
+//! Invariant: nothing is granted to anybody by it: a token that comes of it is dropped unread. It is asked only where a
+//! management token was not believed, which servers answer alike for a token that died and for a client that is gone
+//! (RFC 7592 section 2.1).
+
+use super::call::{Answer, Auth, Body, Call, Heard, Place, Purpose, Verb};
+use super::ledger::{Ledger, Registration};
+use crate::oauth::json;
+
+/// A request for a grant as the client. `None`: there is nothing to prove it by, or nowhere to ask.
+pub(super) fn call(ledger: &Ledger, current: &Registration, place: &Place) -> Option<Call> {
+    let has_key = ledger.keys.iter().any(|key| current.kids.contains(&key.kid));
+    let url = place.token_endpoint.clone().filter(|_| has_key || current.client_secret.is_some())?;
+    Some(Call { purpose: Purpose::Probe, verb: Verb::Post, url, auth: Auth::Client, body: Body::Grant })
+}
+
+/// What the answer means: whoever is told why it gets no token was believed to be who it is (RFC 6749 section 5.2).
+pub(super) fn hear(answer: &Answer) -> Heard {
+    let error = json::object(&answer.body).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+    match (answer.status, error.as_deref()) {
+        (200..=299, _) => Heard::Alive,
+        // Keycloak says `unauthorized_client` of a client that it does not believe, and with 401, which is for that alone.
+        (400 | 401, Some("invalid_client")) | (401, Some("unauthorized_client")) => Heard::Absent,
+        (
+            400 | 403,
+            Some("unauthorized_client" | "invalid_scope" | "invalid_target" | "invalid_grant" | "access_denied"),
+        ) => Heard::Alive,
+        _ => Heard::neither(answer),
+    }
+}

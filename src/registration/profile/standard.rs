@@ -1,0 +1,129 @@
+//! Anything that speaks the standards: RFC 7591 to register, RFC 7592 to manage.
+//!
+//! Invariant: a registration has no key that would make it safe to send twice (RFC 7591 knows none), so it is never repeated
+//! without its first answer; and a management request goes to the URL that came with the token, and to no other.
+
+use serde_json::{Map, Value};
+
+use super::Adapter;
+use crate::oauth::client_registration::{Difference, parse_registered};
+use crate::oauth::{Refusal, RefusalKind};
+use crate::registration::call::{Answer, Auth, Body, Call, Client, Heard, Place, Purpose, Verb};
+use crate::registration::ledger::{Handle, Registration};
+use crate::registration::wanted::{Marks, Wanted};
+use crate::sensitive::Sensitive;
+
+/// The standards alone.
+pub struct Standard;
+
+impl Adapter for Standard {
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
+    fn create(&self, wanted: &Wanted, place: &Place) -> Option<Call> {
+        Some(Call {
+            purpose: Purpose::Create,
+            verb: Verb::Post,
+            url: place.registration_endpoint.clone()?,
+            auth: Auth::Initial,
+            body: Body::Json(Sensitive::new(wanted.metadata.create_body().to_string())),
+        })
+    }
+
+    fn find(&self, _: &Marks, _: &Place) -> Option<Call> {
+        None
+    }
+
+    fn read(&self, registration: &Registration, _: &Place) -> Option<Call> {
+        managed(registration, Purpose::Read, Verb::Get, Body::None)
+    }
+
+    fn reads_before_updating(&self) -> bool {
+        false
+    }
+
+    fn update(
+        &self,
+        registration: &Registration,
+        wanted: &Wanted,
+        _: Option<&Map<String, Value>>,
+        _: &Place,
+    ) -> Option<Call> {
+        let body = wanted.metadata.update_body(&registration.client_id, registration.client_secret.as_ref());
+        managed(registration, Purpose::Update, Verb::Put, Body::Json(body))
+    }
+
+    fn renew(&self, _: &Registration, _: &Place) -> Option<Call> {
+        None
+    }
+
+    fn delete(&self, registration: &Registration, _: &Place) -> Option<Call> {
+        managed(registration, Purpose::Delete, Verb::Delete, Body::None)
+    }
+
+    fn hear(&self, purpose: Purpose, answer: &Answer, _: &Marks, wanted: Option<&Wanted>) -> Heard {
+        match (purpose, answer.status) {
+            (Purpose::Delete | Purpose::DeleteRetired, 200..=299) => Heard::Absent,
+            (Purpose::Create | Purpose::Read | Purpose::Update, 200..=299) => described(purpose, answer, wanted),
+            (Purpose::Create, 401 | 403) => Heard::Denied(told(&answer.refusal(), answer.status)),
+            // The client is gone, or the token is dead: servers do not say which (RFC 7592 section 2.1).
+            (_, 401 | 403) => Heard::Unmanageable,
+            (Purpose::Delete | Purpose::DeleteRetired | Purpose::Read | Purpose::Update, 404 | 410) => Heard::Absent,
+            (_, 400..=499) if answer.status != 429 => {
+                let refusal = answer.refusal();
+                let told = told(&refusal, answer.status);
+                match refusal.kind {
+                    RefusalKind::Terminal => Heard::Refused(told),
+                    RefusalKind::Credential => Heard::Denied(told),
+                    RefusalKind::Later => Heard::neither(answer),
+                }
+            }
+            _ => Heard::neither(answer),
+        }
+    }
+}
+
+fn managed(registration: &Registration, purpose: Purpose, verb: Verb, body: Body) -> Option<Call> {
+    match &registration.handle {
+        Handle::Protocol { uri, token } => {
+            Some(Call { purpose, verb, url: uri.clone(), auth: Auth::Registration(token.clone()), body })
+        }
+        Handle::Admin { .. } | Handle::Unmanaged => None,
+    }
+}
+
+fn described(purpose: Purpose, answer: &Answer, wanted: Option<&Wanted>) -> Heard {
+    let issuer = wanted.map(|wanted| wanted.issuer.as_str()).unwrap_or_default();
+    let registered = match parse_registered(&answer.body, issuer) {
+        Ok(registered) => registered,
+        // Something was done, and what it came to is not known.
+        Err(error) if purpose == Purpose::Read => return Heard::Refused(error.to_string()),
+        Err(error) => return Heard::Unknown(error.to_string()),
+    };
+    let handle = registered.management.map(|m| Handle::Protocol { uri: m.uri, token: m.token });
+    Heard::Client(Box::new(Client {
+        client_id: registered.client_id,
+        client_secret: registered.client_secret,
+        secret_expires_at: registered.secret_expires_at,
+        handle,
+        differences: wanted.map(|wanted| differences(wanted, &registered.metadata)).unwrap_or_default(),
+        found: None,
+    }))
+}
+
+/// Where the client is not what is wanted. Our marks do not count: most servers drop what they do not use.
+fn differences(wanted: &Wanted, got: &Map<String, Value>) -> Vec<Difference> {
+    let mut all = wanted.metadata.drift(got);
+    all.retain(|one| !matches!(one.field, "software_id" | "software_version"));
+    all
+}
+
+/// What a server said, as people are told it.
+pub(super) fn told(refusal: &Refusal, status: u16) -> String {
+    let error = refusal.error.unwrap_or("no reason");
+    match &refusal.description {
+        Some(description) => format!("it answered with status {status}, {error}: {description}"),
+        None => format!("it answered with status {status}, {error}"),
+    }
+}

@@ -1,0 +1,251 @@
+//! What one process knows of a registration: its ledger, and what it learned that need not outlive it.
+
+use serde_json::{Map, Value};
+
+use super::call::{Call, Purpose};
+use super::ledger::{Ledger, Step};
+use crate::oauth::client_registration::Difference;
+
+/// What is known of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// What is, or is to be, stored.
+    pub ledger: Ledger,
+    /// Whether it is stored as it is.
+    pub(super) stored: bool,
+    /// Whether this process itself wrote the step that is under way, and so knows that nothing was sent for it before.
+    pub(super) begun: bool,
+    /// Whether the owner has the credentials.
+    pub(super) published: bool,
+    /// When the client was read back last (Unix seconds).
+    pub(super) checked: i64,
+    /// Whether it is to be looked for under our id.
+    pub(super) look: bool,
+    /// Whether what it is managed with was not believed.
+    pub(super) doubt: bool,
+    /// What was changed at the server behind our back, and is to be reverted.
+    pub(super) drift: Vec<Difference>,
+    /// What an update is to keep of what was read.
+    pub(super) found: Option<Map<String, Value>>,
+    /// What keeps it from going on.
+    pub(super) trouble: Option<Trouble>,
+    /// What there is to tell.
+    pub(super) news: Vec<News>,
+}
+
+/// What keeps a registration from going on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What it is.
+    pub what: What,
+    /// What was tried.
+    pub during: Option<Purpose>,
+    /// In words, without secrets.
+    pub detail: String,
+    /// Not before this many seconds have passed, if the server says so.
+    pub retry_after: Option<u32>,
+}
+
+/// What keeps a registration from going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// The server does not take the client as it is wanted.
+    Refused,
+    /// The server does not take it from us.
+    Denied,
+    /// Our id is somebody else's client there.
+    Foreign,
+    /// The server has answered something less safe than what was asked for.
+    Weakened,
+    /// The server has no place for what is to be done.
+    NoEndpoint,
+    /// The server does not want to be asked now.
+    Busy,
+    /// The server cannot be reached.
+    Unreachable,
+    /// It is not known what came of it.
+    NoAnswer,
+}
+
+impl What {
+    /// A stable word, as conditions have it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            What::Refused => "RegistrationRefused",
+            What::Denied => "RegistrationDenied",
+            What::Foreign => "ClientIdTaken",
+            What::Weakened => "RegistrationWeakened",
+            What::NoEndpoint => "RegistrationUnsupported",
+            What::Busy => "AuthorizationServerBusy",
+            What::Unreachable => "AuthorizationServerUnreachable",
+            What::NoAnswer => "NoAnswer",
+        }
+    }
+
+    /// Whether it goes on as soon as somebody changes something, and hardly before.
+    pub fn is_lasting(self) -> bool {
+        matches!(self, What::Refused | What::Denied | What::Foreign | What::Weakened | What::NoEndpoint)
+    }
+}
+
+/// What there is to tell of a registration: transitions, for events and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A client was registered.
+    Registered {
+        /// Its id.
+        client_id: String,
+    },
+    /// A client that was there already was taken over: it has our mark.
+    Adopted {
+        /// Its id.
+        client_id: String,
+    },
+    /// What it is at the server was brought to what is wanted.
+    Updated,
+    /// Somebody had changed it at the server; that is about to be reverted.
+    Drifted {
+        /// The fields.
+        fields: Vec<&'static str>,
+    },
+    /// It was deleted behind our back.
+    Vanished {
+        /// Its id.
+        client_id: String,
+    },
+    /// It has other credentials.
+    Rotated,
+    /// It is replaced by a new client.
+    Replaced {
+        /// The id of the old one.
+        client_id: String,
+    },
+    /// A client may be left at the server.
+    Lost {
+        /// Its id, if that is known.
+        client_id: Option<String>,
+        /// The attempt that may have made it.
+        attempt: u64,
+    },
+    /// A client was deleted.
+    Deleted {
+        /// Its id.
+        client_id: String,
+    },
+}
+
+impl Seen {
+    /// A registration that is begun: nothing is stored yet.
+    pub fn new(ledger: Ledger, checked: i64) -> Self {
+        Self { stored: false, ..Self::stored(ledger, checked) }
+    }
+
+    /// What was found stored. `checked`: when it counts as read back, since nobody knows.
+    pub fn stored(ledger: Ledger, checked: i64) -> Self {
+        Self {
+            ledger,
+            stored: true,
+            begun: false,
+            published: false,
+            checked,
+            look: false,
+            doubt: false,
+            drift: Vec::new(),
+            found: None,
+            trouble: None,
+            news: Vec::new(),
+        }
+    }
+
+    /// The ledger was stored.
+    pub fn persisted(&mut self) {
+        self.stored = true;
+    }
+
+    /// The owner has the credentials.
+    pub fn is_published(&mut self) {
+        self.published = true;
+    }
+
+    /// The owner may have lost them, or is to have others: they are looked at again.
+    pub fn publish_again(&mut self) {
+        self.published = false;
+    }
+
+    /// What kept it from going on is over, or is tried again.
+    pub fn try_again(&mut self) {
+        self.trouble = None;
+        // What was sent may have come to something: it is looked at before it is sent again.
+        self.begun = false;
+    }
+
+    /// Whether the owner has the credentials.
+    pub fn published(&self) -> bool {
+        self.published
+    }
+
+    /// Its owner says, by this word, that nothing is left of what was lost.
+    pub fn forget_losses(&mut self, word: &str) {
+        if self.ledger.forgotten.as_deref() != Some(word) {
+            self.ledger.lost.clear();
+            self.ledger.lost_besides = 0;
+            self.ledger.forgotten = Some(word.to_owned());
+            self.stored = false;
+        }
+    }
+
+    /// Something keeps it from going on that was found before anything was sent.
+    pub fn cannot(&mut self, what: What, detail: String) {
+        self.is_in_trouble(what, None, detail);
+    }
+
+    /// What keeps it from going on.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// What somebody changed at the server.
+    pub fn drift(&self) -> &[Difference] {
+        &self.drift
+    }
+
+    /// When the client was read back last (Unix seconds).
+    pub fn checked(&self) -> i64 {
+        self.checked
+    }
+
+    /// What there is to tell, once.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    pub(super) fn set_step(&mut self, step: Step) {
+        self.begun = step != Step::Idle;
+        self.ledger.step = step;
+        self.stored = false;
+    }
+
+    pub(super) fn is_in_trouble(&mut self, what: What, during: Option<Purpose>, detail: impl Into<String>) {
+        self.trouble = Some(Trouble { what, during, detail: detail.into(), retry_after: None });
+    }
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The ledger is to be stored as it is; then [`Seen::persisted`].
+    Persist,
+    /// A key is to be made for the client, and added to the ledger with [`super::add_key`].
+    MakeKey,
+    /// A request is to be sent; what comes of it goes to [`super::absorb`].
+    Send(Call),
+    /// The owner is to be given the credentials; then [`Seen::is_published`].
+    Publish,
+    /// Nothing is left: the ledger goes.
+    Forget,
+    /// Nothing is to be done before this time (Unix seconds), but for what keeps it from going on.
+    Settled {
+        /// When to look again.
+        again: i64,
+    },
+}

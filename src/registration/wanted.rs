@@ -1,0 +1,79 @@
+//! What a client is to be at the server, in full: as its author wants it, with our marks and its keys.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::json;
+
+use super::desired::Desired;
+use super::ledger::{Key, Ledger};
+use crate::generated::Digest;
+use crate::oauth::client_registration::{AuthMethod, ClientMetadata, Keys};
+
+/// What a client is to be at the server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// What is registered.
+    pub metadata: ClientMetadata,
+    /// Resource identifiers of the servers that it is for.
+    pub resources: Vec<String>,
+    /// The issuer.
+    pub issuer: String,
+    /// What tells it from others.
+    pub marks: Marks,
+    /// Ids of its keys that were made here.
+    pub kids: Vec<String>,
+}
+
+/// What tells a client from others at the server: whose it is, and of which installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Its id, where it can be chosen.
+    pub client_id: String,
+    /// Whose it is: in `software_id`, or where the vendor keeps such things.
+    pub owner: String,
+}
+
+impl Marks {
+    /// The marks of what a ledger tells of.
+    pub fn of(ledger: &Ledger) -> Self {
+        let (uid, cluster) = (&ledger.owner.uid, &ledger.cluster);
+        let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        let cluster: String = plain(cluster).chars().take(8).collect();
+        // All of the UID: two objects never share an id.
+        Self { client_id: format!("portcullis-{cluster}-{}", plain(uid)), owner: format!("portcullis:{cluster}:{uid}") }
+    }
+}
+
+impl Wanted {
+    /// What `desired` comes to, with the keys that were made for it.
+    pub fn new(desired: &Desired, ledger: &Ledger) -> Self {
+        let marks = Marks::of(ledger);
+        let mut metadata = desired.metadata.clone();
+        let mut kids = Vec::new();
+        if needs_keys(desired) {
+            let keys: Vec<_> = ledger.keys.iter().map(|key| key.public.clone()).collect();
+            metadata.keys = Keys::Inline(json!({ "keys": keys }));
+            kids = ledger.keys.iter().map(|key| key.kid.clone()).collect();
+        }
+        metadata.software_id.clone_from(&marks.owner);
+        metadata.software_version = ledger.attempts.to_string();
+        Self { metadata, resources: desired.resources.clone(), issuer: desired.issuer.clone(), marks, kids }
+    }
+
+    /// What tells one wish from another.
+    pub fn digest(&self) -> String {
+        let text = json!([self.metadata.create_body(), self.resources]).to_string();
+        let bytes = digest(&SHA256, text.as_bytes());
+        bytes.as_ref().try_into().map(|bytes| Digest(bytes).hex()).unwrap_or_default()
+    }
+}
+
+/// Whether the client authenticates by a key that is made for it.
+pub(super) fn needs_keys(desired: &Desired) -> bool {
+    desired.metadata.auth_method == AuthMethod::PrivateKeyJwt && desired.metadata.keys == Keys::None
+}
+
+/// The key that the client signs with: the newest that the server was told of.
+pub fn signing(ledger: &Ledger) -> Option<&Key> {
+    let known = &ledger.current.as_ref()?.kids;
+    ledger.keys.iter().rev().find(|key| known.contains(&key.kid))
+}

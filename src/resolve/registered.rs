@@ -1,0 +1,259 @@
+//! `McpClient` to the client that is to be registered.
+//!
+//! Invariant: a method that the issuer's administrator has not allowed is never among those that can be used, and what is
+//! wanted names secrets and holds none.
+
+use super::{
+    Finding, Findings, Lookup, Reason,
+    client::named_servers,
+    client_metadata::{Form, is_https},
+    value,
+};
+use crate::{
+    api::{
+        FieldPath,
+        object::is_dns_subdomain,
+        v1alpha1::{ClientMethod, ClientRegistrationSpec, DeletionPolicySpec, McpClientSpec, OnUnavailableSpec},
+    },
+    generated::ObjectId,
+    oauth::{
+        client_registration::{AuthMethod, ClientMetadata, Keys},
+        identifier::Identifier,
+    },
+    registration::desired::{Deletion, DeletionPolicy, Desired, Method, OnUnavailable, Profile, Rotation, SecretKey},
+};
+
+const HOUR: u32 = 3600;
+const DAY: u32 = 24 * HOUR;
+const MAX_PERIOD_SECONDS: u32 = 365 * DAY;
+/// How long an authorization server is waited for when a client goes.
+const DEFAULT_TIMEOUT_SECONDS: u32 = 600;
+const MAX_TIMEOUT_SECONDS: u32 = 7 * DAY;
+
+/// A resolved `McpClient` that is registered at an issuer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegisteredClient {
+    /// The object that this was resolved from.
+    pub id: ObjectId,
+    /// The McpAuthorizationServer that it belongs to.
+    pub authority: String,
+    /// Its id there, as far as it is known: as its author gives it.
+    pub client_id: Option<String>,
+    /// What is wanted of it, or why nothing can be done for it now.
+    pub desired: Result<Desired, Finding>,
+}
+
+/// Resolves what is to be registered. With findings in `errors`, what is returned is not to be used.
+pub(super) fn registered(
+    id: ObjectId,
+    spec: &McpClientSpec,
+    registration: &ClientRegistrationSpec,
+    lookup: &Lookup<'_>,
+    (errors, warnings): (&mut Findings, &mut Findings),
+) -> RegisteredClient {
+    let mut form = Form { spec: registration, method: spec.method.and_then(method), errors };
+    let client_id = client_id(&mut form);
+    let mut metadata = form.metadata(&id, warnings);
+    form.scopes();
+    let secret_name = secret_name(&mut form, &id.name);
+    let rotation = rotation(&mut form, &metadata);
+    let deletion = deletion(&mut form);
+
+    let authority = spec.authorization_server.clone();
+    let names = registration.servers.as_deref().unwrap_or_default();
+    let at = (Form::at("servers"), "the client is not registered for it");
+    let (servers, _) = named_servers(names, at, (&id.namespace, &authority), lookup, warnings);
+    let mut resources: Vec<String> = servers.iter().map(|server| server.resource.clone()).collect();
+    let asked = servers.iter().flat_map(|server| &server.scopes.baseline);
+    let mut scopes: Vec<String> = registration.scopes.iter().chain(asked).cloned().collect();
+    for list in [&mut resources, &mut scopes] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    metadata.scopes = scopes;
+
+    let client_secret = registration.client_secret_ref.as_ref();
+    let client_secret = client_secret.map(|at| SecretKey { name: at.name.clone(), key: at.key.clone() });
+    let desired = usable(form.method, metadata.auth_method, &authority, lookup).map(|usable| Desired {
+        owner: id.clone(),
+        authority: authority.clone(),
+        issuer: usable.issuer.to_owned(),
+        profile: usable.profile,
+        methods: usable.methods,
+        client_id: client_id.clone(),
+        client_secret,
+        metadata,
+        resources,
+        secret_name,
+        rotation,
+        deletion,
+    });
+    warnings.extend(desired.as_ref().err().cloned());
+    RegisteredClient { id, authority, client_id, desired }
+}
+
+/// `Token` is none of registration.
+fn method(method: ClientMethod) -> Option<Method> {
+    match method {
+        ClientMethod::Token => None,
+        ClientMethod::Preregistered => Some(Method::Preregistered),
+        ClientMethod::Admin => Some(Method::Admin),
+        ClientMethod::Cimd => Some(Method::Cimd),
+        ClientMethod::Dcr => Some(Method::Dcr),
+    }
+}
+
+/// The id that its author gives it.
+fn client_id(form: &mut Form<'_>) -> Option<String> {
+    let given = form.spec.client_id.clone();
+    let wrong: Option<(&str, &'static str)> = match (form.method, &given) {
+        (Some(Method::Preregistered), None) => {
+            Some(("Preregistered, and nothing says as what", "write the id that it is registered with"))
+        }
+        // RFC 6749 appendix A.1.
+        (Some(Method::Preregistered), Some(id)) => (id.is_empty() || id.bytes().any(|b| !matches!(b, b' '..=b'~')))
+            .then_some(("not an id in visible ASCII", "write it exactly as the authorization server does")),
+        (Some(Method::Cimd), Some(url)) => (!is_document(url)).then_some((
+            "not the URL of a document: https, with a path, and without query and fragment",
+            "write the URL at which the client serves its own document, or leave it out",
+        )),
+        (Some(Method::Admin | Method::Dcr), Some(_)) => {
+            Some(("the id comes of the registration", "remove it, or use method: Preregistered"))
+        }
+        (None, Some(_)) => {
+            Some(("an id, and no method", "set method: Preregistered; or CIMD, if it is the URL of its own document"))
+        }
+        (Some(Method::Admin | Method::Dcr | Method::Cimd) | None, None) => None,
+    };
+    if let Some((message, remedy)) = wrong {
+        form.refuse(Reason::ClientIdInvalid, "clientId", message, remedy);
+    }
+    given
+}
+
+/// A URL that can be a client's id (draft-ietf-oauth-client-id-metadata-document, "Client Identifier").
+fn is_document(url: &str) -> bool {
+    let identifier = Identifier::resource(url).ok();
+    is_https(url) && !url.contains('?') && identifier.is_some_and(|parts| !matches!(parts.path(), "" | "/"))
+}
+
+fn secret_name(form: &mut Form<'_>, name: &str) -> String {
+    let secret_name = form.spec.secret_name.clone().unwrap_or_else(|| format!("{name}-client"));
+    let given = form.spec.client_secret_ref.as_ref().map(|reference| reference.name.clone());
+    let mut refuse = |at: &str, message: &str, remedy| form.refuse(Reason::ValueInvalid, at, message, remedy);
+    if !is_dns_subdomain(&secret_name) {
+        refuse("secretName", "not a name that a Secret can have", "use lower-case letters, digits, - and .");
+    }
+    if given.as_ref().is_some_and(|given| !is_dns_subdomain(given)) {
+        refuse("clientSecretRef", "not a name that a Secret can have", "name the Secret that holds its client secret");
+    }
+    if given.is_some_and(|given| given == secret_name) {
+        let message = "the Secret that holds its client secret would be written over";
+        refuse("secretName", message, "choose another name");
+    }
+    secret_name
+}
+
+fn rotation(form: &mut Form<'_>, metadata: &ClientMetadata) -> Option<Rotation> {
+    let spec = form.spec.rotation.as_ref()?;
+    if metadata.auth_method == AuthMethod::None || metadata.keys != Keys::None {
+        let message = "the gateway gives it nothing that could be replaced";
+        form.refuse(Reason::ChoiceInvalid, "rotation", message, "remove it");
+    }
+    let field = Form::at("rotation");
+    let period_seconds = value::duration(&spec.period, &field.field("period"), form.errors)?;
+    if !(HOUR..=MAX_PERIOD_SECONDS).contains(&period_seconds) {
+        let finding = Finding::new(Reason::BoundsExceeded, field.field("period"), "shorter than 1h, or than 8760h");
+        form.errors.push(finding.remedy("use at least 1h and at most 8760h, which is a year"));
+    }
+    let most = period_seconds / 2;
+    let overlap = spec.overlap.as_deref().map(|text| value::duration(text, &field.field("overlap"), form.errors));
+    let overlap_seconds = overlap.unwrap_or(Some(DAY.min(most)))?;
+    if overlap_seconds > most {
+        let finding = Finding::new(Reason::BoundsExceeded, field.field("overlap"), "more than half of the period");
+        form.errors.push(finding.remedy("use at most half of the period"));
+    }
+    Some(Rotation { period_seconds, overlap_seconds })
+}
+
+fn deletion(form: &mut Form<'_>) -> Deletion {
+    let spec = form.spec.deletion.clone().unwrap_or_default();
+    let field = Form::at("deletion");
+    let timeout = spec.timeout.as_deref().and_then(|text| value::duration(text, &field.field("timeout"), form.errors));
+    if timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds)) {
+        let finding = Finding::new(Reason::BoundsExceeded, field.field("timeout"), "no time at all, or more than 168h");
+        form.errors.push(finding.remedy("use at least 1s and at most 168h, which is a week"));
+    }
+    let policy = match spec.policy {
+        DeletionPolicySpec::Delete => DeletionPolicy::Delete,
+        DeletionPolicySpec::Retain => DeletionPolicy::Retain,
+    };
+    if policy == DeletionPolicy::Retain && (spec.timeout.is_some() || spec.on_unavailable.is_some()) {
+        let message = "nobody is waited for where the registration stays";
+        form.refuse(
+            Reason::ChoiceInvalid,
+            "deletion",
+            message,
+            "remove timeout and onUnavailable, or use policy: Delete",
+        );
+    }
+    Deletion {
+        policy,
+        timeout_seconds: timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
+        on_unavailable: match spec.on_unavailable {
+            None | Some(OnUnavailableSpec::Orphan) => OnUnavailable::Orphan,
+            Some(OnUnavailableSpec::Block) => OnUnavailable::Block,
+        },
+    }
+}
+
+/// Where it can be registered, and how.
+struct Usable<'a> {
+    issuer: &'a str,
+    profile: Profile,
+    methods: Vec<Method>,
+}
+
+/// What the McpAuthorizationServer allows of what its author asks for; or why nothing is left.
+fn usable<'a>(
+    asked: Option<Method>,
+    auth_method: AuthMethod,
+    authority: &str,
+    lookup: &Lookup<'a>,
+) -> Result<Usable<'a>, Finding> {
+    let at_authority = |reason, message| Finding::new(reason, FieldPath::of("spec.authorizationServer"), message);
+    if !lookup.authorities.contains_key(authority) {
+        let message = format!("no valid McpAuthorizationServer {authority}");
+        return Err(at_authority(Reason::AuthorityNotFound, message));
+    }
+    let Some(registration) = lookup.registrations.get(authority) else {
+        let message = format!("McpAuthorizationServer {authority} has no issuer at which clients are registered");
+        return Err(at_authority(Reason::AuthorityRegistersNobody, message));
+    };
+    // Everybody can read a Client ID Metadata Document: it is for no shared secret.
+    let shares = matches!(auth_method, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
+    let fits = |method: &Method| !(shares && *method == Method::Cimd);
+    let allows = |method: Method| method == Method::Preregistered || registration.methods.contains(&method);
+    let methods: Vec<Method> = match asked {
+        Some(method) => [method].into_iter().filter(|method| allows(*method)).collect(),
+        None => registration.methods.iter().copied().filter(fits).collect(),
+    };
+    if !methods.is_empty() {
+        return Ok(Usable { issuer: &registration.issuer, profile: registration.profile, methods });
+    }
+    Err(match asked {
+        Some(method) => {
+            let message = format!("McpAuthorizationServer {authority} does not allow the method {}", method.as_str());
+            Finding::new(Reason::MethodNotAllowed, FieldPath::of("spec.method"), message)
+        }
+        None if registration.methods.is_empty() => {
+            let message = format!("McpAuthorizationServer {authority} allows no method but Preregistered");
+            at_authority(Reason::MethodNotAllowed, message)
+        }
+        None => {
+            let message = format!("McpAuthorizationServer {authority} allows CIMD alone, which has no shared secret");
+            let at = Form::at("tokenEndpointAuthMethod");
+            Finding::new(Reason::MethodNotAllowed, at, message).remedy("use private_key_jwt or none")
+        }
+    })
+}

@@ -1,0 +1,6 @@
+//! Clients that the controller registers at real authorization servers, through their whole life.
+
+mod behind;
+mod crash;
+mod life;
+mod place;

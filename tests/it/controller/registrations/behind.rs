@@ -1,0 +1,83 @@
+//! What happens at the server behind our back, and servers that do not want to.
+
+use serde_json::json;
+
+use super::place::{Place, WAYS, Way};
+use crate::support::fault::{Answer, Fault, Matching};
+use crate::support::wait::until;
+
+#[test]
+fn whatever_the_server_answers_it_ends_ready_and_with_one_client_or_tells_what_is_left() {
+    for way in WAYS {
+        for fault in [
+            Fault::Reset,
+            Fault::LoseAnswer,
+            Fault::Instead(Answer::too_many(1)),
+            Fault::Instead(Answer::status(500)),
+            Fault::Instead(Answer::status(503)),
+            Fault::Replaced(Answer::json(201, "{\"client_id\":")),
+        ] {
+            let place = Place::new(way);
+            let fired = place.house.hop.fault(Matching::nth("POST", &place.registrations(), 1), fault);
+            let _controller = place.controller();
+            place.apply(&json!({}));
+            place.wait_ready();
+            assert_eq!(fired.times(), 1);
+            place.assert_one(&format!("{way:?}"));
+            place.delete();
+            place.wait_gone();
+        }
+    }
+}
+
+#[test]
+fn a_refusal_names_the_reason_and_nothing_is_tried_on_and_on() {
+    let place = Place::new(Way::ProviderDcr);
+    let refusal = r#"{"error":"invalid_client_metadata","error_description":"no such client here"}"#;
+    let matching = Matching::every("POST", &place.registrations());
+    place.house.hop.fault(matching, Fault::Instead(Answer::json(400, refusal)));
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    let said = place.wait_registered("False", "RegistrationRefused");
+    assert!(said.contains("invalid_client_metadata") && said.contains("no such client here"), "{said}");
+    assert_eq!(place.asked("POST"), 1);
+    place.house.hop.heal();
+    // A change is tried at once.
+    place.apply(&json!({"clientName": "Other"}));
+    place.wait_ready();
+    place.assert_one("after a refusal");
+}
+
+#[test]
+fn an_initial_access_token_that_is_used_up_is_asked_for_by_name() {
+    let place = Place::new(Way::ProviderDcr);
+    place.secret("initial-access", &[("token", "used-up-long-ago")]);
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    let said = place.wait_registered("False", "RegistrationDenied");
+    assert!(!said.contains("used-up-long-ago"), "{said}");
+    place.give_initial_access_token();
+    place.apply(&json!({"clientName": "Other"}));
+    place.wait_ready();
+    place.assert_one("with a new initial access token");
+}
+
+#[test]
+fn an_issuer_that_changes_is_not_followed_before_the_author_agrees() {
+    let place = Place::new(Way::ProviderDcr);
+    let other = Place::new(Way::ProviderDcr);
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    place.wait_ready();
+    let before = place.works();
+    place.secret("initial-access", &[("token", &other.house.initial_access_token())]);
+    place.cluster.apply(&place.anchor(&other.house.issuer()));
+    let said = place.wait_registered("False", "IssuerChanged");
+    assert!(said.contains(&other.house.issuer()), "{said}");
+    assert_eq!(other.house.hop.count("POST", ""), 0, "nothing is sent there");
+    assert_eq!(place.token_with(&before).status, 200, "what was registered goes on");
+    let agreed = format!("portcullis.dev/issuer={}", other.house.issuer());
+    place.cluster.kubectl(&["annotate", "-n", "team", "mcpclient/reports", &agreed]);
+    place.wait_ready();
+    until("it to be registered there", || (other.ours().len() == 1).then_some(()));
+}

@@ -1,0 +1,225 @@
+//! A cluster, an authorization server behind a hop, and what is registered at it.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use portcullis::controller::conditions::role_binding;
+use portcullis::oauth::client_key::ClientKey;
+use portcullis::oauth::token_request::{Access, Authentication, client_credentials};
+use portcullis::sensitive::Sensitive;
+use serde_json::{Value, json};
+
+use crate::authorization_servers::house::House;
+use crate::controller::{ACCOUNT, Controller, VERSION, condition, message, object, wait_condition};
+use crate::support::http;
+use crate::support::keycloak::MANAGER;
+use crate::support::kube::{Cluster, SYSTEM};
+use crate::support::now;
+use crate::support::wait::until;
+
+pub(super) const READER: (&str, Option<&str>, &str) = ("McpClient", Some("team"), "reports");
+
+/// By which method, at which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    ProviderDcr,
+    KeycloakDcr,
+    KeycloakAdmin,
+}
+
+pub(super) const WAYS: [Way; 3] = [Way::ProviderDcr, Way::KeycloakDcr, Way::KeycloakAdmin];
+
+/// Shows what was said last of the client, and what came to the server, if a test ends in between.
+struct Last<'p>(&'p Place);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the client says: {:#}", self.0.now().unwrap_or_default()["status"]);
+            eprintln!("the server was asked: {:#?}", self.0.house.hop.seen());
+        }
+    }
+}
+
+/// All of it.
+pub(super) struct Place {
+    pub(super) cluster: Cluster,
+    pub(super) house: House,
+    pub(super) way: Way,
+}
+
+impl Place {
+    /// A cluster with a trust anchor at which clients are registered in this way. No controller runs.
+    pub(super) fn new(way: Way) -> Self {
+        Self::with(way, &json!({"keep": ["software_id", "software_version"]}))
+    }
+
+    /// The same, with these options of npm oidc-provider.
+    pub(super) fn with(way: Way, options: &Value) -> Self {
+        let cluster = crate::chart::installed();
+        cluster.namespace("team", &[]);
+        let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
+        cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
+        let house = match way {
+            Way::ProviderDcr => House::provider(options),
+            Way::KeycloakDcr | Way::KeycloakAdmin => House::keycloak(),
+        };
+        let place = Self { cluster, house, way };
+        place.give_initial_access_token();
+        place.secret("keycloak-admin", &[("client_id", MANAGER.0), ("client_secret", MANAGER.1)]);
+        place.cluster.apply(&place.anchor(&place.house.issuer()));
+        place
+    }
+
+    pub(super) fn give_initial_access_token(&self) {
+        self.secret("initial-access", &[("token", &self.house.initial_access_token())]);
+    }
+
+    /// A Secret of the system namespace.
+    pub(super) fn secret(&self, name: &str, values: &[(&str, &str)]) {
+        let values: BTreeMap<&str, String> =
+            values.iter().map(|(key, value)| (*key, BASE64_STANDARD.encode(value))).collect();
+        self.cluster.apply(&json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"namespace": SYSTEM, "name": name}, "data": values}));
+    }
+
+    /// The trust anchor, with this issuer.
+    pub(super) fn anchor(&self, issuer: &str) -> Value {
+        let dcr = json!({"methods": ["DCR"], "initialAccessTokenRef": {"name": "initial-access", "key": "token"}});
+        let (profile, registration) = match self.way {
+            Way::ProviderDcr => ("Generic", dcr),
+            Way::KeycloakDcr => ("Keycloak", dcr),
+            Way::KeycloakAdmin => {
+                ("Keycloak", json!({"methods": ["Admin"], "adminCredentialRef": {"name": "keycloak-admin"}}))
+            }
+        };
+        json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": "corp"},
+            "spec": {"issuer": issuer, "profile": profile, "registration": registration}})
+    }
+
+    /// A service that authenticates by a key, with further members of `registration`.
+    pub(super) fn client(&self, name: &str, more: &Value) -> Value {
+        let mut registration = json!({"clientName": "Reports", "applicationType": "Web",
+            "grantTypes": ["client_credentials"], "deletion": {"timeout": "10s"}});
+        registration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"apiVersion": VERSION, "kind": "McpClient", "metadata": {"namespace": "team", "name": name},
+            "spec": {"authorizationServer": "corp", "registration": registration}})
+    }
+
+    pub(super) fn apply(&self, more: &Value) {
+        self.cluster.apply(&self.client("reports", more));
+    }
+
+    pub(super) fn controller(&self) -> Controller {
+        Controller::start(&self.cluster)
+    }
+
+    pub(super) fn wait_ready(&self) -> Value {
+        let _last = Last(self);
+        wait_condition(&self.cluster, READER, ("Ready", "True", "Ready"))
+    }
+
+    /// Waits until the client says this of its registration, and returns the message.
+    pub(super) fn wait_registered(&self, status: &str, reason: &str) -> String {
+        let client = wait_condition(&self.cluster, READER, ("Registered", status, reason));
+        message(&client, "Registered")
+    }
+
+    /// What the client says of itself now.
+    pub(super) fn now(&self) -> Option<Value> {
+        object(&self.cluster, READER.0, READER.1, READER.2)
+    }
+
+    pub(super) fn condition(&self, type_: &str) -> Option<(String, String)> {
+        condition(&self.now()?, type_)
+    }
+
+    /// The credentials that the client's owner has.
+    pub(super) fn credentials(&self) -> BTreeMap<String, String> {
+        let secret = self.cluster.get("v1", "Secret", Some("team"), "reports-client");
+        let text = |value: &Value| String::from_utf8(BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
+        let secret = secret.unwrap_or_else(|| panic!("no Secret"));
+        secret["data"].as_object().unwrap().iter().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
+
+    /// What the token endpoint answers to these credentials.
+    pub(super) fn token_with(&self, credentials: &BTreeMap<String, String>) -> http::Response {
+        let id = &credentials["client_id"];
+        let proof = match credentials.get("private_key.pem") {
+            Some(pem) => {
+                let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+                let key = ClientKey::new(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
+                assert_eq!(key.kid(), credentials["kid"]);
+                let jti = uuid::Uuid::now_v7().to_string();
+                let assertion =
+                    key.assertion(id, &credentials["issuer"], i64::try_from(now()).unwrap(), 60, &jti).unwrap();
+                Authentication::private_key_jwt(id, &assertion)
+            }
+            None => Authentication::client_secret_basic(id, &Sensitive::new(&credentials["client_secret"])),
+        };
+        let body = client_credentials(Access { resources: &[], scopes: &[] }, &proof);
+        let url = self.house.endpoint("token_endpoint");
+        let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
+        let basic = proof.header.map(|header| header.expose().to_owned());
+        headers.extend(basic.as_deref().map(|basic| ("Authorization", basic)));
+        http::send(http::split(&url).0, &http::request("POST", &url, &headers, body.expose().as_bytes()))
+    }
+
+    /// The credentials that the owner has get a token.
+    pub(super) fn works(&self) -> BTreeMap<String, String> {
+        let credentials = self.credentials();
+        let answer = self.token_with(&credentials);
+        assert!(answer.status == 200 && answer.json()["access_token"].is_string(), "{}", answer.text());
+        credentials
+    }
+
+    /// The clients that were registered here, as the server lists them; not its own ones.
+    pub(super) fn ours(&self) -> Vec<String> {
+        let mut all = self.house.clients();
+        all.retain(|id| id != MANAGER.0);
+        all
+    }
+
+    /// Exactly one client, whose credentials work; and the ids of others that it told of.
+    pub(super) fn assert_one(&self, story: &str) -> String {
+        let id = self.works()["client_id"].clone();
+        let told = self.now().map(|client| client["status"].to_string()).unwrap_or_default();
+        for other in self.ours().into_iter().filter(|other| *other != id) {
+            let orphaned = self.condition("Orphaned").is_some_and(|(status, _)| status == "True");
+            assert!(orphaned, "{story}: {other} is left beside {id}, and nobody was told: {told}");
+        }
+        id
+    }
+
+    pub(super) fn delete(&self) {
+        self.cluster.delete(VERSION, "McpClient", Some("team"), "reports");
+    }
+
+    pub(super) fn wait_gone(&self) {
+        until("the McpClient to be gone", || self.now().is_none().then_some(()));
+    }
+
+    /// Ledgers in the system namespace.
+    pub(super) fn ledgers(&self) -> Vec<Value> {
+        let mut all = self.cluster.list("v1", "Secret", Some(SYSTEM));
+        all.retain(|secret| secret["metadata"]["labels"]["portcullis.dev/registration"].is_string());
+        all
+    }
+
+    /// The path below which clients are registered and managed at this server.
+    pub(super) fn registrations(&self) -> String {
+        let path = |url: &str| url.strip_prefix(&self.house.hop.url()).unwrap().to_owned();
+        match self.way {
+            Way::ProviderDcr | Way::KeycloakDcr => path(&self.house.endpoint("registration_endpoint")),
+            Way::KeycloakAdmin => {
+                format!("{}/clients", path(&self.house.issuer()).replace("/realms/", "/admin/realms/"))
+            }
+        }
+    }
+
+    /// How many requests of this method about registrations came.
+    pub(super) fn asked(&self, method: &'static str) -> usize {
+        self.house.hop.count(method, &self.registrations())
+    }
+}

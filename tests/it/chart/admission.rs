@@ -223,6 +223,22 @@ fn the_controller_takes_over_nothing_elsewhere() {
         passes(&controller, Try::Write(object("Secret", SYSTEM, name, json!({}))));
         refused_by(POLICY, &controller, Try::Write(object("Secret", "default", name, json!({}))));
     }
+    // Ledgers of registrations come, change and go.
+    let ledger = object("Secret", SYSTEM, "registration-1", json!({}));
+    passes(&controller, Try::Write(ledger.clone()));
+    cluster.apply(&ledger);
+    passes(&controller, Try::Write(ledger.clone()));
+    passes(&controller, Try::Delete(ledger));
+    cluster.delete("v1", "Secret", Some(SYSTEM), "registration-1");
+    refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "registration-1", json!({}))));
+    // What else lies among the controller's own is neither changed nor deleted: RBAC cannot say so, names are its last word.
+    for name in ["issuer-1", "other"] {
+        let theirs = object("Secret", SYSTEM, name, json!({}));
+        cluster.apply(&theirs);
+        refused_by(POLICY, &controller, Try::Write(theirs.clone()));
+        refused_by(POLICY, &controller, Try::Delete(theirs.clone()));
+        cluster.delete("v1", "Secret", Some(SYSTEM), name);
+    }
     refused_by(POLICY, &controller, Try::Write(object("Secret", SYSTEM, "portcullis-webhook", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("Secret", SYSTEM, "other", json!({}))));
     refused_by(POLICY, &controller, Try::Write(object("Secret", "default", "issuer-1", json!({}))));

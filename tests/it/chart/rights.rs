@@ -187,8 +187,10 @@ fn the_page_of_rights_is_current() {
          | `portcullis-proxy-leases` | a proxy writes its own Lease only, and nobody else does |\n\
          | `portcullis-generated-objects` | generated objects, sealing keys and the heartbeat are written by the controller \
          only |\n\
-         | `portcullis-controller-writes` | outside the gateway namespace the controller writes signing keys, the webhook's \
-         certificates and keys, tokens of McpClients, and metadata and NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
+         | `portcullis-controller-writes` | outside the gateway namespace the controller makes signing keys, writes ledgers \
+         of registrations, the webhook's certificates and keys, tokens and credentials of McpClients, and metadata and \
+         NetworkPolicies of McpServers only, and takes over nothing that was somebody else's |\n\
+         | `portcullis-controller-finalizers` | of an McpClient the controller writes the finalizer only |\n\
          | `portcullis-clients` | who makes an McpClient has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
          Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",

@@ -181,6 +181,10 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (vec!["standalone", "--manifests", "examples", "--state-dir", "/proc/x"], &["/proc/x"]),
         (vec!["standalone", "--manifests", "examples", "--state-dir", "/usr"], &["/usr", "of the gateway's own"]),
         (
+            vec!["standalone", "--manifests", "examples", "--state-dir", "Cargo.toml"],
+            &["Cargo.toml is no folder", "of the gateway's own"],
+        ),
+        (
             vec!["standalone", "--manifests", &outer, "--state-dir", &inner],
             &["lies in the folder of manifests", "--state-dir"],
         ),

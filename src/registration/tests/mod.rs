@@ -1,5 +1,5 @@
 //! Every life of a registration, ended at every boundary and gone on with.
 
 mod lives;
-mod model;
+pub(super) mod model;
 mod steps;

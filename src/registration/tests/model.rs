@@ -352,7 +352,7 @@ fn proven(ledger: &Ledger) -> Option<(String, Proof)> {
     Some((current.client_id.clone(), proof))
 }
 
-pub(super) fn place() -> Place {
+pub(in crate::registration) fn place() -> Place {
     Place {
         registration_endpoint: Some(format!("{ISSUER}/reg")),
         token_endpoint: Some(format!("{ISSUER}/token")),
@@ -366,7 +366,7 @@ fn key(kid: &str, made: i64) -> Key {
 }
 
 /// What an author wants: a service that authenticates by a key.
-pub(super) fn desired() -> Desired {
+pub(in crate::registration) fn desired() -> Desired {
     let metadata = ClientMetadata {
         client_name: "Reports".into(),
         application_type: ApplicationType::Web,

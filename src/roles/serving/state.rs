@@ -27,6 +27,9 @@ impl StateDir {
     /// # Errors
     /// If it cannot be made, or others may enter it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
+        if path.exists() && !path.is_dir() {
+            bail!("{} is no folder: name a folder of the gateway's own as its state folder", path.display());
+        }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -180,7 +180,7 @@ fn admin(process: &Process) -> SocketAddr {
     until("the admin listener", || {
         let said = process.stderr();
         let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter_map(|line| line["admin"].as_str()?.parse().ok()).last()
+        lines.filter_map(|line| line["admin"].as_str()?.parse().ok()).next_back()
     })
 }
 
@@ -265,7 +265,7 @@ impl Proxy {
         let address = until("the listener", || {
             let said = process.stderr();
             let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.filter_map(|line| line["address"].as_str()?.parse().ok()).last()
+            lines.filter_map(|line| line["address"].as_str()?.parse().ok()).next_back()
         });
         Self { process, admin, address, _folder: folder }
     }

@@ -24,7 +24,7 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             duration: Duration::from_secs(15),
-            renew: Duration::from_secs(5),
+            renew: Duration::from_secs(3),
             deadline: Duration::from_secs(10),
             poll: Duration::from_secs(2),
         }

@@ -22,8 +22,8 @@ use super::leader::{Seen, Step, Terms, decide};
 pub const NAME: &str = "portcullis-leader";
 /// How soon a failed attempt is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long one attempt may take: short enough for another before the deadline.
+const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Until when this process may write. Clones are the same fence.
 #[derive(Clone, Debug, Default)]

@@ -112,14 +112,14 @@ fn install(world: &World) {
     let (certificate, key) = (world.file("tls.crt"), world.file("tls.key"));
     let (certificate, key) = (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
     world.kubectl(&["create", "secret", "tls", "public-tls", "-n", GATEWAY, &certificate, &key]);
-    helm(world, &["install"], &["--set", "gateway.createNamespace=false", "--wait", "--timeout", "3m"]);
+    helm(world, &["install"], &["--set", "gateway.createNamespace=false", "--wait", "--timeout", "10m"]);
 }
 
 fn first_calls(world: &World) {
     world.apply("first.yaml", &FIRST.replace("image: portcullis:0.1.0", &format!("image: {}", world.image)));
-    world.kubectl(&["wait", "--for=condition=Available", "deployment/notes", "-n", "demo", "--timeout=2m"]);
+    world.kubectl(&["wait", "--for=condition=Available", "deployment/notes", "-n", "demo", "--timeout=10m"]);
     for object in ["mcpserver/notes", "mcppolicy/notes", "mcpclient/alice", "mcpclient/bob"] {
-        world.kubectl(&["wait", "--for=condition=Ready", object, "-n", "demo", "--timeout=2m"]);
+        world.kubectl(&["wait", "--for=condition=Ready", object, "-n", "demo", "--timeout=10m"]);
     }
     let (alice, bob) = (token(world, "alice"), token(world, "bob"));
     for stock in [Stock::NpmSdk1, Stock::Npm2(Line::Y2026), Stock::Pypi2(Line::Y2026)] {
@@ -200,9 +200,9 @@ fn tenant(world: &World) {
         let (taken, said) = apply("tess", &policy("readers", "items", &format!("bea-{tries}")));
         (!taken && said.contains("failed calling webhook")).then_some(())
     });
-    world.kubectl(&["delete", "namespace", "tenant", "--timeout=2m"]);
+    world.kubectl(&["delete", "namespace", "tenant", "--timeout=10m"]);
     replicas("2");
-    world.kubectl(&["rollout", "status", "-n", SYSTEM, "deployment", "portcullis-webhook", "--timeout=2m"]);
+    world.kubectl(&["rollout", "status", "-n", SYSTEM, "deployment", "portcullis-webhook", "--timeout=10m"]);
 }
 
 fn records(world: &World) {
@@ -286,10 +286,10 @@ fn upgrade(world: &World) {
                 "webhook.podAnnotations.upgraded=yes",
                 "--wait",
                 "--timeout",
-                "4m",
+                "10m",
             ],
         );
-        world.kubectl(&["rollout", "status", "-n", GATEWAY, "statefulset", "--timeout=3m"]);
+        world.kubectl(&["rollout", "status", "-n", GATEWAY, "statefulset", "--timeout=10m"]);
         drop(ends);
         let calls = traffic.join().unwrap_or_else(|why| std::panic::resume_unwind(why));
         assert!(calls > 50, "only {calls} calls flowed");
@@ -299,7 +299,7 @@ fn upgrade(world: &World) {
 }
 
 fn uninstall(world: &World) {
-    world.helm(&["uninstall", "portcullis", "-n", SYSTEM, "--wait", "--timeout", "2m"]);
+    world.helm(&["uninstall", "portcullis", "-n", SYSTEM, "--wait", "--timeout", "10m"]);
     // What people wrote is theirs.
     for (kind, name) in [("mcpserver", "notes"), ("mcppolicy", "notes"), ("mcpclient", "alice")] {
         world.kubectl(&["get", kind, name, "-n", "demo"]);
@@ -307,5 +307,5 @@ fn uninstall(world: &World) {
     let volumes = world.list("persistentvolumeclaims", GATEWAY);
     assert!(!volumes.is_empty(), "the journals are gone");
     // And nothing keeps it from being removed.
-    world.kubectl(&["delete", "namespace", "demo", "--timeout=2m"]);
+    world.kubectl(&["delete", "namespace", "demo", "--timeout=10m"]);
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::process::portcullis;
+use crate::support::wait::until;
 
 const VERSION: &str = "portcullis.dev/v1alpha1";
 
@@ -175,8 +176,11 @@ fn what_may_not_be_read_is_said() {
     cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": "mcp", "namespace": "team-a"}, "roleRef": role("Role"), "subjects": [subject]}));
     let question = ["who-can", "--server", "team-a/notes"];
-    let (_, why) = said(&plugin(&mine, &question));
-    assert!(why.contains("cannot read each McpAuthorizationServer") && why.contains("forbidden"), "{why}");
+    // The API server knows of rights a moment after they are written.
+    until("the rights in the namespace to count", || {
+        let (_, why) = said(&plugin(&mine, &question));
+        (why.contains("cannot read each McpAuthorizationServer") && why.contains("forbidden")).then_some(())
+    });
     let everywhere = plugin(&mine, &["what-can", "--user", "ana"]);
     assert_eq!(everywhere.status.code(), Some(2), "{:?}", said(&everywhere));
 
@@ -186,9 +190,11 @@ fn what_may_not_be_read_is_said() {
         "metadata": {"name": "mcp"}, "rules": anchors}));
     cluster.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
         "metadata": {"name": "mcp"}, "roleRef": role("ClusterRole"), "subjects": [subject]}));
-    let answer = plugin(&mine, &question);
-    let (table, why) = said(&answer);
-    assert!(answer.status.success() && table.contains("ana"), "{table}{why}");
+    let (table, why) = until("the rights in the cluster to count", || {
+        let answer = plugin(&mine, &question);
+        answer.status.success().then(|| said(&answer))
+    });
+    assert!(table.contains("ana"), "{table}{why}");
     assert!(why.contains("may not read the guardrails") && why.contains(SYSTEM), "{why}");
     assert!(cluster.get(VERSION, "McpServer", Some("team-a"), "notes").is_some());
 }

@@ -59,8 +59,11 @@ function isResource(identifier) {
     return (options.resources ?? []).includes(identifier) || identifier.startsWith(options.resourcePrefix ?? '\0');
 }
 
-/** The dispatcher that comes with the request refuses loopback and private addresses; a test that serves there opts in. */
-function fetchFromLoopback(url, { dispatcher, ...init }) {
+/**
+ * The dispatcher that comes with the request refuses loopback and private addresses; a test that serves there opts in. Its signal
+ * gives up after two and a half seconds, which a loaded machine may need.
+ */
+function fetchFromLoopback(url, { dispatcher, signal, ...init }) {
     return globalThis.fetch(url, init);
 }
 

@@ -364,7 +364,8 @@ pub(super) async fn take(
             let preconditions = Preconditions { uid: Some(uid), resource_version: None };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             match context.while_leading(api.delete(&name, &params)).await? {
-                Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(after),
+                // Another one of the name (409) may be ours all the same: what was read may have been old. It is looked at again.
+                Err(error) if code(&error) == Some(404) => return Ok(after),
                 done => ("remove", done.map(drop)),
             }
         }

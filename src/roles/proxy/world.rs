@@ -292,8 +292,8 @@ impl World {
                 let taken = self.take(source, event);
                 changes.extend(taken.changes);
                 if let (Some(keys), Some((_, sealer))) = (taken.keys, &self.serving) {
-                    tracing::info!("sealing keys were rotated");
                     sealer.rotate(keys);
+                    tracing::info!("sealing keys were rotated");
                 }
             }
             if let Err(error) = self.apply(changes).await {

@@ -141,11 +141,11 @@ fn a_key_that_is_deleted_is_made_anew_and_what_was_made_with_it_opens_no_more() 
     until("the old path to be closed", || (answered(&house, &before).0 == "404").then_some(()));
     house.wait_ready();
     // What is there and is no key is replaced.
+    let before = house.path();
     house.cluster.apply(&json!({"apiVersion": "v1", "kind": "Secret", "data": {"key": "dmFsaWRhdGU="},
         "metadata": {"name": "portcullis-webhook-path", "namespace": SYSTEM}}));
-    let before = house.path();
     until("another path", || Some(house.path()).filter(|path| *path != before));
-    until("reviews to be answered again", || house.apply(&trust()).status.success().then_some(()));
+    until("reviews to be answered again", || house.apply(&server("notes")).status.success().then_some(()));
 }
 
 fn controller(kubeconfig: PathBuf) -> Process {
@@ -186,6 +186,8 @@ fn where_certificates_are_others_the_path_is_written_and_nothing_else() {
         let path = until("the path to be told", || told_path(&cluster, name));
         assert!(path.starts_with(place) && path.rsplit_once('-').unwrap().1.len() == 64, "{path}");
     }
+    // What is written comes into the log a moment later.
+    until("all to be on record", || (count() >= before + 3).then_some(()));
     let first = count();
     assert_eq!(first, before + 3, "a Secret and two configurations: {:?}", cluster.writes());
     let shown = cluster.kubectl(&["get", KIND, "portcullis-validate", "--show-managed-fields", "-o", "json"]);
@@ -204,6 +206,7 @@ fn where_certificates_are_others_the_path_is_written_and_nothing_else() {
     let removed = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/service/path"}]"#;
     cluster.kubectl(&["patch", KIND, "portcullis-deletions", "--type=json", "-p", removed]);
     until("the path to be told again", || told_path(&cluster, "portcullis-deletions"));
+    until("it to be on record", || (count() > first).then_some(()));
     assert_eq!(count(), first + 1);
     assert_eq!(told_path(&cluster, "portcullis-validate"), before);
 }

@@ -131,6 +131,17 @@ fn clear(house: &House) {
 fn holds_in_every_order(name: &str, (first, mut ours): (Vec<Value>, Vec<Value>), refusals: usize) {
     let house = House::build();
     first.iter().for_each(|object| drop(house.cluster.apply(object)));
+    // The API server knows of rights a moment after they are written, and the controller looks again ten seconds later.
+    for binding in first.iter().filter(|object| object["kind"] == "RoleBinding") {
+        let namespace = binding["metadata"]["namespace"].as_str().unwrap();
+        let (verb, of) = match binding["roleRef"]["name"].as_str().unwrap() {
+            "portcullis-secret-reader" => ("get", ("", "secrets")),
+            "portcullis-token-writer" => ("create", ("", "secrets")),
+            "portcullis-upstream-isolation" => ("create", ("networking.k8s.io", "networkpolicies")),
+            _ => continue,
+        };
+        house.cluster.wait_may("system:serviceaccount:portcullis-system:portcullis-controller", verb, of, namespace);
+    }
     let mut numbers = Numbers(5);
     let mut expected: Option<(Vec<String>, State)> = None;
     for order in 0..ORDERS {

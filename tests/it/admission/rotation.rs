@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use super::house::{House, NAMES, policy, server, trust};
 use crate::support::kube::{SYSTEM, Write};
 use crate::support::now;
-use crate::support::wait::until;
+use crate::support::wait::{until, until_within};
 
 /// Believes anybody.
 #[derive(Debug)]
@@ -157,7 +158,10 @@ fn a_new_authority(house: &House) {
         until("callers to be told of both", || (bundle(house, name) == format!("{}{old}", new.pem)).then_some(()));
     }
     assert!(served(&house.address()) == before, "what callers may not have heard of is served");
-    until("a certificate of the new one", || (served(&house.address()) != before).then_some(()));
+    // After half a minute in which callers hear of it, and a look.
+    until_within(Duration::from_secs(180), "a certificate of the new one", || {
+        (served(&house.address()) != before).then_some(())
+    });
     let issuer = text(&secret(house, "portcullis-webhook-tls").unwrap(), "ca.crt");
     assert_eq!(issuer, new.pem);
     until("the old one to lose its key", || {
@@ -182,6 +186,8 @@ fn nothing_is_written_while_nothing_changes_and_what_is_broken_is_mended() {
         r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#,
     ]);
     until("callers to be told again", || (!bundle(&house, "portcullis-deletions").is_empty()).then_some(()));
+    // What is written comes into the log a moment later.
+    until("it to be on record", || (count() >= first + 2).then_some(()));
     assert_eq!(count(), first + 2, "{:?}", house.cluster.writes().iter().filter(own).collect::<Vec<_>>());
     assert_eq!(bundle(&house, "portcullis-deletions"), bundle(&house, "portcullis-validate"));
 

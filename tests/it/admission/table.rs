@@ -2,7 +2,7 @@
 //! what depends on the author, or on what an object was before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::Client;
 use kube::api::{Patch, PatchParams};
@@ -14,6 +14,7 @@ use super::house::House;
 use crate::support::behaviour::{Case, Edit, Expect, authors, cases, edits, world};
 use crate::support::kube::SYSTEM;
 use crate::support::runtime;
+use crate::support::wait::PATIENCE;
 
 /// What only the controller sees, which says it in a condition: the webhook never reads a Secret.
 const UNSEEN: [&str; 2] = ["SecretNotFound", "SecretHostNotAllowed"];
@@ -111,7 +112,7 @@ fn of_every_case(house: &House) {
         // What was stored a moment ago comes to the webhook by its watches.
         let (told, said) = loop {
             let (told, said) = ask(house, &case.object());
-            if agrees(&case, &told, &said) || begun.elapsed() > Duration::from_secs(5) {
+            if agrees(&case, &told, &said) || begun.elapsed() > PATIENCE {
                 break (told, said);
             }
         };
@@ -204,7 +205,7 @@ fn of_every_edit(house: &House) {
         let (answer, id) = (0..)
             .map(|asked| format!("table-{number}-{asked}"))
             .map(|id| (tried(author, deed, &id), id))
-            .find(|(answer, _)| differs(edit, answer).is_none() || begun.elapsed() > Duration::from_secs(5))
+            .find(|(answer, _)| differs(edit, answer).is_none() || begun.elapsed() > PATIENCE)
             .unwrap();
         match differs(edit, &answer) {
             Some(how) => wrong.push(format!("{}: {how}: {answer:#?}", edit.name)),

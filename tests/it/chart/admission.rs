@@ -83,6 +83,7 @@ fn powerful(cluster: &Cluster, user: &str, namespace: &str) -> Client {
         "metadata": {"name": name, "namespace": namespace},
         "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}}));
+    cluster.wait_may(user, "delete", ("networking.k8s.io", "networkpolicies"), namespace);
     cluster.as_user(user, &["system:authenticated"])
 }
 

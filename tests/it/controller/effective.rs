@@ -126,7 +126,10 @@ fn what_validate_warns_of_is_a_condition_that_goes_with_what_caused_it() {
             |write: &&Write| write.user == account && write.resource == "mcppolicies/status" && write.name == name;
         cluster.writes().iter().filter(ours).count()
     };
-    assert_eq!((statuses("only-narrows"), statuses("elsewhere")), (1, 1));
+    let both = || (statuses("only-narrows"), statuses("elsewhere"));
+    // What is written comes into the log a moment later.
+    until("both to be on record", || (both().0 >= 1 && both().1 >= 1).then_some(()));
+    assert_eq!(both(), (1, 1));
 
     // The tool is reviewed, and an Allow is written that the Deny can limit.
     objects.retain(|object| object["kind"] != "ConfigMap" && object["metadata"]["name"] != "notes");

@@ -73,15 +73,18 @@ fn who_asks_for_it_is_closed_to_all_but_the_gateway_until_it_asks_no_more() {
     cluster.apply(&json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"namespace": "team", "name": POLICY}, "spec": {"ingress": [{}], "policyTypes": ["Ingress"],
             "podSelector": {"matchLabels": {"app": "another"}}}}));
+    cluster.wait_remembered("networking.k8s.io/v1", "NetworkPolicy", Some("team"), POLICY);
     cluster.apply(&notes("GatewayOnly", 1));
     restored("an edit to be overruled", &spec);
     cluster.delete("networking.k8s.io/v1", "NetworkPolicy", Some("team"), POLICY);
+    cluster.wait_remembered("networking.k8s.io/v1", "NetworkPolicy", Some("team"), POLICY);
     cluster.apply(&notes("GatewayOnly", 2));
     restored("it to be written again", &spec);
     service(
         &cluster,
         &json!({"selector": {"app": "notes", "tier": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}),
     );
+    cluster.wait_remembered("v1", "Service", Some("team"), "notes-svc");
     cluster.apply(&notes("GatewayOnly", 3));
     let mut moved = spec;
     moved["podSelector"]["matchLabels"]["tier"] = "web".into();
@@ -138,6 +141,7 @@ fn without_the_right_the_server_is_served_and_its_status_holds_the_role_binding(
 
     // The right goes, and then the wish: what is left is named until it can be removed.
     cluster.delete("rbac.authorization.k8s.io/v1", "RoleBinding", Some("team"), "portcullis-upstream-isolation");
+    cluster.wait_may_not(&account(), "get", ("networking.k8s.io", "networkpolicies"), "team");
     cluster.apply(&notes("Anyone", 0));
     let told = wait_condition(&cluster, NOTES, ("Isolated", "False", "IsolationForbidden"));
     assert!(message(&told, "Isolated").contains("NetworkPolicy team/notes-gateway-only"), "{told}");

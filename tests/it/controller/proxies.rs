@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::identities::{ANA, authority, client, with_client};
 use super::{Controller, object, policy, server, trust, wait_condition};
 use crate::chart::installed;
-use crate::support::kube::{Cluster, GATEWAY};
+use crate::support::kube::{Cluster, GATEWAY, Write};
 use crate::support::wait::until;
 
 /// A proxy that says this, with a Lease that holds for `seconds`.
@@ -73,12 +73,15 @@ fn programmed_and_enforced_are_what_every_proxy_says() {
             "containers": [{"name": "c", "image": "c",
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
     cluster.apply(&pod);
+    // What a proxy says counts for a minute.
+    report(&cluster, "a", "2026-01-01T00:00:20.000000Z", 600, &applied(secrets, newer));
     report(&cluster, "b", second, 1, &applied(secrets, newer));
     let told = wait_condition(&cluster, readers, ("Enforced", "False", "ProxySilent"));
     assert!(super::message(&told, "Enforced").contains(": b."), "{}", super::message(&told, "Enforced"));
     let all_told = wait_condition(&cluster, notes, ("Programmed", "False", "ProxySilent"));
     assert_eq!(super::condition(&all_told, "Ready"), Some(("False".into(), "ProxySilent".into())));
     // Its Pod goes, and with it what it said.
+    report(&cluster, "a", "2026-01-01T00:00:30.000000Z", 600, &applied(secrets, newer));
     cluster.kubectl(&["-n", GATEWAY, "delete", "pod", "b", "--force", "--grace-period=0"]);
     wait_condition(&cluster, readers, ("Enforced", "True", "Enforced"));
     wait_condition(&cluster, notes, ("Ready", "True", "Ready"));
@@ -110,21 +113,29 @@ fn a_revocation_is_ready_once_every_proxy_has_it_and_keys_and_lists_of_others_ar
     say(told("the client to be listed", &|authority| clients(authority).len() == 1));
     wait_condition(&cluster, local, ready);
     wait_condition(&cluster, ANA, ready);
+    wait_condition(&cluster, ("McpServer", Some("team"), "notes"), ("Programmed", "False", "Pending"));
+    let said_of = |writes: &[Write]| {
+        let ours = |write: &&Write| write.resource.ends_with("/status") && write.resource.starts_with("mcp");
+        writes.iter().filter(ours).map(|write| write.name.clone()).collect::<Vec<_>>()
+    };
+    // What is written comes into the log a moment later.
+    let before = until("what all said of the first report to be on record", || {
+        let writes = cluster.writes();
+        let report = writes.iter().rposition(|write| write.resource == "leases" && write.name.ends_with("-a"))?;
+        let all = said_of(&writes[report..]);
+        let has = |name: &&str| all.iter().any(|one| one == name);
+        ["ana", "local", "notes"].iter().all(has).then_some(writes.len())
+    });
 
     // Another client: that it is listed counts for nobody else.
-    let before = cluster.writes().len();
     let mut another = client(&json!({}));
     another["metadata"]["name"] = json!("bob");
     cluster.apply(&another);
     wait_condition(&cluster, bob, ("Ready", "False", "Pending"));
     say(told("both to be listed", &|authority| clients(authority).len() == 2));
     wait_condition(&cluster, bob, ready);
-    let writes = cluster.writes();
-    let mut statuses: Vec<&str> = writes[before..]
-        .iter()
-        .filter(|write| write.resource.ends_with("/status") && write.resource.starts_with("mcp"))
-        .map(|write| write.name.as_str())
-        .collect();
+    until("both to be on record", || (said_of(&cluster.writes()[before..]).len() >= 2).then_some(()));
+    let mut statuses = said_of(&cluster.writes()[before..]);
     statuses.sort_unstable();
     assert_eq!(statuses, ["bob", "bob"]);
 

@@ -108,7 +108,7 @@ fn what_is_applied_is_enforced_as_soon_as_its_status_says_so() {
     let echo = tools.iter().find(|tool| tool["name"] == "echo").unwrap();
     assert!(echo["digest"].as_str().unwrap().starts_with("sha256:"), "{echo}");
     let inventory = format!("inventory-{}-0", listed["metadata"]["uid"].as_str().unwrap());
-    let definitions = cluster.get("v1", "ConfigMap", Some(GATEWAY), &inventory).unwrap();
+    let definitions = until("the definitions to be kept", || cluster.get("v1", "ConfigMap", Some(GATEWAY), &inventory));
     assert!(definitions["data"]["tools-lock.json"].as_str().unwrap().contains("inputSchema"), "{definitions}");
     assert!(definitions["metadata"]["labels"]["portcullis.dev/generated"].is_null());
 

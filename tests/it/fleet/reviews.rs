@@ -1,8 +1,8 @@
 //! ServiceAccounts of which the API server is asked too.
 
-use portcullis::generated::Authority;
 use portcullis::generated::authority::{KeySet, KeySource, TokenRules, TypRule};
 use portcullis::generated::codec::Generated;
+use portcullis::generated::{Authority, Collection};
 use serde_json::{Value, json};
 
 use super::house::{House, RULES, generated_policy};
@@ -138,7 +138,8 @@ fn the_api_server_is_asked_once_in_a_window_and_not_at_all_where_nobody_wants_th
         assert!(house.is_allowed(&bot));
     }
     assert_eq!(counted(&house, "believed"), answered);
-    house.put(&Generated::Authority(cluster_authority(&house, false)));
+    let version = house.put(&Generated::Authority(cluster_authority(&house, false)));
+    house.wait_report("that nobody is to be asked", |report| report.applied[&Collection::ConfigMaps] >= version);
     let gone = token(&house, "other");
     house.cluster.delete("v1", "ServiceAccount", Some("ci"), "other");
     // Good until it expires.
@@ -182,6 +183,7 @@ fn a_proxy_that_may_not_ask_lets_nobody_in_and_says_once_what_it_lacks() {
         assert_eq!(house.call(&bot).status, 503);
     }
     let said = |house: &House| house.process().stderr().matches("proxy.tokenReview.enabled").count();
+    until("it to be said", || (said(&house) > 0).then_some(()));
     assert_eq!(said(&house), 1, "{}", house.process().stderr());
     house.cluster.apply_yaml(RIGHT);
     house.wait_allowed(&bot);

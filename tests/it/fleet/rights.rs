@@ -5,6 +5,7 @@ use kube::Client;
 use super::house::ROLE;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::runtime;
+use crate::support::wait::until;
 
 #[test]
 fn a_proxy_may_read_what_it_serves_and_report_and_nothing_else() {
@@ -22,7 +23,8 @@ fn a_proxy_may_read_what_it_serves_and_report_and_nothing_else() {
             ),
         ),
     ] {
-        assert_eq!(status(&proxy, verb, &path), 200, "{verb} {path}");
+        // The API server knows of rights a moment after they are written.
+        until(&format!("{verb} {path} to be allowed"), || (status(&proxy, verb, &path) == 200).then_some(()));
     }
     for (verb, path) in [
         ("GET", format!("/api/v1/namespaces/{SYSTEM}/secrets")),

@@ -142,7 +142,7 @@ fn a_drain_ends_cleanly_and_obeys_what_comes_meanwhile() {
     let mut house = House::serve(&[]);
     let ana = house.token("ana");
     let mut call = http::Connection::open(&house.address());
-    let params = json!({"name": "wait", "arguments": {"ms": 2000}});
+    let params = json!({"name": "wait", "arguments": {"ms": 10_000}});
     call.write(&http::request_2026("http://mcp.example/default/items", Some(&ana), "tools/call", &params));
     house.upstream.seen().wait_calls(1);
     house.process().signal("TERM");

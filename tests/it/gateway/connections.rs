@@ -23,6 +23,12 @@ fn hasty(scripted: &ByHand) -> Inside {
     serving(scripted, Limits { head_timeout: moment, body_timeout: moment, ..Limits::default() })
 }
 
+/// As [`hasty`], for clients that a loaded machine keeps from asking at once.
+fn less_hasty(scripted: &ByHand) -> Inside {
+    let moment = Duration::from_secs(2);
+    serving(scripted, Limits { head_timeout: moment, body_timeout: moment, ..Limits::default() })
+}
+
 fn serving(scripted: &ByHand, limits: Limits) -> Inside {
     let files =
         [("trust.yaml", TRUST), ("server.yaml", &server("s", scripted.url())), ("p.yaml", &policy("p", "s", ALLOW))];
@@ -56,16 +62,16 @@ fn duty_6_what_never_becomes_a_request_is_not_waited_for() {
 #[test]
 fn duty_6_a_connection_is_kept_while_something_is_under_way() {
     let scripted = ByHand::start();
-    let gateway = hasty(&scripted);
+    let gateway = less_hasty(&scripted);
     let token = gateway.token("ana", "s");
     let call = call_2026("t");
     let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
     let mut old = Connection::open(&gateway.address());
     old.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call.as_bytes()));
     let (mut behind_old, _) = scripted.take("tools/call");
-    let mut new = Http2::clear(&gateway.address());
     say(&mut behind_old, EVENTS);
     assert_eq!(old.read_head().status, 200);
+    let mut new = Http2::clear(&gateway.address());
     let (sent, mut behind_new) = std::thread::scope(|scope| {
         let sent = scope.spawn(|| new.post(&token, "/default/s", "tools/call", &call));
         let mut behind_new = scripted.take("tools/call").0;
@@ -92,16 +98,16 @@ fn duty_6_a_connection_is_kept_while_something_is_under_way() {
 #[test]
 fn an_answer_that_is_read_slowly_comes_to_its_end() {
     let scripted = ByHand::start();
-    let gateway = hasty(&scripted);
+    let gateway = less_hasty(&scripted);
     let token = gateway.token("ana", "s");
     let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
     let mut caller = Connection::open(&gateway.address());
     caller.write(&http::mcp_request(&gateway.url("s"), Some(&token), &headers, call_2026("t").as_bytes()));
-    let mut http2 = Http2::clear(&gateway.address());
     // More than what lies between two sockets holds.
     let text = "x".repeat(15 << 20);
     let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"content\":[],\"more\":\"{text}\"}}}}");
     say_all(scripted.take("tools/call").0, &json_answer("", &answer));
+    let mut http2 = Http2::clear(&gateway.address());
     let also = std::thread::scope(|scope| {
         let sent = scope.spawn(|| http2.post(&token, "/default/s", "tools/call", &call_2026("t")));
         say_all(scripted.take("tools/call").0, &json_answer("", &answer));
@@ -139,7 +145,8 @@ fn duty_71_who_does_not_read_an_answer_gives_its_place_back() {
 fn duty_6_a_stranger_whose_window_is_shut_is_not_waited_for() {
     let scripted = ByHand::start();
     let moment = Duration::from_millis(300);
-    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let patience = Duration::from_secs(2);
+    let gateway = serving(&scripted, Limits { head_timeout: patience, write_timeout: moment, ..Limits::default() });
     let mut stranger = Http2::narrow(&gateway.address(), 0);
     let refused = stranger.post("none", "/default/s", "tools/call", &call_2026("t"));
     assert_eq!(refused.status, 401);
@@ -151,7 +158,8 @@ fn duty_6_a_stranger_whose_window_is_shut_is_not_waited_for() {
 fn duty_71_an_answer_whose_window_is_shut_gives_its_place_back_and_no_other_ends_with_it() {
     let scripted = ByHand::start();
     let moment = Duration::from_millis(300);
-    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let patience = Duration::from_secs(2);
+    let gateway = serving(&scripted, Limits { head_timeout: patience, write_timeout: moment, ..Limits::default() });
     let token = gateway.token("ana", "s");
     // A proxy may carry many callers over one connection (RFC 9113 section 5.2.2).
     let mut shared = Http2::narrow(&gateway.address(), 70_000);
@@ -207,7 +215,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 #[test]
 fn duty_71_who_gives_no_sign_of_life_gives_its_place_back() {
     let scripted = ByHand::start();
-    let gateway = serving(&scripted, Limits { silence: Duration::from_millis(300), ..Limits::default() });
+    let gateway = serving(&scripted, Limits { silence: Duration::from_secs(2), ..Limits::default() });
     let (authority, bearer) = (gateway.address(), format!("Bearer {}", gateway.token("ana", "s")));
     let fields = [
         (":method", "POST"),
@@ -229,7 +237,7 @@ fn duty_71_who_gives_no_sign_of_life_gives_its_place_back() {
     say(&mut server, EVENTS);
     // Says nothing more, and answers no PING. Comes to the end only if the gateway ends it, as does the call.
     asleep.read_to_close();
-    std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+    std::io::copy(&mut server, &mut std::io::sink()).ok();
 }
 
 #[test]

@@ -46,6 +46,16 @@ impl ByHand {
         }
     }
 
+    /// A connection whose request contains `needle`, if one has come; all before it are closed.
+    pub(crate) fn try_take(&self, needle: &str) -> Option<TcpStream> {
+        self.connections.try_iter().find(|(_, request)| request.contains(needle)).map(|(stream, _)| stream)
+    }
+
+    /// Whether anything has come that was not taken, but for the gateway's own look at what tools there are; forgets it.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.connections.try_iter().any(|(_, request)| !request.contains("server/discover"))
+    }
+
     /// Whether a request that contains `needle` has come that was not taken; forgets what else came.
     pub(crate) fn has_seen(&self, needle: &str) -> bool {
         self.connections.try_iter().any(|(_, request)| request.contains(needle))

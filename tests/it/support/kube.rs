@@ -6,12 +6,14 @@
 
 mod empty;
 pub(crate) mod front;
+mod lag;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::GroupVersionKind;
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::daemon::Daemon;
-use super::wait::until;
+use super::wait::until_within;
 use super::{free_port, now, runtime};
 
 /// The namespace of controller and guardrails.
@@ -284,6 +286,8 @@ impl Folder {
     }
 }
 
+/// An API server starts with seconds of a core's work, which others want as well.
+const SLOW: Duration = Duration::from_secs(300);
 const ADMIN: &str = "the-administrators-token";
 
 impl Server {
@@ -339,7 +343,7 @@ impl Server {
             format!("--audit-log-path={}", at("audit.log")),
         ]);
         let mut daemon = Daemon::start(command, &self.folder.path().join("kube-apiserver.log"), None);
-        until("the API server to be ready", || {
+        until_within(SLOW, "the API server to be ready", || {
             assert!(!daemon.has_ended(), "kube-apiserver ended: {}", self.last_words());
             let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
             runtime().block_on(self.client.request_text(request)).ok().filter(|text| text == "ok").map(drop)
@@ -358,7 +362,7 @@ impl Server {
                 served.insert(crd.spec.names.plural.clone());
             }
         });
-        until("our kinds to be served", || {
+        until_within(SLOW, "our kinds to be served", || {
             let request = http::Request::get("/apis/portcullis.dev/v1alpha1").body(Vec::new()).unwrap();
             let list: Value = runtime().block_on(self.client.request(request)).ok()?;
             let found = |plural: &String| list["resources"].as_array().unwrap().iter().any(|r| r["name"] == **plural);
@@ -439,7 +443,7 @@ fn start_etcd(folder: &Path) -> (Daemon, String) {
         command.arg(format!("--initial-cluster=default={peers}"));
         let mut daemon = Daemon::start(command, &folder.join("etcd.log"), Some(folder));
         let address = clients.trim_start_matches("http://").to_owned();
-        let up = until("etcd to listen", || {
+        let up = until_within(SLOW, "etcd to listen", || {
             if std::net::TcpStream::connect(&address).is_ok() {
                 Some(true)
             } else {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::place::{Place, WAYS, Way};
 use crate::support::fault::{Answer, Fault, Matching};
+use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
 
 #[test]
@@ -57,6 +58,7 @@ fn an_initial_access_token_that_is_used_up_is_asked_for_by_name() {
     let said = place.wait_registered("False", "RegistrationDenied");
     assert!(!said.contains("used-up-long-ago"), "{said}");
     place.give_initial_access_token();
+    place.cluster.wait_remembered("v1", "Secret", Some(SYSTEM), "initial-access");
     place.apply(&json!({"clientName": "Other"}));
     place.wait_ready();
     place.assert_one("with a new initial access token");

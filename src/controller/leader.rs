@@ -102,8 +102,8 @@ mod tests {
         assert_eq!(step(Some(seen(Some("other"), 10)), 10), Step::Wait(seconds(2)));
         assert_eq!(step(Some(seen(Some("other"), 10)), 24), Step::Wait(seconds(1)));
         assert_eq!(step(Some(seen(Some("other"), 10)), 25), Step::Acquire);
-        assert_eq!(step(Some(seen(Some("me"), 10)), 12), Step::Wait(seconds(3)));
-        assert_eq!(step(Some(seen(Some("me"), 10)), 15), Step::Renew);
+        assert_eq!(step(Some(seen(Some("me"), 10)), 12), Step::Wait(seconds(1)));
+        assert_eq!(step(Some(seen(Some("me"), 10)), 13), Step::Renew);
         let brief = Seen { duration: seconds(1), ..seen(Some("other"), 10) };
         assert_eq!(step(Some(brief), 12), Step::Wait(seconds(2)));
         let long = Seen { duration: seconds(60), ..seen(Some("other"), 10) };

@@ -3,3 +3,6 @@
 mod lives;
 mod model;
 mod steps;
+mod told;
+
+pub(super) use model::{desired, place};

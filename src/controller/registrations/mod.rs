@@ -135,10 +135,12 @@ pub(super) async fn keep(
     let method = desired.metadata.auth_method;
     let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
     let ended = run.go_on(&mut held, Some(desired)).await;
-    if held.seen.ledger.method != Method::Cimd || desired.client_id.is_some() {
+    let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
+    let outcome = finish(context, name, held, ended).await?;
+    if !is_served {
         withdraw(context, &desired.owner.uid).await?;
     }
-    finish(context, name, held, ended).await
+    Ok(outcome)
 }
 
 /// The method by which a client is registered: what somebody has registered already is for nobody to choose.

@@ -72,17 +72,22 @@ impl Place {
     pub(super) fn with(way: Way, options: &Value) -> Self {
         let cluster = crate::chart::installed();
         cluster.namespace("team", &[]);
-        let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
-        cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
         let house = match way {
             Way::ProviderDcr | Way::ProviderTold => House::provider(options),
             Way::KeycloakDcr | Way::KeycloakAdmin | Way::KeycloakTold => House::keycloak(),
         };
         let place = Self { cluster, house, way };
+        place.let_it_write_secrets();
         place.give_initial_access_token();
         place.secret("keycloak-admin", &[("client_id", MANAGER.0), ("client_secret", MANAGER.1)]);
         place.cluster.apply(&place.anchor(&place.house.issuer()));
         place
+    }
+
+    /// The owner of the namespace lets the controller write Secrets there.
+    pub(super) fn let_it_write_secrets(&self) {
+        let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
+        self.cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
     }
 
     pub(super) fn give_initial_access_token(&self) {

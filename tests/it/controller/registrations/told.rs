@@ -1,19 +1,18 @@
 //! Clients that nobody here manages at the server: by a document that a real proxy serves, and as their author gives them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use portcullis::controller::conditions::role_binding;
 use portcullis::generated::Client;
 use portcullis::generated::codec::Generated;
 use portcullis::oauth::client_metadata_document;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::place::{Place, READER, Way, assertion};
-use crate::authorization_servers::house::{RESOURCE, claims, request, service};
+use super::place::{Place, Way, assertion};
+use crate::authorization_servers::house::{House, RESOURCE, Server, claims, service};
 use crate::authorization_servers::log_in::{VERIFIER, authorization_url_to, scope, with_ana};
 use crate::authorization_servers::metadata_documents::switch_on;
 use crate::controller::{ACCOUNT, Controller, VERSION, generated_of, message};
@@ -75,7 +74,7 @@ impl Hosted {
         self.controller_as(&kubeconfig)
     }
 
-    pub(super) fn controller_as(&self, kubeconfig: &PathBuf) -> Controller {
+    pub(super) fn controller_as(&self, kubeconfig: &Path) -> Controller {
         Controller::launch_at(&self.url, kubeconfig, &["--no-inventory"])
     }
 
@@ -185,6 +184,18 @@ impl Hosted {
         true
     }
 
+    /// What `portcullis clients list` says of the client: its method and its id.
+    fn listed(&self) -> (String, String) {
+        let mut command = portcullis();
+        command.args(["clients", "list", "-o", "json"]).env("KUBECONFIG", self.place.cluster.kubeconfig());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((all.as_array().unwrap().len(), &all[0]["state"]), (1, &json!("Ready")), "{all}");
+        let text = |name: &str| all[0][name].as_str().unwrap().to_owned();
+        (text("method"), text("clientId"))
+    }
+
     /// No private key and no secret is where proxies read.
     fn assert_nothing_leaked(&self) {
         let credentials = self.place.credentials();
@@ -206,7 +217,8 @@ impl Hosted {
 fn wanted(way: Way) -> Value {
     let mut more = json!({"rotation": {"period": "1h", "overlap": "10m"}});
     if way == Way::KeycloakTold {
-        more["grantTypes"] = json!(["authorization_code"]);
+        // Without the second, Keycloak 26.7.2 fails at `resource`, as it does for a client that speaks for itself.
+        more["grantTypes"] = json!(["authorization_code", "refresh_token"]);
         more["redirectUris"] = json!([REDIRECT]);
         more["tokenEndpointAuthMethod"] = json!("private_key_jwt");
     }
@@ -228,6 +240,7 @@ fn a_document_that_a_proxy_serves_is_a_client_and_its_keys_rotate_and_go_with_it
             (&status["method"], &status["clientId"], &ready["status"]["clientId"]),
             (&json!("CIMD"), &json!(id), &json!(id))
         );
+        assert_eq!(hosted.listed(), ("CIMD".to_owned(), id.clone()));
         let document = hosted.document().unwrap();
         let read = client_metadata_document::parse(document.document.as_bytes(), &id).unwrap();
         assert_eq!(read["jwks_uri"], json!(format!("{id}/jwks.json")));
@@ -250,7 +263,10 @@ fn a_document_that_a_proxy_serves_is_a_client_and_its_keys_rotate_and_go_with_it
         until("the new key to count as given", || (hosted.ledger_says("given") == 2).then_some(()));
         hosted.age(600);
         until("the old key to go", || (hosted.kids() == [second["kid"].clone()]).then_some(()));
-        until("the server to forget the old key", || (!hosted.works(&first)).then_some(()));
+        // Keycloak keeps keys that it has fetched for a day.
+        if way == Way::ProviderTold {
+            until("the server to forget the old key", || (!hosted.works(&first)).then_some(()));
+        }
         assert!(hosted.works(&second), "{way:?}");
         hosted.assert_nothing_leaked();
 
@@ -316,7 +332,7 @@ fn a_server_that_takes_no_documents_or_cannot_fetch_them_is_told_of() {
     let place = &hosted.place;
     let _controller = hosted.controller();
     // It may not fetch from where the gateway is.
-    let house = crate::authorization_servers::house::House::provider(&json!({"cimd": true}));
+    let house = House::provider(&json!({"cimd": true}));
     place.cluster.apply(&place.anchor(&house.issuer()));
     hosted.apply(Some("CIMD"), &json!({}));
     let said = place.wait_registered("False", "ClientNotBelieved");
@@ -324,7 +340,7 @@ fn a_server_that_takes_no_documents_or_cannot_fetch_them_is_told_of() {
     place.delete();
     place.wait_gone();
     // It says nothing of documents.
-    let house = crate::authorization_servers::house::House::provider(&json!({}));
+    let house = House::provider(&json!({}));
     place.cluster.apply(&place.anchor(&house.issuer()));
     hosted.apply(None, &json!({}));
     let said = place.wait_registered("False", "RegistrationUnsupported");
@@ -334,20 +350,8 @@ fn a_server_that_takes_no_documents_or_cannot_fetch_them_is_told_of() {
 
 /// A service that somebody registered at the server, with its id and its secret.
 pub(super) fn registered(place: &Place) -> (String, String) {
-    let token = match place.way {
-        Way::ProviderTold => Some(place.house.initial_access_token()),
-        _ => Some(place.house.realm().initial_access_token(1)),
-    };
-    let endpoint = place.house.endpoint("registration_endpoint");
-    let made = request("POST", &endpoint, token.as_deref(), Some(&service())).json();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("client_id"), text("client_secret"))
-}
-
-/// The owner of the namespace lets the controller read its Secrets.
-pub(super) fn secrets_may_be_read(place: &Place) {
-    let binding = role_binding("portcullis-secret-reader", "team", (SYSTEM, ACCOUNT));
-    place.cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
+    let made = place.house.register(&service());
+    (made.id, made.secret.unwrap())
 }
 
 pub(super) fn give(place: &Place, secret: &str) {
@@ -365,10 +369,12 @@ fn what_somebody_has_registered_is_handed_on_tried_and_left_alone() {
         let reference = json!({"name": "given", "key": "secret"});
         let tried = json!({"clientId": id, "clientSecretRef": reference, "grantTypes": ["client_credentials"]});
         // Its Secret is its owner's: nobody reads it before they say so, and what is wrong with it is said.
+        let binding = "rbac.authorization.k8s.io/v1";
+        place.cluster.delete(binding, "RoleBinding", Some("team"), "portcullis-token-writer");
         hosted.apply_given("Preregistered", &tried);
         let said = place.wait_registered("False", "SecretForbidden");
         assert!(said.contains("portcullis-secret-reader"), "{said}");
-        secrets_may_be_read(place);
+        place.let_it_write_secrets();
         hosted.poke();
         place.wait_registered("False", "SecretNotFound");
         give(place, "with a line break\n");
@@ -385,6 +391,7 @@ fn what_somebody_has_registered_is_handed_on_tried_and_left_alone() {
         let ready = place.wait_ready();
         let status = &ready["status"]["registration"];
         assert_eq!((&status["method"], &status["clientId"]), (&json!("Preregistered"), &json!(id)));
+        assert_eq!(hosted.listed(), ("Preregistered".to_owned(), id.clone()));
         assert!(status["registeredAt"].is_null() && status["checkedAt"].is_string(), "{status}");
         assert!(ready["metadata"]["finalizers"].is_null(), "nothing is taken back");
         let credentials = place.works();
@@ -409,8 +416,8 @@ fn what_somebody_has_registered_is_handed_on_tried_and_left_alone() {
         place.wait_gone();
         until("nothing to be kept", || place.ledgers().is_empty().then_some(()));
         let restored = match &place.house.server {
-            crate::authorization_servers::house::Server::Keycloak(_) => crate::support::keycloak::address().to_owned(),
-            crate::authorization_servers::house::Server::Provider(provider) => provider.address().to_owned(),
+            Server::Keycloak(_) => crate::support::keycloak::address().to_owned(),
+            Server::Provider(provider) => provider.address().to_owned(),
         };
         place.house.hop.lead_to(&restored);
         assert_eq!(place.token_with(&credentials).status, 200, "{way:?}: it is there as before");
@@ -428,7 +435,5 @@ fn a_client_with_a_document_of_its_own_is_known_by_that_alone() {
     assert_eq!(hosted.place.credentials()["client_id"], own);
     assert_eq!(message(&hosted.place.now().unwrap(), "Ready"), "");
     assert!(hosted.document().is_none());
-    let listed =
-        hosted.place.cluster.get(READER.0.replace("McpClient", VERSION).as_str(), READER.0, READER.1, READER.2);
-    assert_eq!(listed.unwrap()["status"]["registration"]["method"], "CIMD");
+    assert_eq!(hosted.listed(), ("CIMD".to_owned(), own.to_owned()));
 }

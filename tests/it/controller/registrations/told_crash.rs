@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::place::Way;
-use super::told::{Hosted, give, registered, secrets_may_be_read};
+use super::told::{Hosted, give, registered};
 use crate::controller::random::Numbers;
 use crate::controller::{ACCOUNT, Controller};
 use crate::support::kube::SYSTEM;
@@ -87,7 +87,6 @@ impl World {
     fn new() -> Self {
         let hosted = Hosted::new(Way::ProviderTold);
         let front = Front::start(&hosted.place.cluster, SYSTEM, ACCOUNT);
-        secrets_may_be_read(&hosted.place);
         let known = [registered(&hosted.place), registered(&hosted.place)];
         Self { hosted, front, known }
     }

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -72,8 +73,23 @@ fn a_controller_that_dies_at_any_write_leaves_one_client_that_is_believed_or_not
 struct World {
     hosted: Hosted,
     front: Front,
+    /// The controller that runs.
+    victim: Arc<AtomicU32>,
     /// Two services that somebody has registered.
     known: [(String, String); 2],
+}
+
+/// Shows what there is, if a test ends in between.
+struct Last<'w>(&'w World);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let place = &self.0.hosted.place;
+            eprintln!("the client is: {:#}", place.now().unwrap_or_default());
+            eprintln!("documents: {:?}, ledgers: {}", self.0.hosted.documents(), place.ledgers().len());
+        }
+    }
 }
 
 /// Whether a path is about the client: its ledger, its document, its Secret, its finalizer and its status.
@@ -88,12 +104,24 @@ impl World {
         let hosted = Hosted::new(Way::ProviderTold);
         let front = Front::start(&hosted.place.cluster, SYSTEM, ACCOUNT);
         let known = [registered(&hosted.place), registered(&hosted.place)];
-        Self { hosted, front, known }
+        Self { hosted, front, victim: Arc::default(), known }
     }
 
     fn start(&self) -> Controller {
         self.hosted.place.cluster.delete("coordination.k8s.io/v1", "Lease", Some(SYSTEM), "portcullis-leader");
-        self.hosted.controller_as(self.front.kubeconfig())
+        let controller = self.hosted.controller_as(self.front.kubeconfig());
+        self.victim.store(controller.process.pid(), Ordering::SeqCst);
+        controller
+    }
+
+    /// Waits. A controller that has lost the lead ends, and is started again, as Kubernetes does.
+    fn wait(&self, what: &str, controller: &mut Controller, is: impl Fn() -> bool) {
+        until(what, || {
+            if controller.process.exit_status().is_some() {
+                *controller = self.start();
+            }
+            is().then_some(())
+        });
     }
 
     fn give(&self, number: usize) {
@@ -146,32 +174,38 @@ impl World {
 
     /// Answers whether the controller was killed.
     fn dies(&self, boundary: Boundary) -> bool {
-        let (place, story) = (&self.hosted.place, format!("{boundary:?}"));
+        let (place, story, _last) = (&self.hosted.place, format!("{boundary:?}"), Last(self));
         let mut controller = self.start();
         if boundary.deed != Deed::Create {
             self.make(boundary.is_document);
-            place.wait_ready();
+            let made = Boundary { deed: Deed::Create, ..boundary };
+            self.wait("the client to be made", &mut controller, || self.is_done(made));
         }
         let before = (boundary.deed == Deed::Change).then(|| place.credentials());
-        let id = controller.process.pid().to_string();
-        let kill = move || assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
+        let victim = self.victim.clone();
+        let kill = move || {
+            let id = victim.load(Ordering::SeqCst).to_string();
+            assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
+        };
         let fired = self.front.strike(is_about, boundary.nth, boundary.is_after, Arc::new(kill));
         self.act(boundary);
-        let died = until("the deed to end, or the controller", || {
-            if fired.times() == 1 {
-                controller.process.exit_status().map(|_| true)
-            } else {
-                self.is_done(boundary).then_some(false)
+        let ends = || fired.is_certain() || self.is_done(boundary);
+        until("the deed to end, or the controller", || {
+            if !fired.is_certain() && controller.process.exit_status().is_some() {
+                controller = self.start();
             }
+            ends().then_some(())
         });
+        // What looks done may be followed by another write: from here on it is not.
         self.front.no_strike();
+        let died = fired.is_certain();
         if died {
+            until("the controller to die", || controller.process.exit_status());
             drop(controller);
             controller = self.start();
         }
-        until(&format!("{story}: all to be done"), || self.is_done(boundary).then_some(()));
+        self.wait(&format!("{story}: all to be done"), &mut controller, || self.is_done(boundary));
         if boundary.deed != Deed::Delete {
-            place.wait_ready();
             let credentials = place.credentials();
             assert_eq!(place.token_with(&credentials).status, 200, "{story}");
             assert_eq!(place.ledgers().len(), 1, "{story}");
@@ -182,9 +216,8 @@ impl World {
             }
             place.delete();
         }
-        until(&format!("{story}: nothing to be left"), || {
-            self.is_done(Boundary { deed: Deed::Delete, ..boundary }).then_some(())
-        });
+        let gone = Boundary { deed: Deed::Delete, ..boundary };
+        self.wait(&format!("{story}: nothing to be left"), &mut controller, || self.is_done(gone));
         // The services that somebody registered are there as before.
         let there = place.ours();
         assert!(self.known.iter().all(|(id, _)| there.contains(id)) && there.len() == 2, "{story}: {there:?}");

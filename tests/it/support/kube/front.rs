@@ -46,13 +46,13 @@ struct Strike {
     fired: Fired,
 }
 
-/// Whether it was called.
+/// Whether it comes to that write.
 #[derive(Clone, Default)]
-pub(crate) struct Fired(Arc<AtomicUsize>);
+pub(crate) struct Fired(Arc<AtomicBool>);
 
 impl Fired {
-    /// How often.
-    pub(crate) fn times(&self) -> usize {
+    /// Whether it was called, or is about to be.
+    pub(crate) fn is_certain(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -125,20 +125,17 @@ impl Drop for Front {
     }
 }
 
-impl Strike {
-    fn call(&self) {
-        (self.call)();
-        self.fired.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 impl Shared {
     /// Counts a write, and answers what is to be called at it.
     fn struck(&self, method: &Method, path: &str) -> Option<Strike> {
         let mut strike = self.strike.lock().unwrap();
         let waiting = strike.as_mut().filter(|strike| method != Method::GET && (strike.about)(path))?;
         waiting.left -= 1;
-        if waiting.left == 0 { strike.take() } else { None }
+        if waiting.left > 0 {
+            return None;
+        }
+        waiting.fired.0.store(true, Ordering::SeqCst);
+        strike.take()
     }
 }
 
@@ -178,7 +175,7 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     }
     let strike = shared.struck(request.method(), request.uri().path());
     if let Some(strike) = strike.as_ref().filter(|strike| !strike.is_after) {
-        strike.call();
+        (strike.call)();
         return Ok(bad_gateway());
     }
     let (mut parts, body) = request.into_parts();
@@ -191,7 +188,7 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     let answer = shared.client.send(request).await.unwrap_or_else(|_| bad_gateway());
     Ok(match strike {
         Some(strike) => {
-            strike.call();
+            (strike.call)();
             bad_gateway()
         }
         None => answer,

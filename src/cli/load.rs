@@ -127,6 +127,8 @@ pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
             Generated::Authority(authority) => fleet.put_authority(authority),
             // What cannot be compiled denies, in the fleet as in the gateway.
             Generated::Policy(policy) => drop(fleet.put_policy(policy)),
+            // Nobody's rights are in it.
+            Generated::Client(_) => {}
         }
     }
     Ok(Loaded { fleet, refused, inventories: Inventories::new() })

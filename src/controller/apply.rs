@@ -61,7 +61,11 @@ pub async fn apply<V>(context: &Context, prepared: Prepared<V>) -> Result<(Appli
     Ok((Applied { key, id, generated: generated.map(|_| kind), verdict }, informed))
 }
 
-async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
+/// Writes a generated object, if it is not there as it should be.
+///
+/// # Errors
+/// If the API server did not take it.
+pub(super) async fn write(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
     let (is_there, version) = {
         let mut store = context.store();
         (store.want(wanted), store.version(wanted.kind, &wanted.uid))

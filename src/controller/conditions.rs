@@ -74,8 +74,15 @@ words! {
 
 words! {
     REASONS, "Every reason of a condition that is no finding about the object, and what it means.",
+    /// McpClient of the method `Preregistered`, or with a document of its own: its Secret holds what its author gives, and
+    /// nobody asked the authorization server whether it knows it. With a client secret and `grantTypes: [client_credentials]`,
+    /// it is asked.
+    AS_GIVEN: "AsGiven";
     /// The server takes no calls because its owner wants that (`spec.state`).
     DISABLED: "Disabled";
+    /// McpClient of the method `CIMD`: every proxy serves its document. Whether the authorization server takes it shows when it
+    /// is first asked for it.
+    DOCUMENT_SERVED: "DocumentServed";
     /// Tools are changed, new or gone since they were reviewed; `status.tools` has all of them.
     DRIFTED: "Drifted";
     /// Keys are being fetched for the first time.

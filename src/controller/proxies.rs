@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::generated::Collection;
 use crate::generated::report::{Enforces, LEASE_PREFIX, LONGEST_KEY_ID, MOST_WANTED, REPORT, Report};
+use crate::generated::{Collection, Kind};
 
 /// How many proxies a message names.
 const MOST_NAMED: usize = 3;
@@ -181,15 +181,15 @@ impl Proxies {
         self.len() == 0
     }
 
-    /// What they make of the object of this source, written at `version` of `collection`.
-    pub fn programming(&self, uid: &str, collection: Collection, version: u64) -> Programming {
+    /// What they make of the object of this kind and source, written at `version` of its collection.
+    pub fn programming(&self, uid: &str, kind: Kind, version: u64) -> Programming {
         let (mut waiting, mut silent, mut running) = (false, Vec::new(), 0);
         for (pod, proxy) in self.counted() {
             if proxy.voice == Voice::Silent {
                 silent.push(pod);
                 continue;
             }
-            match proxy.report.enforces(uid, collection, version) {
+            match proxy.report.enforces(uid, kind, version) {
                 Enforces::Yes => running += 1,
                 Enforces::Refused(reason) => return Programming::Refused { proxy: pod.clone(), reason },
                 Enforces::NotYet | Enforces::Unknown => waiting = true,
@@ -214,7 +214,7 @@ fn serves(report: &Report) -> bool {
 }
 
 fn same_but_versions(a: &Report, b: &Report) -> bool {
-    (&a.refused, a.more_refused, a.stale) == (&b.refused, b.more_refused, b.stale)
+    (a.reads, &a.refused, a.more_refused, a.stale) == (b.reads, &b.refused, b.more_refused, b.stale)
 }
 
 fn caught_up(earlier: &Report, later: &Report) -> Change {
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn an_object_is_enforced_when_every_proxy_that_could_be_serving_says_so() {
         let mut proxies = Proxies::new(seconds(3600));
-        let said = |proxies: &Proxies| proxies.programming("u", Collection::Secrets, 7);
+        let said = |proxies: &Proxies| proxies.programming("u", Kind::Server, 7);
         assert_eq!(said(&proxies), Programming::NoProxies);
         assert_eq!(proxies.lease("proxy-a", &lease("1", &json!({"reads": 1})), seconds(0)), Change::Nothing);
         assert_eq!(said(&proxies), Programming::NoProxies, "it has read nothing, so it serves nobody");
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_silent_proxy_counts_against_until_its_pod_is_gone_or_it_denies_by_itself() {
         let mut proxies = Proxies::new(seconds(100));
-        let said = |proxies: &Proxies| proxies.programming("u", Collection::Secrets, 1);
+        let said = |proxies: &Proxies| proxies.programming("u", Kind::Server, 1);
         for name in ["proxy-a", "proxy-b"] {
             proxies.lease(name, &lease("1", &applied(9, 9)), seconds(0));
         }

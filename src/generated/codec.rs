@@ -1,16 +1,17 @@
-//! The one encoding of generated objects, with one version number.
+//! The one encoding of generated objects, each kind of it with one version number.
 //!
-//! Invariant: `decode(encode(x)) == x`, and a document of another version, with an unknown member or without a known
-//! one is refused whole; only a member that came later and says so where it is defined may be absent. The writer writes a
-//! version that every live proxy reads.
+//! Invariant: `decode(encode(x)) == x`, and a document of another version than its kind has, with an unknown member or
+//! without a known one is refused whole; only a member that came later and says so where it is defined may be absent. The
+//! writer writes each kind in the version in which it came, so every live proxy reads all that it knows; and a proxy that
+//! says that it reads an earlier version is not taken to serve kinds that came later.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Authority, Kind, ObjectId, Policy, Server};
+use super::{Authority, Client, Kind, ObjectId, Policy, Server};
 
-/// The version that this build writes and reads.
-pub const VERSION: u32 = 1;
+/// The latest version that this build writes and reads ([`Kind::version`] is that of each kind).
+pub const VERSION: u32 = 2;
 
 /// How large an encoded object may be: one of Kubernetes holds a mebibyte of data, in Secrets and in ConfigMaps.
 pub const MOST_BYTES: usize = 1_000_000;
@@ -25,6 +26,8 @@ pub enum Generated {
     Policy(Policy),
     /// A trust anchor.
     Authority(Authority),
+    /// A client whose document is served.
+    Client(Client),
 }
 
 impl Generated {
@@ -34,6 +37,7 @@ impl Generated {
             Generated::Server(server) => (Kind::Server, &server.id),
             Generated::Policy(policy) => (Kind::Policy, &policy.id),
             Generated::Authority(authority) => (Kind::Authority, &authority.id),
+            Generated::Client(client) => (Kind::Client, &client.id),
         }
     }
 }
@@ -72,7 +76,7 @@ pub enum CodecError {
         column: usize,
     },
     /// Written by a build that this one does not understand.
-    #[error("generated object has version {found}, this build reads {VERSION}")]
+    #[error("generated object has version {found}, which this build does not read of its kind")]
     Version {
         /// The document's version.
         found: u32,
@@ -105,21 +109,26 @@ impl From<serde_json::Error> for CodecError {
 
 /// Encodes an object as JSON.
 pub fn encode(object: &Generated) -> Result<Vec<u8>, CodecError> {
-    serde_json::to_vec(&Writing { version: VERSION, object }).map_err(|_| CodecError::Encode)
+    serde_json::to_vec(&Writing { version: object.identity().0.version(), object }).map_err(|_| CodecError::Encode)
 }
 
 /// Decodes what [`encode`] wrote.
 pub fn decode(bytes: &[u8]) -> Result<Generated, CodecError> {
     let Version { version } = serde_json::from_slice(bytes)?;
-    if version != VERSION {
+    // Before anything else is read: a later build may say what this one has no words for.
+    if !(1..=VERSION).contains(&version) {
         return Err(CodecError::Version { found: version });
     }
     let Reading { kind, object, .. } = serde_json::from_slice(bytes)?;
+    if version != kind.version() {
+        return Err(CodecError::Version { found: version });
+    }
     let object = object.get();
     Ok(match kind {
         Kind::Server => Generated::Server(serde_json::from_str(object)?),
         Kind::Policy => Generated::Policy(serde_json::from_str(object)?),
         Kind::Authority => Generated::Authority(serde_json::from_str(object)?),
+        Kind::Client => Generated::Client(serde_json::from_str(object)?),
     })
 }
 
@@ -138,7 +147,7 @@ mod tests {
     use crate::generated::authority::TypRule;
 
     /// One of each kind, in which every member has something to say.
-    fn examples() -> [Value; 4] {
+    fn examples() -> [Value; 5] {
         let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
         let selector = json!({"match_labels": {"a": "b"},
             "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
@@ -173,8 +182,10 @@ mod tests {
         cluster["keys"] = "Kubernetes".into();
         cluster["rules"]["typ"] =
             json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"], "token_review": true}});
-        [("Policy", policy), ("Server", server), ("Authority", authority), ("Authority", cluster)]
-            .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
+        let client = json!({"id": id, "document": "{}", "key_set": "{}"});
+        let version = |kind: &str| Kind::ALL.into_iter().find(|one| format!("{one:?}") == kind).unwrap().version();
+        [("Policy", policy), ("Server", server), ("Client", client), ("Authority", authority), ("Authority", cluster)]
+            .map(|(kind, object)| json!({"version": version(kind), "kind": kind, "object": object}))
     }
 
     fn decoded(document: &Value) -> Result<Generated, CodecError> {
@@ -266,7 +277,8 @@ mod tests {
     #[test]
     fn other_versions_are_refused_and_named_and_nothing_is_quoted() {
         for example in examples() {
-            for version in [0, VERSION + 1, u32::MAX] {
+            let own = u32::try_from(example["version"].as_u64().unwrap()).unwrap();
+            for version in [0, 1, VERSION, VERSION + 1, u32::MAX].into_iter().filter(|version| *version != own) {
                 let mut other = example.clone();
                 other["version"] = version.into();
                 // A newer build may say what this one has no words for.

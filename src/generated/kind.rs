@@ -14,6 +14,8 @@ pub enum Kind {
     Policy,
     /// A trust anchor.
     Authority,
+    /// A client whose document is served.
+    Client,
 }
 
 /// The kinds of Kubernetes objects that hold generated ones, each watched as one collection.
@@ -27,7 +29,7 @@ pub enum Collection {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Server, Kind::Policy, Kind::Authority];
+    pub const ALL: [Kind; 4] = [Kind::Server, Kind::Policy, Kind::Authority, Kind::Client];
 
     /// As manifests write it.
     pub fn api_kind(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::Server => "McpServer",
             Kind::Policy => "McpPolicy",
             Kind::Authority => "McpAuthorizationServer",
+            Kind::Client => "McpClient",
         }
     }
 
@@ -44,6 +47,7 @@ impl Kind {
             Kind::Server => "server",
             Kind::Policy => "policy",
             Kind::Authority => "authority",
+            Kind::Client => "client",
         }
     }
 
@@ -51,7 +55,16 @@ impl Kind {
     pub fn collection(self) -> Collection {
         match self {
             Kind::Server => Collection::Secrets,
-            Kind::Policy | Kind::Authority => Collection::ConfigMaps,
+            Kind::Policy | Kind::Authority | Kind::Client => Collection::ConfigMaps,
+        }
+    }
+
+    /// The version of the encoding in which it is written: that in which it came. So whoever reads an earlier one reads
+    /// everything that it knows, and never sees the rest.
+    pub fn version(self) -> u32 {
+        match self {
+            Kind::Server | Kind::Policy | Kind::Authority => 1,
+            Kind::Client => 2,
         }
     }
 

@@ -6,6 +6,7 @@
 //! resolved again.
 
 pub mod authority;
+pub mod client;
 pub mod codec;
 pub mod digest;
 pub mod kind;
@@ -14,6 +15,7 @@ pub mod report;
 pub mod server;
 
 pub use authority::Authority;
+pub use client::Client;
 pub use digest::Digest;
 pub use kind::{Collection, Kind};
 pub use policy::Policy;

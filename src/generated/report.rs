@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::Collection;
+use super::kind::{Collection, Kind};
 
 /// The heartbeat Lease of the gateway namespace: `renewTime` is when the leading controller last said that it lives.
 pub const HEARTBEAT: &str = "portcullis-heartbeat";
-/// The annotation of the heartbeat with the version that the controller writes ([`super::codec::VERSION`]).
+/// The annotation of the heartbeat with the latest version that the controller writes ([`super::codec::VERSION`]).
 pub const WRITES: &str = "portcullis.dev/writes";
 /// The label of a proxy's Lease, with value `proxy`. The Lease has the name of the proxy's Pod after [`LEASE_PREFIX`].
 pub const REPORTS: &str = "portcullis.dev/reports";
@@ -32,7 +32,7 @@ pub const LONGEST_KEY_ID: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The version of the encoding that it reads.
+    /// The latest version of the encoding that it reads: what came later it does not see.
     #[serde(default)]
     pub reads: u32,
     /// Up to which resource version it has applied each collection; absent until the collection was read once.
@@ -66,9 +66,10 @@ pub enum Enforces {
 }
 
 impl Report {
-    /// Whether the proxy enforces the object of this source, written at `version` of `collection`.
-    pub fn enforces(&self, uid: &str, collection: Collection, version: u64) -> Enforces {
-        if self.stale || self.applied.get(&collection).is_none_or(|applied| *applied < version) {
+    /// Whether the proxy enforces the object of this kind and source, written at `version` of its collection.
+    pub fn enforces(&self, uid: &str, kind: Kind, version: u64) -> Enforces {
+        let is_behind = self.applied.get(&kind.collection()).is_none_or(|applied| *applied < version);
+        if self.stale || is_behind || self.reads < kind.version() {
             return Enforces::NotYet;
         }
         match self.refused.get(uid) {
@@ -91,16 +92,26 @@ mod tests {
     #[test]
     fn only_what_was_applied_is_enforced() {
         let applied = BTreeMap::from([(Collection::Secrets, 7)]);
-        let report = Report { applied, ..Report::default() };
-        assert_eq!(report.enforces("u", Collection::Secrets, 7), Enforces::Yes);
-        assert_eq!(report.enforces("u", Collection::Secrets, 8), Enforces::NotYet);
-        assert_eq!(report.enforces("u", Collection::ConfigMaps, 1), Enforces::NotYet);
+        let report = Report { reads: 1, applied, ..Report::default() };
+        assert_eq!(report.enforces("u", Kind::Server, 7), Enforces::Yes);
+        assert_eq!(report.enforces("u", Kind::Server, 8), Enforces::NotYet);
+        assert_eq!(report.enforces("u", Kind::Policy, 1), Enforces::NotYet);
         let stale = Report { stale: true, ..report.clone() };
-        assert_eq!(stale.enforces("u", Collection::Secrets, 7), Enforces::NotYet);
+        assert_eq!(stale.enforces("u", Kind::Server, 7), Enforces::NotYet);
         let refused = BTreeMap::from([("u".to_owned(), "Word".to_owned())]);
         let refusing = Report { refused, more_refused: true, ..report };
-        assert_eq!(refusing.enforces("u", Collection::Secrets, 7), Enforces::Refused("Word".into()));
-        assert_eq!(refusing.enforces("v", Collection::Secrets, 7), Enforces::Unknown);
+        assert_eq!(refusing.enforces("u", Kind::Server, 7), Enforces::Refused("Word".into()));
+        assert_eq!(refusing.enforces("v", Kind::Server, 7), Enforces::Unknown);
+    }
+
+    /// A proxy of an earlier build applies the collection, and knows nothing of the kind.
+    #[test]
+    fn what_came_later_than_a_proxy_is_not_taken_to_be_served_by_it() {
+        let applied = BTreeMap::from([(Collection::ConfigMaps, 7)]);
+        let earlier = Report { reads: 1, applied, ..Report::default() };
+        assert_eq!(earlier.enforces("u", Kind::Policy, 7), Enforces::Yes);
+        assert_eq!(earlier.enforces("u", Kind::Client, 7), Enforces::NotYet);
+        assert_eq!(Report { reads: 2, ..earlier }.enforces("u", Kind::Client, 7), Enforces::Yes);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod authorize;
 pub mod body;
 pub mod call;
 pub mod catalogue;
+mod clients;
 pub mod config;
 pub mod ended;
 mod event_id;

@@ -11,6 +11,7 @@ use http::header::{
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::body::Body;
+use crate::generated::client::MAX_AGE_SECONDS;
 use crate::identity::challenge::Refusal;
 use crate::mcp::answer::{Answer, Own};
 
@@ -95,6 +96,15 @@ pub(super) fn document(body: Bytes) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// The document of a client, or its keys: kept as long as the rotation of keys reckons with, and no longer.
+pub(super) fn client_document(body: Bytes) -> Response<Body> {
+    let mut response = json(StatusCode::OK, body);
+    let cache = format!("public, max-age={MAX_AGE_SECONDS}");
+    // Digits are always a header's value.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::try_from(cache).unwrap_or(NO_STORE));
     response
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::catalogue::Catalogue;
+use super::clients::Clients;
 use super::learn;
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
@@ -15,7 +16,7 @@ use crate::egress::Egress;
 use crate::fleet::{Fleet, ShardMap};
 use crate::generated::codec::Generated;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
-use crate::generated::{Authority, Kind, ObjectId, Server};
+use crate::generated::{Authority, Client, Kind, ObjectId, Server};
 use crate::identity::anchor::{Anchor, AnchorError};
 use crate::identity::challenge::{ChallengeError, Challenges};
 use crate::identity::scope::{ScopeError, ScopeTable};
@@ -37,6 +38,8 @@ pub struct Snapshot {
     sites: ShardMap<Arc<Site>>,
     /// Of local authorities.
     documents: Arc<HashMap<String, Bytes>>,
+    /// Of clients.
+    clients: Clients,
     /// By name.
     anchors: Arc<BTreeMap<String, Trusted>>,
     /// What cannot be served or enforced as it is, by kind and UID.
@@ -49,6 +52,7 @@ pub struct Snapshot {
 struct Touched {
     paths: BTreeSet<String>,
     authorities: bool,
+    clients: BTreeMap<String, Client>,
 }
 
 /// An object that is not served, or not as it is written, though its author did not switch it off.
@@ -262,6 +266,11 @@ impl Snapshot {
         }
     }
 
+    /// What authorization servers fetch of a client at an exact path: its document, or its keys.
+    pub fn client_document(&self, path: &str) -> Option<&Bytes> {
+        self.clients.get(path)
+    }
+
     /// All servers, in no particular order.
     pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
         self.sites.values()
@@ -307,6 +316,7 @@ impl Snapshot {
                 self.touched.authorities = true;
                 self.fleet.put_authority(authority);
             }
+            Generated::Client(client) => drop(self.touched.clients.insert(client.id.uid.clone(), client)),
         }
     }
 
@@ -323,14 +333,19 @@ impl Snapshot {
                 self.touched.authorities = true;
                 self.fleet.remove_authority(uid);
             }
+            Kind::Client => {
+                self.touched.clients.remove(uid);
+                self.clients.remove(uid);
+            }
         }
     }
 
     /// Denies what an object that cannot be read governs, until it is put or removed: its server is not served, no token
-    /// of its authority is believed; whom a policy narrows nobody knows, so every call is refused.
+    /// of its authority is believed, and no authorization server finds its client; whom a policy narrows nobody knows, so
+    /// every call is refused.
     pub fn refuse(&mut self, kind: Kind, uid: &str, reason: &str, message: &str) {
         match kind {
-            Kind::Server | Kind::Authority => self.remove(kind, uid),
+            Kind::Server | Kind::Authority | Kind::Client => self.remove(kind, uid),
             Kind::Policy => self.fleet.deny_all(&kind.object_name(uid), reason),
         }
         self.note(Trouble::unreadable(kind, uid, reason, message));
@@ -339,7 +354,12 @@ impl Snapshot {
     /// Makes everything that is served follow what was put, removed and refused, at a cost that does not grow with the
     /// fleet; a changed authority costs as much as the servers that trust it.
     pub fn settle(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
-        let Touched { mut paths, authorities } = std::mem::take(&mut self.touched);
+        let Touched { mut paths, authorities, clients } = std::mem::take(&mut self.touched);
+        for client in clients.into_values() {
+            if let Err((id, error)) = self.clients.put(client, public_url) {
+                self.note(Trouble::refused(Kind::Client, &id, error.reason(), &error));
+            }
+        }
         if authorities {
             let changed = self.settle_anchors();
             let trusting = |server: &&Arc<Server>| server.authorities.iter().any(|name| changed.contains(name));

@@ -44,6 +44,11 @@ pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Req
     if let Some(document) = snapshot.document(head.uri.path()) {
         return public(&head, document);
     }
+    // Exactly its URL, which is the client's id: a query would make it another one.
+    let client = snapshot.client_document(head.uri.path()).filter(|_| head.uri.query().is_none());
+    if let Some(document) = client {
+        return of_client(&head, document);
+    }
     let origin = match place::check_origin(&head.headers, gateway.config()) {
         Ok(origin) => origin,
         Err(error) => return misplaced(&gateway, error, peer),
@@ -80,6 +85,15 @@ fn public(head: &Parts, document: &bytes::Bytes) -> Response<Body> {
         method if respond::is_read(method) => respond::document(document.clone()),
         &Method::OPTIONS => respond::preflight(HeaderValue::from_static("*"), "GET"),
         _ => respond::method_not_allowed("GET"),
+    }
+}
+
+/// What a client says of itself is for authorization servers, and for no page of a browser.
+fn of_client(head: &Parts, document: &bytes::Bytes) -> Response<Body> {
+    if respond::is_read(&head.method) {
+        respond::client_document(document.clone())
+    } else {
+        respond::method_not_allowed("GET, HEAD")
     }
 }
 

@@ -4,7 +4,7 @@
 //! is asked, and the ledger then counts as not stored. What is not known to have failed counts as done where that is worse.
 
 use super::call::{Answer, Call, Client, Heard, Purpose};
-use super::ledger::{Key, Registration, Step, Substitution, WhyLost};
+use super::ledger::{Handle, Key, Registration, Step, Substitution, WhyLost};
 use super::next::{Wish, lose, replace};
 use super::seen::{News, Seen, What};
 use super::wanted::{Marks, Wanted};
@@ -231,6 +231,9 @@ fn retired_deleted(seen: &mut Seen, heard: Heard, now: i64) {
 }
 
 fn probed(seen: &mut Seen, heard: Heard, now: i64) {
+    if seen.ledger.is_only_told() {
+        return believed(seen, heard, now);
+    }
     match heard {
         Heard::Alive => {
             seen.doubt = false;
@@ -239,7 +242,7 @@ fn probed(seen: &mut Seen, heard: Heard, now: i64) {
             }
             seen.set_step(Step::Idle);
         }
-        Heard::Absent => {
+        Heard::Unbelieved(_) => {
             seen.doubt = false;
             let client_id = seen.ledger.current.as_ref().filter(|current| current.client_secret.is_some());
             let client_id = client_id.map(|current| current.client_id.clone());
@@ -254,6 +257,28 @@ fn probed(seen: &mut Seen, heard: Heard, now: i64) {
             }
         }
         _ => {}
+    }
+}
+
+/// Whether a client that nobody here manages is believed.
+fn believed(seen: &mut Seen, heard: Heard, now: i64) {
+    let is = match heard {
+        Heard::Alive => true,
+        Heard::Unbelieved(detail) => {
+            seen.is_in_trouble(What::Unbelieved, Some(Purpose::Probe), detail);
+            false
+        }
+        _ => return,
+    };
+    if is {
+        seen.checked = now;
+    }
+    let Some(current) = &mut seen.ledger.current else { return };
+    if let Handle::Document { is_believed, .. } | Handle::Given { is_believed } = &mut current.handle
+        && *is_believed != is
+    {
+        *is_believed = is;
+        seen.stored = false;
     }
 }
 
@@ -311,5 +336,5 @@ fn overlap(wish: &Wish<'_>) -> i64 {
 /// Adds a key that was made for the client.
 pub fn add_key(seen: &mut Seen, key: Key) {
     seen.ledger.keys.push(key);
-    seen.stored = false;
+    (seen.stored, seen.served) = (false, false);
 }

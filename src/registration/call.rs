@@ -165,6 +165,8 @@ pub enum Heard {
     Foreign,
     /// There is none (any more).
     Absent,
+    /// The client itself is not believed: in words.
+    Unbelieved(String),
     /// What we manage the client with is not believed: it is dead, or the client is gone.
     Unmanageable,
     /// The client itself is believed.
@@ -208,25 +210,33 @@ pub struct Place {
     pub registration_endpoint: Option<String>,
     /// Where tokens are asked for.
     pub token_endpoint: Option<String>,
+    /// Whether it takes Client ID Metadata Documents, if it says anything.
+    pub takes_documents: Option<bool>,
     /// The base of the administrative API, if there are credentials for it.
     pub admin: Option<String>,
 }
 
 impl Registration {
-    /// A registration, as first described.
-    pub(super) fn of(client: Client, digest: String, kids: Vec<String>, now: i64) -> Self {
-        let mut registration = Self {
-            client_id: client.client_id.clone(),
+    /// One that the server was not asked for.
+    pub(super) fn without_answer(client_id: &str, handle: Handle, now: i64) -> Self {
+        Self {
+            client_id: client_id.to_owned(),
             client_secret: None,
             secret_expires_at: None,
             secret_since: now,
             registered_at: now,
             updated_at: now,
-            handle: Handle::Unmanaged,
-            digest,
-            kids,
+            handle,
+            digest: String::new(),
+            kids: Vec::new(),
             substituted: Vec::new(),
-        };
+        }
+    }
+
+    /// A registration, as first described.
+    pub(super) fn of(client: Client, digest: String, kids: Vec<String>, now: i64) -> Self {
+        let begun = Self::without_answer(&client.client_id, Handle::Unmanaged, now);
+        let mut registration = Self { digest, kids, ..begun };
         registration.take(client, now);
         registration
     }

@@ -5,6 +5,7 @@
 
 use super::call::Place;
 use super::desired::{Desired, Method};
+use super::profile;
 use crate::oauth::server_metadata::ServerMetadata;
 
 /// The first method that is allowed and possible.
@@ -12,12 +13,6 @@ use crate::oauth::server_metadata::ServerMetadata;
 /// # Errors
 /// In words, if none is.
 pub fn choose(desired: &Desired, metadata: &ServerMetadata, place: &Place) -> Result<Method, String> {
-    let possible = |method: &Method| match method {
-        Method::Admin => place.admin.is_some(),
-        Method::Dcr => place.registration_endpoint.is_some(),
-        // Never another method in their stead: what somebody else has registered is not registered again.
-        Method::Preregistered | Method::Cimd => false,
-    };
     let unsupported = metadata.token_endpoint_auth_methods_supported.as_ref();
     let wanted = desired.metadata.auth_method.as_str();
     if let Some(offered) = unsupported.filter(|offered| !offered.iter().any(|one| one == wanted)) {
@@ -30,59 +25,96 @@ pub fn choose(desired: &Desired, metadata: &ServerMetadata, place: &Place) -> Re
             ));
         }
     }
-    desired.methods.iter().copied().find(possible).ok_or_else(|| {
-        let names: Vec<&str> = desired.methods.iter().map(|method| method.as_str()).collect();
-        match desired.methods.as_slice() {
-            [] => "no method is allowed: set spec.registration.methods of the McpAuthorizationServer".to_owned(),
-            [Method::Preregistered | Method::Cimd] => format!(
-                "this build does not carry out the method {} yet, and has sent nothing: use Admin or DCR",
-                names.join(", ")
-            ),
-            _ => format!(
-                "none of {} is possible: its metadata has no registration_endpoint, or there is no administrative API; this \
-                 build carries out Admin and DCR",
-                names.join(", ")
-            ),
+    let mut obstacles = Vec::new();
+    for method in &desired.methods {
+        match obstacle(*method, desired, metadata, place) {
+            None => return Ok(*method),
+            Some(why) => obstacles.push(format!("{} ({why})", method.as_str())),
         }
+    }
+    Err(if obstacles.is_empty() {
+        "no method is allowed: set spec.registration.methods of the McpAuthorizationServer, or register the client by hand \
+         and use method: Preregistered"
+            .to_owned()
+    } else {
+        let obstacles = obstacles.join(", ");
+        format!("none of these is possible: {obstacles}; register the client by hand and use method: Preregistered")
     })
+}
+
+/// What is in the way of a method; nothing that will pass by itself is.
+fn obstacle(method: Method, desired: &Desired, metadata: &ServerMetadata, place: &Place) -> Option<&'static str> {
+    let (is_possible, why) = match method {
+        Method::Preregistered => (desired.client_id.is_some(), "nothing says which id it has"),
+        Method::Admin => (place.admin.is_some(), "there are no credentials for its administrative API"),
+        Method::Dcr => (place.registration_endpoint.is_some(), "its metadata has no registration_endpoint"),
+        Method::Cimd if !metadata.client_id_metadata_document_supported => {
+            (false, "its metadata does not say client_id_metadata_document_supported")
+        }
+        Method::Cimd if desired.client_id.is_some() => return None,
+        Method::Cimd if desired.gateway.is_none() => (false, "the gateway's public URL is not https"),
+        Method::Cimd => (
+            profile::takes_document(desired.profile, &desired.metadata),
+            "it takes documents of clients for persons only",
+        ),
+    };
+    (!is_possible).then_some(why)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::model::{desired, place};
+    use serde_json::json;
+
     use super::*;
+    use crate::oauth::client_registration::AuthMethod;
+    use crate::registration::desired::Profile;
+    use crate::registration::tests::{desired, place};
 
-    const ISSUER: &str = "https://as.example";
-
-    fn metadata() -> ServerMetadata {
-        let text = format!(r#"{{"issuer":"{ISSUER}","client_id_metadata_document_supported":true}}"#);
-        ServerMetadata::parse(text.as_bytes(), ISSUER).unwrap()
+    fn chosen(desired: &Desired, more: &serde_json::Value) -> Result<Method, String> {
+        let issuer = "https://as.example";
+        let mut document = json!({"issuer": issuer, "token_endpoint": "https://as.example/token"});
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let metadata = ServerMetadata::parse(document.to_string().as_bytes(), issuer).unwrap();
+        choose(desired, &metadata, &Place { admin: None, ..place() })
     }
 
-    fn chosen(methods: &[Method], place: &Place) -> Result<Method, String> {
-        let desired = Desired { methods: methods.to_vec(), client_id: Some("a".into()), ..desired() };
-        choose(&desired, &metadata(), place)
-    }
-
-    #[test]
-    fn the_first_that_is_possible_is_chosen() {
-        let everything = place();
-        assert_eq!(chosen(&[Method::Dcr, Method::Admin], &everything), Ok(Method::Dcr));
-        assert_eq!(chosen(&[Method::Admin, Method::Dcr], &everything), Ok(Method::Admin));
-        assert_eq!(chosen(&[Method::Cimd, Method::Dcr], &everything), Ok(Method::Dcr));
-        let no_admin = Place { admin: None, ..place() };
-        assert_eq!(chosen(&[Method::Admin, Method::Dcr], &no_admin), Ok(Method::Dcr));
-        let nothing = Place::default();
-        assert!(
-            chosen(&[Method::Admin, Method::Dcr], &nothing).unwrap_err().contains("none of Admin, DCR is possible")
-        );
+    fn wanting(methods: &[Method]) -> Desired {
+        let gateway = Some("https://gw.example".to_owned());
+        Desired { methods: methods.to_vec(), gateway, profile: Profile::Generic, ..desired() }
     }
 
     #[test]
-    fn what_is_registered_already_is_not_registered_again() {
-        for method in [Method::Preregistered, Method::Cimd] {
-            let why = chosen(&[method], &place()).unwrap_err();
-            assert!(why.contains(method.as_str()) && why.contains("not carry out"), "{why}");
+    fn a_server_that_does_not_say_that_it_takes_documents_is_given_none() {
+        let both = wanting(&[Method::Cimd, Method::Dcr]);
+        assert_eq!(chosen(&both, &json!({"client_id_metadata_document_supported": true})), Ok(Method::Cimd));
+        for more in [json!({}), json!({"client_id_metadata_document_supported": false})] {
+            assert_eq!(chosen(&both, &more), Ok(Method::Dcr));
+            let why = chosen(&wanting(&[Method::Cimd]), &more).unwrap_err();
+            assert!(why.contains("client_id_metadata_document_supported"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_document_that_nobody_could_fetch_or_use_is_not_chosen() {
+        let takes = json!({"client_id_metadata_document_supported": true});
+        let mut plain = wanting(&[Method::Cimd, Method::Dcr]);
+        plain.gateway = None;
+        assert_eq!(chosen(&plain, &takes), Ok(Method::Dcr));
+        // A document of its own needs no gateway.
+        plain.client_id = Some("https://ide.example/client".to_owned());
+        assert_eq!(chosen(&plain, &takes), Ok(Method::Cimd));
+        let mut keycloak = Desired { profile: Profile::Keycloak, ..wanting(&[Method::Cimd, Method::Dcr]) };
+        assert_eq!(chosen(&keycloak, &takes), Ok(Method::Dcr), "it speaks for itself");
+        keycloak.metadata.grant_types = vec!["authorization_code".to_owned()];
+        assert_eq!(chosen(&keycloak, &takes), Ok(Method::Cimd));
+    }
+
+    #[test]
+    fn a_server_that_does_not_offer_how_the_client_authenticates_is_told() {
+        let offers = json!({"token_endpoint_auth_methods_supported": ["client_secret_basic"]});
+        let mut wanted = wanting(&[Method::Dcr]);
+        assert!(chosen(&wanted, &offers).unwrap_err().contains("private_key_jwt"));
+        wanted.metadata.auth_method = AuthMethod::None;
+        assert_eq!(chosen(&wanted, &offers), Ok(Method::Dcr));
     }
 }

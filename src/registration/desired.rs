@@ -52,6 +52,10 @@ pub struct Desired {
     pub profile: Profile,
     /// The methods that are allowed, in order of preference.
     pub methods: Vec<Method>,
+    /// The method that its author insists on.
+    pub asked: Option<Method>,
+    /// The gateway's public URL, if authorization servers take documents of it.
+    pub gateway: Option<String>,
     /// The id that it has, where it was registered by hand; the URL of its own document, for CIMD.
     pub client_id: Option<String>,
     /// Where its secret is, if it was registered by hand and has one.

@@ -81,6 +81,12 @@ pub struct Key {
     pub public: serde_json::Value,
     /// When it was made (Unix seconds).
     pub made: i64,
+    /// Since when every proxy serves it, where the gateway serves the client's keys (Unix seconds).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<i64>,
+    /// Since when its owner has it, where the gateway serves the client's keys (Unix seconds).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<i64>,
 }
 
 /// What is under way at the server.
@@ -125,7 +131,7 @@ pub struct Registration {
     pub handle: Handle,
     /// Of what was asked for last, and answered.
     pub digest: String,
-    /// Ids of the keys that were asked for.
+    /// Ids of the keys that were asked for, or, where the gateway serves them, that may be signed with.
     pub kids: Vec<String>,
     /// What the server answered instead of what was asked for (RFC 7591 section 3.2.1).
     pub substituted: Vec<Substitution>,
@@ -146,6 +152,18 @@ pub enum Handle {
     Admin {
         /// The id.
         id: String,
+    },
+    /// Its id is a document that the gateway serves: the server keeps nothing that could be managed.
+    Document {
+        /// Whether it was served once by every proxy.
+        is_served: bool,
+        /// Whether the server believed the client when it was asked last.
+        is_believed: bool,
+    },
+    /// Somebody else has registered it, and manages it.
+    Given {
+        /// Whether the server believed the client when it was asked last.
+        is_believed: bool,
     },
     /// Not at all: the server gave no means.
     Unmanaged,
@@ -275,6 +293,11 @@ impl Ledger {
     pub fn encode(&self) -> Vec<u8> {
         // Strings, numbers and lists always serialize.
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether nothing of it is made, changed or deleted at the server.
+    pub fn is_only_told(&self) -> bool {
+        matches!(self.method, Method::Preregistered | Method::Cimd)
     }
 
     /// Whether nothing is left at the server that could be removed.

@@ -1,10 +1,11 @@
-//! Clients registered at authorization servers, through their whole life: RFC 7591 and RFC 7592, and vendors' own ways.
+//! Clients registered at authorization servers, through their whole life: RFC 7591 and RFC 7592, vendors' own ways, documents
+//! that the gateway serves, and what others have registered.
 //!
 //! Invariant: what is done next is a pure function of the ledger, of what was read and heard, of what is wanted, and of the
 //! time. Requests and answers are data; who sends them, and keeps the ledger, decides nothing.
 //!
 //! ```text
-//! next(seen, wish, place, now) -> Persist | MakeKey | Send(call) | Publish | Forget | Settled
+//! next(seen, wish, place, now) -> Persist | MakeKey | Send(call) | Serve(document) | Publish | Forget | Settled
 //!                                               |
 //!        absorb(seen, what was heard) <---------+
 //! ```
@@ -13,6 +14,8 @@ mod absorb;
 pub mod call;
 mod choose;
 pub mod desired;
+mod document;
+mod given;
 pub mod ledger;
 mod next;
 mod probe;

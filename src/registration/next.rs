@@ -6,11 +6,11 @@
 //! asked for, is not what is wanted.
 
 use super::call::{Call, Place, Purpose};
-use super::desired::{DeletionPolicy, Desired, OnUnavailable};
+use super::desired::{DeletionPolicy, Desired, Method, OnUnavailable};
 use super::ledger::{Handle, Ledger, Registration, Retired, Step, WhyLost};
 use super::seen::{Action, News, Seen, What};
 use super::wanted::{Marks, Wanted, needs_keys};
-use super::{probe, profile};
+use super::{document, given, probe, profile};
 
 /// A client is read back this often, and at most half as long after that.
 pub const CHECK_SECONDS: i64 = 1800;
@@ -59,7 +59,7 @@ fn turn(seen: &mut Seen, wish: &Wish<'_>, place: &Place, now: i64) -> Option<Act
         return Some(Action::Persist);
     }
     let removes = seen.ledger.step == Step::Deleting || matches!(wish, Wish::Remove { .. });
-    if seen.trouble.is_some() {
+    if seen.trouble.is_some() && !seen.ledger.is_only_told() {
         if let Wish::Remove { waits_since: Some(since), .. } = wish {
             release(seen, *since, now)?;
         }
@@ -93,6 +93,13 @@ fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<A
         seen.ledger.deletion = desired.deletion;
         seen.stored = false;
         return None;
+    }
+    match seen.ledger.method {
+        Method::Preregistered => return given::keep(seen, desired, place, now),
+        // It has a document of its own.
+        Method::Cimd if desired.client_id.is_some() => return given::keep(seen, desired, place, now),
+        Method::Cimd => return document::keep(seen, desired, place, now),
+        Method::Admin | Method::Dcr => {}
     }
     if matches!(seen.ledger.step, Step::Creating { .. }) {
         return creating(seen, &wanted, place, now);
@@ -229,7 +236,7 @@ fn renew(
             seen.set_step(Step::Updating { digest: wanted.digest(), renews: true });
             None
         }
-        Handle::Unmanaged => {
+        Handle::Document { .. } | Handle::Given { .. } | Handle::Unmanaged => {
             replace(seen, now, overlap);
             None
         }
@@ -268,7 +275,7 @@ fn gone_or_lost(seen: &mut Seen, current: &Registration, now: i64) {
 }
 
 fn remove(seen: &mut Seen, place: &Place, now: i64) -> Option<Action> {
-    if seen.ledger.deletion.policy == DeletionPolicy::Retain {
+    if seen.ledger.deletion.policy == DeletionPolicy::Retain || seen.ledger.is_only_told() {
         return Some(Action::Forget);
     }
     let marks = Marks::of(&seen.ledger);
@@ -314,6 +321,16 @@ fn delete_retired(seen: &mut Seen, retired: &Registration, place: &Place, now: i
             None
         }
     }
+}
+
+/// Whether the server says that it takes no documents any more, which it did when the method was chosen.
+pub(super) fn unsupported(seen: &mut Seen, place: &Place) -> bool {
+    let is = seen.ledger.method == Method::Cimd && place.takes_documents == Some(false);
+    if is {
+        let detail = "its metadata does not say client_id_metadata_document_supported any more";
+        seen.is_in_trouble(What::NoEndpoint, None, detail);
+    }
+    is
 }
 
 pub(super) fn lose(seen: &mut Seen, client_id: Option<String>, now: i64, why: WhyLost) {

@@ -3,8 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
+use super::document;
 use super::ledger::{Ledger, Step};
+use crate::generated::Client;
 use crate::oauth::client_registration::Difference;
+use crate::sensitive::Sensitive;
 
 /// What is known of a registration.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +20,11 @@ pub struct Seen {
     pub(super) begun: bool,
     /// Whether the owner has the credentials.
     pub(super) published: bool,
-    /// When the client was read back last (Unix seconds).
+    /// Whether every proxy serves what is to be served of it.
+    pub(super) served: bool,
+    /// The secret that its author gives it.
+    pub(super) given: Option<Sensitive>,
+    /// When the client was read back last, or was believed last (Unix seconds).
     pub(super) checked: i64,
     /// Whether it is to be looked for under our id.
     pub(super) look: bool,
@@ -59,6 +66,10 @@ pub enum What {
     Weakened,
     /// The server has no place for what is to be done.
     NoEndpoint,
+    /// No server takes what the client would say of itself.
+    Document,
+    /// The server does not believe the client.
+    Unbelieved,
     /// The server does not want to be asked now.
     Busy,
     /// The server cannot be reached.
@@ -76,6 +87,8 @@ impl What {
             What::Foreign => "ClientIdTaken",
             What::Weakened => "RegistrationWeakened",
             What::NoEndpoint => "RegistrationUnsupported",
+            What::Document => "ClientDocumentInvalid",
+            What::Unbelieved => "ClientNotBelieved",
             What::Busy => "AuthorizationServerBusy",
             What::Unreachable => "AuthorizationServerUnreachable",
             What::NoAnswer => "NoAnswer",
@@ -84,7 +97,10 @@ impl What {
 
     /// Whether it goes on as soon as somebody changes something, and hardly before.
     pub fn is_lasting(self) -> bool {
-        matches!(self, What::Refused | What::Denied | What::Foreign | What::Weakened | What::NoEndpoint)
+        matches!(
+            self,
+            What::Refused | What::Denied | What::Foreign | What::Weakened | What::NoEndpoint | What::Document
+        )
     }
 }
 
@@ -147,6 +163,8 @@ impl Seen {
             stored: true,
             begun: false,
             published: false,
+            served: false,
+            given: None,
             checked,
             look: false,
             doubt: false,
@@ -163,8 +181,24 @@ impl Seen {
     }
 
     /// The owner has the credentials.
-    pub fn is_published(&mut self) {
+    pub fn is_published(&mut self, now: i64) {
         self.published = true;
+        document::is_given(self, now);
+    }
+
+    /// Every proxy serves what is to be served.
+    pub fn is_served(&mut self, now: i64) {
+        document::is_served(self, now);
+    }
+
+    /// Somebody may serve something else by now: it is looked at again.
+    pub fn serve_again(&mut self) {
+        self.served = false;
+    }
+
+    /// The secret that its author gives it, as it is found.
+    pub fn give(&mut self, secret: Option<&Sensitive>) {
+        self.given = secret.cloned();
     }
 
     /// The owner may have lost them, or is to have others: they are looked at again.
@@ -243,6 +277,8 @@ pub enum Action {
     Publish,
     /// Nothing is left: the ledger goes.
     Forget,
+    /// The proxies are to be given this; once each of them serves it, [`Seen::is_served`].
+    Serve(Box<Client>),
     /// Nothing is to be done before this time (Unix seconds), but for what keeps it from going on.
     Settled {
         /// When to look again.

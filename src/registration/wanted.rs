@@ -69,7 +69,8 @@ impl Wanted {
 
 /// Whether the client authenticates by a key that is made for it.
 pub(super) fn needs_keys(desired: &Desired) -> bool {
-    desired.metadata.auth_method == AuthMethod::PrivateKeyJwt && desired.metadata.keys == Keys::None
+    let is_ours = desired.client_id.is_none() && desired.metadata.keys == Keys::None;
+    is_ours && desired.metadata.auth_method == AuthMethod::PrivateKeyJwt
 }
 
 /// The key that the client signs with: the newest that the server was told of.

@@ -153,7 +153,7 @@ pub fn client(
         }
         (None, Some(asked)) if !is_token => {
             let findings = (&mut errors, &mut warnings);
-            ClientKind::Registered(Box::new(registered(id, spec, asked, lookup, findings)))
+            ClientKind::Registered(Box::new(registered(id, spec, asked, (settings, lookup), findings)))
         }
         _ => {
             errors.extend(wrong_choice(spec, is_token));

@@ -49,7 +49,7 @@ impl Form<'_> {
         let places = redirect::places(&redirect_uris, &Self::at("redirectUris"), self.errors, warnings);
         let (grant_types, application_type) = if self.is_known() {
             self.only_what_is_not_registered();
-            (Vec::new(), ApplicationType::Web)
+            (self.grant_to_try(), ApplicationType::Web)
         } else {
             (self.grant_types(!redirect_uris.is_empty()), self.application_type(&places))
         };
@@ -90,7 +90,6 @@ impl Form<'_> {
             ("clientName", spec.client_name.is_some()),
             ("applicationType", spec.application_type.is_some()),
             ("redirectUris", spec.redirect_uris.is_some()),
-            ("grantTypes", spec.grant_types.is_some()),
             ("rotation", spec.rotation.is_some()),
             ("deletion", spec.deletion.is_some()),
         ] {
@@ -99,6 +98,16 @@ impl Form<'_> {
                 self.refuse(Reason::ChoiceInvalid, name, message, "remove it");
             }
         }
+    }
+
+    /// By which grant the gateway may try the credentials that it is given: by one that leads to no person.
+    fn grant_to_try(&mut self) -> Vec<GrantTypeSpec> {
+        let Some(grants) = self.spec.grant_types.clone() else { return Vec::new() };
+        if grants != [GrantTypeSpec::ClientCredentials] || self.spec.client_secret_ref.is_none() {
+            let message = "the client has its id, and only client_credentials with a clientSecretRef can be tried";
+            self.refuse(Reason::ChoiceInvalid, "grantTypes", message, "remove it, or use [client_credentials]");
+        }
+        grants
     }
 
     fn grant_types(&mut self, has_places: bool) -> Vec<GrantTypeSpec> {

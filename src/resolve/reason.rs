@@ -256,13 +256,14 @@ reasons! {
     RuleShadowed: Warning, "remove it, or say what it is meant to add";
     /// A server asks for scopes, and tokens of an authority that it accepts carry none: its callers are refused.
     ScopesNotCarried: Warning, "leave the scopes out, or serve these callers by an McpServer without scopes";
-    /// The controller was not given the right to read a Secret: the server takes no calls.
+    /// The controller was not given the right to read a Secret: the server takes no calls, and the client is not looked after.
     SecretForbidden: Warning, "whoever owns the namespace applies the RoleBinding that the status shows";
     /// A Secret does not name the upstream's host among those that it may be sent to: the server takes no calls.
     SecretHostNotAllowed: Warning, "whoever owns the Secret adds the host to its annotation portcullis.dev/allowed-hosts";
-    /// A Secret's value cannot be sent in a header: the server takes no calls.
+    /// A Secret's value cannot be sent in a header, or is no client secret: the server takes no calls, and the client is not
+    /// looked after.
     SecretInvalid: Warning, "store the value without line breaks and control characters (printf, not echo)";
-    /// A Secret or its key does not exist: the server takes no calls.
+    /// A Secret or its key does not exist: the server takes no calls, and the client is not looked after.
     SecretNotFound: Warning, "create the Secret with that key, or correct the reference";
     /// A policy or client names a server that does not exist.
     ServerNotFound: Warning, "create the McpServer, or correct the name";

@@ -1,10 +1,10 @@
 //! `McpClient` to the client that is to be registered.
 //!
 //! Invariant: a method that the issuer's administrator has not allowed is never among those that can be used, and what is
-//! wanted names secrets and holds none.
+//! wanted names secrets and holds none: what an author gives of their own stands beside it.
 
 use super::{
-    Finding, Findings, Lookup, Reason,
+    Finding, Findings, Lookup, Reason, Settings,
     client::named_servers,
     client_metadata::{Form, is_https},
     value,
@@ -21,6 +21,7 @@ use crate::{
         identifier::Identifier,
     },
     registration::desired::{Deletion, DeletionPolicy, Desired, Method, OnUnavailable, Profile, Rotation, SecretKey},
+    sensitive::Sensitive,
 };
 
 const HOUR: u32 = 3600;
@@ -41,6 +42,8 @@ pub struct RegisteredClient {
     pub client_id: Option<String>,
     /// What is wanted of it, or why nothing can be done for it now.
     pub desired: Result<Desired, Finding>,
+    /// The secret that its author gives it.
+    pub given: Option<Sensitive>,
 }
 
 /// Resolves what is to be registered. With findings in `errors`, what is returned is not to be used.
@@ -48,7 +51,7 @@ pub(super) fn registered(
     id: ObjectId,
     spec: &McpClientSpec,
     registration: &ClientRegistrationSpec,
-    lookup: &Lookup<'_>,
+    (settings, lookup): (&Settings<'_>, &Lookup<'_>),
     (errors, warnings): (&mut Findings, &mut Findings),
 ) -> RegisteredClient {
     let mut form = Form { spec: registration, method: spec.method.and_then(method), errors };
@@ -74,12 +77,17 @@ pub(super) fn registered(
 
     let client_secret = registration.client_secret_ref.as_ref();
     let client_secret = client_secret.map(|at| SecretKey { name: at.name.clone(), key: at.key.clone() });
-    let desired = usable(form.method, metadata.auth_method, &authority, lookup).map(|usable| Desired {
+    let found = client_secret.as_ref().map(|at| given(at, &id.namespace, lookup)).transpose();
+    let usable = usable(form.method, &metadata, deletion, &authority, lookup);
+    let usable = usable.and_then(|usable| found.clone().map(|_| usable));
+    let desired = usable.map(|usable| Desired {
         owner: id.clone(),
         authority: authority.clone(),
         issuer: usable.issuer.to_owned(),
         profile: usable.profile,
         methods: usable.methods,
+        asked: form.method,
+        gateway: settings.public_url.is_https().then(|| settings.public_url.as_str().to_owned()),
         client_id: client_id.clone(),
         client_secret,
         metadata,
@@ -89,7 +97,39 @@ pub(super) fn registered(
         deletion,
     });
     warnings.extend(desired.as_ref().err().cloned());
-    RegisteredClient { id, authority, client_id, desired }
+    RegisteredClient { id, authority, client_id, desired, given: found.ok().flatten() }
+}
+
+/// The longest client secret that is taken.
+const LONGEST_SECRET: usize = 4096;
+
+/// The secret that an author gives.
+fn given(at: &SecretKey, namespace: &str, lookup: &Lookup<'_>) -> Result<Sensitive, Finding> {
+    let field = Form::at("clientSecretRef");
+    let finding = |reason, message| Err(Finding::new(reason, field.clone(), message));
+    if lookup.forbidden_secrets.contains(&(namespace, at.name.as_str())) {
+        return finding(
+            Reason::SecretForbidden,
+            format!("the controller may not read the Secret {namespace}/{}", at.name),
+        );
+    }
+    let Some(secret) = lookup.secrets.get(&(namespace, at.name.as_str())) else {
+        return finding(Reason::SecretNotFound, format!("no Secret {namespace}/{}", at.name));
+    };
+    let Some(value) = secret.data.get(&at.key) else {
+        return finding(Reason::SecretNotFound, format!("the Secret {} has no key {}", at.name, at.key));
+    };
+    // RFC 6749 appendix A.2.
+    let is_secret = |text: &&str| {
+        (1..=LONGEST_SECRET).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    };
+    match std::str::from_utf8(value).ok().filter(is_secret) {
+        Some(text) => Ok(Sensitive::new(text)),
+        None => {
+            let message = format!("what key {} of Secret {} holds is no client secret", at.key, at.name);
+            finding(Reason::SecretInvalid, message)
+        }
+    }
 }
 
 /// `Token` is none of registration.
@@ -197,6 +237,10 @@ fn deletion(form: &mut Form<'_>) -> Deletion {
             "remove timeout and onUnavailable, or use policy: Delete",
         );
     }
+    if policy == DeletionPolicy::Retain && form.method == Some(Method::Cimd) {
+        let message = "the gateway serves the document as long as the McpClient is there, and nothing else could stay";
+        form.refuse(Reason::ChoiceInvalid, "deletion", message, "remove policy: Retain");
+    }
     Deletion {
         policy,
         timeout_seconds: timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
@@ -217,7 +261,8 @@ struct Usable<'a> {
 /// What the McpAuthorizationServer allows of what its author asks for; or why nothing is left.
 fn usable<'a>(
     asked: Option<Method>,
-    auth_method: AuthMethod,
+    metadata: &ClientMetadata,
+    deletion: Deletion,
     authority: &str,
     lookup: &Lookup<'a>,
 ) -> Result<Usable<'a>, Finding> {
@@ -231,8 +276,10 @@ fn usable<'a>(
         return Err(at_authority(Reason::AuthorityRegistersNobody, message));
     };
     // Everybody can read a Client ID Metadata Document: it is for no shared secret.
-    let shares = matches!(auth_method, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
-    let fits = |method: &Method| !(shares && *method == Method::Cimd);
+    let shares = matches!(metadata.auth_method, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
+    // And it is there as long as its object is.
+    let stays = deletion.policy == DeletionPolicy::Retain;
+    let fits = |method: &Method| !((shares || stays) && *method == Method::Cimd);
     let allows = |method: Method| method == Method::Preregistered || registration.methods.contains(&method);
     let methods: Vec<Method> = match asked {
         Some(method) => [method].into_iter().filter(|method| allows(*method)).collect(),
@@ -251,9 +298,13 @@ fn usable<'a>(
             at_authority(Reason::MethodNotAllowed, message)
         }
         None => {
-            let message = format!("McpAuthorizationServer {authority} allows CIMD alone, which has no shared secret");
-            let at = Form::at("tokenEndpointAuthMethod");
-            Finding::new(Reason::MethodNotAllowed, at, message).remedy("use private_key_jwt or none")
+            let (at, why, remedy) = if shares {
+                ("tokenEndpointAuthMethod", "has no shared secret", "use private_key_jwt or none")
+            } else {
+                ("deletion", "leaves nothing that could stay", "remove policy: Retain")
+            };
+            let message = format!("McpAuthorizationServer {authority} allows CIMD alone, which {why}");
+            Finding::new(Reason::MethodNotAllowed, Form::at(at), message).remedy(remedy)
         }
     })
 }

@@ -56,8 +56,13 @@ impl Controller {
 
     /// One that reaches the API server by this kubeconfig.
     fn launch_as(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::launch_at(PUBLIC_URL, kubeconfig, arguments)
+    }
+
+    /// One of a gateway that is reached at this URL.
+    fn launch_at(public_url: &str, kubeconfig: &Path, arguments: &[&str]) -> Self {
         let mut command = portcullis();
-        command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
+        command.args(["controller", "--public-url", public_url, "--admin-listen", "127.0.0.1:0"]);
         command.args(["--allow-private-upstreams=127.0.0.0/8"]).args(arguments);
         command.env("KUBECONFIG", kubeconfig);
         let mut process = Process::start(command);

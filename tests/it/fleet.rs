@@ -3,6 +3,7 @@
 mod away;
 mod blind;
 mod canary;
+mod documents;
 mod house;
 mod keys;
 mod reviews;

@@ -177,7 +177,8 @@ pub struct ClientRegistrationSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub redirect_uris: Option<Vec<String>>,
     /// How it comes to tokens: for persons (`authorization_code`, and `refresh_token` with it), or for itself
-    /// (`client_credentials`). Default: the first two with redirect URIs, else the last.
+    /// (`client_credentials`). Default: the first two with redirect URIs, else the last. Of one that is registered already
+    /// nothing is said here, but `client_credentials` beside a `clientSecretRef`: then its secret is tried from time to time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]

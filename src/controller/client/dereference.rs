@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::apply::Outcome;
 use crate::api::Key;
+use crate::api::core::Secret;
 use crate::controller::Context;
 use crate::controller::error::Failure;
+use crate::controller::fetch::{self, Fetched};
 use crate::controller::owned_secret::{self, Found};
 use crate::controller::signing::{self, SigningError};
 use crate::controller::store::{Reference, Source};
@@ -26,6 +28,8 @@ pub(super) struct Raw {
     pub(super) authorities: Vec<Arc<Authority>>,
     /// How clients are registered at its own.
     pub(super) registration: Option<Arc<Registration>>,
+    /// The Secret that its author gives it, by its name, if it names one.
+    pub(super) given: Option<(String, Fetched<Secret>)>,
 }
 
 /// What its token is made with, and what is there of it.
@@ -57,7 +61,17 @@ pub(super) fn dereference(context: &Context, key: &Key) -> Option<Raw> {
     let references = authorities.iter().cloned().map(Reference::Authority).chain(named.iter().map(itself));
     store.follow(key, references.collect());
     let authorities = authorities.iter().filter_map(|name| store.authority(name)).collect();
-    Some(Raw { source, servers, authorities, registration })
+    Some(Raw { source, servers, authorities, registration, given: None })
+}
+
+/// Fetches the Secret that its author gives it.
+pub(super) async fn given(context: &Context, raw: &mut Raw) -> Result<(), Failure> {
+    let registration = raw.source.client().and_then(|client| client.spec.registration.as_ref());
+    let named = registration.and_then(|registration| registration.client_secret_ref.as_ref());
+    let Some(name) = named.map(|named| named.name.clone()) else { return Ok(()) };
+    let found = fetch::secret(&context.client, &raw.source.key.namespace, &name).await?;
+    raw.given = Some((name, found));
+    Ok(())
 }
 
 /// Fetches the signing key and the Secret; or says what is in the way.

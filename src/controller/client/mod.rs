@@ -33,10 +33,11 @@ const REREAD_HINDERED: Duration = Duration::from_secs(10);
 /// # Errors
 /// If a step could not be taken; it is to be tried again.
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
-    let Some(raw) = dereference::dereference(context, key) else { return Ok(None) };
+    let Some(mut raw) = dereference::dereference(context, key) else { return Ok(None) };
     if raw.source.ending.is_some() && raw.source.has_finalizer(registered::FINALIZER) {
         return registered::end(context, key, &raw).await;
     }
+    dereference::given(context, &mut raw).await?;
     let cluster = context.cluster();
     let (id, last) = (raw.source.id.clone(), raw.source.client_status());
     let validated = validate::validate(&raw, &context.installation.settings(&cluster));

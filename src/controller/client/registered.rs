@@ -15,16 +15,17 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{GROUP, Key, VERSION};
 use crate::cluster;
 use crate::controller::conditions::{
-    self, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT,
-    SECRET_FORBIDDEN, Said, Statement, Truth,
+    self, AS_GIVEN, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, DOCUMENT_SERVED, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED,
+    REGISTERED, SECRET_CONFLICT, SECRET_FORBIDDEN, Said, Statement, Truth,
 };
 use crate::controller::error::{ApiError, Failure, code};
-use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication};
+use crate::controller::proxies::Programming;
+use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing};
 use crate::controller::{Context, speak};
 use crate::generated::ObjectId;
 use crate::issuer::{Clock as _, SystemClock};
-use crate::registration::Desired;
 use crate::registration::desired::DeletionPolicy;
+use crate::registration::{Desired, Method, What};
 use crate::resolve::{Findings, RegisteredClient};
 
 /// What keeps an object until its registration is taken back.
@@ -47,6 +48,8 @@ pub(super) async fn look(
         return Ok(Some(Duration::from_secs(1)));
     }
     let now = SystemClock::default().unix();
+    let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
+    let warnings = &conditions::with_role_binding(warnings.clone(), &client.id.namespace, account);
     let mut said = Told { warnings, last: raw.source.client_status(), outcome: None, moved: None, secret_name: None };
     let again = match &client.desired {
         Err(_) => now.saturating_add(REREAD_SECONDS),
@@ -59,7 +62,7 @@ pub(super) async fn look(
                     now.saturating_add(REREAD_SECONDS)
                 }
                 None => {
-                    let outcome = registered(context, key, raw, desired).await?;
+                    let outcome = registered(context, key, raw, client, desired).await?;
                     let again = outcome.again.min(now.saturating_add(REREAD_SECONDS));
                     said.outcome = Some(outcome);
                     again
@@ -67,20 +70,27 @@ pub(super) async fn look(
             }
         }
     };
-    let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
     speak::speak(context, key, &client.id.uid, &said.statement(client, account, now)).await?;
     Ok(Some(Duration::from_secs(u64::try_from(again.saturating_sub(now)).unwrap_or_default().max(1))))
 }
 
-async fn registered(context: &Context, key: &Key, raw: &Raw, desired: &Desired) -> Result<Outcome, Failure> {
+async fn registered(
+    context: &Context,
+    key: &Key,
+    raw: &Raw,
+    client: &RegisteredClient,
+    desired: &Desired,
+) -> Result<Outcome, Failure> {
     let Some(anchor) = registrations::anchor(context, &desired.authority) else {
         return Ok(Outcome::without_anchor(&desired.authority));
     };
-    if desired.deletion.policy == DeletionPolicy::Delete && !raw.source.has_finalizer(FINALIZER) {
+    // What somebody else registered is not taken back.
+    let is_ours = desired.client_id.is_none() && desired.deletion.policy == DeletionPolicy::Delete;
+    if is_ours && !raw.source.has_finalizer(FINALIZER) {
         hold(context, key, &desired.owner.uid, true).await?;
     }
     let forget = raw.source.annotation(FORGET);
-    registrations::keep(context, &anchor, desired, forget.as_deref()).await
+    registrations::keep(context, &anchor, desired, client.given.as_ref(), forget.as_deref()).await
 }
 
 /// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
@@ -94,6 +104,7 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     }
     if raw.source.annotation(ABANDON).is_some() {
         registrations::abandon(context, &uid).await?;
+        registrations::withdraw(context, &uid).await?;
         hold(context, key, &uid, false).await?;
         return Ok(None);
     }
@@ -101,6 +112,8 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     let again = registrations::take_back(context, &uid, Some(since), |_| true).await?;
     match again.filter(|again| !again.is_released) {
         None => {
+            // Not before: until then somebody may use what is registered.
+            registrations::withdraw(context, &uid).await?;
             hold(context, key, &uid, false).await?;
             Ok(None)
         }
@@ -170,15 +183,28 @@ impl Told<'_> {
                 let binding = conditions::role_binding("portcullis-token-writer", &id.namespace, account);
                 not(SECRET_FORBIDDEN, format!("the controller may not write Secrets of this namespace; {binding}"))
             }
-            // What works goes on working while it cannot be looked after.
-            (Publication::Written, Some(trouble), Some(_)) if !trouble.what.is_lasting() => Said::new(
+            // Nobody sees a new document late who can use the one before.
+            (Publication::Written, ..) if outcome.unserved == Some(Programming::Waiting) => Said::new(
                 REGISTERED,
                 Truth::True,
                 REGISTERED,
-                format!("not looked after just now: {}", in_words(trouble)),
+                "what changed of its document is on its way to the proxies",
             ),
+            _ if outcome.unserved.is_some() => conditions::programming(REGISTERED, outcome.unserved.clone()),
+            (_, Some(trouble), Some(client)) if trouble.what == What::Unbelieved => {
+                not(trouble.what.reason(), unbelieved(&client.client_id, trouble, outcome.method))
+            }
+            // What works goes on working while it cannot be looked after.
+            (Publication::Written, Some(trouble), Some(client)) if !trouble.what.is_lasting() => {
+                let (reason, _) = standing(client);
+                let message = format!("not looked after just now: {}", in_words(trouble));
+                Said::new(REGISTERED, Truth::True, reason, message)
+            }
             (_, Some(trouble), _) => not(trouble.what.reason(), in_words(trouble)),
-            (Publication::Written, None, Some(_)) => Said::new(REGISTERED, Truth::True, REGISTERED, ""),
+            (Publication::Written, None, Some(client)) => {
+                let (reason, message) = standing(client);
+                Said::new(REGISTERED, Truth::True, reason, message)
+            }
             _ => not(conditions::PENDING, "it is being registered".to_owned()),
         }
     }
@@ -230,9 +256,12 @@ impl Told<'_> {
             "method": outcome.method.map(crate::registration::Method::as_str),
             "issuer": client.issuer,
             "clientId": client.client_id,
-            "registeredAt": time(client.registered_at),
-            "checkedAt": time(client.checked_at),
         });
+        for (name, at) in [("registeredAt", client.registered_at), ("checkedAt", client.checked_at)] {
+            if let Some(at) = at {
+                registration[name] = json!(time(at));
+            }
+        }
         if let Some(name) = &self.secret_name {
             registration["secretName"] = json!(name);
         }
@@ -249,6 +278,34 @@ impl Told<'_> {
         }
         statement.member("clientId", client.client_id.as_str()).member("registration", registration)
     }
+}
+
+/// What is known of a client that nothing is wrong with.
+fn standing(client: &registrations::Client) -> (&'static str, String) {
+    let (id, issuer) = (&client.client_id, &client.issuer);
+    match client.standing {
+        Standing::Known => (REGISTERED, String::new()),
+        Standing::Served => (
+            DOCUMENT_SERVED,
+            format!("its document is served at {id}; {issuer} fetches it when it is first asked for it"),
+        ),
+        Standing::Given => {
+            (AS_GIVEN, format!("its Secret holds what its author gives; nobody asked {issuer} whether it knows it"))
+        }
+    }
+}
+
+/// Why a client is not believed, as far as that can be told.
+fn unbelieved(id: &str, trouble: &crate::registration::Trouble, method: Option<Method>) -> String {
+    let remedy = match method {
+        Some(Method::Cimd) => {
+            format!("see whether it takes documents of this gateway, and can fetch {id} from where it runs")
+        }
+        _ => "correct clientId, or the Secret that clientSecretRef names; and see whether the client may use \
+              client_credentials"
+            .to_owned(),
+    };
+    format!("the authorization server does not believe client {id}: {}. {remedy}", trouble.detail)
 }
 
 fn changed(before: &str, now: &str) -> String {

@@ -2,6 +2,7 @@
 
 use super::dereference::Raw;
 use crate::api::FieldPath;
+use crate::controller::fetch::Fetched;
 use crate::generated::Server;
 use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Resolved, Settings};
 
@@ -16,6 +17,12 @@ pub(super) fn validate(raw: &Raw, settings: &Settings<'_>) -> Result<Resolved<Cl
     lookup.authorities.extend(raw.authorities.iter().map(|a| (a.id.name.as_str(), a.as_ref())));
     let registration = raw.registration.as_deref();
     lookup.registrations.extend(registration.map(|one| (client.spec.authorization_server.as_str(), one)));
+    let namespace = raw.source.key.namespace.as_str();
+    match &raw.given {
+        Some((name, Fetched::Found(secret))) => drop(lookup.secrets.insert((namespace, name.as_str()), secret)),
+        Some((name, Fetched::Forbidden)) => drop(lookup.forbidden_secrets.insert((namespace, name.as_str()))),
+        Some((_, Fetched::Absent)) | None => {}
+    }
     // Where a server is, and whom it trusts, depends on no Secret.
     let resolved = |server| resolve::server(server, settings, &lookup).ok().map(|resolved| resolved.object);
     let servers: Vec<Server> = raw.servers.iter().filter_map(|source| source.server()).filter_map(resolved).collect();

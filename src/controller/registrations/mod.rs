@@ -4,6 +4,7 @@
 //! a ledger is stored before the next request is sent; and credentials are in the owner's Secret before a status speaks of
 //! them.
 
+mod documents;
 mod index;
 mod ledgers;
 mod outcome;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-pub(super) use self::outcome::{Outcome, PURPOSES, Publication, WORDS};
+pub(super) use self::documents::withdraw;
+pub(super) use self::outcome::{Client, Outcome, PURPOSES, Publication, Standing, WORDS};
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{abandon, anchor, look, moved, sweep, take_back};
 
@@ -27,13 +29,14 @@ use self::ledgers::Stored;
 use self::servers::{NotAsked, Servers};
 use super::Context;
 use super::error::Failure;
+use super::proxies::Programming;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::oauth::client_key::ClientKey;
 use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Desired, Ledger, Seen, What, Wish, absorb, add_key, choose, hear, next,
+    Action, CHECK_SECONDS, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
 };
 use crate::sensitive::Sensitive;
 
@@ -90,8 +93,8 @@ impl Registrations {
     }
 }
 
-/// Goes on with the registration that an object wants. `forget`: the word by which its author says that nothing is left of
-/// what was lost.
+/// Goes on with the registration that an object wants. `given`: the secret that its author gives it; `forget`: the word by
+/// which they say that nothing is left of what was lost.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
@@ -99,6 +102,7 @@ pub(super) async fn keep(
     context: &Context,
     anchor: &Anchor,
     desired: &Desired,
+    given: Option<&Sensitive>,
     forget: Option<&str>,
 ) -> Result<Outcome, Failure> {
     let now = now();
@@ -111,19 +115,18 @@ pub(super) async fn keep(
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
     let mut held = match recall(context, &name, now).await? {
-        Some(held) => held,
-        None => {
-            // Nothing is begun before it is known how.
-            let (place, metadata) = match server.place(now).await {
-                Ok(found) => found,
-                Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
-            };
-            match choose(desired, &metadata, &place) {
-                Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
-                Err(why) => return Ok(Outcome::not_asked(What::NoEndpoint, why, now)),
-            }
+        Some(held) if desired.asked.is_some_and(|asked| asked != held.seen.ledger.method) => {
+            context.registrations.held().insert(name.clone(), held);
+            return another(context, anchor, desired, &name).await;
         }
+        Some(held) => held,
+        // Nothing is begun before it is known how.
+        None => match chosen(&server, desired, now).await {
+            Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
+            Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
+        },
     };
+    held.seen.give(given);
     if let Some(word) = forget {
         held.seen.forget_losses(word);
     }
@@ -132,7 +135,32 @@ pub(super) async fn keep(
     let method = desired.metadata.auth_method;
     let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
     let ended = run.go_on(&mut held, Some(desired)).await;
-    finish(context, name, held, ended).await
+    let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
+    let outcome = finish(context, name, held, ended).await?;
+    if !is_served {
+        withdraw(context, &desired.owner.uid).await?;
+    }
+    Ok(outcome)
+}
+
+/// The method by which a client is registered: what somebody has registered already is for nobody to choose.
+async fn chosen(server: &servers::Server, desired: &Desired, now: i64) -> Result<Method, NotAsked> {
+    if desired.asked == Some(Method::Preregistered) {
+        return Ok(Method::Preregistered);
+    }
+    let (place, metadata) = server.place(now).await?;
+    choose(desired, &metadata, &place).map_err(|detail| NotAsked { what: What::NoEndpoint, detail })
+}
+
+/// Its author asks for another method by now: what there is goes first, since that is another registration.
+async fn another(context: &Context, anchor: &Anchor, desired: &Desired, name: &str) -> Result<Outcome, Failure> {
+    let outcome = remove(context, Some(anchor), name, None).await?;
+    if !outcome.is_forgotten {
+        return Ok(outcome);
+    }
+    context.registrations.index().forget(&desired.owner.uid, name);
+    withdraw(context, &desired.owner.uid).await?;
+    Ok(Outcome::under_way(now()))
 }
 
 /// Takes back the registration of an object that goes, or is gone.
@@ -196,6 +224,7 @@ impl Held {
             self.seen.try_again();
         }
         self.seen.publish_again();
+        self.seen.serve_again();
     }
 }
 
@@ -219,22 +248,26 @@ enum Ended {
     Overtaken,
     /// The credentials could not be written.
     Unpublished(Publication),
+    /// Not every proxy serves what it is to serve.
+    Unserved(Programming),
 }
 
 impl Run<'_> {
     async fn go_on(&self, held: &mut Held, desired: Option<&Desired>) -> Result<Ended, Failure> {
         let context = self.context;
+        let mut is_away = false;
         for _ in 0..MOST_DEEDS {
             let now = now();
-            let place = match self.place(now).await {
-                Ok(place) => place,
-                Err(not) if held.seen.ledger.current.is_none() => {
-                    held.seen.cannot(not.what, not.detail);
-                    self.known_place()
-                }
+            // One that does not answer is not asked over and over again in one look.
+            let found = if is_away { Ok(self.known_place()) } else { self.place(now).await };
+            let place = found.unwrap_or_else(|not| {
+                is_away = true;
                 // What is registered can be managed, and given to its owner, by what is known of it.
-                Err(_) => self.known_place(),
-            };
+                if held.seen.ledger.current.is_none() && !held.seen.ledger.is_only_told() {
+                    held.seen.cannot(not.what, not.detail);
+                }
+                self.known_place()
+            });
             match next(&mut held.seen, &self.wish, &place, now) {
                 Action::Persist => {
                     if !self.persist(held).await? {
@@ -250,10 +283,14 @@ impl Run<'_> {
                 Action::Publish => {
                     let Some(desired) = desired else { return Ok(Ended::Settled(now)) };
                     match publish::write(context, desired, &held.seen.ledger).await? {
-                        Publication::Written => held.seen.is_published(),
+                        Publication::Written => held.seen.is_published(now),
                         other => return Ok(Ended::Unpublished(other)),
                     }
                 }
+                Action::Serve(client) => match documents::serve(context, *client).await? {
+                    Programming::Everywhere(_) => held.seen.is_served(now),
+                    other => return Ok(Ended::Unserved(other)),
+                },
                 Action::Forget => return self.forget(held).await,
                 Action::Settled { again } => return Ok(Ended::Settled(again)),
             }
@@ -358,6 +395,11 @@ async fn finish(
             outcome.publication = why;
             now + FIRST_WAIT
         }
+        Ended::Unserved(programming) => {
+            outcome.unserved = Some(programming);
+            // Proxies that have caught up are told of before that.
+            now + CHECK_SECONDS
+        }
     };
     context.registrations.held().insert(name, held);
     Ok(outcome)
@@ -373,12 +415,15 @@ fn new_key(now: i64) -> Result<Key, Failure> {
         pkcs8: Sensitive::new(BASE64_STANDARD.encode(&pkcs8)),
         public: key.public_jwk(),
         made: now,
+        served: None,
+        given: None,
     })
 }
 
 /// What tells one wish from another, as far as trying again is concerned.
 fn wish_digest(desired: &Desired) -> String {
-    format!("{}/{}", desired.owner.generation, desired.resources.join(" "))
+    let gateway = desired.gateway.as_deref().unwrap_or_default();
+    format!("{}/{}/{gateway}", desired.owner.generation, desired.resources.join(" "))
 }
 
 fn now() -> i64 {

@@ -6,8 +6,9 @@ use kube::runtime::events::{Event, EventType};
 use crate::api::{GROUP, VERSION};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
+use crate::controller::proxies::Programming;
 use crate::registration::call::Purpose;
-use crate::registration::ledger::{Registration, Substitution};
+use crate::registration::ledger::{Handle, Registration, Substitution};
 use crate::registration::{Ledger, Method, News, Seen, Trouble, What};
 
 /// What came of the credentials.
@@ -36,6 +37,8 @@ pub(in crate::controller) struct Outcome {
     pub(in crate::controller) trouble: Option<Trouble>,
     /// What came of its credentials.
     pub(in crate::controller) publication: Publication,
+    /// What proxies make of its document, if not every one of them serves it.
+    pub(in crate::controller) unserved: Option<Programming>,
     /// What somebody changed at the server, and is not reverted yet.
     pub(in crate::controller) drift: Vec<String>,
     /// What may be left at the server: an id, or the attempt that may have made it.
@@ -48,6 +51,17 @@ pub(in crate::controller) struct Outcome {
     pub(in crate::controller) is_released: bool,
 }
 
+/// What is known of a client's standing at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Standing {
+    /// The server has said that it knows it.
+    Known,
+    /// Its document is served, and nobody has asked the server about it.
+    Served,
+    /// Its author says that it is known, and nobody has asked the server about it.
+    Given,
+}
+
 /// A client, as its owner is told of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::controller) struct Client {
@@ -55,12 +69,14 @@ pub(in crate::controller) struct Client {
     pub(in crate::controller) client_id: String,
     /// Its issuer.
     pub(in crate::controller) issuer: String,
-    /// When it was registered (Unix seconds).
-    pub(in crate::controller) registered_at: i64,
+    /// What is known of its standing at the server.
+    pub(in crate::controller) standing: Standing,
+    /// When it was registered (Unix seconds), if that was done here.
+    pub(in crate::controller) registered_at: Option<i64>,
     /// Since when it has its secret, and when that expires (Unix seconds).
     pub(in crate::controller) secret: Option<(i64, i64)>,
-    /// When it was read back last (Unix seconds).
-    pub(in crate::controller) checked_at: i64,
+    /// When the server was last asked about it (Unix seconds), if it ever was.
+    pub(in crate::controller) checked_at: Option<i64>,
     /// What the server has instead of what was asked for.
     pub(in crate::controller) substituted: Vec<Substitution>,
 }
@@ -76,6 +92,7 @@ impl Outcome {
             client: ledger.current.as_ref().map(|current| client(ledger, current, seen.checked())),
             trouble: seen.trouble().cloned(),
             publication,
+            unserved: None,
             drift: seen.drift().iter().map(|one| one.field.to_owned()).collect(),
             lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
             losses: ledger.losses(),
@@ -97,6 +114,11 @@ impl Outcome {
         Self::not_asked(What::NoEndpoint, detail, super::now())
     }
 
+    /// It begins anew, at once.
+    pub(super) fn under_way(now: i64) -> Self {
+        Self { again: now, ..Self::nothing() }
+    }
+
     /// Nothing is left.
     pub(super) fn forgotten() -> Self {
         Self { is_forgotten: true, is_released: true, ..Self::nothing() }
@@ -109,6 +131,7 @@ impl Outcome {
             client: None,
             trouble: None,
             publication: Publication::Unknown,
+            unserved: None,
             drift: Vec::new(),
             lost: Vec::new(),
             losses: 0,
@@ -119,12 +142,19 @@ impl Outcome {
 }
 
 fn client(ledger: &Ledger, current: &Registration, checked_at: i64) -> Client {
+    let standing = match current.handle {
+        Handle::Document { is_believed: false, .. } => Standing::Served,
+        Handle::Given { is_believed: false } => Standing::Given,
+        _ => Standing::Known,
+    };
+    let is_given = matches!(current.handle, Handle::Given { .. });
     Client {
+        standing,
         client_id: current.client_id.clone(),
         issuer: ledger.issuer.clone(),
-        registered_at: current.registered_at,
+        registered_at: Some(current.registered_at).filter(|_| !is_given),
         secret: current.secret_expires_at.map(|expires| (current.secret_since, expires)),
-        checked_at,
+        checked_at: Some(checked_at).filter(|_| standing == Standing::Known),
         substituted: current.substituted.clone(),
     }
 }

@@ -107,6 +107,7 @@ impl Server {
         let place = Place {
             registration_endpoint: metadata.registration_endpoint.clone(),
             token_endpoint: metadata.token_endpoint.clone(),
+            takes_documents: Some(metadata.client_id_metadata_document_supported),
             admin: registration.admin.as_ref().map(|admin| admin.url.clone()),
         };
         Ok((place, metadata.clone()))

@@ -59,7 +59,7 @@ impl Store {
         let uid = &authority.id.uid;
         // What is not written yet is applied by nobody.
         let version = self.told.lists(uid, &listed).unwrap_or(u64::MAX);
-        Some(self.proxies.programming(uid, Kind::Authority.collection(), version))
+        Some(self.proxies.programming(uid, Kind::Authority, version))
     }
 
     /// Touches the clients that were listed, or listed otherwise, in these versions.

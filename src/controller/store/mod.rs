@@ -64,7 +64,8 @@ pub fn generated_kind(kind: api::Kind) -> Option<Kind> {
         api::Kind::McpServer => Some(Kind::Server),
         api::Kind::McpPolicy => Some(Kind::Policy),
         api::Kind::McpAuthorizationServer => Some(Kind::Authority),
-        api::Kind::McpClient | api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
+        api::Kind::McpClient => Some(Kind::Client),
+        api::Kind::Secret | api::Kind::ConfigMap | api::Kind::Namespace => None,
     }
 }
 
@@ -440,7 +441,7 @@ impl Store {
     pub fn last_server(&self, uid: &str) -> Option<Server> {
         match self.last(Kind::Server, uid)? {
             Generated::Server(server) => Some(server),
-            Generated::Policy(_) | Generated::Authority(_) => None,
+            Generated::Policy(_) | Generated::Authority(_) | Generated::Client(_) => None,
         }
     }
 
@@ -448,7 +449,7 @@ impl Store {
     pub fn last_policy(&self, uid: &str) -> Option<Policy> {
         match self.last(Kind::Policy, uid)? {
             Generated::Policy(policy) => Some(policy),
-            Generated::Server(_) | Generated::Authority(_) => None,
+            Generated::Server(_) | Generated::Authority(_) | Generated::Client(_) => None,
         }
     }
 
@@ -456,7 +457,7 @@ impl Store {
     pub fn last_authority(&self, uid: &str) -> Option<Authority> {
         match self.last(Kind::Authority, uid)? {
             Generated::Authority(authority) => Some(authority),
-            Generated::Server(_) | Generated::Policy(_) => None,
+            Generated::Server(_) | Generated::Policy(_) | Generated::Client(_) => None,
         }
     }
 
@@ -465,7 +466,7 @@ impl Store {
         let at = (kind, uid.to_owned());
         let present = self.present.get(&at).filter(|present| self.wanted.get(&at).is_some_and(|w| present.is(w)))?;
         let since = self.told.itself(uid).filter(|_| kind == Kind::Authority);
-        Some(self.proxies.programming(uid, kind.collection(), since.unwrap_or(present.seen.version)))
+        Some(self.proxies.programming(uid, kind, since.unwrap_or(present.seen.version)))
     }
 
     /// What came of the last look at an object.

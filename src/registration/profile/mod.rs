@@ -8,6 +8,7 @@ mod standard;
 
 pub use keycloak::Keycloak;
 pub use standard::Standard;
+pub(super) use standard::told;
 
 use serde_json::{Map, Value};
 
@@ -15,6 +16,7 @@ use super::call::{Answer, Call, Heard, Place, Purpose};
 use super::desired::{Method, Profile};
 use super::ledger::{Handle, Registration};
 use super::wanted::{Marks, Wanted};
+use crate::oauth::client_registration::ClientMetadata;
 
 /// One kind of server.
 pub trait Adapter: Sync {
@@ -57,6 +59,15 @@ pub fn of(profile: Profile, method: Method) -> &'static dyn Adapter {
     match (profile, method) {
         (Profile::Keycloak, Method::Admin) => &Keycloak,
         _ => &Standard,
+    }
+}
+
+/// Whether a server makes a client of the document that says this, wherever it is named. Keycloak does so where a person is
+/// sent to log in, and knows nobody by a document who only asks for tokens.
+pub fn takes_document(profile: Profile, metadata: &ClientMetadata) -> bool {
+    match profile {
+        Profile::Generic => true,
+        Profile::Keycloak => metadata.grant_types.iter().any(|grant| grant == "authorization_code"),
     }
 }
 

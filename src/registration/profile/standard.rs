@@ -89,7 +89,7 @@ fn managed(registration: &Registration, purpose: Purpose, verb: Verb, body: Body
         Handle::Protocol { uri, token } => {
             Some(Call { purpose, verb, url: uri.clone(), auth: Auth::Registration(token.clone()), body })
         }
-        Handle::Admin { .. } | Handle::Unmanaged => None,
+        Handle::Admin { .. } | Handle::Document { .. } | Handle::Given { .. } | Handle::Unmanaged => None,
     }
 }
 
@@ -120,7 +120,7 @@ fn differences(wanted: &Wanted, got: &Map<String, Value>) -> Vec<Difference> {
 }
 
 /// What a server said, as people are told it.
-pub(super) fn told(refusal: &Refusal, status: u16) -> String {
+pub(in crate::registration) fn told(refusal: &Refusal, status: u16) -> String {
     let error = refusal.error.unwrap_or("no reason");
     match &refusal.description {
         Some(description) => format!("it answered with status {status}, {error}: {description}"),

@@ -14,7 +14,7 @@ fn servers() -> Vec<(Method, Habits)> {
     vec![dcr(false, false), dcr(true, false), dcr(true, true), (Method::Admin, Habits::default())]
 }
 
-fn settles(world: &mut World, desired: &Desired, method: Method) {
+pub(super) fn settles(world: &mut World, desired: &Desired, method: Method) {
     for _ in 0..20 {
         match world.run(desired, method, true, NEVER).0 {
             End::Settled(_, None) => return,
@@ -39,7 +39,13 @@ fn assert_sound(world: &World, story: &str) {
 }
 
 /// Runs a deed to its end, once for each boundary and each pair of boundaries at which the controller is ended.
-fn ended_everywhere(before: &World, desired: &Desired, method: Method, story: &str, check: &dyn Fn(&mut World, &str)) {
+pub(super) fn ended_everywhere(
+    before: &World,
+    desired: &Desired,
+    method: Method,
+    story: &str,
+    check: &dyn Fn(&mut World, &str),
+) {
     let mut whole = before.clone();
     let (_, boundaries) = whole.run(desired, method, true, NEVER);
     check(&mut whole, story);

@@ -1,5 +1,8 @@
 //! Every life of a registration, ended at every boundary and gone on with.
 
 mod lives;
-pub(super) mod model;
+mod model;
 mod steps;
+mod told;
+
+pub(super) use model::{desired, place};

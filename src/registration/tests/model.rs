@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::generated::ObjectId;
+use crate::generated::client::MAX_AGE_SECONDS;
+use crate::generated::{Client as Document, ObjectId};
 use crate::oauth::client_registration::{ApplicationType, AuthMethod, ClientMetadata, Keys};
 use crate::registration::call::{Answer, Auth, Body, Call, Heard, Place, Purpose, Verb};
 use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable, Rotation};
-use crate::registration::ledger::Key;
+use crate::registration::ledger::{Handle, Key};
 use crate::registration::wanted::signing;
 use crate::registration::{
     Action, Desired, Ledger, Method, News, Profile, Seen, Trouble, Wish, absorb, add_key, hear, next,
@@ -43,6 +44,10 @@ pub(super) struct Client {
 pub(super) struct Server {
     pub(super) habits: Habits,
     pub(super) clients: BTreeMap<String, Client>,
+    /// What the proxies serve.
+    pub(super) served: Option<Document>,
+    /// What it has fetched of that, and when. It keeps it for as long as it may, whatever happens.
+    fetched: Option<(Document, i64)>,
     /// How many requests there were, by purpose.
     pub(super) asked: BTreeMap<&'static str, usize>,
     given: u64,
@@ -66,7 +71,9 @@ impl Server {
         };
         match (&call.auth, call.verb) {
             (Auth::Client, _) => match proof {
-                Some((id, proof)) if self.believes(&id, &proof) => (400, json!({"error": "unauthorized_client"})),
+                Some((id, proof)) if self.believes(&id, &proof) || self.finds(&id, &proof, now) => {
+                    (400, json!({"error": "unauthorized_client"}))
+                }
                 _ => (401, json!({"error": "invalid_client"})),
             },
             (Auth::Initial, _) => {
@@ -162,12 +169,35 @@ impl Server {
         }
     }
 
+    /// It fetches what is served now, and has it for a while.
+    pub(super) fn fetch(&mut self, now: i64) {
+        // What is not there is not kept.
+        self.fetched = self.served.clone().map(|served| (served, now));
+    }
+
+    /// Whether a client is believed by its document.
+    pub(super) fn finds(&mut self, id: &str, proof: &Proof, now: i64) -> bool {
+        let is_about = |found: &Document| serde_json::from_str::<Value>(&found.document).unwrap()["client_id"] == id;
+        let is_fresh = |(found, at): &(Document, i64)| is_about(found) && now < at + i64::from(MAX_AGE_SECONDS);
+        if !self.fetched.as_ref().is_some_and(is_fresh) {
+            self.fetch(now);
+        }
+        let Some((found, _)) = &self.fetched else { return false };
+        is_about(found)
+            && match proof {
+                Proof::Key(kid) => found.key_set.as_ref().is_some_and(|keys| keys.contains(kid.as_str())),
+                Proof::Nothing => true,
+                Proof::Secret(_) => false,
+            }
+    }
+
     /// Whether a client is believed.
     pub(super) fn believes(&self, id: &str, proof: &Proof) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
         match proof {
             Proof::Secret(secret) => client.secret.as_ref() == Some(secret),
             Proof::Key(kid) => client.body.to_string().contains(kid.as_str()),
+            Proof::Nothing => client.secret.is_none(),
         }
     }
 }
@@ -188,6 +218,7 @@ fn takes_secret(body: &Value) -> bool {
 pub(super) enum Proof {
     Secret(String),
     Key(String),
+    Nothing,
 }
 
 /// What happens to a request.
@@ -211,6 +242,12 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) stored: Option<Vec<u8>>,
     pub(super) published: Option<(String, Proof)>,
+    /// The secret that the author gives.
+    pub(super) given: Option<Sensitive>,
+    /// Whether some proxy does not come to serve what it is given.
+    pub(super) lags: bool,
+    /// What all of them serve.
+    everywhere: Option<Document>,
     pub(super) now: i64,
     pub(super) news: Vec<News>,
     keys: u64,
@@ -223,6 +260,8 @@ pub(super) enum End {
     Killed,
     /// Nothing is to be done before this time, unless something is in the way.
     Settled(i64, Option<Trouble>),
+    /// Not every proxy serves what it is to serve.
+    Unserved,
     /// Nothing is left.
     Forgotten,
 }
@@ -230,7 +269,9 @@ pub(super) enum End {
 impl World {
     pub(super) fn new(habits: Habits) -> Self {
         let server = Server { habits, ..Server::default() };
-        Self { server, stored: None, published: None, now: START, news: Vec::new(), keys: 0 }
+        let (published, given) = (None, None);
+        let (lags, everywhere) = (false, None);
+        Self { server, stored: None, published, given, lags, everywhere, now: START, news: Vec::new(), keys: 0 }
     }
 
     pub(super) fn ledger(&self) -> Option<Ledger> {
@@ -238,10 +279,12 @@ impl World {
     }
 
     pub(super) fn loaded(&self, desired: &Desired, method: Method) -> Seen {
-        match self.ledger() {
+        let mut seen = match self.ledger() {
             Some(ledger) => Seen::stored(ledger, self.now),
             None => Seen::new(Ledger::new(desired, "McpClient", method, CLUSTER), self.now),
-        }
+        };
+        seen.give(self.given.as_ref());
+        seen
     }
 
     /// Runs a fresh controller. It is ended at the boundary `kill`, counted from nought: before and after each deed.
@@ -271,7 +314,7 @@ impl World {
                 return (End::Killed, boundary);
             }
             boundary += 1;
-            let mut heard = None;
+            let (mut heard, mut serves) = (None, false);
             match action {
                 Action::Persist => self.stored = Some(seen.ledger.encode()),
                 Action::MakeKey => {
@@ -284,6 +327,12 @@ impl World {
                     heard = Some((call.purpose, self.send(&call, seen, &wish, happens)));
                 }
                 Action::Publish => self.published = Some(credentials(&seen.ledger)),
+                Action::Serve(document) => {
+                    // At the worst time for whoever comes later.
+                    self.server.fetch(self.now);
+                    self.server.served = Some(*document);
+                    serves = true;
+                }
                 Action::Forget => {
                     self.stored = None;
                     return (End::Forgotten, boundary);
@@ -294,6 +343,13 @@ impl World {
                 return (End::Killed, boundary);
             }
             boundary += 1;
+            if serves && self.lags && self.everywhere != self.server.served {
+                return (End::Unserved, boundary);
+            }
+            if serves {
+                self.everywhere.clone_from(&self.server.served);
+                seen.is_served(self.now);
+            }
             match heard {
                 Some((purpose, heard)) => absorb(seen, purpose, heard, &wish, self.now),
                 None if self.stored.as_ref() == Some(&seen.ledger.encode()) => seen.persisted(),
@@ -302,7 +358,7 @@ impl World {
             if self.published.as_ref().is_some_and(|published| {
                 seen.ledger.current.is_some() && Some(published) == proven(&seen.ledger).as_ref()
             }) {
-                seen.is_published();
+                seen.is_published(self.now);
             }
             self.news.extend(seen.take_news());
         }
@@ -345,9 +401,12 @@ pub(super) fn credentials(ledger: &Ledger) -> (String, Proof) {
 
 fn proven(ledger: &Ledger) -> Option<(String, Proof)> {
     let current = ledger.current.as_ref()?;
+    let is_told = matches!(current.handle, Handle::Document { .. } | Handle::Given { .. });
     let proof = match (&current.client_secret, signing(ledger)) {
         (_, Some(key)) => Proof::Key(key.kid.clone()),
-        (secret, None) => Proof::Secret(secret.as_ref()?.expose().to_owned()),
+        (Some(secret), None) => Proof::Secret(secret.expose().to_owned()),
+        (None, None) if is_told => Proof::Nothing,
+        (None, None) => return None,
     };
     Some((current.client_id.clone(), proof))
 }
@@ -357,12 +416,13 @@ pub(in crate::registration) fn place() -> Place {
         registration_endpoint: Some(format!("{ISSUER}/reg")),
         token_endpoint: Some(format!("{ISSUER}/token")),
         admin: Some(format!("{ISSUER}/admin/realms/r")),
+        takes_documents: Some(true),
     }
 }
 
 fn key(kid: &str, made: i64) -> Key {
     let public = json!({"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "alg": "ES256", "x": kid, "y": kid});
-    Key { kid: kid.into(), pkcs8: Sensitive::new("private"), public, made }
+    Key { kid: kid.into(), pkcs8: Sensitive::new("private"), public, made, served: None, given: None }
 }
 
 /// What an author wants: a service that authenticates by a key.
@@ -391,6 +451,8 @@ pub(in crate::registration) fn desired() -> Desired {
         issuer: ISSUER.into(),
         profile: Profile::Keycloak,
         methods: vec![Method::Admin, Method::Dcr],
+        asked: None,
+        gateway: None,
         client_id: None,
         client_secret: None,
         metadata,

@@ -48,12 +48,24 @@ fn client_with(registration: Value, spec: Value) -> Value {
     })
 }
 
-/// A client, resolved beside `corp`, the gateway's own issuer and a server.
+/// A client, resolved beside `corp`, the gateway's own issuer, a server, and a Secret `given`.
 fn given(client_: &Value, corp: &Value) -> Result<Resolved<RegisteredClient>, Findings> {
+    beside(client_, corp, "hunter2", "https://mcp.example.com")
+}
+
+fn beside(
+    client_: &Value,
+    corp: &Value,
+    secret: &str,
+    public_url: &str,
+) -> Result<Resolved<RegisteredClient>, Findings> {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "given", "namespace": "team"},
+        "stringData": {"secret": secret}});
+    let Ok(Object::Secret(secret)) = object::read(&secret) else { panic!("{secret}") };
     let scopes = json!({"authorization": {"servers": ["corp"], "scopes": {"baseline": ["mcp:use"]}}});
     let resolution = resolve(&[corp.clone(), local(), server_with(scopes)]);
     let Ok(Object::Client(object)) = object::read(client_) else { panic!("{:?}", object::read(client_)) };
-    let (public_url, cluster) = (PublicUrl::parse("https://mcp.example.com").unwrap(), Cluster::presumed());
+    let (public_url, cluster) = (PublicUrl::parse(public_url).unwrap(), Cluster::presumed());
     let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: Some(&cluster) };
     let generated = resolution.generated.iter();
     let authorities = generated.filter_map(|g| if let Generated::Authority(a) = g { Some(a) } else { None });
@@ -62,6 +74,7 @@ fn given(client_: &Value, corp: &Value) -> Result<Resolved<RegisteredClient>, Fi
         authorities: authorities.map(|a| (a.id.name.as_str(), a)).collect(),
         registrations: registration.iter().map(|one| ("corp", one)).collect(),
         resolved: servers_of(&resolution).into_iter().map(|s| (("team", "s"), s)).collect(),
+        secrets: [(("team", "given"), &secret)].into(),
         ..Lookup::default()
     };
     client(&McpClient::clone(&object), &settings, &lookup).map(|client| match client.object {
@@ -152,6 +165,65 @@ fn a_client_that_has_an_id_keeps_it() {
     let own = "https://ide.example/client.json";
     let document = desired(json!({"clientId": own}), json!({"method": "CIMD"}));
     assert_eq!((document.methods, document.client_id.as_deref()), (vec![Method::Cimd], Some(own)));
+}
+
+#[test]
+fn a_secret_that_its_author_gives_is_handed_on_and_shown_to_nobody() {
+    let of = |secret: &str, key: &str, name: &str| {
+        let registration = json!({"clientId": "a", "clientSecretRef": {"name": name, "key": key}});
+        let client = client_with(registration, json!({"method": "Preregistered"}));
+        beside(&client, &anchor(json!({})), secret, "https://mcp.example.com").unwrap()
+    };
+    let resolved = of("hunter2", "secret", "given");
+    assert_eq!(resolved.object.given.as_ref().map(|secret| secret.expose()), Some("hunter2"));
+    assert!(!format!("{resolved:?}").contains("hunter2"));
+    let long = "s".repeat(4097);
+    for (reason, secret, key, name) in [
+        ("SecretNotFound", "hunter2", "secret", "absent"),
+        ("SecretNotFound", "hunter2", "absent", "given"),
+        ("SecretInvalid", "hunter2\n", "secret", "given"),
+        ("SecretInvalid", "", "secret", "given"),
+        ("SecretInvalid", &*long, "secret", "given"),
+        ("SecretInvalid", "h\u{fc}nter2", "secret", "given"),
+    ] {
+        let resolved = of(secret, key, name);
+        assert_eq!(words(&resolved.warnings), [(reason, "spec.registration.clientSecretRef".to_owned())]);
+        assert!(resolved.object.desired.is_err() && resolved.object.given.is_none(), "{reason}");
+        assert!(!format!("{resolved:?}").contains("nter2"), "{reason}");
+    }
+}
+
+#[test]
+fn a_secret_is_tried_by_the_grant_that_leads_to_no_person_and_by_no_other() {
+    let tried = json!({"clientId": "a", "clientSecretRef": {"name": "given", "key": "secret"},
+        "grantTypes": ["client_credentials"]});
+    let of = desired(tried.clone(), json!({"method": "Preregistered"}));
+    assert_eq!(
+        (of.metadata.grant_types, of.asked),
+        (vec!["client_credentials".to_owned()], Some(Method::Preregistered))
+    );
+    let refused = |spec: Value, method: &str| wrong(spec, json!({"method": method}));
+    let at_grants = [("ChoiceInvalid", "spec.registration.grantTypes".to_owned())];
+    let mut more = tried;
+    more["grantTypes"] = json!(["authorization_code"]);
+    assert_eq!(refused(more, "Preregistered"), at_grants);
+    let nothing = json!({"clientId": "a", "grantTypes": ["client_credentials"]});
+    assert_eq!(refused(nothing, "Preregistered"), at_grants, "there is nothing to try");
+    let own = json!({"clientId": "https://ide.example/c", "grantTypes": ["client_credentials"]});
+    assert_eq!(refused(own, "CIMD"), at_grants);
+}
+
+#[test]
+fn a_document_is_served_by_a_gateway_that_is_reached_by_https_and_as_long_as_its_object_is_there() {
+    let of = desired(json!({}), json!({"method": "CIMD"}));
+    assert_eq!((of.gateway.as_deref(), of.asked), (Some("https://mcp.example.com"), Some(Method::Cimd)));
+    let plain = client_with(json!({}), json!({}));
+    let near = beside(&plain, &anchor(json!({})), "x", "http://127.0.0.1:8420").unwrap().object.desired.unwrap();
+    assert_eq!(near.gateway, None);
+    let retained = json!({"deletion": {"policy": "Retain"}});
+    let at_deletion = [("ChoiceInvalid", "spec.registration.deletion".to_owned())];
+    assert_eq!(wrong(retained.clone(), json!({"method": "CIMD"})), at_deletion);
+    assert_eq!(desired(retained, json!({})).methods, [Method::Admin, Method::Dcr]);
 }
 
 fn jwk() -> Value {

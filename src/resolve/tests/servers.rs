@@ -55,6 +55,7 @@ fn paths_stay_inside_the_namespace_and_have_one_spelling() {
         "/team/a\\b",
         "/teams/x",
         "/-/x",
+        "/-/clients/0123",
         "/.well-known/x",
         "/team/\u{e9}",
         "//team/s",

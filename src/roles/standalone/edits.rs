@@ -155,6 +155,7 @@ impl Gateway {
                     policies.insert(policy.id.uid.clone());
                     self.fleet.put_policy(policy).unwrap();
                 }
+                Generated::Client(_) => panic!("a gateway that stands alone has no clients"),
             }
         }
         self.served.difference(&policies).for_each(|uid| self.fleet.remove_policy(uid));

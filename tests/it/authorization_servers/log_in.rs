@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::house::{House, RESOURCE, claims, error};
 use crate::support::browser::Browser;
 
-const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters-0123456789";
+pub(crate) const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters-0123456789";
 const REDIRECT: &str = "http://127.0.0.1:7777/callback";
 
 /// A tool on a person's machine (RFC 8252).
@@ -19,12 +19,17 @@ pub(super) fn native() -> Value {
 
 /// Where a client sends its person, and what comes back.
 pub(super) fn authorization_url(house: &House, client: &str, scope: &str) -> String {
+    authorization_url_to(house, client, scope, REDIRECT)
+}
+
+/// The same, of one whose person comes back to another place.
+pub(crate) fn authorization_url_to(house: &House, client: &str, scope: &str, redirect: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, VERIFIER.as_bytes());
     let challenge = URL_SAFE_NO_PAD.encode(digest.as_ref());
     let parameters = [
         ("response_type", "code"),
         ("client_id", client),
-        ("redirect_uri", REDIRECT),
+        ("redirect_uri", redirect),
         ("scope", scope),
         ("state", "the-state"),
         ("code_challenge", &challenge),
@@ -54,7 +59,7 @@ pub(super) fn tokens_of_ana(house: &House, client: &str, scope: &str) -> Value {
 }
 
 /// Adds `ana` and the resource where they must be made.
-pub(super) fn with_ana(house: House) -> House {
+pub(crate) fn with_ana(house: House) -> House {
     if house.is_keycloak() {
         house.realm().resource(RESOURCE);
         house.realm().user("ana", "ana's password", &["engineers"]);
@@ -63,7 +68,7 @@ pub(super) fn with_ana(house: House) -> House {
 }
 
 /// A scope that the server gives out.
-pub(super) fn scope(house: &House) -> &'static str {
+pub(crate) fn scope(house: &House) -> &'static str {
     if house.is_keycloak() { "openid" } else { "openid mcp:use" }
 }
 

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::house::{House, RESOURCE, claims};
+use super::house::{House, RESOURCE, claims, error, service_with};
 use super::log_in::{authorization_url, native, scope, tokens_of_ana, with_ana};
 use crate::support::browser::Browser;
 use crate::support::documents::Documents;
+use crate::support::token::Key;
 
 const PATH: &str = "/clients/tool.json";
 
@@ -18,7 +19,7 @@ fn document(documents: &Documents) -> Value {
 }
 
 /// What an administrator of Keycloak does: a client policy says for which ids, and by which rules.
-fn switch_on(house: &House) {
+pub(crate) fn switch_on(house: &House) {
     let trusted = json!(["localhost", "127.0.0.1"]);
     let profiles = json!({"profiles": [{"name": "documents", "executors": [{"executor": "client-id-metadata-document",
         "configuration": {"cimd-allow-http-scheme": false, "cimd-allow-permitted-domains": trusted,
@@ -68,6 +69,34 @@ fn a_document_for_another_id_is_refused() {
         let page = Browser::of("ana", "ana's password").authorize(&url, "http://127.0.0.1:7777/").unwrap_err();
         assert_eq!(page.status, 400);
         assert!(documents.asked(PATH) >= 1);
+    }
+}
+
+/// Whoever only asks for tokens is nobody to Keycloak before a person was sent to log in for them.
+#[test]
+fn keycloak_makes_a_client_of_a_document_when_a_person_comes_and_not_before() {
+    let provider = House::provider(&json!({"cimd": true, "fetchFromLoopback": true}));
+    for house in [provider, House::keycloak()].map(with_ana) {
+        if house.is_keycloak() {
+            switch_on(&house);
+        }
+        let (documents, key) = (Documents::start(), Key::es256("key-1"));
+        let mut service = service_with(&key);
+        service["client_id"] = documents.url(PATH).into();
+        documents.put(PATH, &service);
+        let client = documents.url(PATH);
+        let assertion = house.assertion(&key, &client);
+        let answer = house.token(&[
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", &assertion),
+        ]);
+        if house.is_keycloak() {
+            assert_eq!((error(&answer).1.as_str(), documents.asked(PATH)), ("invalid_client", 0));
+            assert_eq!(house.clients(), Vec::<String>::new());
+        } else {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
     }
 }
 

@@ -4,3 +4,5 @@ mod behind;
 mod crash;
 mod life;
 mod place;
+mod told;
+mod told_crash;

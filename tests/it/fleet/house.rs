@@ -96,6 +96,7 @@ impl House {
                 Generated::Server(server) => servers.push(server),
                 Generated::Policy(policy) => policies.push(policy),
                 Generated::Authority(authority) => authorities.push(authority),
+                Generated::Client(_) => panic!("manifests of a folder have no clients"),
             }
         }
         let mut authority = authorities.pop().unwrap();

@@ -35,7 +35,7 @@ fn an_unreadable_server_or_authority_takes_itself_out_until_it_can_be_read() {
         // Nothing; somebody else's content; the right content under a wrong label.
         let other = match kind {
             Kind::Server => encode(&Generated::Authority(house.authority.clone())).unwrap(),
-            Kind::Policy | Kind::Authority => encode(&Generated::Policy(house.policy.clone())).unwrap(),
+            Kind::Policy | Kind::Authority | Kind::Client => encode(&Generated::Policy(house.policy.clone())).unwrap(),
         };
         let right = encode(&object).unwrap();
         for (label, content, word) in [

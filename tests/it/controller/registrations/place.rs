@@ -26,9 +26,22 @@ pub(super) enum Way {
     ProviderDcr,
     KeycloakDcr,
     KeycloakAdmin,
+    /// By documents that a proxy serves, or as an author gives it.
+    ProviderTold,
+    KeycloakTold,
 }
 
 pub(super) const WAYS: [Way; 3] = [Way::ProviderDcr, Way::KeycloakDcr, Way::KeycloakAdmin];
+
+/// What proves that whoever has these credentials is the client.
+pub(super) fn assertion(credentials: &BTreeMap<String, String>) -> Sensitive {
+    let pem = &credentials["private_key.pem"];
+    let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let key = ClientKey::new(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
+    assert_eq!(key.kid(), credentials["kid"]);
+    let (now, jti) = (i64::try_from(now()).unwrap(), uuid::Uuid::now_v7().to_string());
+    key.assertion(&credentials["client_id"], &credentials["issuer"], now, 60, &jti).unwrap()
+}
 
 /// Shows what was said last of the client, and what came to the server, if a test ends in between.
 struct Last<'p>(&'p Place);
@@ -59,17 +72,22 @@ impl Place {
     pub(super) fn with(way: Way, options: &Value) -> Self {
         let cluster = crate::chart::installed();
         cluster.namespace("team", &[]);
-        let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
-        cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
         let house = match way {
-            Way::ProviderDcr => House::provider(options),
-            Way::KeycloakDcr | Way::KeycloakAdmin => House::keycloak(),
+            Way::ProviderDcr | Way::ProviderTold => House::provider(options),
+            Way::KeycloakDcr | Way::KeycloakAdmin | Way::KeycloakTold => House::keycloak(),
         };
         let place = Self { cluster, house, way };
+        place.let_it_write_secrets();
         place.give_initial_access_token();
         place.secret("keycloak-admin", &[("client_id", MANAGER.0), ("client_secret", MANAGER.1)]);
         place.cluster.apply(&place.anchor(&place.house.issuer()));
         place
+    }
+
+    /// The owner of the namespace lets the controller write Secrets there.
+    pub(super) fn let_it_write_secrets(&self) {
+        let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
+        self.cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
     }
 
     pub(super) fn give_initial_access_token(&self) {
@@ -87,7 +105,10 @@ impl Place {
     /// The trust anchor, with this issuer.
     pub(super) fn anchor(&self, issuer: &str) -> Value {
         let dcr = json!({"methods": ["DCR"], "initialAccessTokenRef": {"name": "initial-access", "key": "token"}});
+        let cimd = json!({"methods": ["CIMD"]});
         let (profile, registration) = match self.way {
+            Way::ProviderTold => ("Generic", cimd),
+            Way::KeycloakTold => ("Keycloak", cimd),
             Way::ProviderDcr => ("Generic", dcr),
             Way::KeycloakDcr => ("Keycloak", dcr),
             Way::KeycloakAdmin => {
@@ -145,20 +166,17 @@ impl Place {
 
     /// What the token endpoint answers to these credentials.
     pub(super) fn token_with(&self, credentials: &BTreeMap<String, String>) -> http::Response {
+        self.token_for(credentials, &[])
+    }
+
+    /// The same, where a token for these resources is asked for.
+    pub(super) fn token_for(&self, credentials: &BTreeMap<String, String>, resources: &[String]) -> http::Response {
         let id = &credentials["client_id"];
         let proof = match credentials.get("private_key.pem") {
-            Some(pem) => {
-                let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-                let key = ClientKey::new(&BASE64_STANDARD.decode(text).unwrap()).unwrap();
-                assert_eq!(key.kid(), credentials["kid"]);
-                let jti = uuid::Uuid::now_v7().to_string();
-                let assertion =
-                    key.assertion(id, &credentials["issuer"], i64::try_from(now()).unwrap(), 60, &jti).unwrap();
-                Authentication::private_key_jwt(id, &assertion)
-            }
+            Some(_) => Authentication::private_key_jwt(id, &assertion(credentials)),
             None => Authentication::client_secret_basic(id, &Sensitive::new(&credentials["client_secret"])),
         };
-        let body = client_credentials(Access { resources: &[], scopes: &[] }, &proof);
+        let body = client_credentials(Access { resources, scopes: &[] }, &proof);
         let url = self.house.endpoint("token_endpoint");
         let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
         let basic = proof.header.map(|header| header.expose().to_owned());
@@ -212,6 +230,7 @@ impl Place {
         let path = |url: &str| url.strip_prefix(&self.house.hop.url()).unwrap().to_owned();
         match self.way {
             Way::ProviderDcr | Way::KeycloakDcr => path(&self.house.endpoint("registration_endpoint")),
+            Way::ProviderTold | Way::KeycloakTold => path(&self.house.endpoint("token_endpoint")),
             Way::KeycloakAdmin => {
                 format!("{}/clients", path(&self.house.issuer()).replace("/realms/", "/admin/realms/"))
             }

@@ -1,5 +1,5 @@
 //! A plain listener before the API server, for one ServiceAccount: it passes requests on, counts PATCHes, can put them off,
-//! and can cut every connection.
+//! can strike at a write, and can cut every connection.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
+use crate::support::fault::Call;
 use crate::support::runtime;
 
 /// Dropping it cuts every connection.
@@ -30,7 +31,30 @@ struct Shared {
     patches: AtomicUsize,
     puts_off: AtomicBool,
     put_off: Mutex<Vec<String>>,
+    strike: Mutex<Option<Strike>>,
     open: Mutex<CancellationToken>,
+}
+
+/// What is called at a write.
+#[derive(Clone)]
+struct Strike {
+    about: fn(&str) -> bool,
+    /// So many writes come before, and this one.
+    left: usize,
+    is_after: bool,
+    call: Call,
+    fired: Fired,
+}
+
+/// Whether it comes to that write.
+#[derive(Clone, Default)]
+pub(crate) struct Fired(Arc<AtomicBool>);
+
+impl Fired {
+    /// Whether it was called, or is about to be.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Front {
@@ -44,6 +68,7 @@ impl Front {
             patches: AtomicUsize::default(),
             puts_off: AtomicBool::default(),
             put_off: Mutex::default(),
+            strike: Mutex::default(),
             open: Mutex::default(),
         });
         let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -69,6 +94,20 @@ impl Front {
         self.shared.put_off.lock().unwrap().iter().filter(|path| path.ends_with(end)).count()
     }
 
+    /// Calls this at the `nth` write from now on of a path that is one of `about`: before the API server hears of it, which it
+    /// then never does, or after it has answered, which then nobody hears of.
+    pub(crate) fn strike(&self, about: fn(&str) -> bool, nth: usize, is_after: bool, call: Call) -> Fired {
+        let fired = Fired::default();
+        let strike = Strike { about, left: nth, is_after, call, fired: fired.clone() };
+        *self.shared.strike.lock().unwrap() = Some(strike);
+        fired
+    }
+
+    /// Calls nothing any more.
+    pub(crate) fn no_strike(&self) {
+        *self.shared.strike.lock().unwrap() = None;
+    }
+
     /// How many PATCHes came.
     pub(crate) fn patches(&self) -> usize {
         self.shared.patches.load(Ordering::SeqCst)
@@ -83,6 +122,20 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         self.cut();
+    }
+}
+
+impl Shared {
+    /// Counts a write, and answers what is to be called at it.
+    fn struck(&self, method: &Method, path: &str) -> Option<Strike> {
+        let mut strike = self.strike.lock().unwrap();
+        let waiting = strike.as_mut().filter(|strike| method != Method::GET && (strike.about)(path))?;
+        waiting.left -= 1;
+        if waiting.left > 0 {
+            return None;
+        }
+        waiting.fired.0.store(true, Ordering::SeqCst);
+        strike.take()
     }
 }
 
@@ -120,6 +173,11 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
             return Ok(refused.body(Body::empty()).unwrap());
         }
     }
+    let strike = shared.struck(request.method(), request.uri().path());
+    if let Some(strike) = strike.as_ref().filter(|strike| !strike.is_after) {
+        (strike.call)();
+        return Ok(bad_gateway());
+    }
     let (mut parts, body) = request.into_parts();
     // They are about this connection.
     parts.headers.remove(header::HOST);
@@ -127,7 +185,14 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     parts.headers.remove(header::TRANSFER_ENCODING);
     let Ok(body) = body.collect().await else { return Ok(bad_gateway()) };
     let request = Request::from_parts(parts, Body::from(body.to_bytes()));
-    Ok(shared.client.send(request).await.unwrap_or_else(|_| bad_gateway()))
+    let answer = shared.client.send(request).await.unwrap_or_else(|_| bad_gateway());
+    Ok(match strike {
+        Some(strike) => {
+            (strike.call)();
+            bad_gateway()
+        }
+        None => answer,
+    })
 }
 
 fn bad_gateway() -> Response<Body> {

@@ -12,6 +12,7 @@
 mod absorb;
 pub mod call;
 mod choose;
+pub mod claim;
 pub mod desired;
 pub mod ledger;
 mod next;
@@ -24,6 +25,7 @@ pub mod wanted;
 
 pub use absorb::{absorb, add_key, hear};
 pub use choose::choose;
+pub use claim::{Claim, ClaimError};
 pub use desired::{Desired, Method, Profile};
 pub use ledger::Ledger;
 pub use next::{CHECK_SECONDS, Wish, next};

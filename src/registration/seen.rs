@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
+use super::claim::Claim;
 use super::ledger::{Ledger, Step};
 use crate::oauth::client_registration::Difference;
 
@@ -27,6 +28,8 @@ pub struct Seen {
     pub(super) drift: Vec<Difference>,
     /// What an update is to keep of what was read.
     pub(super) found: Option<Map<String, Value>>,
+    /// The client that is to be taken over.
+    pub(super) claim: Option<Claim>,
     /// What keeps it from going on.
     pub(super) trouble: Option<Trouble>,
     /// What there is to tell.
@@ -59,6 +62,10 @@ pub enum What {
     Weakened,
     /// The server has no place for what is to be done.
     NoEndpoint,
+    /// A client is to be taken over, and nobody has said which.
+    AwaitsAdoption,
+    /// The client that is to be taken over is not one that can be.
+    AdoptionRefused,
     /// The server does not want to be asked now.
     Busy,
     /// The server cannot be reached.
@@ -76,6 +83,8 @@ impl What {
             What::Foreign => "ClientIdTaken",
             What::Weakened => "RegistrationWeakened",
             What::NoEndpoint => "RegistrationUnsupported",
+            What::AwaitsAdoption => "AwaitingAdoption",
+            What::AdoptionRefused => "AdoptionRefused",
             What::Busy => "AuthorizationServerBusy",
             What::Unreachable => "AuthorizationServerUnreachable",
             What::NoAnswer => "NoAnswer",
@@ -84,7 +93,7 @@ impl What {
 
     /// Whether it goes on as soon as somebody changes something, and hardly before.
     pub fn is_lasting(self) -> bool {
-        matches!(self, What::Refused | What::Denied | What::Foreign | What::Weakened | What::NoEndpoint)
+        !matches!(self, What::Busy | What::Unreachable | What::NoAnswer)
     }
 }
 
@@ -152,6 +161,7 @@ impl Seen {
             doubt: false,
             drift: Vec::new(),
             found: None,
+            claim: None,
             trouble: None,
             news: Vec::new(),
         }
@@ -177,6 +187,21 @@ impl Seen {
         self.trouble = None;
         // What was sent may have come to something: it is looked at before it is sent again.
         self.begun = false;
+    }
+
+    /// A client is to be taken over, or none is.
+    pub fn set_claim(&mut self, claim: Option<Claim>) {
+        self.claim = claim;
+    }
+
+    /// Whether the client that was to be taken over is, and is as it is wanted.
+    pub fn has_taken_over(&self) -> bool {
+        self.ledger.step == Step::Idle && self.claim.as_ref().is_some_and(|claim| self.has(claim))
+    }
+
+    /// Whether this client is the current one.
+    pub(super) fn has(&self, claim: &Claim) -> bool {
+        self.ledger.current.as_ref().is_some_and(|current| current.client_id == claim.claimed.client_id)
     }
 
     /// Whether the owner has the credentials.

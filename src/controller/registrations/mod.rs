@@ -4,6 +4,7 @@
 //! a ledger is stored before the next request is sent; and credentials are in the owner's Secret before a status speaks of
 //! them.
 
+mod adoption;
 mod index;
 mod ledgers;
 mod outcome;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+pub use self::adoption::{ADOPT, request_name};
 pub(super) use self::outcome::{Outcome, PURPOSES, Publication, WORDS};
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{abandon, anchor, look, moved, sweep, take_back};
@@ -33,7 +35,7 @@ use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Desired, Ledger, Seen, What, Wish, absorb, add_key, choose, hear, next,
+    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
 };
 use crate::sensitive::Sensitive;
 
@@ -90,8 +92,16 @@ impl Registrations {
     }
 }
 
-/// Goes on with the registration that an object wants. `forget`: the word by which its author says that nothing is left of
-/// what was lost.
+/// What an author says beside what is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    /// That nothing is left of what was lost.
+    pub(super) forget: Option<String>,
+    /// That a client is to be taken over.
+    pub(super) adopt: Option<String>,
+}
+
+/// Goes on with the registration that an object wants.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
@@ -99,7 +109,7 @@ pub(super) async fn keep(
     context: &Context,
     anchor: &Anchor,
     desired: &Desired,
-    forget: Option<&str>,
+    words: &Words,
 ) -> Result<Outcome, Failure> {
     let now = now();
     let cluster = context.registrations.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))?;
@@ -110,29 +120,53 @@ pub(super) async fn keep(
         Ok(server) => server,
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
-    let mut held = match recall(context, &name, now).await? {
+    let known = recall(context, &name, now).await?;
+    let ledger = known.as_ref().map(|held| &held.seen.ledger);
+    let asked = adoption::asked(context, desired, ledger, &cluster, words.adopt.as_deref()).await?;
+    let has_client = ledger.is_some_and(|ledger| ledger.current.is_some());
+    if let Some((what, why)) = asked.hindrance().filter(|_| !has_client) {
+        let mut outcome = Outcome::waiting(known.as_ref().map(|held| &held.seen), what, why, now);
+        outcome.adoption = asked.refusal(None);
+        context.registrations.held().extend(known.map(|held| (name, held)));
+        return Ok(outcome);
+    }
+    let mut held = match known {
         Some(held) => held,
-        None => {
-            // Nothing is begun before it is known how.
-            let (place, metadata) = match server.place(now).await {
-                Ok(found) => found,
-                Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
-            };
-            match choose(desired, &metadata, &place) {
-                Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
-                Err(why) => return Ok(Outcome::not_asked(What::NoEndpoint, why, now)),
-            }
-        }
+        None => match method(&server, desired, asked.claim(), now).await {
+            Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
+            Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
+        },
     };
-    if let Some(word) = forget {
+    if let Some(word) = &words.forget {
         held.seen.forget_losses(word);
     }
-    held.follow(wish_digest(desired), now);
+    held.seen.set_claim(asked.claim().cloned());
+    held.follow(wish_digest(desired, words), now);
     let wish = Wish::Keep(desired);
     let method = desired.metadata.auth_method;
     let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
     let ended = run.go_on(&mut held, Some(desired)).await;
-    finish(context, name, held, ended).await
+    let has_taken_over = held.seen.has_taken_over();
+    let mut outcome = finish(context, name.clone(), held, ended).await?;
+    if has_taken_over {
+        adoption::done(context, desired, &asked).await?;
+    }
+    outcome.adoption = asked.refusal(outcome.trouble.as_ref());
+    Ok(outcome)
+}
+
+/// How a client is to be registered of which nothing is known yet: nothing is begun before that is.
+async fn method(
+    server: &servers::Server,
+    desired: &Desired,
+    claim: Option<&Claim>,
+    now: i64,
+) -> Result<Method, NotAsked> {
+    if let Some(claim) = claim {
+        return Ok(claim.method());
+    }
+    let (place, metadata) = server.place(now).await?;
+    choose(desired, &metadata, &place).map_err(|detail| NotAsked { what: What::NoEndpoint, detail })
 }
 
 /// Takes back the registration of an object that goes, or is gone.
@@ -377,8 +411,9 @@ fn new_key(now: i64) -> Result<Key, Failure> {
 }
 
 /// What tells one wish from another, as far as trying again is concerned.
-fn wish_digest(desired: &Desired) -> String {
-    format!("{}/{}", desired.owner.generation, desired.resources.join(" "))
+fn wish_digest(desired: &Desired, words: &Words) -> String {
+    let adopt = words.adopt.as_deref().unwrap_or_default();
+    format!("{}/{}/{adopt}", desired.owner.generation, desired.resources.join(" "))
 }
 
 fn now() -> i64 {

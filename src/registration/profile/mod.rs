@@ -12,6 +12,7 @@ pub use standard::Standard;
 use serde_json::{Map, Value};
 
 use super::call::{Answer, Call, Heard, Place, Purpose};
+use super::claim::Claim;
 use super::desired::{Method, Profile};
 use super::ledger::{Handle, Registration};
 use super::wanted::{Marks, Wanted};
@@ -26,6 +27,9 @@ pub trait Adapter: Sync {
 
     /// Looks for the client of our id, where one is known before.
     fn find(&self, marks: &Marks, place: &Place) -> Option<Call>;
+
+    /// Looks at a client that is to be taken over. `None`: the server offers no place for that.
+    fn adopt(&self, claim: &Claim, place: &Place) -> Option<Call>;
 
     /// Reads a client.
     fn read(&self, registration: &Registration, place: &Place) -> Option<Call>;

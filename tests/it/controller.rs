@@ -56,9 +56,18 @@ impl Controller {
 
     /// One that reaches the API server by this kubeconfig.
     fn launch_as(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::launch_in(kubeconfig, &[], arguments)
+    }
+
+    /// [`Controller::launch_as`] in this environment.
+    fn launch_in(kubeconfig: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut command = portcullis();
+        command.envs(environment.iter().copied());
         command.args(["controller", "--public-url", PUBLIC_URL, "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--allow-private-upstreams=127.0.0.0/8"]).args(arguments);
+        if !arguments.iter().any(|argument| argument.starts_with("--allow-private-upstreams")) {
+            command.arg("--allow-private-upstreams=127.0.0.0/8");
+        }
+        command.args(arguments);
         command.env("KUBECONFIG", kubeconfig);
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {

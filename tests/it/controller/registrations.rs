@@ -1,7 +1,12 @@
 //! Clients that the controller registers at real authorization servers, through their whole life.
 
 mod behind;
+mod canary;
 mod crash;
+mod ending;
 mod life;
+mod many;
 mod place;
 mod repair;
+mod resync;
+mod ssrf;

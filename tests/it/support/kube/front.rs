@@ -1,5 +1,5 @@
 //! A plain listener before the API server, for one ServiceAccount: it passes requests on, counts PATCHes, can put them off,
-//! and can cut every connection.
+//! can cut every connection, and calls a test in the middle of a request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,7 +30,22 @@ struct Shared {
     patches: AtomicUsize,
     puts_off: AtomicBool,
     put_off: Mutex<Vec<String>>,
+    interruption: Mutex<Option<Interruption>>,
+    writes: Mutex<Vec<(String, String)>>,
     open: Mutex<CancellationToken>,
+}
+
+/// What a test does in the middle of one request.
+pub(crate) struct Interruption {
+    /// Whether a request counts: its method, and its path with the query.
+    pub(crate) counts: fn(&str, &str) -> bool,
+    /// The how manieth of those, counted from 1.
+    pub(crate) nth: usize,
+    /// Once the API server has answered, before the client hears of it; otherwise before the API server hears of it, which it
+    /// then does not.
+    pub(crate) is_after: bool,
+    /// What is done.
+    pub(crate) call: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Front {
@@ -44,6 +59,8 @@ impl Front {
             patches: AtomicUsize::default(),
             puts_off: AtomicBool::default(),
             put_off: Mutex::default(),
+            interruption: Mutex::default(),
+            writes: Mutex::default(),
             open: Mutex::default(),
         });
         let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -72,6 +89,21 @@ impl Front {
     /// How many PATCHes came.
     pub(crate) fn patches(&self) -> usize {
         self.shared.patches.load(Ordering::SeqCst)
+    }
+
+    /// From now on, this happens to one request.
+    pub(crate) fn interrupt(&self, interruption: Interruption) {
+        *self.shared.interruption.lock().unwrap() = Some(interruption);
+    }
+
+    /// How many requests came that are no mere reading, of those that count.
+    pub(crate) fn count(&self, counts: fn(&str, &str) -> bool) -> usize {
+        self.shared.writes.lock().unwrap().iter().filter(|(method, path)| counts(method, path)).count()
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn has_interrupted(&self) -> bool {
+        self.shared.interruption.lock().unwrap().is_none()
     }
 
     /// Cuts every connection. Whoever comes again is served.
@@ -120,6 +152,15 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
             return Ok(refused.body(Body::empty()).unwrap());
         }
     }
+    if request.method() != Method::GET {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        shared.writes.lock().unwrap().push((request.method().to_string(), path.to_owned()));
+    }
+    let interruption = shared.interruption_of(&request);
+    if let Some(interruption) = interruption.as_ref().filter(|one| !one.is_after) {
+        (interruption.call)();
+        return Ok(bad_gateway());
+    }
     let (mut parts, body) = request.into_parts();
     // They are about this connection.
     parts.headers.remove(header::HOST);
@@ -127,7 +168,27 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     parts.headers.remove(header::TRANSFER_ENCODING);
     let Ok(body) = body.collect().await else { return Ok(bad_gateway()) };
     let request = Request::from_parts(parts, Body::from(body.to_bytes()));
-    Ok(shared.client.send(request).await.unwrap_or_else(|_| bad_gateway()))
+    let answer = shared.client.send(request).await.unwrap_or_else(|_| bad_gateway());
+    if let Some(interruption) = interruption {
+        (interruption.call)();
+    }
+    Ok(answer)
+}
+
+impl Shared {
+    /// What is to happen to this request: it is forgotten by that.
+    fn interruption_of(&self, request: &Request<Incoming>) -> Option<Interruption> {
+        let mut held = self.interruption.lock().unwrap();
+        let interruption = held.as_mut()?;
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        if (interruption.counts)(request.method().as_str(), path) {
+            interruption.nth -= 1;
+            if interruption.nth == 0 {
+                return held.take();
+            }
+        }
+        None
+    }
 }
 
 fn bad_gateway() -> Response<Body> {

@@ -43,8 +43,10 @@ bench:  ## what a governed call costs over a bare forwarder (ten minutes at most
 bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
 	bench/run --cluster
 
-soak:  ## a controller killed 200 times, then an hour of load on one gateway; fails when it strays or its memory grows
+soak:  ## controllers killed 200 times and at every request about a client, 1,000 clients, then an hour of load on one gateway
 	PORTCULLIS_KILL_ROUNDS=200 cargo test --test it controller::random
+	PORTCULLIS_CRASH_MATRIX=all cargo test --test it controller::registrations::crash
+	PORTCULLIS_REGISTRATIONS=1000 cargo test --test it controller::registrations::many -- --nocapture
 	bench/run --soak 3600
 
 fuzz:  ## five minutes of fuzzing for each target

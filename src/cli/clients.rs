@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output::{self, Format, Said, Tone};
-use super::serving;
+use super::{adopt, serving};
 use crate::api::McpClient;
 use crate::api::v1alpha1::ClientMethod;
 use crate::cluster;
@@ -37,6 +37,7 @@ enum Verb {
     Forget(One),
     /// Give up the registration of a client that is being deleted: whatever is at the authorization server stays there
     Abandon(One),
+    Adopt(adopt::Args),
 }
 
 /// List registered clients: age, method, expiry, drift, and when the authorization server was last asked
@@ -73,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::List(args) => runtime.block_on(list(&args)),
         Verb::Forget(args) => runtime.block_on(forget(&args)),
         Verb::Abandon(args) => runtime.block_on(abandon(&args)),
+        Verb::Adopt(args) => runtime.block_on(adopt::run(&args)),
     }
 }
 
@@ -234,7 +236,7 @@ async fn forget(args: &One) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(1));
     };
     println!("{}", output::printable(&orphaned.message));
-    annotate(&api, &name, FORGET, &Timestamp::now().to_string()).await?;
+    annotate(&api, &name, FORGET, Some(&Timestamp::now().to_string())).await?;
     println!("They are forgotten: if one is still there, nothing will tell of it any more.");
     Ok(ExitCode::SUCCESS)
 }
@@ -249,7 +251,7 @@ async fn abandon(args: &One) -> anyhow::Result<ExitCode> {
             args.client
         );
     }
-    annotate(&api, &name, ABANDON, &Timestamp::now().to_string()).await?;
+    annotate(&api, &name, ABANDON, Some(&Timestamp::now().to_string())).await?;
     let id = found.status.and_then(|status| status.client_id).unwrap_or_else(|| "nobody knows which".to_owned());
     println!("{} is let go. What stays at the authorization server: {}", args.client, output::printable(&id));
     Ok(ExitCode::SUCCESS)
@@ -261,7 +263,13 @@ async fn named(args: &One) -> anyhow::Result<(Api<McpClient>, String)> {
     Ok((Api::namespaced(client, namespace), name.to_owned()))
 }
 
-async fn annotate(api: &Api<McpClient>, name: &str, annotation: &str, value: &str) -> anyhow::Result<()> {
+/// Annotates an McpClient; no value removes the annotation.
+pub(super) async fn annotate(
+    api: &Api<McpClient>,
+    name: &str,
+    annotation: &str,
+    value: Option<&str>,
+) -> anyhow::Result<()> {
     let patch = json!({"metadata": {"annotations": {annotation: value}}});
     let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     patched.map(drop).with_context(|| format!("cannot annotate McpClient {name}"))

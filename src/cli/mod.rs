@@ -3,6 +3,7 @@
 //! Invariant: exit code 0 means that what was asked for holds, 1 that it does not, 2 that the question was wrong or
 //! could not be answered; and every option has an environment variable, which an option on the command line overrides.
 
+mod adopt;
 pub mod audit;
 pub mod clients;
 pub mod cluster;

@@ -24,6 +24,9 @@ words! {
     TYPES, "Every type of condition, and what it means.",
     /// The object is not wrong in itself.
     ACCEPTED: "Accepted";
+    /// McpClient that is registered: the client that `portcullis clients adopt` names is not taken over, for the reason in the
+    /// message. It does not count in `Ready` where there is a client already, and there is no such condition otherwise.
+    ADOPTION_REFUSED: "AdoptionRefused";
     /// McpClient that is registered: its client secret is about to expire, and could not be replaced yet. There is no such
     /// condition otherwise.
     CREDENTIAL_EXPIRING: "CredentialExpiring";

@@ -9,12 +9,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 
 use crate::api::{GROUP, VERSION};
-use crate::cluster;
 use crate::controller::error::{ApiError, code};
 use crate::generated::ObjectId;
 use crate::sensitive::Sensitive;
@@ -79,7 +78,6 @@ pub(super) async fn write(
     data: &Data,
 ) -> Result<bool, ApiError> {
     let secrets = secrets(client, owner);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = match found {
         Found::Absent => {
             let secret: Secret = match serde_json::from_value(manifest(owner, name, None, data)) {
@@ -89,16 +87,22 @@ pub(super) async fn write(
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             secrets.create(&params, &secret).await.map(drop)
         }
-        Found::Own { uid, .. } => {
-            let manifest = manifest(owner, name, Some(uid), data);
-            cluster::apply(&secrets, name, &params, &manifest).await.map(drop)
+        Found::Own { uid, data: known } => {
+            let mut manifest = manifest(owner, name, Some(uid), data);
+            if let Some(members) = manifest.get_mut("data").and_then(Value::as_object_mut) {
+                // Server-side apply would leave what it did not write itself: the credentials that the client was created with.
+                members
+                    .extend(known.keys().filter(|key| !data.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
+            }
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            secrets.patch(name, &params, &Patch::Merge(&manifest)).await.map(drop)
         }
         Found::Foreign | Found::Forbidden => return Ok(false),
     };
     match written {
         Ok(()) => Ok(true),
         // Somebody made one of that name, or deleted ours, since.
-        Err(error) if code(&error) == Some(409) => Ok(false),
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),
         Err(error) => Err(failed("writing", owner, name, &error)),
     }
 }

@@ -59,6 +59,11 @@ impl AuthMethod {
             AuthMethod::None => "none",
         }
     }
+
+    /// Whether it rests on a secret that the server knows too.
+    pub fn has_secret(self) -> bool {
+        matches!(self, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost)
+    }
 }
 
 /// The word names no method that this build uses.

@@ -4,6 +4,7 @@
 //! is asked, and the ledger then counts as not stored. What is not known to have failed counts as done where that is worse.
 
 use super::call::{Answer, Call, Client, Heard, Purpose};
+use super::claim::Claim;
 use super::ledger::{Handle, Key, Registration, Step, Substitution, WhyLost};
 use super::next::{Wish, lose, replace};
 use super::seen::{News, Seen, What};
@@ -22,10 +23,13 @@ pub fn hear(seen: &Seen, call: &Call, answer: &Answer, wish: &Wish<'_>) -> Heard
         _ => ledger.current.as_ref(),
     };
     let adapter = match registration {
+        _ if call.purpose == Purpose::Adopt => {
+            profile::of(ledger.profile, seen.claim.as_ref().map_or(ledger.method, Claim::method))
+        }
         Some(registration) => profile::managing(&registration.handle, ledger.profile),
         None => profile::of(ledger.profile, ledger.method),
     };
-    let marks = Marks::of(ledger);
+    let marks = Marks { claimed: seen.claim.as_ref().map(|claim| claim.claimed.clone()), ..Marks::of(ledger) };
     adapter.hear(call.purpose, answer, &marks, wish.wanted(ledger).as_ref())
 }
 
@@ -49,6 +53,7 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
     }
     match purpose {
         Purpose::Create | Purpose::Find => created(seen, purpose, heard, wish, now),
+        Purpose::Adopt => adopted(seen, heard, wish, now),
         Purpose::Read => read(seen, heard, wish, now),
         Purpose::Update => updated(seen, heard, wish, now),
         Purpose::Renew => renewed(seen, heard, now),
@@ -61,6 +66,7 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
 /// Whether nothing was done, and why.
 fn not_now(purpose: Purpose, heard: &Heard) -> Option<(What, String, Option<u32>)> {
     match heard {
+        Heard::Refused(detail) if purpose == Purpose::Adopt => Some((What::AdoptionRefused, detail.clone(), None)),
         Heard::Refused(detail) => Some((What::Refused, detail.clone(), None)),
         Heard::Denied(detail) => Some((What::Denied, detail.clone(), None)),
         Heard::Foreign => Some((What::Foreign, "a client of our id is there, and it is not ours".to_owned(), None)),
@@ -84,6 +90,7 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
             let mut registration = Registration::of(*client, wanted.digest(), wanted.kids.clone(), now);
             if purpose == Purpose::Create {
                 registration.substituted = substitutions(&differences);
+                registration.substituted.extend(without_secret(&registration, &wanted));
             } else {
                 // It was there already: what it was made of may be another wish.
                 seen.drift = differences;
@@ -111,6 +118,43 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
     }
 }
 
+/// A server that gives no secret where one was asked for (RFC 7591 section 3.2.1) has made a client that nobody can use.
+fn without_secret(registration: &Registration, wanted: &Wanted) -> Option<Substitution> {
+    let is_missing = wanted.metadata.auth_method.has_secret() && registration.client_secret.is_none();
+    is_missing.then(|| Substitution {
+        field: "client_secret".to_owned(),
+        wanted: "there".to_owned(),
+        got: "missing".to_owned(),
+        weakens: true,
+    })
+}
+
+/// The client that an administrator has named was looked at.
+fn adopted(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
+    let (Some(claim), Some(wanted)) = (seen.claim.clone(), wish.wanted(&seen.ledger)) else { return };
+    let mut refuse = |why: &str| seen.is_in_trouble(What::AdoptionRefused, None, why);
+    let client_id = claim.claimed.client_id.clone();
+    match heard {
+        Heard::Client(client) if client.client_id != client_id => refuse("its server describes another client"),
+        Heard::Client(mut client) => {
+            client.handle = client.handle.or_else(|| claim.handle());
+            seen.found.clone_from(&client.found);
+            // Of what it was made is not known: it is brought to what is wanted in any case.
+            seen.ledger.current = Some(Registration::of(*client, String::new(), Vec::new(), now));
+            seen.ledger.method = claim.method();
+            seen.ledger.lost.retain(|lost| lost.client_id.as_ref() != Some(&client_id));
+            (seen.look, seen.published, seen.checked) = (false, false, now);
+            seen.news.push(News::Adopted { client_id });
+            seen.set_step(Step::Updating { digest: wanted.digest(), renews: false });
+        }
+        Heard::Absent => refuse("its server has no client of this id"),
+        Heard::Unmanageable => {
+            refuse("its server does not believe the registration access token, or has no such client")
+        }
+        _ => {}
+    }
+}
+
 /// The owner is gone: all that is needed is how to delete it.
 fn found_for_removal(seen: &mut Seen, client: Client, now: i64) {
     seen.ledger.current = Some(Registration::of(client, String::new(), Vec::new(), now));
@@ -129,17 +173,21 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             let differences = client.differences.clone();
             seen.found.clone_from(&client.found);
             let has_new_secret = takes(&mut current, *client, now);
+            let substituted = current.substituted.clone();
+            let known = |one: &Difference| substituted.iter().any(|s| s.field == one.field && s.got == one.got);
             if let (Step::Updating { digest, renews }, Some(wanted)) = (seen.ledger.step.clone(), &wanted) {
-                let is_done = differences.is_empty() && wanted.digest() == digest && (!renews || has_new_secret);
+                // What the server has made of the same wish before is no sign that it was not done.
+                let is_same_wish = current.digest == digest;
+                let is_as_wanted = differences.iter().all(|one| is_same_wish && known(one));
+                let is_done = is_as_wanted && wanted.digest() == digest && (!renews || has_new_secret);
                 if is_done {
-                    settle(&mut current, wanted, Vec::new(), now);
+                    let substituted = if is_same_wish { substituted.clone() } else { Vec::new() };
+                    settle(&mut current, wanted, substituted, now);
                     seen.set_step(Step::Idle);
                 } else {
                     seen.begun = true;
                 }
             } else {
-                let known =
-                    |one: &Difference| current.substituted.iter().any(|s| s.field == one.field && s.got == one.got);
                 seen.drift = differences.into_iter().filter(|one| !known(one)).collect();
                 if !seen.drift.is_empty() {
                     seen.news.push(News::Drifted { fields: seen.drift.iter().map(|one| one.field).collect() });
@@ -304,6 +352,9 @@ fn settle(current: &mut Registration, wanted: &Wanted, substituted: Vec<Substitu
     current.kids.clone_from(&wanted.kids);
     current.substituted = substituted;
     current.updated_at = now;
+    if !wanted.metadata.auth_method.has_secret() {
+        (current.client_secret, current.secret_expires_at) = (None, None);
+    }
 }
 
 fn keep(seen: &mut Seen, current: Registration, republishes: bool) {

@@ -41,6 +41,8 @@ pub enum Purpose {
     Create,
     /// The client of our id is looked for.
     Find,
+    /// The client that is to be taken over is looked at.
+    Adopt,
     /// The current client is read back.
     Read,
     /// The current client is brought to what is wanted.
@@ -61,6 +63,7 @@ impl Purpose {
         match self {
             Purpose::Create => "create",
             Purpose::Find => "find",
+            Purpose::Adopt => "adopt",
             Purpose::Read => "read",
             Purpose::Update => "update",
             Purpose::Renew => "renew",

@@ -13,6 +13,7 @@
 mod absorb;
 pub mod call;
 mod choose;
+pub mod claim;
 pub mod desired;
 mod document;
 mod given;
@@ -27,6 +28,7 @@ pub mod wanted;
 
 pub use absorb::{absorb, add_key, hear};
 pub use choose::choose;
+pub use claim::{Claim, ClaimError};
 pub use desired::{Desired, Method, Profile};
 pub use ledger::Ledger;
 pub use next::{CHECK_SECONDS, Wish, next};

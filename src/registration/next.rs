@@ -6,10 +6,11 @@
 //! asked for, is not what is wanted.
 
 use super::call::{Call, Place, Purpose};
+use super::claim::Claim;
 use super::desired::{DeletionPolicy, Desired, Method, OnUnavailable};
 use super::ledger::{Handle, Ledger, Registration, Retired, Step, WhyLost};
 use super::seen::{Action, News, Seen, What};
-use super::wanted::{Marks, Wanted, needs_keys};
+use super::wanted::{Marks, Wanted, needs_keys, needs_secret, signing};
 use super::{document, given, probe, profile};
 
 /// A client is read back this often, and at most half as long after that.
@@ -101,10 +102,18 @@ fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<A
         Method::Cimd => return document::keep(seen, desired, place, now),
         Method::Admin | Method::Dcr => {}
     }
-    if matches!(seen.ledger.step, Step::Creating { .. }) {
+    let adapter = profile::of(seen.ledger.profile, seen.ledger.method);
+    let claim = seen.claim.clone().filter(|claim| !seen.has(claim));
+    if matches!(seen.ledger.step, Step::Creating { .. }) && (claim.is_none() || !adapter.is_repeatable()) {
         return creating(seen, &wanted, place, now);
     }
-    let Some(current) = seen.ledger.current.clone() else { return begin(seen, desired, &wanted, place, now) };
+    if needs_keys(desired) && seen.ledger.keys.is_empty() {
+        return Some(Action::MakeKey);
+    }
+    if let Some(claim) = claim {
+        return claiming(seen, &claim, place);
+    }
+    let Some(current) = seen.ledger.current.clone() else { return begin(seen, &wanted, place, now) };
     if seen.doubt {
         return doubting(seen, &current, place, now);
     }
@@ -114,10 +123,13 @@ fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<A
     tend(seen, desired, &current, &wanted, place, now)
 }
 
-fn begin(seen: &mut Seen, desired: &Desired, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
-    if needs_keys(desired) && seen.ledger.keys.is_empty() {
-        return Some(Action::MakeKey);
-    }
+/// An administrator has said which client it is: it is looked at, and then brought to what is wanted.
+fn claiming(seen: &mut Seen, claim: &Claim, place: &Place) -> Option<Action> {
+    let adapter = profile::of(seen.ledger.profile, claim.method());
+    sending(seen, adapter.adopt(claim, place))
+}
+
+fn begin(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
     let adapter = profile::of(seen.ledger.profile, seen.ledger.method);
     if adapter.create(wanted, place).is_none() {
         seen.is_in_trouble(What::NoEndpoint, Some(Purpose::Create), "it offers no place where clients are registered");
@@ -171,7 +183,7 @@ fn tend(
             seen.is_in_trouble(What::Weakened, None, detail);
             return None;
         }
-    } else if !seen.published {
+    } else if !seen.published && is_usable(seen, desired) {
         return Some(Action::Publish);
     }
     let overlap = overlap(desired);
@@ -201,11 +213,21 @@ fn tend(
         seen.set_step(Step::Updating { digest: wanted.digest(), renews: false });
         return None;
     }
+    if !is_usable(seen, desired) && needs_secret(desired) {
+        // It has become one that has a secret, and nobody here has seen that.
+        return renew(seen, current, wanted, place, now, 0);
+    }
     if current.handle != Handle::Unmanaged && now >= seen.checked.saturating_add(CHECK_SECONDS) {
         let adapter = profile::managing(&current.handle, seen.ledger.profile);
         return sending(seen, adapter.read(current, place));
     }
     Some(Action::Settled { again: settled(seen, &Wish::Keep(desired), now) })
+}
+
+/// Whether the client can prove itself in the way that is wanted, by what is known here.
+fn is_usable(seen: &Seen, desired: &Desired) -> bool {
+    let secret = seen.ledger.current.as_ref().and_then(|current| current.client_secret.as_ref());
+    (secret.is_some() || !needs_secret(desired)) && (signing(&seen.ledger).is_some() || !needs_keys(desired))
 }
 
 /// When a client's secret is replaced (Unix seconds).

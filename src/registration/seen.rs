@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
+use super::claim::Claim;
 use super::document;
 use super::ledger::{Ledger, Step};
 use crate::generated::Client;
@@ -34,6 +35,8 @@ pub struct Seen {
     pub(super) drift: Vec<Difference>,
     /// What an update is to keep of what was read.
     pub(super) found: Option<Map<String, Value>>,
+    /// The client that is to be taken over.
+    pub(super) claim: Option<Claim>,
     /// What keeps it from going on.
     pub(super) trouble: Option<Trouble>,
     /// What there is to tell.
@@ -70,6 +73,10 @@ pub enum What {
     Document,
     /// The server does not believe the client.
     Unbelieved,
+    /// A client is to be taken over, and nobody has said which.
+    AwaitsAdoption,
+    /// The client that is to be taken over is not one that can be.
+    AdoptionRefused,
     /// The server does not want to be asked now.
     Busy,
     /// The server cannot be reached.
@@ -89,6 +96,8 @@ impl What {
             What::NoEndpoint => "RegistrationUnsupported",
             What::Document => "ClientDocumentInvalid",
             What::Unbelieved => "ClientNotBelieved",
+            What::AwaitsAdoption => "AwaitingAdoption",
+            What::AdoptionRefused => "AdoptionRefused",
             What::Busy => "AuthorizationServerBusy",
             What::Unreachable => "AuthorizationServerUnreachable",
             What::NoAnswer => "NoAnswer",
@@ -97,10 +106,7 @@ impl What {
 
     /// Whether it goes on as soon as somebody changes something, and hardly before.
     pub fn is_lasting(self) -> bool {
-        matches!(
-            self,
-            What::Refused | What::Denied | What::Foreign | What::Weakened | What::NoEndpoint | What::Document
-        )
+        !matches!(self, What::Busy | What::Unreachable | What::NoAnswer | What::Unbelieved)
     }
 }
 
@@ -170,6 +176,7 @@ impl Seen {
             doubt: false,
             drift: Vec::new(),
             found: None,
+            claim: None,
             trouble: None,
             news: Vec::new(),
         }
@@ -211,6 +218,21 @@ impl Seen {
         self.trouble = None;
         // What was sent may have come to something: it is looked at before it is sent again.
         self.begun = false;
+    }
+
+    /// A client is to be taken over, or none is.
+    pub fn set_claim(&mut self, claim: Option<Claim>) {
+        self.claim = claim;
+    }
+
+    /// Whether the client that was to be taken over is, and is as it is wanted.
+    pub fn has_taken_over(&self) -> bool {
+        self.ledger.step == Step::Idle && self.claim.as_ref().is_some_and(|claim| self.has(claim))
+    }
+
+    /// Whether this client is the current one.
+    pub(super) fn has(&self, claim: &Claim) -> bool {
+        self.ledger.current.as_ref().is_some_and(|current| current.client_id == claim.claimed.client_id)
     }
 
     /// Whether the owner has the credentials.

@@ -3,6 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
+use super::claim::Claimed;
 use super::desired::Desired;
 use super::ledger::{Key, Ledger};
 use crate::generated::Digest;
@@ -30,6 +31,8 @@ pub struct Marks {
     pub client_id: String,
     /// Whose it is: in `software_id`, or where the vendor keeps such things.
     pub owner: String,
+    /// The client that is being taken over, which may bear another mark.
+    pub claimed: Option<Claimed>,
 }
 
 impl Marks {
@@ -39,7 +42,16 @@ impl Marks {
         let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
         let cluster: String = plain(cluster).chars().take(8).collect();
         // All of the UID: two objects never share an id.
-        Self { client_id: format!("portcullis-{cluster}-{}", plain(uid)), owner: format!("portcullis:{cluster}:{uid}") }
+        Self {
+            client_id: format!("portcullis-{cluster}-{}", plain(uid)),
+            owner: format!("portcullis:{cluster}:{uid}"),
+            claimed: None,
+        }
+    }
+
+    /// Whether a client with this mark is ours, or is to be.
+    pub(super) fn are_of(&self, mark: Option<&str>) -> bool {
+        mark == Some(&self.owner) || self.claimed.as_ref().is_some_and(|claimed| claimed.accepts(mark))
     }
 }
 
@@ -71,6 +83,11 @@ impl Wanted {
 pub(super) fn needs_keys(desired: &Desired) -> bool {
     let is_ours = desired.client_id.is_none() && desired.metadata.keys == Keys::None;
     is_ours && desired.metadata.auth_method == AuthMethod::PrivateKeyJwt
+}
+
+/// Whether the client authenticates by a secret that its server gives it.
+pub(super) fn needs_secret(desired: &Desired) -> bool {
+    desired.metadata.auth_method.has_secret()
 }
 
 /// The key that the client signs with: the newest that the server was told of.

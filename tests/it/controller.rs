@@ -56,14 +56,18 @@ impl Controller {
 
     /// One that reaches the API server by this kubeconfig.
     fn launch_as(kubeconfig: &Path, arguments: &[&str]) -> Self {
-        Self::launch_at(PUBLIC_URL, kubeconfig, arguments)
+        Self::launch_in(PUBLIC_URL, kubeconfig, &[], arguments)
     }
 
-    /// One of a gateway that is reached at this URL.
-    fn launch_at(public_url: &str, kubeconfig: &Path, arguments: &[&str]) -> Self {
+    /// [`Controller::launch_as`] of a gateway that is reached at this URL, in this environment.
+    fn launch_in(public_url: &str, kubeconfig: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut command = portcullis();
+        command.envs(environment.iter().copied());
         command.args(["controller", "--public-url", public_url, "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--allow-private-upstreams=127.0.0.0/8"]).args(arguments);
+        if !arguments.iter().any(|argument| argument.starts_with("--allow-private-upstreams")) {
+            command.arg("--allow-private-upstreams=127.0.0.0/8");
+        }
+        command.args(arguments);
         command.env("KUBECONFIG", kubeconfig);
         let mut process = Process::start(command);
         let admin = until("the controller's admin listener", || {

@@ -15,12 +15,14 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{GROUP, Key, VERSION};
 use crate::cluster;
 use crate::controller::conditions::{
-    self, AS_GIVEN, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, DOCUMENT_SERVED, ISSUER_CHANGED, NOT_ACCEPTED, ORPHANED,
-    REGISTERED, SECRET_CONFLICT, SECRET_FORBIDDEN, Said, Statement, Truth,
+    self, ADOPTION_REFUSED, AS_GIVEN, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, DOCUMENT_SERVED, ISSUER_CHANGED,
+    NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT, SECRET_FORBIDDEN, Said, Statement, Truth,
 };
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::proxies::Programming;
-use crate::controller::registrations::{self, ABANDON, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing};
+use crate::controller::registrations::{
+    self, ABANDON, ADOPT, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Words,
+};
 use crate::controller::{Context, speak};
 use crate::generated::ObjectId;
 use crate::issuer::{Clock as _, SystemClock};
@@ -89,8 +91,8 @@ async fn registered(
     if is_ours && !raw.source.has_finalizer(FINALIZER) {
         hold(context, key, &desired.owner.uid, true).await?;
     }
-    let forget = raw.source.annotation(FORGET);
-    registrations::keep(context, &anchor, desired, client.given.as_ref(), forget.as_deref()).await
+    let words = Words { forget: raw.source.annotation(FORGET), adopt: raw.source.annotation(ADOPT) };
+    registrations::keep(context, &anchor, desired, client.given.as_ref(), &words).await
 }
 
 /// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
@@ -227,6 +229,9 @@ impl Told<'_> {
         if let Some((_, expires)) = secret.filter(late) {
             let message = format!("its client secret expires at {} and could not be replaced yet", time(expires));
             all.push(Said::new(CREDENTIAL_EXPIRING, Truth::True, CREDENTIAL_EXPIRING, message));
+        }
+        if let Some(why) = &outcome.adoption {
+            all.push(Said::new(ADOPTION_REFUSED, Truth::True, ADOPTION_REFUSED, why.clone()));
         }
         if outcome.losses > 0 {
             let message = format!(

@@ -15,6 +15,8 @@ pub(in crate::controller) struct Entry {
     pub(super) issuer: String,
     /// Its owner's namespace and name.
     pub(super) owner: (String, String),
+    /// The client's id, once there is one.
+    client_id: Option<String>,
 }
 
 /// All ledgers, by their owner's UID and by their name.
@@ -33,6 +35,7 @@ impl Index {
             authority: ledger.authority.clone(),
             issuer: ledger.issuer.clone(),
             owner: (owner.namespace.clone(), owner.name.clone()),
+            client_id: ledger.current.as_ref().map(|current| current.client_id.clone()),
         };
         self.owners.entry(owner.uid.clone()).or_default().insert(name.to_owned(), entry);
     }
@@ -50,6 +53,13 @@ impl Index {
     /// Those of an owner.
     pub(super) fn of(&self, uid: &str) -> BTreeMap<String, Entry> {
         self.owners.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Who else than the owner with this UID has that client of an issuer.
+    pub(super) fn holder(&self, issuer: &str, client_id: &str, uid: &str) -> Option<Entry> {
+        let others = self.owners.iter().filter(|(other, _)| *other != uid);
+        let mut entries = others.flat_map(|(_, names)| names.values());
+        entries.find(|entry| entry.issuer == issuer && entry.client_id.as_deref() == Some(client_id)).cloned()
     }
 
     /// Every owner, with its namespace and name.

@@ -138,6 +138,6 @@ fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
     Api::namespaced(client.clone(), namespace)
 }
 
-fn failed(doing: &str, namespace: &str, name: &str, error: &kube::Error) -> ApiError {
+pub(super) fn failed(doing: &str, namespace: &str, name: &str, error: &kube::Error) -> ApiError {
     ApiError::new(format!("{doing} Secret {namespace}/{name}"), error)
 }

@@ -4,6 +4,7 @@
 //! a ledger is stored before the next request is sent; and credentials are in the owner's Secret before a status speaks of
 //! them.
 
+mod adoption;
 mod documents;
 mod index;
 mod ledgers;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+pub use self::adoption::{ADOPT, request_name};
 pub(super) use self::documents::withdraw;
 pub(super) use self::outcome::{Client, Outcome, PURPOSES, Publication, Standing, WORDS};
 pub(super) use self::servers::Anchor;
@@ -36,7 +38,7 @@ use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
+    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
 };
 use crate::sensitive::Sensitive;
 
@@ -93,8 +95,16 @@ impl Registrations {
     }
 }
 
-/// Goes on with the registration that an object wants. `given`: the secret that its author gives it; `forget`: the word by
-/// which they say that nothing is left of what was lost.
+/// What an author says beside what is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    /// That nothing is left of what was lost.
+    pub(super) forget: Option<String>,
+    /// That a client is to be taken over.
+    pub(super) adopt: Option<String>,
+}
+
+/// Goes on with the registration that an object wants. `given`: the secret that its author gives it.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
@@ -103,7 +113,7 @@ pub(super) async fn keep(
     anchor: &Anchor,
     desired: &Desired,
     given: Option<&Sensitive>,
-    forget: Option<&str>,
+    words: &Words,
 ) -> Result<Outcome, Failure> {
     let now = now();
     let cluster = context.registrations.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))?;
@@ -114,39 +124,64 @@ pub(super) async fn keep(
         Ok(server) => server,
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
-    let mut held = match recall(context, &name, now).await? {
-        Some(held) if desired.asked.is_some_and(|asked| asked != held.seen.ledger.method) => {
-            context.registrations.held().insert(name.clone(), held);
-            return another(context, anchor, desired, &name).await;
-        }
+    let known = recall(context, &name, now).await?;
+    let ledger = known.as_ref().map(|held| &held.seen.ledger);
+    if ledger.is_some_and(|ledger| desired.asked.is_some_and(|asked| asked != ledger.method)) {
+        context.registrations.held().extend(known.map(|held| (name.clone(), held)));
+        return another(context, anchor, desired, &name).await;
+    }
+    let asked = adoption::asked(context, desired, ledger, &cluster, words.adopt.as_deref()).await?;
+    let has_client = ledger.is_some_and(|ledger| ledger.current.is_some());
+    if let Some((what, why)) = asked.hindrance().filter(|_| !has_client) {
+        let mut outcome = Outcome::waiting(known.as_ref().map(|held| &held.seen), what, why, now);
+        outcome.adoption = asked.refusal(None);
+        context.registrations.held().extend(known.map(|held| (name, held)));
+        return Ok(outcome);
+    }
+    let mut held = match known {
         Some(held) => held,
         // Nothing is begun before it is known how.
-        None => match chosen(&server, desired, now).await {
+        None => match chosen(&server, desired, asked.claim(), now).await {
             Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
             Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
         },
     };
     held.seen.give(given);
-    if let Some(word) = forget {
+    if let Some(word) = &words.forget {
         held.seen.forget_losses(word);
     }
-    held.follow(wish_digest(desired), now);
+    held.seen.set_claim(asked.claim().cloned());
+    held.follow(wish_digest(desired, words), now);
     let wish = Wish::Keep(desired);
     let method = desired.metadata.auth_method;
     let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
-    let outcome = finish(context, name, held, ended).await?;
+    let has_taken_over = held.seen.has_taken_over();
+    let mut outcome = finish(context, name, held, ended).await?;
     if !is_served {
         withdraw(context, &desired.owner.uid).await?;
     }
+    if has_taken_over {
+        adoption::done(context, desired, &asked).await?;
+    }
+    outcome.adoption = asked.refusal(outcome.trouble.as_ref());
     Ok(outcome)
 }
 
-/// The method by which a client is registered: what somebody has registered already is for nobody to choose.
-async fn chosen(server: &servers::Server, desired: &Desired, now: i64) -> Result<Method, NotAsked> {
+/// The method by which a client is registered of which nothing is known yet: what somebody has registered already, or asks to be
+/// taken over, is for nobody to choose.
+async fn chosen(
+    server: &servers::Server,
+    desired: &Desired,
+    claim: Option<&Claim>,
+    now: i64,
+) -> Result<Method, NotAsked> {
     if desired.asked == Some(Method::Preregistered) {
         return Ok(Method::Preregistered);
+    }
+    if let Some(claim) = claim {
+        return Ok(claim.method());
     }
     let (place, metadata) = server.place(now).await?;
     choose(desired, &metadata, &place).map_err(|detail| NotAsked { what: What::NoEndpoint, detail })
@@ -421,9 +456,10 @@ fn new_key(now: i64) -> Result<Key, Failure> {
 }
 
 /// What tells one wish from another, as far as trying again is concerned.
-fn wish_digest(desired: &Desired) -> String {
+fn wish_digest(desired: &Desired, words: &Words) -> String {
     let gateway = desired.gateway.as_deref().unwrap_or_default();
-    format!("{}/{}/{gateway}", desired.owner.generation, desired.resources.join(" "))
+    let adopt = words.adopt.as_deref().unwrap_or_default();
+    format!("{}/{}/{gateway}/{adopt}", desired.owner.generation, desired.resources.join(" "))
 }
 
 fn now() -> i64 {

@@ -45,6 +45,8 @@ pub(in crate::controller) struct Outcome {
     pub(in crate::controller) lost: Vec<String>,
     /// How many that are, the unnamed included.
     pub(in crate::controller) losses: u64,
+    /// Why the client that an administrator has named is not taken over.
+    pub(in crate::controller) adoption: Option<String>,
     /// Nothing is left of it.
     pub(in crate::controller) is_forgotten: bool,
     /// Its owner need not wait for it.
@@ -96,6 +98,7 @@ impl Outcome {
             drift: seen.drift().iter().map(|one| one.field.to_owned()).collect(),
             lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
             losses: ledger.losses(),
+            adoption: None,
             is_forgotten: false,
             is_released: ledger.released.is_some(),
         }
@@ -106,6 +109,15 @@ impl Outcome {
         let trouble = Trouble { what, during: None, detail, retry_after: None };
         let again = now.saturating_add(if what.is_lasting() { super::LASTING_WAIT } else { 10 });
         Self { again, trouble: Some(trouble), ..Self::nothing() }
+    }
+
+    /// It has no client, and is not to be given one yet.
+    pub(super) fn waiting(seen: Option<&Seen>, what: What, detail: String, now: i64) -> Self {
+        let not_asked = Self::not_asked(what, detail, now);
+        match seen {
+            Some(seen) => Self { again: not_asked.again, trouble: not_asked.trouble, ..Self::of(seen, now) },
+            None => not_asked,
+        }
     }
 
     /// Its McpAuthorizationServer is no issuer, or not there.
@@ -135,6 +147,7 @@ impl Outcome {
             drift: Vec::new(),
             lost: Vec::new(),
             losses: 0,
+            adoption: None,
             is_forgotten: false,
             is_released: false,
         }
@@ -260,9 +273,10 @@ pub(in crate::controller) const WORDS: [&str; 9] =
     ["registered", "adopted", "updated", "drifted", "vanished", "rotated", "replaced", "lost", "deleted"];
 
 /// Every purpose of a request.
-pub(in crate::controller) const PURPOSES: [Purpose; 8] = [
+pub(in crate::controller) const PURPOSES: [Purpose; 9] = [
     Purpose::Create,
     Purpose::Find,
+    Purpose::Adopt,
     Purpose::Read,
     Purpose::Update,
     Purpose::Renew,

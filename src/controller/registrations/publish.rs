@@ -42,7 +42,7 @@ fn data(desired: &Desired, ledger: &Ledger) -> Option<Data> {
     say("client_id", Sensitive::new(&current.client_id));
     say("issuer", Sensitive::new(&ledger.issuer));
     say("token_endpoint_auth_method", Sensitive::new(method));
-    if let Some(secret) = &current.client_secret {
+    if let Some(secret) = current.client_secret.as_ref().filter(|_| desired.metadata.auth_method.has_secret()) {
         say("client_secret", secret.clone());
     }
     if let Some(key) = signing(ledger) {

@@ -264,3 +264,47 @@ fn a_wait_is_read_in_both_forms_and_never_long() {
     }
     assert_eq!(retry_after(&HeaderMap::new(), now), None);
 }
+
+/// A server that is public when its metadata is read, and somewhere inside when a credential is sent: whoever owns a name says
+/// anew each time where it is.
+#[tokio::test]
+async fn a_name_that_turns_inwards_after_its_metadata_was_read_gets_no_credential() {
+    let (good, canary) = (serve(|_| json("{}")).await, TcpListener::bind("127.0.0.2:0").await.unwrap());
+    let (first, inside) = (good.address.to_string(), canary.local_addr().unwrap());
+    let port = inside.port();
+    let (v4, mapped) = (inside.to_string(), format!("[::ffff:127.0.0.2]:{port}"));
+    let nat64 = format!("[64:ff9b::7f00:2]:{port}");
+    let answers: [&[&str]; 9] = [
+        &[&v4],
+        &[&first, &v4],
+        &[&v4, &first],
+        &[&mapped],
+        &[&nat64],
+        &["[::1]:80"],
+        &["10.0.0.1:443"],
+        &["169.254.169.254:80"],
+        &["[fd00:ec2::254]:80"],
+    ];
+    for answer in answers {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            let resolver = Scripted::new(&[&[&first], answer]);
+            let open = "127.0.0.1/32".parse::<AllowPrivate>().unwrap();
+            let policy = Policy { allow_private: open, ..Policy::default() };
+            let egress = Egress::with_resolver(policy, Arc::new(resolver.clone())).unwrap();
+            let tls = TlsOptions::default();
+            let limits = LIMITS;
+            egress.fetcher(&tls).unwrap().get("http://rebind.example/metadata", limits).await.unwrap();
+            let message = Message { method, ..message("http://rebind.example/register".to_owned()) };
+            let error = egress.exchanger(&tls).unwrap().send(&message, limits).await.unwrap_err();
+            assert_eq!((error.reason(), error.was_sent()), ("AddressNotAllowed", false), "{answer:?}");
+            assert!(!error.to_string().contains("127.0.0.2") && !error.to_string().contains("canary"), "{error}");
+            assert_eq!(resolver.asked.load(std::sync::atomic::Ordering::SeqCst), 2, "asked once for each connection");
+        }
+    }
+    assert!(
+        good.seen().iter().all(|seen| seen.path == "/metadata"),
+        "the first one that was checked is not dialed again"
+    );
+    let nobody = tokio::time::timeout(Duration::ZERO, canary.accept()).await;
+    assert!(nobody.is_err(), "somebody inside was called");
+}

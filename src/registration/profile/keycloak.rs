@@ -4,12 +4,14 @@
 //! our mark is read, changed or deleted.
 
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::Adapter;
 use super::standard::told;
 use crate::oauth::client_registration::{AuthMethod, Difference, Keys};
 use crate::oauth::json;
 use crate::registration::call::{Answer, Auth, Body, Call, Client, Heard, Place, Purpose, Verb};
+use crate::registration::claim::{Claim, shown};
 use crate::registration::ledger::{Handle, Registration};
 use crate::registration::wanted::{Marks, Wanted};
 use crate::sensitive::Sensitive;
@@ -43,6 +45,12 @@ impl Adapter for Keycloak {
         Some(Call { purpose: Purpose::Find, verb: Verb::Get, url, auth: Auth::Admin, body: Body::None })
     }
 
+    fn adopt(&self, claim: &Claim, place: &Place) -> Option<Call> {
+        let mut url = Url::parse(&format!("{}/clients", place.admin.as_ref()?)).ok()?;
+        url.query_pairs_mut().append_pair("clientId", &claim.claimed.client_id);
+        Some(Call { purpose: Purpose::Adopt, verb: Verb::Get, url: url.into(), auth: Auth::Admin, body: Body::None })
+    }
+
     fn read(&self, registration: &Registration, place: &Place) -> Option<Call> {
         one(registration, place, "", Purpose::Read, Verb::Get, Body::None)
     }
@@ -55,6 +63,8 @@ impl Adapter for Keycloak {
         place: &Place,
     ) -> Option<Call> {
         let mut wanted = representation(wanted);
+        // One that was taken over may have another id than ours would be, and keeps it.
+        wanted.insert("clientId".to_owned(), json!(registration.client_id));
         // The list replaces what is there, and other mappers are an administrator's.
         let theirs = found.into_iter().flat_map(mappers).filter(|mapper| !is_ours(mapper)).cloned();
         if let Some(Value::Array(ours)) = wanted.get_mut("protocolMappers") {
@@ -76,11 +86,12 @@ impl Adapter for Keycloak {
         match (purpose, answer.status) {
             (Purpose::Create, 201 | 204 | 409) | (Purpose::Update, 200..=299) => Heard::Exists,
             (Purpose::Delete | Purpose::DeleteRetired, 200..=299) | (_, 404) => Heard::Absent,
-            (Purpose::Find, 200) => match found(&answer.body, marks) {
+            (Purpose::Find, 200) => match found(&answer.body, &marks.client_id) {
                 Ok(Some(found)) => described(found, marks, wanted),
                 Ok(None) => Heard::Absent,
                 Err(why) => Heard::Unknown(why.to_owned()),
             },
+            (Purpose::Adopt, 200) => adopted(&answer.body, marks, wanted),
             (Purpose::Read, 200) => match json::object(&answer.body) {
                 Ok(found) => described(found, marks, wanted),
                 Err(error) => Heard::Unknown(error.to_string()),
@@ -181,7 +192,7 @@ fn is_ours(mapper: &Value) -> bool {
 }
 
 /// The client of our id, among those that the search found.
-fn found(body: &[u8], marks: &Marks) -> Result<Option<Map<String, Value>>, &'static str> {
+fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'static str> {
     // The parser reads objects only, and a search answers with a list.
     let text = [b"{\"found\":", body, b"}"].concat();
     let Ok(mut whole) = json::object(&text) else { return Err("its answer is not a list of clients") };
@@ -189,16 +200,33 @@ fn found(body: &[u8], marks: &Marks) -> Result<Option<Map<String, Value>>, &'sta
         return Err("its answer is not a list of clients");
     };
     let objects = all.into_iter().filter_map(|one| if let Value::Object(one) = one { Some(one) } else { None });
-    Ok(objects.into_iter().find(|one| text_of(one, "clientId") == Some(&marks.client_id)))
+    Ok(objects.into_iter().find(|one| text_of(one, "clientId") == Some(client_id)))
 }
 
 fn text_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
     object.get(name).and_then(Value::as_str)
 }
 
+/// What a client says of its owner.
+fn mark(found: &Map<String, Value>) -> Option<&str> {
+    found.get("attributes").and_then(|all| all.get(OWNER)).and_then(Value::as_str)
+}
+
+/// The client that is to be taken over.
+fn adopted(body: &[u8], marks: &Marks, wanted: Option<&Wanted>) -> Heard {
+    let Some(claimed) = &marks.claimed else { return Heard::Absent };
+    match found(body, &claimed.client_id) {
+        Ok(Some(found)) if marks.are_of(mark(&found)) => described(found, marks, wanted),
+        Ok(Some(found)) => {
+            Heard::Refused(format!("its mark is {}, which is not ours: say so if it is meant", shown(mark(&found))))
+        }
+        Ok(None) => Heard::Absent,
+        Err(why) => Heard::Unknown(why.to_owned()),
+    }
+}
+
 fn described(found: Map<String, Value>, marks: &Marks, wanted: Option<&Wanted>) -> Heard {
-    let owner = found.get("attributes").and_then(|all| all.get(OWNER)).and_then(Value::as_str);
-    if owner != Some(&marks.owner) {
+    if !marks.are_of(mark(&found)) {
         return Heard::Foreign;
     }
     let (Some(id), Some(client_id)) = (text_of(&found, "id").filter(|id| is_id(id)), text_of(&found, "clientId"))

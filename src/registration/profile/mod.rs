@@ -13,6 +13,7 @@ pub(super) use standard::told;
 use serde_json::{Map, Value};
 
 use super::call::{Answer, Call, Heard, Place, Purpose};
+use super::claim::Claim;
 use super::desired::{Method, Profile};
 use super::ledger::{Handle, Registration};
 use super::wanted::{Marks, Wanted};
@@ -28,6 +29,9 @@ pub trait Adapter: Sync {
 
     /// Looks for the client of our id, where one is known before.
     fn find(&self, marks: &Marks, place: &Place) -> Option<Call>;
+
+    /// Looks at a client that is to be taken over. `None`: the server offers no place for that.
+    fn adopt(&self, claim: &Claim, place: &Place) -> Option<Call>;
 
     /// Reads a client.
     fn read(&self, registration: &Registration, place: &Place) -> Option<Call>;

@@ -9,6 +9,7 @@ use super::Adapter;
 use crate::oauth::client_registration::{Difference, parse_registered};
 use crate::oauth::{Refusal, RefusalKind};
 use crate::registration::call::{Answer, Auth, Body, Call, Client, Heard, Place, Purpose, Verb};
+use crate::registration::claim::{Claim, Means, shown};
 use crate::registration::ledger::{Handle, Registration};
 use crate::registration::wanted::{Marks, Wanted};
 use crate::sensitive::Sensitive;
@@ -35,6 +36,12 @@ impl Adapter for Standard {
         None
     }
 
+    fn adopt(&self, claim: &Claim, _: &Place) -> Option<Call> {
+        let Means::Protocol { uri, token } = &claim.means else { return None };
+        let auth = Auth::Registration(token.clone());
+        Some(Call { purpose: Purpose::Adopt, verb: Verb::Get, url: uri.clone(), auth, body: Body::None })
+    }
+
     fn read(&self, registration: &Registration, _: &Place) -> Option<Call> {
         managed(registration, Purpose::Read, Verb::Get, Body::None)
     }
@@ -50,7 +57,9 @@ impl Adapter for Standard {
         _: Option<&Map<String, Value>>,
         _: &Place,
     ) -> Option<Call> {
-        let body = wanted.metadata.update_body(&registration.client_id, registration.client_secret.as_ref());
+        // A client that is to have none any more is not given the one that it had.
+        let secret = registration.client_secret.as_ref().filter(|_| wanted.metadata.auth_method.has_secret());
+        let body = wanted.metadata.update_body(&registration.client_id, secret);
         managed(registration, Purpose::Update, Verb::Put, Body::Json(body))
     }
 
@@ -62,14 +71,16 @@ impl Adapter for Standard {
         managed(registration, Purpose::Delete, Verb::Delete, Body::None)
     }
 
-    fn hear(&self, purpose: Purpose, answer: &Answer, _: &Marks, wanted: Option<&Wanted>) -> Heard {
+    fn hear(&self, purpose: Purpose, answer: &Answer, marks: &Marks, wanted: Option<&Wanted>) -> Heard {
         match (purpose, answer.status) {
             (Purpose::Delete | Purpose::DeleteRetired, 200..=299) => Heard::Absent,
-            (Purpose::Create | Purpose::Read | Purpose::Update, 200..=299) => described(purpose, answer, wanted),
+            (Purpose::Create | Purpose::Adopt | Purpose::Read | Purpose::Update, 200..=299) => {
+                described(purpose, answer, marks, wanted)
+            }
             (Purpose::Create, 401 | 403) => Heard::Denied(told(&answer.refusal(), answer.status)),
             // The client is gone, or the token is dead: servers do not say which (RFC 7592 section 2.1).
             (_, 401 | 403) => Heard::Unmanageable,
-            (Purpose::Delete | Purpose::DeleteRetired | Purpose::Read | Purpose::Update, 404 | 410) => Heard::Absent,
+            (_, 404 | 410) if purpose != Purpose::Create => Heard::Absent,
             (_, 400..=499) if answer.status != 429 => {
                 let refusal = answer.refusal();
                 let told = told(&refusal, answer.status);
@@ -93,14 +104,19 @@ fn managed(registration: &Registration, purpose: Purpose, verb: Verb, body: Body
     }
 }
 
-fn described(purpose: Purpose, answer: &Answer, wanted: Option<&Wanted>) -> Heard {
+fn described(purpose: Purpose, answer: &Answer, marks: &Marks, wanted: Option<&Wanted>) -> Heard {
     let issuer = wanted.map(|wanted| wanted.issuer.as_str()).unwrap_or_default();
     let registered = match parse_registered(&answer.body, issuer) {
         Ok(registered) => registered,
         // Something was done, and what it came to is not known.
-        Err(error) if purpose == Purpose::Read => return Heard::Refused(error.to_string()),
+        Err(error) if matches!(purpose, Purpose::Adopt | Purpose::Read) => return Heard::Refused(error.to_string()),
         Err(error) => return Heard::Unknown(error.to_string()),
     };
+    // Many servers drop the mark. One that is there, and is not ours, is to be meant.
+    let mark = registered.metadata.get("software_id").and_then(Value::as_str);
+    if purpose == Purpose::Adopt && mark.is_some() && !marks.are_of(mark) {
+        return Heard::Refused(format!("its software_id is {}, which is not ours: say so if it is meant", shown(mark)));
+    }
     let handle = registered.management.map(|m| Handle::Protocol { uri: m.uri, token: m.token });
     Heard::Client(Box::new(Client {
         client_id: registered.client_id,

@@ -1,5 +1,6 @@
 //! Every life of a registration, ended at every boundary and gone on with.
 
+mod claims;
 mod lives;
 mod model;
 mod steps;

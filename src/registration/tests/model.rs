@@ -29,6 +29,8 @@ pub(super) struct Habits {
     pub(super) rotates_secrets: bool,
     /// Secrets expire after so long.
     pub(super) secret_lifetime: Option<i64>,
+    /// A client is given no secret.
+    pub(super) withholds_secrets: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ impl Server {
             },
             (Auth::Initial, _) => {
                 let (id, token) = (self.give("client"), self.give("token"));
-                let secret = takes_secret(&body).then(|| self.give("secret"));
+                let secret = (takes_secret(&body) && !self.habits.withholds_secrets).then(|| self.give("secret"));
                 let expires = self.habits.secret_lifetime.map(|life| now + life);
                 self.clients.insert(id.clone(), Client { body, token, secret, expires });
                 (201, self.described(&id))
@@ -107,6 +109,9 @@ impl Server {
         if verb == Verb::Put {
             assert_eq!(body["client_id"], json!(id));
             client.body = body;
+            if client.secret.is_none() && takes_secret(&client.body) {
+                client.secret = Some(secret.clone());
+            }
             if habits.rotates_secrets && client.secret.is_some() {
                 client.secret = Some(secret);
                 client.expires = habits.secret_lifetime.map(|life| now + life);

@@ -127,6 +127,34 @@ fn what_somebody_changed_at_the_server_is_reverted_once() {
     }
 }
 
+#[test]
+fn a_client_that_is_to_authenticate_in_another_way_gets_what_that_takes() {
+    for rotates_tokens in [false, true] {
+        for method in [Method::Dcr, Method::Admin] {
+            for (first, second) in [(desired(), with_secret()), (with_secret(), desired())] {
+                let mut world = settled(Habits { rotates_tokens, ..Habits::default() }, &first, method);
+                let (id, old) = world.published.clone().unwrap();
+                assert!(matches!(world.run(&second, method, true, NEVER).0, End::Settled(_, None)));
+                let (same, new) = world.published.clone().unwrap();
+                assert_eq!(same, id, "{method:?}");
+                assert_ne!(std::mem::discriminant(&old), std::mem::discriminant(&new), "{method:?}: {new:?}");
+                assert!(world.server.believes(&id, &new), "{method:?}: {new:?}");
+                assert_eq!(world.ours().len(), 1);
+            }
+        }
+    }
+}
+
+/// A server that takes a client with a secret, and gives it none, is not asked for another one again and again.
+#[test]
+fn a_client_without_the_secret_that_it_was_to_have_is_not_given_to_anybody() {
+    let mut world = World::new(Habits { withholds_secrets: true, ..Habits::default() });
+    let (end, _) = world.run(&with_secret(), Method::Dcr, true, NEVER);
+    let End::Settled(_, Some(trouble)) = end else { panic!("{end:?}") };
+    assert!(trouble.what == What::Weakened && trouble.detail.contains("client_secret"), "{trouble:?}");
+    assert_eq!((world.server.asked(Purpose::Create), world.published), (1, None));
+}
+
 /// A server may answer something else than what was asked for (RFC 7591 section 3.2.1).
 #[test]
 fn a_substitution_is_taken_as_it_is_unless_it_weakens() {
@@ -151,6 +179,36 @@ fn a_substitution_is_taken_as_it_is_unless_it_weakens() {
         assert_eq!(trouble.map(|trouble| trouble.what), weakens.then_some(What::Weakened), "{name}");
         assert_eq!(world.published.is_none(), weakens, "{name}");
     }
+}
+
+/// Keycloak makes a web client of a public native one: that is no reason to ask again for what it was asked for.
+#[test]
+fn a_substitution_that_is_known_is_no_unfinished_update() {
+    let mut world = settled(Habits::default(), &desired(), Method::Dcr);
+    let mut ledger = world.ledger().unwrap();
+    let current = ledger.current.as_mut().unwrap();
+    world.server.clients.get_mut(&current.client_id).unwrap().body["client_name"] = "Other".into();
+    let substituted = crate::registration::ledger::Substitution {
+        field: "client_name".into(),
+        wanted: "Reports".into(),
+        got: "Other".into(),
+        weakens: false,
+    };
+    current.substituted = vec![substituted.clone()];
+    ledger.step = Step::Updating { digest: current.digest.clone(), renews: false };
+    let mut seen = Seen::stored(ledger.clone(), world.now);
+    let (end, _) = world.go_on(&mut seen, &desired(), true, NEVER, &mut |_, _| None);
+    assert!(matches!(end, End::Settled(_, None)), "{end:?}");
+    assert_eq!((world.server.asked(Purpose::Read), world.server.asked(Purpose::Update)), (1, 0));
+    assert_eq!(seen.ledger.current.unwrap().substituted, [substituted]);
+    // Of another wish it may be one.
+    let mut other = desired();
+    other.metadata.scopes = vec!["mcp:use".into()];
+    let digest = crate::registration::wanted::Wanted::new(&other, &ledger).digest();
+    ledger.step = Step::Updating { digest, renews: false };
+    let mut seen = Seen::stored(ledger, world.now);
+    world.go_on(&mut seen, &other, true, NEVER, &mut |_, _| None);
+    assert_eq!(world.server.asked(Purpose::Update), 1);
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! Clients that the controller registers at real authorization servers, through their whole life.
 
 mod behind;
+mod canary;
 mod crash;
+mod ending;
 mod life;
+mod many;
 mod place;
+mod repair;
+mod resync;
+mod ssrf;
 mod told;
 mod told_crash;

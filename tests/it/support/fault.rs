@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// This is called before the server is asked.
     Before(Call),
+    /// This is called, the connection is reset, and the server hears nothing.
+    BeforeReset(Call),
     /// This is called once the server has answered, before the client hears of it.
     After(Call),
 }
@@ -131,6 +133,8 @@ struct State {
     server: Mutex<Option<String>>,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
+    /// Every request and every answer, whole.
+    passed: Mutex<Vec<String>>,
     /// Connections of clients, to be shut when the hop goes down.
     open: Mutex<BTreeMap<u64, TcpStream>>,
 }
@@ -192,6 +196,11 @@ impl Hop {
     /// Every request so far, in the order in which they came.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
+    }
+
+    /// Every request and every answer so far, whole: what a test looks for secrets in.
+    pub(crate) fn passed(&self) -> Vec<String> {
+        self.state.passed.lock().unwrap().clone()
     }
 
     /// How many requests of `method` (empty: of any) came whose path starts with `prefix`.
@@ -310,6 +319,10 @@ impl State {
                 call();
                 self.ask(request, place)
             }
+            Some(Fault::BeforeReset(call)) => {
+                call();
+                None
+            }
             Some(Fault::After(call)) => {
                 let answer = self.ask(request, place);
                 call();
@@ -340,6 +353,7 @@ impl State {
             Message::read(&mut BufReader::new(&stream), Some(request))
         };
         let answer = exchange().ok()??;
+        self.passed.lock().unwrap().extend([request.text(), answer.text()]);
         self.seen.lock().unwrap()[place].status = answer.status();
         Some(answer)
     }

@@ -80,3 +80,26 @@ fn a_secret_is_given_where_the_author_wants_one() {
         assert!(credentials.contains_key("client_secret") && !credentials.contains_key("private_key.pem"), "{way:?}");
     }
 }
+
+#[test]
+fn a_client_authenticates_as_its_author_says_also_after_a_change() {
+    for way in WAYS {
+        let place = Place::new(way);
+        let _controller = place.controller();
+        place.apply(&json!({}));
+        place.wait_ready();
+        let id = place.works()["client_id"].clone();
+        for (method, has) in [("client_secret_basic", "client_secret"), ("private_key_jwt", "private_key.pem")] {
+            place.apply(&json!({"tokenEndpointAuthMethod": method}));
+            until("its Secret to say so", || {
+                (place.credentials()["token_endpoint_auth_method"] == method).then_some(())
+            });
+            place.wait_ready();
+            let credentials = place.works();
+            assert_eq!(credentials["client_id"], id, "{way:?} {method}");
+            let proofs = ["client_secret", "private_key.pem"].map(|key| credentials.contains_key(key));
+            assert_eq!(proofs, [has == "client_secret", has == "private_key.pem"], "{way:?} {method}");
+        }
+        assert_eq!(place.ours(), [id], "{way:?}");
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use kube::api::{Patch, PatchParams};
 use portcullis::controller::conditions::role_binding;
 use portcullis::oauth::client_key::ClientKey;
 use portcullis::oauth::token_request::{Access, Authentication, client_credentials};
@@ -15,8 +16,8 @@ use crate::controller::{ACCOUNT, Controller, VERSION, condition, message, object
 use crate::support::http;
 use crate::support::keycloak::MANAGER;
 use crate::support::kube::{Cluster, SYSTEM};
-use crate::support::now;
 use crate::support::wait::until;
+use crate::support::{now, runtime};
 
 pub(super) const READER: (&str, Option<&str>, &str) = ("McpClient", Some("team"), "reports");
 
@@ -210,6 +211,13 @@ impl Place {
         id
     }
 
+    /// Changes nothing that matters, so that it is looked at; by another word each time.
+    pub(super) fn nudge(&self, word: &str) {
+        let api = self.cluster.api(VERSION, READER.0, READER.1);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"nudge": word}}}));
+        runtime().block_on(api.patch(READER.2, &PatchParams::default(), &patch)).unwrap();
+    }
+
     pub(super) fn delete(&self) {
         self.cluster.delete(VERSION, "McpClient", Some("team"), "reports");
     }
@@ -223,6 +231,45 @@ impl Place {
         let mut all = self.cluster.list("v1", "Secret", Some(SYSTEM));
         all.retain(|secret| secret["metadata"]["labels"]["portcullis.dev/registration"].is_string());
         all
+    }
+
+    /// What a ledger holds.
+    pub(super) fn ledger_of(secret: &Value) -> Value {
+        let text = BASE64_STANDARD.decode(secret["data"]["ledger.json"].as_str().unwrap()).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Edits the only ledger that there is. No controller is to run meanwhile, or none that would write it.
+    pub(super) fn edit_ledger(&self, edit: impl FnOnce(&mut Value)) {
+        let ledgers = self.ledgers();
+        let [secret] = ledgers.as_slice() else { panic!("{} ledgers", ledgers.len()) };
+        let mut ledger = Self::ledger_of(secret);
+        edit(&mut ledger);
+        let name = secret["metadata"]["name"].as_str().unwrap();
+        self.secret(name, &[("ledger.json", &ledger.to_string())]);
+    }
+
+    /// Its credentials were made so many seconds earlier.
+    pub(super) fn age(&self, seconds: i64) {
+        self.edit_ledger(|ledger| {
+            let earlier = |time: &mut Value| *time = json!(time.as_i64().unwrap() - seconds);
+            ledger["keys"].as_array_mut().unwrap().iter_mut().for_each(|key| earlier(&mut key["made"]));
+            earlier(&mut ledger["current"]["secret_since"]);
+            earlier(&mut ledger["current"]["updated_at"]);
+        });
+    }
+
+    /// The time of what was replaced is over.
+    pub(super) fn end_overlap(&self) {
+        self.edit_ledger(|ledger| {
+            ledger["retired"].as_array_mut().unwrap().iter_mut().for_each(|one| one["until"] = json!(1));
+        });
+    }
+
+    /// How many clients of before are kept.
+    pub(super) fn retired(&self) -> usize {
+        let ledgers = self.ledgers();
+        ledgers.iter().map(|secret| Self::ledger_of(secret)["retired"].as_array().unwrap().len()).sum()
     }
 
     /// The path below which clients are registered and managed at this server.

@@ -75,7 +75,7 @@ impl Hosted {
     }
 
     pub(super) fn controller_as(&self, kubeconfig: &Path) -> Controller {
-        Controller::launch_at(&self.url, kubeconfig, &["--no-inventory"])
+        Controller::launch_in(&self.url, kubeconfig, &[], &["--no-inventory"])
     }
 
     /// A client with this method, and further members of `registration`.

@@ -12,7 +12,7 @@ use super::told::{Hosted, give, registered};
 use crate::controller::random::Numbers;
 use crate::controller::{ACCOUNT, Controller};
 use crate::support::kube::SYSTEM;
-use crate::support::kube::front::Front;
+use crate::support::kube::front::{Front, Interruption};
 use crate::support::wait::until;
 
 /// No deed takes so many writes about the client.
@@ -92,11 +92,10 @@ impl Drop for Last<'_> {
     }
 }
 
-/// Whether a path is about the client: its ledger, its document, its Secret, its finalizer and its status.
-fn is_about(path: &str) -> bool {
-    ["/portcullis-system/secrets", "/configmaps/client-", "/mcpclients/", "/team/secrets"]
-        .iter()
-        .any(|part| path.contains(part))
+/// Whether a request writes what is about the client: its ledger, its document, its Secret, its finalizer or its status.
+fn is_about(method: &str, path: &str) -> bool {
+    let about = ["/portcullis-system/secrets", "/configmaps/client-", "/mcpclients/", "/team/secrets"];
+    method != "GET" && about.iter().any(|part| path.contains(part))
 }
 
 impl World {
@@ -187,18 +186,18 @@ impl World {
             let id = victim.load(Ordering::SeqCst).to_string();
             assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
         };
-        let fired = self.front.strike(is_about, boundary.nth, boundary.is_after, Arc::new(kill));
+        let Boundary { nth, is_after, .. } = boundary;
+        self.front.interrupt(Interruption { counts: is_about, nth, is_after, call: Arc::new(kill) });
         self.act(boundary);
-        let ends = || fired.is_certain() || self.is_done(boundary);
+        let ends = || self.front.has_interrupted() || self.is_done(boundary);
         until("the deed to end, or the controller", || {
-            if !fired.is_certain() && controller.process.exit_status().is_some() {
+            if !self.front.has_interrupted() && controller.process.exit_status().is_some() {
                 controller = self.start();
             }
             ends().then_some(())
         });
         // What looks done may be followed by another write: from here on it is not.
-        self.front.no_strike();
-        let died = fired.is_certain();
+        let died = !self.front.call_off();
         if died {
             until("the controller to die", || controller.process.exit_status());
             drop(controller);

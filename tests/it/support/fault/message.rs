@@ -54,6 +54,12 @@ impl Message {
         }
     }
 
+    /// All of it, for people.
+    pub(super) fn text(&self) -> String {
+        let headers = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        format!("{}\n{}\n{}", self.first, headers.collect::<String>(), String::from_utf8_lossy(&self.body))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }

@@ -1,5 +1,5 @@
 //! A plain listener before the API server, for one ServiceAccount: it passes requests on, counts PATCHes, can put them off,
-//! can strike at a write, and can cut every connection.
+//! can cut every connection, and calls a test in the middle of a request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,6 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
-use crate::support::fault::Call;
 use crate::support::runtime;
 
 /// Dropping it cuts every connection.
@@ -31,30 +30,22 @@ struct Shared {
     patches: AtomicUsize,
     puts_off: AtomicBool,
     put_off: Mutex<Vec<String>>,
-    strike: Mutex<Option<Strike>>,
+    interruption: Mutex<Option<Interruption>>,
+    writes: Mutex<Vec<(String, String)>>,
     open: Mutex<CancellationToken>,
 }
 
-/// What is called at a write.
-#[derive(Clone)]
-struct Strike {
-    about: fn(&str) -> bool,
-    /// So many writes come before, and this one.
-    left: usize,
-    is_after: bool,
-    call: Call,
-    fired: Fired,
-}
-
-/// Whether it comes to that write.
-#[derive(Clone, Default)]
-pub(crate) struct Fired(Arc<AtomicBool>);
-
-impl Fired {
-    /// Whether it was called, or is about to be.
-    pub(crate) fn is_certain(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
+/// What a test does in the middle of one request.
+pub(crate) struct Interruption {
+    /// Whether a request counts: its method, and its path with the query.
+    pub(crate) counts: fn(&str, &str) -> bool,
+    /// The how manieth of those, counted from 1.
+    pub(crate) nth: usize,
+    /// Once the API server has answered, before the client hears of it; otherwise before the API server hears of it, which it
+    /// then does not.
+    pub(crate) is_after: bool,
+    /// What is done.
+    pub(crate) call: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Front {
@@ -68,7 +59,8 @@ impl Front {
             patches: AtomicUsize::default(),
             puts_off: AtomicBool::default(),
             put_off: Mutex::default(),
-            strike: Mutex::default(),
+            interruption: Mutex::default(),
+            writes: Mutex::default(),
             open: Mutex::default(),
         });
         let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -94,23 +86,29 @@ impl Front {
         self.shared.put_off.lock().unwrap().iter().filter(|path| path.ends_with(end)).count()
     }
 
-    /// Calls this at the `nth` write from now on of a path that is one of `about`: before the API server hears of it, which it
-    /// then never does, or after it has answered, which then nobody hears of.
-    pub(crate) fn strike(&self, about: fn(&str) -> bool, nth: usize, is_after: bool, call: Call) -> Fired {
-        let fired = Fired::default();
-        let strike = Strike { about, left: nth, is_after, call, fired: fired.clone() };
-        *self.shared.strike.lock().unwrap() = Some(strike);
-        fired
-    }
-
-    /// Calls nothing any more.
-    pub(crate) fn no_strike(&self) {
-        *self.shared.strike.lock().unwrap() = None;
-    }
-
     /// How many PATCHes came.
     pub(crate) fn patches(&self) -> usize {
         self.shared.patches.load(Ordering::SeqCst)
+    }
+
+    /// From now on, this happens to one request.
+    pub(crate) fn interrupt(&self, interruption: Interruption) {
+        *self.shared.interruption.lock().unwrap() = Some(interruption);
+    }
+
+    /// How many requests came that are no mere reading, of those that count.
+    pub(crate) fn count(&self, counts: fn(&str, &str) -> bool) -> usize {
+        self.shared.writes.lock().unwrap().iter().filter(|(method, path)| counts(method, path)).count()
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn has_interrupted(&self) -> bool {
+        self.shared.interruption.lock().unwrap().is_none()
+    }
+
+    /// It is not to happen any more. Whether it had not happened yet.
+    pub(crate) fn call_off(&self) -> bool {
+        self.shared.interruption.lock().unwrap().take().is_some()
     }
 
     /// Cuts every connection. Whoever comes again is served.
@@ -122,20 +120,6 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         self.cut();
-    }
-}
-
-impl Shared {
-    /// Counts a write, and answers what is to be called at it.
-    fn struck(&self, method: &Method, path: &str) -> Option<Strike> {
-        let mut strike = self.strike.lock().unwrap();
-        let waiting = strike.as_mut().filter(|strike| method != Method::GET && (strike.about)(path))?;
-        waiting.left -= 1;
-        if waiting.left > 0 {
-            return None;
-        }
-        waiting.fired.0.store(true, Ordering::SeqCst);
-        strike.take()
     }
 }
 
@@ -173,9 +157,13 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
             return Ok(refused.body(Body::empty()).unwrap());
         }
     }
-    let strike = shared.struck(request.method(), request.uri().path());
-    if let Some(strike) = strike.as_ref().filter(|strike| !strike.is_after) {
-        (strike.call)();
+    if request.method() != Method::GET {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        shared.writes.lock().unwrap().push((request.method().to_string(), path.to_owned()));
+    }
+    let interruption = shared.interruption_of(&request);
+    if let Some(interruption) = interruption.as_ref().filter(|one| !one.is_after) {
+        (interruption.call)();
         return Ok(bad_gateway());
     }
     let (mut parts, body) = request.into_parts();
@@ -186,13 +174,26 @@ async fn pass_on(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     let Ok(body) = body.collect().await else { return Ok(bad_gateway()) };
     let request = Request::from_parts(parts, Body::from(body.to_bytes()));
     let answer = shared.client.send(request).await.unwrap_or_else(|_| bad_gateway());
-    Ok(match strike {
-        Some(strike) => {
-            (strike.call)();
-            bad_gateway()
+    if let Some(interruption) = interruption {
+        (interruption.call)();
+    }
+    Ok(answer)
+}
+
+impl Shared {
+    /// What is to happen to this request: it is forgotten by that.
+    fn interruption_of(&self, request: &Request<Incoming>) -> Option<Interruption> {
+        let mut held = self.interruption.lock().unwrap();
+        let interruption = held.as_mut()?;
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        if (interruption.counts)(request.method().as_str(), path) {
+            interruption.nth -= 1;
+            if interruption.nth == 0 {
+                return held.take();
+            }
         }
-        None => answer,
-    })
+        None
+    }
 }
 
 fn bad_gateway() -> Response<Body> {

@@ -4,8 +4,8 @@
 mod administration;
 mod faults;
 pub(crate) mod house;
-mod log_in;
+pub(crate) mod log_in;
 mod management;
-mod metadata_documents;
+pub(crate) mod metadata_documents;
 mod registration;
 mod tokens;

@@ -20,11 +20,11 @@ use crate::support::upstream::{Sdk, Upstream};
 const SCOPES: [&str; 3] = ["mcp:use", "mcp:admin", "mcp:write"];
 
 /// Who gets every scope, and who never gets `mcp:admin`.
-pub(super) const PERSONS: [&str; 2] = ["ana", "ben"];
+const PERSONS: [&str; 2] = ["ana", "ben"];
 
 pub(super) struct House {
-    pub(super) server: AuthorizationServer,
-    pub(super) gateway: Gateway,
+    server: AuthorizationServer,
+    gateway: Gateway,
     _upstream: Upstream,
     documents: Documents,
 }
@@ -119,18 +119,15 @@ impl House {
 
     /// What an administrator registers, and tells the client's owner.
     fn register(&self, name: &str) -> Value {
-        let id = match &self.server.is_keycloak() {
-            true => {
-                let client = json!({"clientId": name, "publicClient": true, "redirectUris": [REDIRECT],
-                    "attributes": {"pkce.code.challenge.method": "S256"}});
-                self.server.realm().admin("POST", "/clients", &client);
-                name.to_owned()
-            }
-            false => {
-                let registered = self.server.register_with(None, &native());
-                assert_eq!(registered.status, 201, "{}", registered.text());
-                registered.json()["client_id"].as_str().unwrap().to_owned()
-            }
+        let id = if self.server.is_keycloak() {
+            let client = json!({"clientId": name, "publicClient": true, "redirectUris": [REDIRECT],
+                "attributes": {"pkce.code.challenge.method": "S256"}});
+            self.server.realm().admin("POST", "/clients", &client);
+            name.to_owned()
+        } else {
+            let registered = self.server.register_with(None, &native());
+            assert_eq!(registered.status, 201, "{}", registered.text());
+            registered.json()["client_id"].as_str().unwrap().to_owned()
         };
         json!({"client_id": id, "token_endpoint_auth_method": "none"})
     }

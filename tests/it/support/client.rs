@@ -59,7 +59,7 @@ pub(crate) struct Failure {
 
 enum Driven {
     Process(Box<Driver>),
-    Rmcp(RmcpClient),
+    Rmcp(Box<RmcpClient>),
 }
 
 struct Driver {
@@ -97,7 +97,7 @@ impl Client {
                     None => RmcpClient::connect(url, token, line)?,
                     Some(login) => RmcpClient::log_in(url, line, login)?,
                 };
-                return Ok(Self { driven: Driven::Rmcp(client), about });
+                return Ok(Self { driven: Driven::Rmcp(Box::new(client)), about });
             }
         };
         let line = if stock.line() == Line::Y2025 { "2025" } else { "2026" };

@@ -1,7 +1,8 @@
 //! What a refused caller is told: the `WWW-Authenticate` header (RFC 6750 section 3, RFC 9728 section 5.1).
 //!
 //! Invariant: a challenge names the server's own metadata, never says which check failed, and carries an `error` only
-//! if credentials were presented. `insufficient_scope` always lists all scopes of the operation.
+//! if credentials were presented. `insufficient_scope` always lists all scopes of the operation, and
+//! makes nobody give up another of the server's scopes.
 
 use http::{HeaderValue, StatusCode};
 
@@ -71,11 +72,11 @@ impl Challenges {
         }
     }
 
-    /// A valid token that more consent would mend: 403 `insufficient_scope` with all scopes of the operation.
+    /// A valid token that more consent would mend: 403 `insufficient_scope` with all scopes to ask for.
     /// Only for tools that the caller may see; a policy denial is not one.
     pub fn insufficient_scope(&self, lacking: &InsufficientScope) -> Refusal {
         let error = Some(("insufficient_scope", "The operation needs more scopes"));
-        let scopes = lacking.needed.iter().map(String::as_str);
+        let scopes = lacking.ask_for.iter().map(String::as_str);
         let challenge = header(error, &self.metadata_url, scopes).unwrap_or_else(|| self.invalid.clone());
         Refusal { status: StatusCode::FORBIDDEN, challenge }
     }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn insufficient_scope_names_all_scopes_and_the_metadata() {
-        let lacking = InsufficientScope { needed: vec!["mcp:use".into(), "mcp:admin".into()] };
+        let lacking = InsufficientScope { ask_for: vec!["mcp:use".into(), "mcp:admin".into()] };
         let refusal = challenges(&["mcp:use"]).insufficient_scope(&lacking);
         let (status, header) = text(&refusal);
         assert_eq!(status, 403);

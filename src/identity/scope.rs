@@ -60,10 +60,12 @@ impl ScopeError {
 
 /// A token lacks scopes that the operation needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token lacks scopes; needed are: {}", self.needed.join(" "))]
+#[error("the token lacks scopes; ask for: {}", self.ask_for.join(" "))]
 pub struct InsufficientScope {
-    /// *All* scopes that the operation needs, those that the token has included: one round of consent is enough.
-    pub needed: Vec<String>,
+    /// *All* scopes that the operation needs, those that the token has included: one round of consent is enough. Then those
+    /// that it has of what this server asks for elsewhere: a client that asks for just what it is told, as clients of
+    /// 2025-11-25 may, would give them up, and ask for them again at the next call.
+    pub ask_for: Vec<String>,
 }
 
 impl ScopeTable {
@@ -81,6 +83,11 @@ impl ScopeTable {
         self.baseline.iter().map(|scope| &**scope)
     }
 
+    /// Every scope that some request needs. A scope may come more than once.
+    fn all(&self) -> impl Iterator<Item = &str> {
+        self.baseline().chain(self.tools.iter().flat_map(|entry| entry.scopes.iter().map(|scope| &**scope)))
+    }
+
     /// All scopes needed for a request, about `tool` if it is about one. A scope may come more than once.
     pub fn needed<'s>(&'s self, tool: Option<&'s str>) -> impl Iterator<Item = &'s str> {
         let matching = move |entry: &&ToolEntry| {
@@ -95,13 +102,13 @@ impl ScopeTable {
         if self.needed(tool).all(|scope| granted.contains(scope)) {
             return Ok(());
         }
-        let mut needed: Vec<String> = Vec::new();
-        for scope in self.needed(tool) {
-            if !needed.iter().any(|known| known == scope) {
-                needed.push(scope.to_owned());
+        let mut ask_for: Vec<String> = Vec::new();
+        for scope in self.needed(tool).chain(self.all().filter(|scope| granted.contains(scope))) {
+            if !ask_for.iter().any(|known| known == scope) {
+                ask_for.push(scope.to_owned());
             }
         }
-        Err(InsufficientScope { needed })
+        Err(InsufficientScope { ask_for })
     }
 }
 
@@ -138,28 +145,35 @@ mod tests {
         .unwrap()
     }
 
-    fn needed(granted: &[&str], tool: Option<&str>) -> Option<String> {
+    fn asked(granted: &[&str], tool: Option<&str>) -> Option<String> {
         let granted = GrantedScopes::new(granted.iter().copied());
-        table().check(&granted, tool).err().map(|error| error.needed.join(" "))
+        table().check(&granted, tool).err().map(|error| error.ask_for.join(" "))
     }
 
     #[test]
     fn a_challenge_names_all_scopes_of_the_operation() {
-        assert_eq!(needed(&["mcp:use"], None), None);
-        assert_eq!(needed(&["mcp:use"], Some("get_issue")), None);
-        assert_eq!(needed(&[], None).as_deref(), Some("mcp:use"));
-        assert_eq!(needed(&["mcp:use"], Some("delete_issue")).as_deref(), Some("mcp:use mcp:admin"));
+        assert_eq!(asked(&["mcp:use"], None), None);
+        assert_eq!(asked(&["mcp:use"], Some("get_issue")), None);
+        assert_eq!(asked(&[], None).as_deref(), Some("mcp:use"));
+        assert_eq!(asked(&["mcp:use"], Some("delete_issue")).as_deref(), Some("mcp:use mcp:admin"));
         let all = Some("mcp:use mcp:admin mcp:write");
-        assert_eq!(needed(&["mcp:use", "mcp:admin"], Some("delete_repo")).as_deref(), all, "entries add up");
-        assert_eq!(needed(&["mcp:use", "mcp:admin", "mcp:write"], Some("delete_repo")), None);
+        assert_eq!(asked(&["mcp:use", "mcp:admin"], Some("delete_repo")).as_deref(), all, "entries add up");
+        assert_eq!(asked(&["mcp:use", "mcp:admin", "mcp:write"], Some("delete_repo")), None);
+    }
+
+    #[test]
+    fn a_challenge_keeps_what_the_token_has_of_this_servers_scopes_and_no_other() {
+        let kept = asked(&["mcp:use", "mcp:write", "profile", "mcp:adm"], Some("delete_issue"));
+        assert_eq!(kept.as_deref(), Some("mcp:use mcp:admin mcp:write"));
+        assert_eq!(asked(&["mcp:write", "profile"], None).as_deref(), Some("mcp:use mcp:write"));
     }
 
     #[test]
     fn scopes_match_as_whole_tokens() {
         for near in ["mcp:user", "mcp:us", "MCP:USE", "mcp", "*", "mcp:*", "mcp:use mcp:x", ""] {
-            assert!(needed(&[near], None).is_some(), "{near}");
+            assert!(asked(&[near], None).is_some(), "{near}");
         }
-        assert!(needed(&["a", "z", "mcp:use", "mcp:use"], None).is_none());
+        assert!(asked(&["a", "z", "mcp:use", "mcp:use"], None).is_none());
     }
 
     #[test]

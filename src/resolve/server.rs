@@ -239,7 +239,8 @@ fn trusted(servers: &[String], lookup: &Lookup<'_>) -> Trusted {
     let field = FieldPath::of("spec.authorization.servers");
     let mut trusted = Trusted::default();
     let mut by_issuer: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut cluster = None;
+    // Clients take the first that the metadata names, and log in there: whoever logs nobody in comes last.
+    let (mut local, mut cluster) = (Vec::new(), None);
     for (i, name) in servers.iter().enumerate() {
         let Some(authority) = lookup.authorities.get(name.as_str()) else {
             let message = format!("no valid McpAuthorizationServer {name}");
@@ -254,9 +255,11 @@ fn trusted(servers: &[String], lookup: &Lookup<'_>) -> Trusted {
         trusted.names.push(name.clone());
         match authority.keys {
             KeySource::Kubernetes => cluster = Some(authority.issuer.clone()),
-            KeySource::Discovery { .. } | KeySource::Local => trusted.issuers.push(authority.issuer.clone()),
+            KeySource::Local => local.push(authority.issuer.clone()),
+            KeySource::Discovery { .. } => trusted.issuers.push(authority.issuer.clone()),
         }
     }
+    trusted.issuers.extend(local);
     // No OAuth client gets a token from the cluster: the metadata names it only where there is nobody else to name.
     trusted.issuers.extend(cluster.filter(|_| trusted.issuers.is_empty()));
     if trusted.names.is_empty() && trusted.unserved.is_none() {

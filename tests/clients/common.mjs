@@ -11,7 +11,7 @@ function failure(error) {
     return { error: { name: error.name, code: error.code ?? null, status: status ?? null, message: String(error.message) } };
 }
 
-async function step({ client, call }, { op, name, arguments: args, progress }) {
+async function step({ client, call, loggingIn = (ask) => ask() }, { op, name, arguments: args, progress }) {
     switch (op) {
         case 'list': {
             const tools = [];
@@ -26,7 +26,7 @@ async function step({ client, call }, { op, name, arguments: args, progress }) {
         case 'call': {
             const seen = [];
             const onprogress = progress ? (p) => seen.push(p.progress) : undefined;
-            const ok = await call({ name, arguments: args }, { onprogress });
+            const ok = await loggingIn(() => call({ name, arguments: args }, { onprogress }));
             return progress ? { ok, progress: seen } : { ok };
         }
         case 'ping':
@@ -36,13 +36,27 @@ async function step({ client, call }, { op, name, arguments: args, progress }) {
     }
 }
 
-/** Runs the steps from stdin. `connect({url, token, line})` gives `{client, about, call, close}`. */
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+function say(message) {
+    writeSync(1, `${JSON.stringify(message)}\n`);
+}
+
+/** Sends the person to `url`; what comes back to the redirect URI. */
+export async function browse(url) {
+    say({ authorize: String(url) });
+    const { callback, page } = JSON.parse((await lines.next()).value);
+    if (callback === undefined) throw new Error(`the person is shown: ${page}`);
+    return new URL(callback).searchParams;
+}
+
+/** Runs the steps from stdin. `connect({url, token, line, login})` gives `{client, about, call, close, loggingIn?}`. */
 export async function drive(connect) {
     let connected;
-    for await (const line of createInterface({ input: process.stdin })) {
+    for (let next = await lines.next(); !next.done; next = await lines.next()) {
         let answer;
         try {
-            const message = JSON.parse(line);
+            const message = JSON.parse(next.value);
             if (connected === undefined) {
                 connected = await connect(message);
                 answer = { ok: connected.about };
@@ -52,7 +66,7 @@ export async function drive(connect) {
         } catch (error) {
             answer = failure(error);
         }
-        writeSync(1, `${JSON.stringify(answer)}\n`);
+        say(answer);
         if (connected === undefined) break;
     }
     await connected?.close();

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 
@@ -34,6 +35,49 @@ def say(answer):
 async def read():
     line = await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
     return json.loads(line) if line else None
+
+
+async def browse(url):
+    """Sends the person to `url`; what comes back to the redirect URI."""
+    say({"authorize": url})
+    answer = await read()
+    if "callback" not in answer:
+        raise RuntimeError(f"the person is shown: {answer['page']}")
+    return dict(parse_qsl(urlsplit(answer["callback"]).query))
+
+
+class Person:
+    """What the SDK's provider leaves to the application: where things are kept, and the way to the browser and back."""
+
+    def __init__(self, login, metadata, information):
+        self.login = login
+        self.metadata = metadata(
+            client_name="Test bed",
+            redirect_uris=[login["redirect"]],
+            grant_types=login["grants"],
+            response_types=["code"],
+            token_endpoint_auth_method="none",
+        )
+        given = login.get("client")
+        self.client = information(**given, redirect_uris=[login["redirect"]]) if given else None
+        self.tokens = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return self.client
+
+    async def set_client_info(self, client):
+        self.client = client
+
+    async def redirect(self, url):
+        self.back = await browse(url)
+        if "code" not in self.back:
+            raise RuntimeError(f"{self.back.get('error')}: {self.back.get('error_description')}")
 
 
 async def step(message, list_page, call, ping):

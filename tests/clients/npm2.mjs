@@ -1,14 +1,20 @@
 // npm @modelcontextprotocol/client 2.x: both lines.
 import { bearer, drive, require } from './common.mjs';
+import { person } from './oauth.mjs';
 
-const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
+const { Client, StreamableHTTPClientTransport, UnauthorizedError } = require('@modelcontextprotocol/client');
 
 const MODES = { 2025: 'legacy', 2026: { pin: '2026-07-28' }, auto: 'auto' };
 
-await drive(async ({ url, token, line }) => {
-    const client = new Client({ name: 'testbed-npm2', version: '1.0.0' }, { versionNegotiation: { mode: MODES[line] } });
-    const transport = new StreamableHTTPClientTransport(new URL(url), bearer(token));
-    await client.connect(transport);
+await drive(async ({ url, token, line, login }) => {
+    let client, transport;
+    const { provider, loggingIn } = login ? person(login, UnauthorizedError, (back) => transport.finishAuth(back)) : {};
+    const connect = async () => {
+        client = new Client({ name: 'testbed-npm2', version: '1.0.0' }, { versionNegotiation: { mode: MODES[line] } });
+        transport = new StreamableHTTPClientTransport(new URL(url), { ...bearer(token), authProvider: provider });
+        await client.connect(transport);
+    };
+    await (loggingIn ? loggingIn(connect) : connect());
     const about = {
         protocolVersion: client.getNegotiatedProtocolVersion(),
         serverInfo: client.getServerVersion(),
@@ -20,5 +26,5 @@ await drive(async ({ url, token, line }) => {
         if (transport.sessionId !== undefined) await transport.terminateSession();
         await client.close();
     };
-    return { client, about, call, close };
+    return { client, about, call, close, loggingIn };
 });

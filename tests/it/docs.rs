@@ -130,6 +130,11 @@ fn the_page_of_conditions_is_current() {
 }
 
 #[test]
+fn the_page_of_compatibility_is_current() {
+    generated("docs/compatibility.md", &crate::compatibility::page::page());
+}
+
+#[test]
 fn the_page_of_methods_is_current() {
     let mut page = String::from(
         "# Methods\n\nEvery method of every supported revision, generated from the table that the gateway decides by. \

@@ -16,6 +16,7 @@ mod changes;
 mod chart;
 mod cli;
 mod clients;
+mod compatibility;
 mod controller;
 mod crds;
 mod demo;

@@ -59,6 +59,11 @@ function isResource(identifier) {
     return (options.resources ?? []).includes(identifier) || identifier.startsWith(options.resourcePrefix ?? '\0');
 }
 
+/** Whom the request is about, if that is known by now. */
+function person(ctx) {
+    return ctx.oidc.entities.AuthorizationCode?.accountId ?? ctx.oidc.session?.accountId;
+}
+
 /**
  * The dispatcher that comes with the request refuses loopback and private addresses; a test that serves there opts in. Its signal
  * gives up after two and a half seconds, which a loaded machine may need.
@@ -123,8 +128,9 @@ function configuration() {
                 getResourceServerInfo: (ctx, identifier) => {
                     if (!isResource(identifier)) throw new errors.InvalidTarget();
                     const lifetime = options.accessTokenLifetime ?? 300;
+                    const withheld = options.withheld?.[person(ctx)] ?? [];
                     return {
-                        scope: scopes.join(' '),
+                        scope: scopes.filter((scope) => !withheld.includes(scope)).join(' '),
                         audience: identifier,
                         accessTokenTTL: lifetime,
                         accessTokenFormat: 'jwt',

@@ -108,6 +108,22 @@ fn metadata_names_the_cluster_only_where_there_is_no_other_issuer() {
     assert_eq!(named(&["cluster", "corp"]), json!(["https://corp.example.com"]));
 }
 
+/// RFC 9728 leaves the choice to the client, and stock clients take the first.
+#[test]
+fn metadata_names_first_who_logs_persons_in() {
+    let local = authority("local", json!({"local": {}}));
+    let named = |servers: &[&str]| {
+        let server = server_with(json!({"authorization": {"servers": servers}}));
+        let resolution = resolve(&[authority_named("corp"), authority_named("partner"), local.clone(), server]);
+        let metadata: Value = serde_json::from_str(&servers_of(&resolution)[0].metadata).unwrap();
+        let issuers = metadata["authorization_servers"].as_array().unwrap().clone();
+        issuers.iter().map(|issuer| issuer.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = named(&["local", "partner", "corp"]);
+    assert_eq!(all[..2], ["https://partner.example.com", "https://corp.example.com"]);
+    assert_eq!(all[2..], named(&["local"]));
+}
+
 #[test]
 fn whoever_asks_service_accounts_for_scopes_is_told_that_they_have_none() {
     let of = |baseline: Value| {

@@ -11,7 +11,7 @@ pub(crate) const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters
 const REDIRECT: &str = "http://127.0.0.1:7777/callback";
 
 /// A tool on a person's machine (RFC 8252).
-pub(super) fn native() -> Value {
+pub(crate) fn native() -> Value {
     json!({"client_name": "A person's tool", "application_type": "native", "redirect_uris": [REDIRECT],
         "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
         "token_endpoint_auth_method": "none"})

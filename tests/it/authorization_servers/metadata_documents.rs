@@ -19,11 +19,11 @@ fn document(documents: &Documents) -> Value {
 }
 
 /// What an administrator of Keycloak does: a client policy says for which ids, and by which rules.
-pub(crate) fn switch_on(house: &House) {
+pub(crate) fn switch_on(house: &House, resources: &[&str]) {
     let trusted = json!(["localhost", "127.0.0.1"]);
     let profiles = json!({"profiles": [{"name": "documents", "executors": [{"executor": "client-id-metadata-document",
         "configuration": {"cimd-allow-http-scheme": false, "cimd-allow-permitted-domains": trusted,
-            "cimd-restrict-same-domain": false, "cimd-resource-indicator-allow-list": [RESOURCE]}}]}]});
+            "cimd-restrict-same-domain": false, "cimd-resource-indicator-allow-list": resources}}]}]});
     house.realm().admin("PUT", "/client-policies/profiles", &profiles);
     let policies = json!({"policies": [{"name": "documents", "enabled": true, "profiles": ["documents"],
         "conditions": [{"condition": "client-id-uri", "configuration": {"client-id-uri-scheme": ["https"],
@@ -36,7 +36,7 @@ fn a_person_logs_in_for_a_client_that_nobody_registered() {
     let provider = House::provider(&json!({"cimd": true, "fetchFromLoopback": true}));
     for house in [provider, House::keycloak()].map(with_ana) {
         if house.is_keycloak() {
-            switch_on(&house);
+            switch_on(&house, &[RESOURCE]);
         }
         assert_eq!(house.metadata()["client_id_metadata_document_supported"], true);
         let documents = Documents::start();
@@ -59,7 +59,7 @@ fn a_document_for_another_id_is_refused() {
     let provider = House::provider(&json!({"cimd": true, "fetchFromLoopback": true}));
     for house in [provider, House::keycloak()].map(with_ana) {
         if house.is_keycloak() {
-            switch_on(&house);
+            switch_on(&house, &[RESOURCE]);
         }
         let documents = Documents::start();
         let mut wrong = document(&documents);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::login::Login;
 use super::process::Process;
 use super::rmcp_client::RmcpClient;
 use super::testbed;
@@ -57,8 +58,15 @@ pub(crate) struct Failure {
 }
 
 enum Driven {
-    Process(Box<Process>, usize),
-    Rmcp(RmcpClient),
+    Process(Box<Driver>),
+    Rmcp(Box<RmcpClient>),
+}
+
+struct Driver {
+    process: Process,
+    /// Lines that were read.
+    answered: usize,
+    login: Option<Login>,
 }
 
 /// A connected client; dropping it ends it.
@@ -70,19 +78,35 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `url`, with `token` as bearer when there is one.
     pub(crate) fn connect(stock: Stock, url: &str, token: Option<&str>) -> Result<Self, Failure> {
+        Self::start(stock, url, token, None)
+    }
+
+    /// Connects to `url` without a token: the client finds out what to do about that.
+    pub(crate) fn log_in(stock: Stock, url: &str, login: Login) -> Result<Self, Failure> {
+        Self::start(stock, url, None, Some(login))
+    }
+
+    fn start(stock: Stock, url: &str, token: Option<&str>, login: Option<Login>) -> Result<Self, Failure> {
         let command = match stock {
             Stock::NpmSdk1 => testbed::node("clients/sdk1.mjs"),
             Stock::Npm2(_) => testbed::node("clients/npm2.mjs"),
             Stock::Pypi1 => testbed::python(1, "clients/pypi1.py"),
             Stock::Pypi2(_) => testbed::python(2, "clients/pypi2.py"),
             Stock::Rmcp(line) => {
-                let (client, about) = RmcpClient::connect(url, token, line)?;
-                return Ok(Self { driven: Driven::Rmcp(client), about });
+                let (client, about) = match login {
+                    None => RmcpClient::connect(url, token, line)?,
+                    Some(login) => RmcpClient::log_in(url, line, login)?,
+                };
+                return Ok(Self { driven: Driven::Rmcp(Box::new(client)), about });
             }
         };
-        let mut driven = Driven::Process(Box::new(Process::start(command)), 0);
         let line = if stock.line() == Line::Y2025 { "2025" } else { "2026" };
-        let about = driven.ask(&json!({"url": url, "token": token, "line": line}))?["ok"].take();
+        let mut first = json!({"url": url, "token": token, "line": line});
+        if let Some(login) = &login {
+            first["login"] = login.told();
+        }
+        let mut driven = Driven::Process(Box::new(Driver { process: Process::start(command), answered: 0, login }));
+        let about = driven.ask(&first)?["ok"].take();
         Ok(Self { driven, about })
     }
 
@@ -133,7 +157,8 @@ impl Client {
 
     /// Ends the session as the SDK does when its user is done, and waits for the client's end.
     pub(crate) fn close(self) {
-        if let Driven::Process(mut process, _) = self.driven {
+        if let Driven::Process(mut driver) = self.driven {
+            let process = &mut driver.process;
             process.close_stdin();
             assert!(process.wait_exit().success(), "the client failed while closing: {}", process.stderr());
         }
@@ -142,10 +167,16 @@ impl Client {
 
 impl Driven {
     fn ask(&mut self, message: &Value) -> Result<Value, Failure> {
-        let Self::Process(process, answered) = self else { panic!("rmcp has no driver to ask") };
-        assert!(process.write_line(&message.to_string()), "the client has ended: {}", process.stderr());
-        let answer: Value = process.wait_stdout("an answer", *answered, |line| serde_json::from_str(line).ok());
-        *answered = process.stdout_lines().len();
+        let Self::Process(driver) = self else { panic!("rmcp has no driver to ask") };
+        let mut answer = driver.exchange(message);
+        while let Some(url) = answer["authorize"].as_str() {
+            let login = driver.login.as_mut().unwrap_or_else(|| panic!("nobody is there to log in at {url}"));
+            let back = match login.open(url) {
+                Ok(callback) => json!({"callback": callback}),
+                Err(page) => json!({"page": page}),
+            };
+            answer = driver.exchange(&back);
+        }
         match answer.get("error") {
             None => Ok(answer),
             Some(error) => Err(Failure {
@@ -153,6 +184,18 @@ impl Driven {
                 message: error["message"].as_str().unwrap_or_default().to_owned(),
             }),
         }
+    }
+}
+
+impl Driver {
+    /// A line, and the line that follows it.
+    fn exchange(&mut self, message: &Value) -> Value {
+        let process = &mut self.process;
+        assert!(process.write_line(&message.to_string()), "the client has ended: {}", process.stderr());
+        let next = |line: &str| serde_json::from_str(line).ok();
+        let answer: Value = process.wait_stdout("an answer", self.answered, next);
+        self.answered = process.stdout_lines().len();
+        answer
     }
 }
 

@@ -212,6 +212,20 @@ impl Realm {
         self.admin("POST", "/clients-initial-access", &wanted).json()["token"].as_str().unwrap().to_owned()
     }
 
+    /// A group (which is made) of these persons.
+    pub(crate) fn join(&self, group: &str, persons: &[&str]) {
+        let made = self.admin("POST", "/groups", &json!({"name": group}));
+        let id = made.header("location").and_then(|at| at.rsplit('/').next()).unwrap();
+        for person in persons {
+            self.admin("PUT", &format!("/users/{}/groups/{id}", self.id_of(person)), &Value::Null);
+        }
+    }
+
+    fn id_of(&self, person: &str) -> String {
+        let found = self.admin("GET", &format!("/users?exact=true&username={person}"), &Value::Null).json();
+        found[0]["id"].as_str().unwrap().to_owned()
+    }
+
     /// A person who can log in, in these groups (which are made).
     pub(crate) fn user(&self, name: &str, password: &str, groups: &[&str]) {
         for group in groups {
@@ -223,27 +237,65 @@ impl Realm {
         self.admin("POST", "/users", &user);
     }
 
-    /// What makes tokens for a resource: a client that stands for it, which Keycloak finds by `resource_url` (RFC 8707), and
-    /// a scope that puts that client into the audience. Its id is the resource, since that is what the audience has.
+    /// What makes tokens for a resource: a client that stands for it ([`Self::stand_for`]), and a scope of every client that
+    /// puts that into the audience, with the groups of whom a token is about.
     pub(crate) fn resource(&self, resource: &str) {
+        self.stand_for(resource);
+        self.default_scope("mcp", &[audience_of(resource), groups()]);
+    }
+
+    /// A client that stands for a resource, which Keycloak finds by `resource_url` (RFC 8707). Its id is the resource, since
+    /// that is what an audience has.
+    pub(crate) fn stand_for(&self, resource: &str) {
         let client =
             json!({"clientId": resource, "standardFlowEnabled": false, "attributes": {RESOURCE_URL: resource}});
         self.admin("POST", "/clients", &client);
-        let audience = json!({"included.client.audience": resource, "access.token.claim": "true"});
-        let groups = json!({"claim.name": "groups", "full.path": "false", "access.token.claim": "true"});
-        self.default_scope("mcp", &[("oidc-audience-mapper", audience), ("oidc-group-membership-mapper", groups)]);
     }
 
     /// A client scope with these mappers, which every client has that is made from now on.
     pub(crate) fn default_scope(&self, name: &str, mappers: &[(&str, Value)]) {
+        let id = self.scope(name, mappers);
+        self.admin("PUT", &format!("/default-default-client-scopes/{id}"), &Value::Null);
+    }
+
+    /// A client scope that every client may ask for that is made from now on. With `role`, only tokens of persons who have
+    /// that role (which is made) carry it.
+    pub(crate) fn optional_scope(&self, name: &str, mappers: &[(&str, Value)], role: Option<&str>) {
+        let id = self.scope(name, mappers);
+        self.admin("PUT", &format!("/default-optional-client-scopes/{id}"), &Value::Null);
+        if let Some(role) = role {
+            self.admin("POST", "/roles", &json!({"name": role}));
+            self.admin("POST", &format!("/client-scopes/{id}/scope-mappings/realm"), &self.role(role));
+        }
+    }
+
+    fn scope(&self, name: &str, mappers: &[(&str, Value)]) -> String {
         let mappers = mappers.iter().map(|(kind, config)| {
             json!({"name": kind, "protocol": "openid-connect", "protocolMapper": kind, "config": config})
         });
         let scope = json!({"name": name, "protocol": "openid-connect",
             "attributes": {"include.in.token.scope": "true"}, "protocolMappers": mappers.collect::<Vec<_>>()});
         let made = self.admin("POST", "/client-scopes", &scope);
-        let id = made.header("location").and_then(|at| at.rsplit('/').next()).unwrap();
-        self.admin("PUT", &format!("/default-default-client-scopes/{id}"), &Value::Null);
+        made.header("location").and_then(|at| at.rsplit('/').next()).unwrap().to_owned()
+    }
+
+    /// Gives a person a role.
+    pub(crate) fn has_role(&self, person: &str, role: &str) {
+        self.admin("POST", &format!("/users/{}/role-mappings/realm", self.id_of(person)), &self.role(role));
+    }
+
+    fn role(&self, role: &str) -> Value {
+        json!([self.admin("GET", &format!("/roles/{role}"), &Value::Null).json()])
+    }
+
+    /// Lets clients on this machine register without an initial access token: the policy *Trusted Hosts*.
+    pub(crate) fn anybody_here_may_register(&self) {
+        let policy = "org.keycloak.services.clientregistration.policy.ClientRegistrationPolicy";
+        let policies = self.admin("GET", &format!("/components?type={policy}"), &Value::Null).json();
+        let is_it = |one: &&Value| one["providerId"] == "trusted-hosts" && one["subType"] == "anonymous";
+        let mut trusted = policies.as_array().unwrap().iter().find(is_it).expect("the policy").clone();
+        trusted["config"]["trusted-hosts"] = json!(["127.0.0.1"]);
+        self.admin("PUT", &format!("/components/{}", trusted["id"].as_str().unwrap()), &trusted);
     }
 
     /// Every client as the admin API has it, beside Keycloak's own, [`MANAGER`], and those that stand for resources.
@@ -261,6 +313,17 @@ impl Realm {
         let found = self.clients().into_iter().find(|found| found["clientId"] == client).expect("a client to delete");
         self.admin("DELETE", &format!("/clients/{}", found["id"].as_str().unwrap()), &Value::Null);
     }
+}
+
+/// The mapper that puts the client with this id into the audience.
+pub(crate) fn audience_of(client: &str) -> (&'static str, Value) {
+    ("oidc-audience-mapper", json!({"included.client.audience": client, "access.token.claim": "true"}))
+}
+
+/// The mapper that puts a person's groups into `groups`.
+pub(crate) fn groups() -> (&'static str, Value) {
+    let config = json!({"claim.name": "groups", "full.path": "false", "access.token.claim": "true"});
+    ("oidc-group-membership-mapper", config)
 }
 
 impl Drop for Realm {

@@ -21,6 +21,7 @@ pub(crate) mod issuer;
 pub(crate) mod keycloak;
 pub(crate) mod kube;
 pub(crate) mod locked_upstream;
+pub(crate) mod login;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod rmcp_client;

@@ -78,7 +78,7 @@ fn keycloak_makes_a_client_of_a_document_when_a_person_comes_and_not_before() {
     let provider = House::provider(&json!({"cimd": true, "fetchFromLoopback": true}));
     for house in [provider, House::keycloak()].map(with_ana) {
         if house.is_keycloak() {
-            switch_on(&house);
+            switch_on(&house, &[RESOURCE]);
         }
         let (documents, key) = (Documents::start(), Key::es256("key-1"));
         let mut service = service_with(&key);

@@ -41,7 +41,7 @@ impl Hosted {
         let mut place = Place::with(way, &options);
         place.house = with_ana(place.house);
         if place.house.is_keycloak() {
-            switch_on(&place.house);
+            switch_on(&place.house, &[RESOURCE]);
         }
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = trusted::certificate();

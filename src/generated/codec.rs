@@ -138,7 +138,7 @@ mod tests {
     use crate::generated::authority::TypRule;
 
     /// One of each kind, in which every member has something to say.
-    fn examples() -> [Value; 4] {
+    fn examples() -> [Value; 5] {
         let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
         let selector = json!({"match_labels": {"a": "b"},
             "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
@@ -173,7 +173,12 @@ mod tests {
         cluster["keys"] = "Kubernetes".into();
         cluster["rules"]["typ"] =
             json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"], "token_review": true}});
-        [("Policy", policy), ("Server", server), ("Authority", authority), ("Authority", cluster)]
+        let mut client = server.clone();
+        client["upstream"]["credentials"] = json!({"Oauth": {"issuer": "https://i", "ca_pem": "p",
+            "token_endpoint": "https://i/t", "client_id": "c", "proof": {"Key": "hunter2"},
+            "grant": {"TokenExchange": {"authority": "corp"}}, "scopes": ["s"], "resource": "https://y",
+            "says_resource": true}});
+        [("Policy", policy), ("Server", server), ("Server", client), ("Authority", authority), ("Authority", cluster)]
             .map(|(kind, object)| json!({"version": VERSION, "kind": kind, "object": object}))
     }
 

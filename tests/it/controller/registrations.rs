@@ -4,3 +4,4 @@ mod behind;
 mod crash;
 mod life;
 mod place;
+mod upstream;

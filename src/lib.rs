@@ -16,7 +16,7 @@
 //! identity -> oauth generated glob sensitive   tools -> mcp generated   policy -> generated glob identity tools
 //! registration -> oauth generated sensitive   resolve -> api generated policy tools oauth registration sensitive
 //! fleet -> generated policy
-//! access -> fleet policy generated identity tools     upstream -> egress generated mcp sensitive
+//! access -> fleet policy generated identity tools     upstream -> egress generated issuer mcp oauth sensitive
 //! issuer -> identity egress generated oauth sensitive   audit -> journal policy egress   manifests -> api
 //! admission | controller | proxy -> pure, effects.   Only roles and cli join planes.
 //! ```

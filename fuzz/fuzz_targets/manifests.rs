@@ -26,8 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let cluster = Cluster::presumed();
     let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system", cluster: Some(&cluster) };
-    let first = tree(&settings, &objects, &invalid, false, &Accepted::default());
-    let second = tree(&settings, &[], &invalid, false, &first.accepted);
+    let first = tree(&settings, &objects, &invalid, false, &Accepted::default(), None);
+    let second = tree(&settings, &[], &invalid, false, &first.accepted, None);
     for generated in first.generated.iter().chain(&second.generated) {
         let encoded = codec::encode(generated).unwrap();
         assert_eq!(&codec::decode(&encoded).unwrap(), generated);

@@ -34,8 +34,9 @@ pub struct Installation {
 }
 
 /// What depends on what only the controller sees.
-const UNSEEN: [Reason; 5] = [
+const UNSEEN: [Reason; 6] = [
     Reason::SecretNotFound,
+    Reason::UpstreamClientUnfit,
     Reason::UpstreamTokenMissing,
     Reason::ConfigMapNotFound,
     Reason::LockNotFound,

@@ -168,7 +168,7 @@ impl Found {
         let public_url = load::any_url()?;
         let cluster = Cluster::presumed();
         let settings = Settings { public_url: &public_url, system_namespace, cluster: Some(&cluster) };
-        let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default());
+        let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default(), None);
         self.follow_conditions(&mut resolution);
         Ok(Loaded { inventories: self.inventories, ..load::joined(resolution)? })
     }

@@ -42,6 +42,9 @@ pub struct Args {
     /// Never ask upstreams for their tools: for a controller that must not reach them, or may not use their credentials
     #[arg(long, env = "PORTCULLIS_NO_INVENTORY", value_parser = boolish())]
     no_inventory: bool,
+    /// How often each upstream that is called with OAuth tokens is asked whose tokens it takes, such as 1m
+    #[arg(long, env = "PORTCULLIS_TRUST_EVERY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    trust_every: u32,
     /// There is an admission webhook: make the secret paths by which it knows the API server, anew each hour
     #[arg(long, env = "PORTCULLIS_WEBHOOK", value_parser = boolish())]
     webhook: bool,
@@ -85,6 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         admin_listen: args.admin_listen,
         admin_hosts: args.admin_hosts,
         egress: args.outbound.policy_in_cluster(args.in_cluster)?,
+        trust_every: Duration::from_secs(args.trust_every.into()),
         inventory_every: (!args.no_inventory).then(|| Duration::from_secs(args.inventory_every.into())),
     };
     let runtime = runtime()?;

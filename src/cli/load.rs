@@ -77,7 +77,7 @@ fn load_with(
     let cluster = Cluster::presumed();
     let settings = Settings { public_url, system_namespace, cluster: Some(&cluster) };
     let mut resolution =
-        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default(), None);
     for object in &mut resolution.generated {
         if let Generated::Server(server) = object {
             presume(server);

@@ -15,7 +15,7 @@ use super::{boolish, scaffold};
 use crate::generated::Risk;
 use crate::process::telemetry::{self, Format};
 use crate::roles::quickstart::{Demo, Kept, PERSONS, Quickstart, SERVER, Said, Tour, Upstream};
-use crate::roles::standalone::Options;
+use crate::roles::standalone::{Options, TRUST_EVERY};
 
 /// A governed MCP server in seconds: try this first
 ///
@@ -56,7 +56,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         serving.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     }
     let system_namespace = args.guardrails.system_namespace.clone();
-    let options = Options { manifests: vec![manifests.clone()], system_namespace, serving };
+    let options = Options { manifests: vec![manifests.clone()], system_namespace, trust_every: TRUST_EVERY, serving };
     let quickstart = Quickstart::start(kept, options).await?;
     quickstart.drain().on_signals()?;
     let said = quickstart.said()?;

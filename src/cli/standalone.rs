@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 
 use super::serving::{Guardrails, Serving, ended, runtime, taken};
+use super::token::duration;
 use crate::process::telemetry::{self, Format};
 use crate::roles::standalone::{Options, Standalone};
 
@@ -23,6 +25,9 @@ pub struct Args {
     /// The gateway's own folder: keys, journal, issued tokens. Made with mode 0700
     #[arg(long, env = "PORTCULLIS_STATE_DIR", value_name = "DIR")]
     state_dir: PathBuf,
+    /// How often each upstream that is called with OAuth tokens is asked whose tokens it takes, such as 1m
+    #[arg(long, env = "PORTCULLIS_TRUST_EVERY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    trust_every: u32,
     #[command(flatten)]
     serving: Serving,
     #[command(flatten)]
@@ -43,6 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let options = Options {
             manifests: args.manifests,
             system_namespace: args.guardrails.system_namespace,
+            trust_every: Duration::from_secs(args.trust_every.into()),
             serving: args.serving.options(args.state_dir, egress)?,
         };
         let gateway = Standalone::start(options).await.map_err(|error| taken(error, &state))?;

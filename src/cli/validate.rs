@@ -129,7 +129,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub fn report(paths: &[PathBuf], settings: &Settings<'_>) -> Report {
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
-    let resolution = resolve::tree(settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+    let nothing = Accepted::default();
+    let resolution = resolve::tree(settings, &merged.objects, &merged.invalid, merged.unreadable, &nothing, None);
     let mut findings: Vec<Line> = merged.problems.iter().map(unreadable).collect();
     for found in &resolution.findings {
         findings.extend(lines(&merged, &found.key, &found.finding));

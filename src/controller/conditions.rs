@@ -73,6 +73,10 @@ words! {
     TOOLS_REVIEWED: "ToolsReviewed";
     /// McpClient: its Secret holds a token that says what it is granted now.
     TOKEN_ISSUED: "TokenIssued";
+    /// McpServer that is called with OAuth tokens: no proxy says that it gets none, or that the upstream wants others; the
+    /// message names scopes that are missing. It does not count in `Ready`, which is about what was written here. There is no
+    /// such condition otherwise.
+    UPSTREAM_AUTHORIZED: "UpstreamAuthorized";
 }
 
 words! {
@@ -124,6 +128,8 @@ words! {
     SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
     /// An issuer has more clients than proxies can be told of; the youngest are left out.
     TOO_MANY_CLIENTS: "TooManyClients";
+    /// A proxy gets no token for the upstream, or the upstream wants another; the message has the proxy's word for it.
+    UPSTREAM_TOKEN_WANTED: "UpstreamTokenWanted";
 }
 
 /// The longest message of a condition, in bytes.
@@ -357,6 +363,7 @@ fn is_reference(reason: Reason) -> bool {
         Reason::AuthorityNotTrusted,
         Reason::RedirectUriLocalhost,
         Reason::RuleShadowed,
+        Reason::UpstreamTrustUnconfirmed,
     ];
     !closes(reason) && !advice.contains(&reason)
 }

@@ -47,6 +47,7 @@ pub mod service_account;
 pub mod signing;
 pub mod speak;
 pub mod store;
+pub mod trusts;
 pub mod watches;
 pub mod webhook;
 
@@ -68,6 +69,7 @@ use self::metrics::Metrics;
 use self::proxies::Programming;
 use self::queue::{Depth, Outcome, Queue, Subject};
 use self::store::{Store, Touched};
+use self::trusts::Trusts;
 use crate::api::{Key, Kind};
 use crate::egress::Egress;
 use crate::generated;
@@ -130,6 +132,8 @@ pub struct Context {
     pub documents: document::Documents,
     /// The tools of all servers.
     pub inventories: Inventories,
+    /// Whom upstreams trust.
+    pub trusts: Trusts,
     /// Clients registered at authorization servers.
     pub registrations: registrations::Registrations,
     /// The dialer.
@@ -152,7 +156,7 @@ impl Context {
         identity: String,
         installation: Installation,
         egress: Egress,
-        inventories: Inventories,
+        (inventories, trusts): (Inventories, Trusts),
         registry: &mut Registry,
     ) -> Self {
         let installation = Arc::new(installation);
@@ -166,6 +170,7 @@ impl Context {
             egress,
             documents: document::Documents::default(),
             inventories,
+            trusts,
             recorder: Recorder::new(client.clone(), reporter),
             metrics: Metrics::register(registry),
             start: Instant::now(),
@@ -244,6 +249,7 @@ impl Context {
                     apply::remove(self, *kind, uid).await?;
                     if *kind == generated::Kind::Server {
                         self.inventories.forget(uid);
+                        self.trusts.forget(uid);
                         inventory::keep::remove(self, uid).await?;
                     }
                 }

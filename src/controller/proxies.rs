@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::generated::report::{Enforces, LEASE_PREFIX, LONGEST_KEY_ID, MOST_WANTED, REPORT, Report};
+use crate::generated::report::{Enforces, LEASE_PREFIX, LONGEST_KEY_ID, LONGEST_TROUBLE, MOST_WANTED, REPORT, Report};
 use crate::generated::{Collection, Kind};
 
 /// How many proxies a message names.
@@ -47,6 +47,8 @@ pub enum Change {
     Nothing,
     /// A proxy has caught up: objects of the collection with versions in `after..=upto`.
     CaughtUp(Vec<(Collection, u64, u64)>),
+    /// What a proxy says of these servers' upstreams, by UID.
+    Troubled(Vec<String>),
     /// Anything.
     Everything,
 }
@@ -111,8 +113,21 @@ impl Proxies {
         if was != now_is || !same_but_versions(&earlier, &proxy.report) {
             Change::Everything
         } else {
-            caught_up(&earlier, &proxy.report)
+            match (caught_up(&earlier, &proxy.report), troubled(&earlier, &proxy.report)) {
+                (change, Change::Nothing) | (Change::Nothing, change) => change,
+                (_, _) => Change::Everything,
+            }
         }
+    }
+
+    /// What a proxy says of how a server's upstream is called: a stable word, and the scopes that are missing. What it says is
+    /// taken for no more than a word and scopes.
+    pub fn trouble(&self, uid: &str) -> Option<(String, String)> {
+        let (_, said) = self.counted().find_map(|(pod, proxy)| Some((pod, proxy.report.troubled.get(uid)?)))?;
+        let (reason, scopes) = said.split_once(' ').unwrap_or((said, ""));
+        let reason: String = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let is_plain = |c: &char| c.is_ascii_graphic() || *c == ' ';
+        Some((reason, scopes.chars().filter(is_plain).take(LONGEST_TROUBLE).collect()))
     }
 
     /// A proxy's Lease is gone.
@@ -217,6 +232,14 @@ fn same_but_versions(a: &Report, b: &Report) -> bool {
     (a.reads, &a.refused, a.more_refused, a.stale) == (b.reads, &b.refused, b.more_refused, b.stale)
 }
 
+/// The servers of which something else is said now.
+fn troubled(earlier: &Report, later: &Report) -> Change {
+    let (was, is) = (&earlier.troubled, &later.troubled);
+    let differs = |uid: &&String| was.get(*uid) != is.get(*uid);
+    let uids: BTreeSet<&String> = was.keys().chain(is.keys()).filter(differs).collect();
+    if uids.is_empty() { Change::Nothing } else { Change::Troubled(uids.into_iter().cloned().collect()) }
+}
+
 fn caught_up(earlier: &Report, later: &Report) -> Change {
     let moved = later.applied.iter().filter_map(|(collection, upto)| {
         let after = earlier.applied.get(collection).copied().unwrap_or_default();
@@ -287,6 +310,26 @@ mod tests {
         assert_eq!(proxies.lease_gone("proxy-b"), Change::Everything);
         assert_eq!(said(&proxies), Programming::Everywhere(1));
         assert_eq!(proxies.lease("another", &lease("1", &applied(1, 1)), seconds(0)), Change::Nothing);
+    }
+
+    #[test]
+    fn what_proxies_say_of_upstreams_touches_those_servers_alone_and_is_no_more_than_words() {
+        let mut proxies = Proxies::new(seconds(3600));
+        proxies.lease("proxy-a", &lease("1", &applied(1, 1)), seconds(0));
+        let saying = |troubled: Value| {
+            let mut report = applied(1, 1);
+            report["troubled"] = troubled;
+            lease("1", &report)
+        };
+        let lacking = json!({"u": "UpstreamScopesLacking files:write \u{202e}admin\n", "v": "UpstreamTokenRefused"});
+        let both = Change::Troubled(vec!["u".into(), "v".into()]);
+        assert_eq!(proxies.lease("proxy-a", &saying(lacking.clone()), seconds(0)), both);
+        assert_eq!(proxies.lease("proxy-a", &saying(lacking), seconds(0)), Change::Nothing);
+        let said = |uid: &str| proxies.trouble(uid).map(|(word, scopes)| format!("{word}|{scopes}"));
+        assert_eq!(said("u").unwrap(), "UpstreamScopesLacking|files:write admin");
+        assert_eq!((said("v").unwrap(), said("w")), ("UpstreamTokenRefused|".to_owned(), None));
+        let one = json!({"u": "UpstreamScopesLacking files:write \u{202e}admin\n"});
+        assert_eq!(proxies.lease("proxy-a", &saying(one), seconds(0)), Change::Troubled(vec!["v".into()]));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::lease::{Candidate, Lost};
 use super::queue::Outcome;
 use super::watches::{self, Watched};
 use super::webhook::{self, Callers};
-use super::{Context, heartbeat, inventory, registrations, sealing};
+use super::{Context, heartbeat, inventory, registrations, sealing, trusts};
 use crate::api::Kind;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::process::Drain;
@@ -89,6 +89,7 @@ pub async fn run(context: Arc<Context>, checks: Checks, drain: Drain) -> Result<
     let registrations = async |context: &Context| registrations::sweep(context).await;
     work.spawn(repeat(context.clone(), stop.clone(), registrations::SWEEP, registrations));
     work.spawn(inventory::rounds::run(context.clone(), stop.clone()));
+    work.spawn(trusts::run(context.clone(), stop.clone()));
     work.spawn(tick(context.clone(), stop.clone()));
 
     candidate.keep(&stop).await?;

@@ -147,7 +147,7 @@ mod tests {
     use crate::generated::authority::TypRule;
 
     /// One of each kind, in which every member has something to say.
-    fn examples() -> [Value; 5] {
+    fn examples() -> [Value; 6] {
         let id = json!({"uid": "u", "namespace": "team", "name": "n", "generation": 1});
         let selector = json!({"match_labels": {"a": "b"},
             "match_expressions": [{"key": "k", "operator": "In", "values": ["v"]}]});
@@ -182,10 +182,22 @@ mod tests {
         cluster["keys"] = "Kubernetes".into();
         cluster["rules"]["typ"] =
             json!({"ServiceAccount": {"api_audiences": ["a"], "refused": ["s"], "token_review": true}});
-        let client = json!({"id": id, "document": "{}", "key_set": "{}"});
+        let mut client = server.clone();
+        client["upstream"]["credentials"] = json!({"Oauth": {"issuer": "https://i", "ca_pem": "p",
+            "token_endpoint": "https://i/t", "client_id": "c", "proof": {"Key": "hunter2"},
+            "grant": {"TokenExchange": {"authority": "corp"}}, "scopes": ["s"], "resource": "https://y",
+            "says_resource": true}});
+        let documents = json!({"id": id, "document": "{}", "key_set": "{}"});
         let version = |kind: &str| Kind::ALL.into_iter().find(|one| format!("{one:?}") == kind).unwrap().version();
-        [("Policy", policy), ("Server", server), ("Client", client), ("Authority", authority), ("Authority", cluster)]
-            .map(|(kind, object)| json!({"version": version(kind), "kind": kind, "object": object}))
+        let objects = [
+            ("Policy", policy),
+            ("Server", server),
+            ("Server", client),
+            ("Client", documents),
+            ("Authority", authority),
+            ("Authority", cluster),
+        ];
+        objects.map(|(kind, object)| json!({"version": version(kind), "kind": kind, "object": object}))
     }
 
     fn decoded(document: &Value) -> Result<Generated, CodecError> {

@@ -23,6 +23,10 @@ pub const REPORT: &str = "portcullis.dev/report";
 
 /// How many refused objects a report names.
 pub const MOST_REFUSED: usize = 200;
+/// How many servers a report names that are not called as their upstreams want.
+pub const MOST_TROUBLED: usize = 100;
+/// The longest text about one of them.
+pub const LONGEST_TROUBLE: usize = 300;
 /// How many authorities a report asks keys of.
 pub const MOST_WANTED: usize = 16;
 /// The longest key id that a report asks for: a stranger wrote it.
@@ -41,6 +45,10 @@ pub struct Report {
     /// Objects that it could not load, by the UID of their source, with a stable word: what they govern is denied.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, String>,
+    /// Servers that are not called as their upstreams want, by the UID of their source: a stable word, and the scopes that are
+    /// asked for and that no token has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubled: BTreeMap<String, String>,
     /// More are refused than are named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more_refused: bool,

@@ -78,6 +78,8 @@ impl Upstream {
     pub fn is_same_place(&self, other: &Upstream) -> bool {
         let credentials = match (&self.credentials, &other.credentials) {
             (Credentials::ServiceAccount { .. }, Credentials::ServiceAccount { .. }) => true,
+            // A client's secret is replaced from time to time, and it stays the same client.
+            (Credentials::Oauth(one), Credentials::Oauth(other)) => one.is_same_client(other),
             (one, other) => one == other,
         };
         self.url == other.url && self.tls == other.tls && credentials
@@ -108,6 +110,79 @@ pub enum Credentials {
         /// What stands in `Authorization` after `Bearer`.
         token: Sensitive,
     },
+    /// Tokens that the gateway asks for as an OAuth client. A proxy that does not know of it refuses such servers.
+    Oauth(Box<Oauth>),
+}
+
+/// As whom, where and how tokens for an upstream are asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oauth {
+    /// The exact issuer: what proves the client is sent to no other.
+    pub issuer: String,
+    /// PEM certificates to trust there, instead of the system's.
+    #[serde(deserialize_with = "super::present")]
+    pub ca_pem: Option<String>,
+    /// Where it gives tokens, by its own metadata.
+    pub token_endpoint: String,
+    /// The gateway's id there.
+    pub client_id: String,
+    /// What proves it.
+    pub proof: Proof,
+    /// How tokens are asked for.
+    pub grant: Grant,
+    /// The scopes that are asked for at first.
+    pub scopes: Vec<String>,
+    /// The resource identifier of the upstream: what tokens are to be good for.
+    pub resource: String,
+    /// Whether the issuer is told of the resource (RFC 8707). Where it is not, a token must name it as its audience.
+    pub says_resource: bool,
+}
+
+impl Oauth {
+    fn is_same_client(&self, other: &Oauth) -> bool {
+        let plain = |one: &Oauth| Oauth { proof: Proof::Basic(Sensitive::new("")), ..one.clone() };
+        plain(self) == plain(other)
+    }
+}
+
+/// What proves a client at its token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// A shared secret, in a header (`client_secret_basic`).
+    Basic(Sensitive),
+    /// A shared secret, in the body (`client_secret_post`).
+    Post(Sensitive),
+    /// A key, as PKCS#8 in Base64 (`private_key_jwt`).
+    Key(Sensitive),
+}
+
+/// How tokens for an upstream are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Grant {
+    /// As the gateway itself: one token for all callers.
+    ClientCredentials,
+    /// For each caller, in exchange for the caller's token (RFC 8693).
+    TokenExchange {
+        /// The authority of the issuer: callers of others are refused.
+        authority: String,
+    },
+    /// For each caller, with the caller's token as an assertion (RFC 7523 section 2.1).
+    JwtBearer {
+        /// The authority of the issuer: callers of others are refused.
+        authority: String,
+    },
+}
+
+impl Grant {
+    /// Of whose callers a token is needed to get one; `None`: of nobody's.
+    pub fn callers_of(&self) -> Option<&str> {
+        match self {
+            Grant::ClientCredentials => None,
+            Grant::TokenExchange { authority } | Grant::JwtBearer { authority } => Some(authority),
+        }
+    }
 }
 
 /// A header sent with every upstream request.

@@ -23,6 +23,8 @@ use crate::identity::token::{self, Missing, TokenError, Verified, review};
 use crate::mcp::answer::Own;
 use crate::policy::index::PrincipalKeys;
 use crate::seal::{Owner, Purpose};
+use crate::sensitive::Sensitive;
+use crate::upstream::{Subject, Upstream};
 
 /// What is said of every token that is refused, whatever is wrong with it.
 const INVALID: &str = "the access token is not valid for this server";
@@ -87,6 +89,16 @@ pub fn owner<'a>(purpose: Purpose, site: &'a Site, caller: &'a Caller) -> Owner<
         upstream: &site.server.upstream.url,
         principal: caller.verified.binding(),
     }
+}
+
+/// The caller's own token, for an upstream that is called with what it is exchanged for; else it goes nowhere.
+pub(super) fn subject(upstream: &Upstream, caller: &Caller, headers: &HeaderMap) -> Option<Subject> {
+    if !upstream.needs_callers() {
+        return None;
+    }
+    let token = Sensitive::new(bearer::extract(headers, None).ok()?);
+    let authority = caller.verified.principal().authority.to_string();
+    Some(Subject { token, authority, expires: caller.verified.expires() })
 }
 
 /// Notes that a request to `site` is not authenticated: among the failures of strangers, for it may be anybody's.

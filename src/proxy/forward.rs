@@ -17,7 +17,7 @@ use super::events::{self, EventStream};
 use super::filter::Filter;
 use super::receive::{self, ReadError};
 use super::session::{SESSION_ID, Session};
-use super::{event_id, respond, room};
+use super::{authenticate, event_id, respond, room};
 use crate::audit::Outcome;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::{Envelope, Kind};
@@ -25,7 +25,7 @@ use crate::mcp::mirror;
 use crate::mcp::revision::Era;
 use crate::mcp::scan;
 use crate::mcp::server::{self, Stream, Verdict};
-use crate::upstream::{Answer, UpstreamError, headers};
+use crate::upstream::{Answer, TokenFailure, UpstreamError, headers};
 
 /// Forwards a call: `body` instead of the judged bytes where it had to be rewritten.
 pub(super) async fn forward(
@@ -49,17 +49,20 @@ pub(super) async fn forward(
 
 async fn exchange(call: &Call, body: Bytes) -> Result<Response<Incoming>, UpstreamError> {
     let Some(upstream) = &call.site.upstream else { return Err(UpstreamError::Url) };
-    let mut request = upstream.request(Method::POST, &call.headers, body);
-    if call.revision.era() == Era::Old {
-        // Nothing held these to the body, so nobody behind the gateway may act on them (mcp-obligations 38).
-        for name in call.headers.keys().filter(|name| mirror::is_mirrored(name)) {
-            request.headers_mut().remove(name);
+    let request = |body| {
+        let mut request = upstream.request(Method::POST, &call.headers, body);
+        if call.revision.era() == Era::Old {
+            // Nothing held these to the body, so nobody behind the gateway may act on them (mcp-obligations 38).
+            for name in call.headers.keys().filter(|name| mirror::is_mirrored(name)) {
+                request.headers_mut().remove(name);
+            }
         }
-    }
-    if let Some(id) = call.session.as_ref().and_then(|session| session.upstream.clone()) {
-        request.headers_mut().insert(SESSION_ID, id);
-    }
-    upstream.send(request).await
+        if let Some(id) = call.session.as_ref().and_then(|session| session.upstream.clone()) {
+            request.headers_mut().insert(SESSION_ID, id);
+        }
+        request
+    };
+    upstream.call(authenticate::subject(upstream, &call.caller, &call.headers).as_ref(), body, request).await
 }
 
 async fn answer(
@@ -243,7 +246,10 @@ fn failed(call: &Call, mut completion: Completion, error: &UpstreamError) -> Res
 /// How a caller is told of it.
 pub(super) fn own(error: &UpstreamError) -> Own {
     match error {
-        UpstreamError::CredentialsRefused { .. } | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
+        UpstreamError::CredentialsRefused { .. }
+        | UpstreamError::ScopesLacking { .. }
+        | UpstreamError::Token(TokenFailure::ForeignCaller { .. })
+        | UpstreamError::Redirected { .. } => Own::UpstreamRefused,
         UpstreamError::ContentType => Own::UpstreamInvalid,
         _ => Own::UpstreamUnavailable,
     }

@@ -31,7 +31,7 @@ use crate::egress::Egress;
 use crate::generated::codec::{self, CodecError, Generated};
 use crate::generated::{Kind, ObjectId};
 use crate::seal::Sealer;
-use crate::upstream::Timeouts;
+use crate::upstream::{Means, Timeouts};
 
 /// Asks for an authority's keys again. Single-flight and rate-limited by whoever answers.
 pub trait KeyRefresh: Send + Sync {
@@ -231,7 +231,8 @@ impl Gateway {
             return;
         }
         let timeouts = Timeouts { headers: self.config().limits.answer_timeout, ..Timeouts::default() };
-        next.settle(&self.parts.egress, timeouts, self.config().public_url.as_str());
+        let means = Means { egress: &self.parts.egress, timeouts, tokens: &self.metrics().upstream_tokens };
+        next.settle(&means, self.config().public_url.as_str());
         next.new_troubles(&before).for_each(|trouble| self.report(trouble));
         self.metrics().unserved_objects.set(i64::try_from(next.troubles().len()).unwrap_or(i64::MAX));
         self.snapshot.store(Arc::new(next));

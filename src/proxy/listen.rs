@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::authenticate::Caller;
+use super::authenticate::{self, Caller};
 use super::authorize::{self, Permit};
 use super::body::{Body, Completion};
 use super::events::{self, Asked, EventStream};
@@ -182,12 +182,16 @@ impl Asking<'_> {
         completion: &mut Completion,
     ) -> Result<(Answer, Response<Incoming>), UpstreamError> {
         let Some(upstream) = &self.site.upstream else { return Err(UpstreamError::Url) };
-        let mut request = upstream.request(method, self.headers, Bytes::new());
-        request.headers_mut().extend(extra);
-        if let Some(id) = session.upstream.clone() {
-            request.headers_mut().insert(SESSION_ID, id);
-        }
-        let response = upstream.send(request).await?;
+        let request = |body| {
+            let mut request = upstream.request(method.clone(), self.headers, body);
+            request.headers_mut().extend(extra.clone());
+            if let Some(id) = session.upstream.clone() {
+                request.headers_mut().insert(SESSION_ID, id);
+            }
+            request
+        };
+        let subject = authenticate::subject(upstream, self.caller, self.headers);
+        let response = upstream.call(subject.as_ref(), Bytes::new(), request).await?;
         completion.upstream_status(response.status().as_u16());
         let answer = Answer::judge(response.status(), response.headers())?;
         Ok((answer, response))

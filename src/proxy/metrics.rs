@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::upstream::TokenCounters;
+
 /// Handles to the proxy's counters: looking a label up costs more than counting.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub unserved_objects: Gauge,
     /// Questions to the API server about ServiceAccounts' tokens.
     pub token_reviews: TokenReviews,
+    /// Tokens for upstreams.
+    pub upstream_tokens: TokenCounters,
 }
 
 /// Questions to the API server about ServiceAccounts' tokens, by what came of them.
@@ -118,6 +122,7 @@ impl Metrics {
             metrics.unserved_objects.clone(),
         );
         metrics.token_reviews = TokenReviews::register(registry);
+        metrics.upstream_tokens = upstream_tokens(registry);
         metrics
     }
 
@@ -131,6 +136,21 @@ impl Metrics {
             _ => &self.malformed,
         }
     }
+}
+
+fn upstream_tokens(registry: &mut Registry) -> TokenCounters {
+    let requests = Family::<Reviewed, Counter>::default();
+    let help = "Requests for tokens for upstreams, by outcome";
+    registry.register("upstream_token_requests", help, requests.clone());
+    let outcome = |outcome| requests.get_or_create(&Reviewed { outcome }).clone();
+    let counters = TokenCounters {
+        granted: outcome("granted"),
+        refused: outcome("refused"),
+        unavailable: outcome("unavailable"),
+        held: Gauge::default(),
+    };
+    registry.register("upstream_tokens", "Tokens for upstreams that are held", counters.held.clone());
+    counters
 }
 
 impl TokenReviews {

@@ -12,7 +12,6 @@ use super::clients::Clients;
 use super::learn;
 use crate::audit::ServerFields;
 use crate::audit::redact::{Redaction, RedactionError};
-use crate::egress::Egress;
 use crate::fleet::{Fleet, ShardMap};
 use crate::generated::codec::Generated;
 use crate::generated::server::{AuditLevel, Credentials, Delivery, State};
@@ -24,7 +23,7 @@ use crate::identity::token::Use;
 use crate::oauth::protected_resource;
 use crate::oauth::server_metadata::local_document;
 use crate::policy::rule::CompileError;
-use crate::upstream::{Timeouts, Upstream, UpstreamError};
+use crate::upstream::{self, Means, Upstream, UpstreamError};
 
 /// How many errors of one policy are told.
 const SAID: usize = 5;
@@ -199,6 +198,7 @@ impl Site {
             Credentials::None => "none",
             Credentials::Headers(_) => "headers",
             Credentials::ServiceAccount { .. } => "serviceAccount",
+            Credentials::Oauth(_) => "oauth",
         }
     }
 
@@ -206,8 +206,7 @@ impl Site {
         server: Arc<Server>,
         anchors: &BTreeMap<String, Trusted>,
         previous: Option<&Site>,
-        egress: &Egress,
-        timeouts: Timeouts,
+        means: &Means<'_>,
     ) -> Result<Site, SiteError> {
         let metadata_url = protected_resource::metadata_url(&server.resource)
             .map_err(|_| SiteError::Resource(server.resource.clone()))?;
@@ -223,7 +222,7 @@ impl Site {
         let upstream = match (&closed, same_upstream.and_then(|previous| previous.upstream.clone())) {
             (Some(_), _) => None,
             (None, Some(pool)) => Some(pool),
-            (None, None) => Some(Upstream::with_timeouts(&server.upstream, egress, timeouts)?),
+            (None, None) => Some(Upstream::by(&server.upstream, means)?),
         };
         let catalogue = learn::catalogue(&server, previous);
         Ok(Site {
@@ -284,6 +283,11 @@ impl Snapshot {
     /// What is not served or enforced as it is written, and why. The rest goes on.
     pub fn troubles(&self) -> impl ExactSizeIterator<Item = &Trouble> {
         self.troubles.values()
+    }
+
+    /// What keeps upstreams from being called with tokens, by the UID of their server.
+    pub fn upstream_troubles(&self) -> impl Iterator<Item = (&str, Arc<upstream::Trouble>)> {
+        self.sites().filter_map(|site| Some((site.server.id.uid.as_str(), site.upstream.as_ref()?.trouble()?)))
     }
 
     /// What of it is news to whoever knows an earlier snapshot.
@@ -353,7 +357,7 @@ impl Snapshot {
 
     /// Makes everything that is served follow what was put, removed and refused, at a cost that does not grow with the
     /// fleet; a changed authority costs as much as the servers that trust it.
-    pub fn settle(&mut self, egress: &Egress, timeouts: Timeouts, public_url: &str) {
+    pub fn settle(&mut self, means: &Means<'_>, public_url: &str) {
         let Touched { mut paths, authorities, clients } = std::mem::take(&mut self.touched);
         for client in clients.into_values() {
             if let Err((id, error)) = self.clients.put(client, public_url) {
@@ -370,11 +374,11 @@ impl Snapshot {
             self.documents = Arc::new(documents.collect());
         }
         for path in paths {
-            self.settle_path(&path, egress, timeouts);
+            self.settle_path(&path, means);
         }
     }
 
-    fn settle_path(&mut self, path: &str, egress: &Egress, timeouts: Timeouts) {
+    fn settle_path(&mut self, path: &str, means: &Means<'_>) {
         let claimants: Vec<Arc<Server>> = self.fleet.claimants(path).cloned().collect();
         for server in &claimants {
             self.clear(Kind::Server, &server.id.uid);
@@ -395,7 +399,7 @@ impl Snapshot {
         if previous.as_ref().is_some_and(|site| self.is_current(site, server)) {
             return;
         }
-        match Site::compile(server.clone(), &self.anchors, previous.as_deref(), egress, timeouts) {
+        match Site::compile(server.clone(), &self.anchors, previous.as_deref(), means) {
             Ok(site) => self.sites.insert(path, Arc::new(site)),
             Err(error) => {
                 self.sites.remove(path);

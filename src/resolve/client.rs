@@ -134,7 +134,8 @@ pub fn client(
     let spec = &client.spec;
     let is_token = spec.method == Some(ClientMethod::Token);
     let (mut errors, mut warnings) = (Findings::new(), Findings::new());
-    if settings.cluster.is_none() {
+    // One that is registered already needs nobody who looks after it.
+    if settings.cluster.is_none() && spec.method != Some(ClientMethod::Preregistered) {
         errors.push(cluster_needed(is_token));
     }
     if !is_dns_label(name) {
@@ -167,7 +168,10 @@ fn cluster_needed(is_token: bool) -> Finding {
     let (message, remedy) = if is_token {
         ("a gateway that stands alone gives clients no tokens", "use portcullis token issue")
     } else {
-        ("a gateway that stands alone registers no clients", "register the client by hand")
+        (
+            "a gateway that stands alone registers no clients",
+            "register the client by hand, and use method: Preregistered",
+        )
     };
     Finding::new(Reason::ClusterNeeded, FieldPath::of("spec.method"), message).remedy(remedy)
 }

@@ -25,6 +25,7 @@ mod registration;
 mod server;
 mod tree;
 mod upstream;
+mod upstream_oauth;
 mod value;
 
 pub use authority::authority;
@@ -37,8 +38,9 @@ pub use public_url::{PublicUrl, PublicUrlError};
 pub use reason::{Finding, Findings, Reason, Severity};
 pub use registered::RegisteredClient;
 pub use registration::{Admin, Registration, registration};
-pub use server::{risk_class, server};
+pub use server::{asked_of, risk_class, server};
 pub use tree::{Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved};
+pub use upstream_oauth::secrets_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,10 +48,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
     api::{
-        Key,
+        Key, McpClient,
         core::{ConfigMap, Secret},
     },
     generated::{Authority, Labels, ObjectId, Server},
+    oauth::upstream_trust,
     sensitive::Sensitive,
 };
 
@@ -92,6 +95,10 @@ pub struct Lookup<'a> {
     pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
     /// For McpServers: tokens of [`UPSTREAM_ACCOUNT`] that were got for them.
     pub upstream_tokens: BTreeMap<(&'a str, &'a str), Sensitive>,
+    /// For McpServers: McpClients as they are written.
+    pub client_objects: BTreeMap<(&'a str, &'a str), &'a McpClient>,
+    /// For McpServers: whom their upstreams trust. `None`: nobody asks them, for nothing is served of what is resolved.
+    pub discovered: Option<BTreeMap<(&'a str, &'a str), &'a upstream_trust::Known>>,
     /// For McpClients: servers that have been resolved.
     pub resolved: BTreeMap<(&'a str, &'a str), &'a Server>,
     /// For McpPolicies: clients that have been resolved.

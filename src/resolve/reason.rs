@@ -246,6 +246,9 @@ reasons! {
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// A policy only narrows, and nothing grants at the servers that it reaches.
     NothingAllowed: Warning, "write an Allow: what no rule allows is denied anyway";
+    /// An upstream does not name the issuer any more that tokens for it are asked of: the server takes no calls, and nothing is
+    /// sent to another issuer.
+    IssuerChanged: Warning, "if the upstream has moved, name an McpClient of an McpAuthorizationServer with its new issuer";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.
@@ -273,8 +276,14 @@ reasons! {
     ServiceAccountUnknown: Warning, "name an McpAuthorizationServer with kubernetes: {}";
     /// A rule names a tool that was not reviewed at any of the servers that the policy reaches.
     ToolNotFound: Warning, "correct the name, or renew the tool lock";
+    /// The McpClient that the gateway is to be at an upstream's issuer is not there, or cannot be used: the server takes no calls.
+    UpstreamClientUnfit: Warning, "name an McpClient that is registered, speaks for itself, and authenticates";
+    /// Nobody knows yet where tokens for an upstream are to be had: the server takes no calls.
+    UpstreamNotDiscovered: Warning, "let the upstream serve its metadata (RFC 9728), with the issuer and the URL that is called";
     /// There is no token for the upstream yet: the server takes no calls.
     UpstreamTokenMissing: Warning, "let the controller create tokens of the ServiceAccount portcullis-upstream";
+    /// An upstream or its issuer could not be asked again whom it trusts, and where tokens are: what was said last counts.
+    UpstreamTrustUnconfirmed: Warning, "let the upstream serve its metadata (RFC 9728), and its issuer its own";
 }
 
 #[cfg(test)]

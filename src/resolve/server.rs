@@ -18,7 +18,7 @@ use crate::{
         server::Credentials,
         server::{Audit, AuditLevel, Delivery, Lock, RiskRule, Scopes, State, ToolScopes},
     },
-    oauth::protected_resource::ProtectedResource,
+    oauth::{protected_resource::ProtectedResource, upstream_trust::Question},
 };
 
 /// Resolves a server. What is wrong in the object itself is an error; what is missing elsewhere makes the server
@@ -46,7 +46,8 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     let scopes = scopes(spec.authorization.scopes.as_ref(), &mut errors);
     let field = FieldPath::of("spec.authorization.audiences");
     value::audiences(&spec.authorization.audiences, &field, &mut errors);
-    let upstream = upstream::resolve(&spec.upstream, (namespace, name), settings, lookup, &mut errors);
+    let servers = &spec.authorization.servers;
+    let upstream = upstream::resolve(&spec.upstream, (namespace, name), servers, settings, lookup, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -54,7 +55,7 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     let mut warnings = upstream.warnings;
     let lock =
         tools.and_then(|tools| tools.lock.as_ref()).map(|spec| lock::resolve(spec, namespace, lookup, &mut warnings));
-    let trusted = trusted(&spec.authorization.servers, lookup);
+    let trusted = trusted(servers, lookup);
     // What no Secret and no ConfigMap mends comes first: the admission webhook sees neither, and goes by the first reason.
     let unserved: Findings = trusted.unserved.into_iter().chain(upstream.unserved).collect();
     warnings.extend(trusted.warnings);
@@ -85,6 +86,14 @@ pub fn server(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) 
     };
     warnings.extend(fit(&mut object));
     Ok(Resolved { object, warnings })
+}
+
+/// What is to be asked of a server's upstream whom it trusts; `None`: nothing, or a finding says why not.
+pub fn asked_of(server: &McpServer, settings: &Settings<'_>, lookup: &Lookup<'_>) -> Option<Question> {
+    let namespace = server.metadata.namespace.as_deref().unwrap_or("default");
+    let name = server.metadata.name.as_deref().unwrap_or_default();
+    let spec = &server.spec;
+    upstream::asked(&spec.upstream, (namespace, name), &spec.authorization.servers, settings, lookup)
 }
 
 /// Keeps what is written within what the API server takes: a server that is too large is written without what makes it so,

@@ -12,11 +12,12 @@ use super::{
     policy::{edit, judged_again, policy},
     reach::{self, Place},
     registration,
-    server::server,
+    server::{asked_of, server},
 };
 use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
     generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
+    oauth::upstream_trust::{Known, Question},
     sensitive::Sensitive,
 };
 
@@ -49,17 +50,21 @@ pub struct Resolution {
     pub findings: Vec<ObjectFinding>,
     /// What is to be given as `previous` next time.
     pub accepted: Accepted,
+    /// What is to be asked of upstreams whom they trust, by server.
+    pub questions: BTreeMap<Key, Question>,
 }
 
 /// Resolves a set of objects, of which no two have the same key. `invalid` are objects that exist but could not be
 /// read. With `unreadable`, something could not be read that was never read before, so nobody knows what it denies:
-/// every server denies.
+/// every server denies. `discovered` is what upstreams said whom they trust; `None`: nobody asks them, since the result is not
+/// served, and then they are presumed to trust whom they should.
 pub fn tree(
     settings: &Settings<'_>,
     objects: &[Object],
     invalid: &BTreeMap<Key, Invalidity>,
     unreadable: bool,
     previous: &Accepted,
+    discovered: Option<&BTreeMap<Key, Known>>,
 ) -> Resolution {
     let mut objects: Vec<&Object> = objects.iter().collect();
     objects.sort_by_cached_key(|object| object.key());
@@ -71,6 +76,8 @@ pub fn tree(
     let (authorities, registrations) = authorities(settings, &objects, &lookup, &mut out);
     lookup.authorities = authorities.iter().map(|a| (a.id.name.as_str(), a)).collect();
     lookup.registrations = registrations.iter().map(|(name, one)| (name.as_str(), one)).collect();
+    lookup.discovered = discovered
+        .map(|all| all.iter().map(|(key, known)| ((key.namespace.as_str(), key.name.as_str()), known)).collect());
     let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
     lookup.resolved = servers.iter().map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
     let clients = clients(settings, &objects, &lookup, &mut out);
@@ -190,7 +197,10 @@ fn plain_lookup<'a>(objects: &[&'a Object], invalid: &'a BTreeMap<Key, Invalidit
                     lookup.upstream_tokens.insert((namespace, name), Sensitive::new("presumed"));
                 }
             }
-            Object::Client(_) | Object::Policy(_) | Object::AuthorizationServer(_) => {}
+            Object::Client(client) => {
+                lookup.client_objects.insert((namespace, name), client);
+            }
+            Object::Policy(_) | Object::AuthorizationServer(_) => {}
         }
     }
     let broken = invalid.keys().filter(|key| key.kind == Kind::McpServer);
@@ -233,6 +243,7 @@ fn servers(
     for object in objects {
         let Object::Server(spec) = object else { continue };
         let key = object.key();
+        out.questions.extend(asked_of(spec, settings, lookup).map(|question| (key.clone(), question)));
         match server(spec, settings, lookup) {
             Ok(server) => {
                 out.add(&key, server.warnings);

@@ -10,6 +10,7 @@ use super::{
     Finding, Findings, Lookup, Reason, Settings,
     public_url::{has_user_info, is_loopback},
     server::not_enforced,
+    upstream_oauth::{self, Target},
     value,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         v1alpha1::{CredentialsSpec, HeaderSpec, Scheme, ServiceRef, UpstreamSpec},
     },
     generated::server::{CredentialHeader, Credentials, Upstream, UpstreamTls},
+    oauth::upstream_trust::Question,
     sensitive::Sensitive,
 };
 
@@ -34,6 +36,7 @@ pub(super) struct ResolvedUpstream {
 pub(super) fn resolve(
     spec: &UpstreamSpec,
     (namespace, name): (&str, &str),
+    trusted: &[String],
     settings: &Settings<'_>,
     lookup: &Lookup<'_>,
     errors: &mut Findings,
@@ -43,7 +46,19 @@ pub(super) fn resolve(
     let url = address(spec, namespace, settings, errors, &mut warnings);
     let tls = tls(spec, namespace, lookup, errors, &mut unserved);
     let headers = headers(&spec.credentials, errors);
+    let oauth = spec.credentials.oauth.as_ref().map(|oauth| {
+        upstream_oauth::check(oauth, url.as_ref(), errors);
+        let target = Target { spec: oauth, server: (namespace, name), trusted, url: url.as_ref(), tls: &tls };
+        upstream_oauth::resolve(&target, settings, lookup, &mut warnings)
+    });
     let credentials = match headers {
+        None if let Some(oauth) = oauth => match oauth {
+            Ok(oauth) => Credentials::Oauth(Box::new(oauth)),
+            Err(finding) => {
+                unserved.push(*finding);
+                Credentials::None
+            }
+        },
         None if spec.credentials.service_account.is_some() => match token(spec, (namespace, name), lookup, errors) {
             Ok(token) => Credentials::ServiceAccount { token },
             Err(finding) => {
@@ -66,6 +81,23 @@ pub(super) fn resolve(
     };
     let url = url.map(String::from).unwrap_or_default();
     ResolvedUpstream { upstream: Upstream { url, tls, credentials }, unserved, warnings }
+}
+
+/// What is to be asked of an upstream whom it trusts; `None`: nothing, or a finding says why not.
+pub(super) fn asked(
+    spec: &UpstreamSpec,
+    server: (&str, &str),
+    trusted: &[String],
+    settings: &Settings<'_>,
+    lookup: &Lookup<'_>,
+) -> Option<Question> {
+    let oauth = spec.credentials.oauth.as_ref()?;
+    let (mut errors, mut others) = (Findings::new(), Findings::new());
+    let url = address(spec, server.0, settings, &mut errors, &mut others);
+    let tls = tls(spec, server.0, lookup, &mut errors, &mut others);
+    upstream_oauth::check(oauth, url.as_ref(), &mut errors);
+    let target = Target { spec: oauth, server, trusted, url: url.as_ref(), tls: &tls };
+    upstream_oauth::asked(&target, settings, lookup).filter(|_| errors.is_empty())
 }
 
 fn header_field(index: usize) -> FieldPath {
@@ -238,9 +270,6 @@ fn headers<'a>(spec: &'a CredentialsSpec, errors: &mut Findings) -> Option<&'a [
         let field = FieldPath::of("spec.upstream.credentials");
         let message = "give exactly one of none, headers, oauth and serviceAccount";
         errors.push(Finding::new(Reason::ChoiceInvalid, field, message));
-    }
-    if spec.oauth.is_some() {
-        errors.push(not_enforced("spec.upstream.credentials.oauth", "this build is no OAuth client"));
     }
     let headers = spec.headers.as_deref()?;
     let mut seen = std::collections::HashSet::new();

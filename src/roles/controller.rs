@@ -15,6 +15,7 @@ use crate::cluster;
 use crate::controller::inventory::rounds::Inventories;
 use crate::controller::lease::Lost;
 use crate::controller::run::Checks;
+use crate::controller::trusts::Trusts;
 use crate::controller::{self, Context, Installation};
 use crate::egress::{self, Egress};
 use crate::process::admin::{self, Admin};
@@ -36,6 +37,8 @@ pub struct Options {
     pub admin_hosts: Vec<String>,
     /// Which internal addresses issuers may have.
     pub egress: egress::Policy,
+    /// How often upstreams that are called with OAuth tokens are asked whose they take.
+    pub trust_every: Duration,
     /// How often upstreams are asked for their tools; `None`: never.
     pub inventory_every: Option<Duration>,
 }
@@ -62,7 +65,8 @@ pub async fn run(options: Options) -> anyhow::Result<End> {
     let mut registry = metrics::registry();
     let egress = Egress::new(options.egress)?;
     let inventories = Inventories::new(egress.clone(), options.inventory_every);
-    let context = Context::new(client, identity(), options.installation, egress, inventories, &mut registry);
+    let asked = (inventories, Trusts::new(egress.clone(), options.trust_every));
+    let context = Context::new(client, identity(), options.installation, egress, asked, &mut registry);
     if let Some(listen) = options.admin_listen {
         let socket = TcpListener::bind(listen)
             .await

@@ -7,17 +7,23 @@ pub mod configuration;
 #[cfg(test)]
 mod edits;
 pub mod keys;
+mod trusts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 
 pub use self::configuration::Problem;
 use self::configuration::{Configuration, Folder, Reporter};
 use self::keys::Keys;
+use self::trusts::Trusts;
 use super::serving::{self, Opened, Serving};
 use crate::issuer::LocalAuthority;
+
+/// How often upstreams are asked whose tokens they take, unless an administrator says otherwise.
+pub const TRUST_EVERY: Duration = Duration::from_secs(60);
 
 /// What a standalone gateway is started with.
 #[derive(Clone, Debug)]
@@ -26,6 +32,8 @@ pub struct Options {
     pub manifests: Vec<PathBuf>,
     /// The namespace whose policies are guardrails.
     pub system_namespace: String,
+    /// How often upstreams that are called with OAuth tokens are asked whose they take.
+    pub trust_every: Duration,
     /// How it serves.
     pub serving: serving::Options,
 }
@@ -49,10 +57,13 @@ impl Standalone {
         let keys = Arc::new(Keys::new(opened.egress.clone(), opened.state.clone(), opened.drain.clone()));
         let gateway = opened.gateway(opened.state.sealer()?, keys.clone(), None);
         keys.serve_through(&gateway);
+        let (egress, state, drain) = (opened.egress.clone(), opened.state.clone(), opened.drain.clone());
+        let trusts = Arc::new(Trusts::open(egress, options.trust_every, state, drain)?);
         let folder = Folder { paths: options.manifests, system_namespace: options.system_namespace };
         let reporter = Reporter::register(&opened.readiness, &mut registry);
         let (public_url, state) = (opened.public_url.clone(), opened.state.clone());
-        let configuration = Configuration::load(folder, public_url, gateway.clone(), keys.clone(), state, reporter)?;
+        let sources = (keys.clone(), trusts);
+        let configuration = Configuration::load(folder, public_url, gateway.clone(), sources, state, reporter)?;
         let configuration = Arc::new(configuration);
         opened.show(registry).await?;
         opened.drain.spawn(configuration.clone().watch(opened.drain.draining().clone()));

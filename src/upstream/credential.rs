@@ -33,10 +33,10 @@ static NEVER: [HeaderName; 12] = [
 pub(super) struct Prepared(Vec<(HeaderName, HeaderValue)>);
 
 impl Prepared {
-    /// Parses the configured credentials.
+    /// Parses the configured credentials, as far as they are the same for every request.
     pub(super) fn new(credentials: &Credentials) -> Result<Self, UpstreamError> {
         match credentials {
-            Credentials::None => Ok(Vec::new()),
+            Credentials::None | Credentials::Oauth(_) => Ok(Vec::new()),
             Credentials::Headers(headers) => {
                 headers.iter().map(|header| prepare(&header.name, header.value.expose())).collect::<Result<_, _>>()
             }

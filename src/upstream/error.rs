@@ -1,5 +1,6 @@
 //! Why an upstream gave no usable answer.
 
+use super::TokenFailure;
 use crate::egress::EgressError;
 
 /// Why an upstream gave no usable answer. For conditions, logs and records; a caller is told that the upstream failed,
@@ -50,6 +51,21 @@ pub enum UpstreamError {
         /// The status.
         status: u16,
     },
+    /// There is no token to call it with.
+    #[error(transparent)]
+    Token(#[from] TokenFailure),
+    /// 403: a token with more scopes is wanted, and there is none that the upstream is content with.
+    #[error(
+        "the upstream asks for a token with the scopes {scopes}{}: add them to upstream.credentials.oauth.scopes of the server, \
+         and let its client have them at the issuer",
+        why.as_ref().map_or_else(String::new, |why| format!(" ({why})"))
+    )]
+    ScopesLacking {
+        /// The scopes, as it names them.
+        scopes: String,
+        /// Why there is no such token; `None`: there is, and it was not content with it.
+        why: Option<TokenFailure>,
+    },
     /// 3xx: never followed.
     #[error("the upstream answered with a redirect (status {status}), which is not followed: configure the final URL")]
     Redirected {
@@ -79,6 +95,8 @@ impl UpstreamError {
             UpstreamError::BodyTimeout { .. } => "UpstreamBodyTimeout",
             UpstreamError::TooLarge { .. } => "UpstreamTooLarge",
             UpstreamError::CredentialsRefused { .. } => "UpstreamCredentialsRefused",
+            UpstreamError::Token(error) => error.reason(),
+            UpstreamError::ScopesLacking { .. } => "UpstreamScopesLacking",
             UpstreamError::Redirected { .. } => "UpstreamRedirected",
             UpstreamError::Failed { .. } => "UpstreamFailed",
             UpstreamError::ContentType => "UpstreamContentType",

@@ -16,9 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thread_local::ThreadLocal;
 
 use super::credential::Prepared;
+use super::tokens::{Subject, TokenCounters, Tokens, Tried, Trouble};
 use super::{UpstreamError, headers};
 use crate::egress::{Connector, Egress, PlainHttp, TlsOptions, egress_cause, root_cause};
-use crate::generated::server;
+use crate::generated::server::{self, Credentials};
 
 /// Idle connections that each thread keeps for one upstream.
 const MOST_IDLE: usize = 256;
@@ -48,7 +49,20 @@ pub struct Upstream {
     connector: Connector,
     uri: Uri,
     credentials: Prepared,
+    /// Where tokens come from that are asked for.
+    tokens: Option<Arc<Tokens>>,
     timeouts: Timeouts,
+}
+
+/// What upstreams are reached by.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'m> {
+    /// The dialer.
+    pub egress: &'m Egress,
+    /// How patiently.
+    pub timeouts: Timeouts,
+    /// What is counted of tokens.
+    pub tokens: &'m TokenCounters,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -63,18 +77,15 @@ impl Upstream {
     /// # Errors
     /// If URL, CA bundle, server name or credentials are unusable.
     pub fn new(config: &server::Upstream, egress: &Egress) -> Result<Self, UpstreamError> {
-        Self::with_timeouts(config, egress, Timeouts::default())
+        Self::by(config, &Means { egress, timeouts: Timeouts::default(), tokens: &TokenCounters::default() })
     }
 
-    /// [`Upstream::new`] with other time limits.
+    /// [`Upstream::new`] with other time limits, and counters.
     ///
     /// # Errors
     /// As [`Upstream::new`].
-    pub fn with_timeouts(
-        config: &server::Upstream,
-        egress: &Egress,
-        timeouts: Timeouts,
-    ) -> Result<Self, UpstreamError> {
+    pub fn by(config: &server::Upstream, means: &Means<'_>) -> Result<Self, UpstreamError> {
+        let Means { egress, timeouts, tokens } = *means;
         let mut url = url::Url::parse(&config.url).map_err(|_| UpstreamError::Url)?;
         if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
             return Err(UpstreamError::Url);
@@ -83,7 +94,12 @@ impl Upstream {
         let uri: Uri = url.as_str().parse().map_err(|_| UpstreamError::Url)?;
         let tls = TlsOptions { ca_pem: config.tls.ca_pem.clone(), server_name: config.tls.server_name.clone() };
         let connector = egress.connector(&tls, PlainHttp::Internal)?;
-        Ok(Self { clients: Arc::default(), connector, uri, credentials: Prepared::new(&config.credentials)?, timeouts })
+        let tokens = match &config.credentials {
+            Credentials::Oauth(oauth) => Some(Tokens::new(oauth, egress, tokens)?),
+            Credentials::None | Credentials::Headers(_) | Credentials::ServiceAccount { .. } => None,
+        };
+        let credentials = Prepared::new(&config.credentials)?;
+        Ok(Self { clients: Arc::default(), connector, uri, credentials, tokens, timeouts })
     }
 
     /// The same server through connections of its own, which end with it: for what is asked once in a while, of thousands of
@@ -125,6 +141,43 @@ impl Upstream {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         request
+    }
+
+    /// Whether it is called with tokens that are got with callers' tokens.
+    pub fn needs_callers(&self) -> bool {
+        self.tokens.as_ref().is_some_and(|tokens| tokens.need_callers())
+    }
+
+    /// What keeps it from being called with tokens, if something does.
+    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+        self.tokens.as_ref()?.trouble()
+    }
+
+    /// Sends the request that `make` makes of a body, by [`Upstream::request`], with a token where the upstream is called
+    /// with one. A request that the upstream refused for want of another token, and so did not carry out, is sent again: once
+    /// because it does not take the token (401), and once because it asks for more scopes (RFC 6750 section 3.1). So, there, the
+    /// body is held until the upstream has answered.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`]; if there is no token; or if the upstream asks for scopes that no token has.
+    pub async fn call(
+        &self,
+        caller: Option<&Subject>,
+        body: Bytes,
+        make: impl Fn(Bytes) -> Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let Some(tokens) = &self.tokens else { return self.send(make(body)).await };
+        let (mut token, mut tried) = (tokens.token(caller).await?, Tried::default());
+        loop {
+            let mut request = make(body.clone());
+            token.apply(request.headers_mut());
+            let response = self.send(request).await?;
+            let (status, headers) = (response.status(), response.headers());
+            match tokens.after(caller, token, status, headers, &mut tried).await? {
+                Some(other) => token = other,
+                None => return Ok(response),
+            }
+        }
     }
 
     /// Sends a request made by [`Upstream::request`]. The response's body streams; dropping the future or the body

@@ -128,11 +128,14 @@ impl<'a> Conversation<'a> {
             }
             body = json.to_string().into();
         }
-        let mut request = self.upstream.request(http_method, &headers, body);
-        if let Some(session) = &self.session {
-            request.headers_mut().insert(SESSION, session.clone());
-        }
-        self.upstream.send(request).await
+        let request = |body| {
+            let mut request = self.upstream.request(http_method.clone(), &headers, body);
+            if let Some(session) = &self.session {
+                request.headers_mut().insert(SESSION, session.clone());
+            }
+            request
+        };
+        self.upstream.call(None, body, request).await
     }
 
     async fn json(&mut self, body: Incoming) -> Result<Message, DiscoverError> {

@@ -137,7 +137,7 @@ fn resolved(documents: &[Value], previous: &Accepted) -> Resolution {
             Err(other) => panic!("{other:?}: {document}"),
         }
     }
-    with_settings(|settings| resolve::tree(settings, &objects, &invalid, false, previous))
+    with_settings(|settings| resolve::tree(settings, &objects, &invalid, false, previous, None))
 }
 
 /// The fleet that a proxy has after the case's object came to it, over what it replaced.

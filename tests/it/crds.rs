@@ -178,7 +178,7 @@ fn cases() -> Vec<Case> {
             vec![server()],
             vec![
                 with(server(), &[("/spec/upstream/credentials", json!({}))]),
-                with(server(), &[("/spec/upstream/credentials", json!({"none": {}, "oauth": {}}))]),
+                with(server(), &[("/spec/upstream/credentials", json!({"none": {}, "oauth": {"client": "c"}}))]),
             ],
         ),
         (
@@ -188,6 +188,19 @@ fn cases() -> Vec<Case> {
                 upstream(json!({"credentials": {"none": {}}})),
                 upstream(json!({"url": "https://x.example/mcp", "service": {"name": "notes", "port": 80},
                     "credentials": {"none": {}}})),
+            ],
+        ),
+        (
+            "oauth tokens are sent over https only: set service.scheme",
+            vec![
+                upstream(json!({"service": {"name": "notes", "port": 443, "scheme": "https"},
+                    "credentials": {"oauth": {"client": "c"}}})),
+                upstream(json!({"url": "https://x.example/mcp", "credentials": {"oauth": {"client": "c"}}})),
+            ],
+            vec![
+                upstream(json!({"service": {"name": "notes", "port": 80}, "credentials": {"oauth": {"client": "c"}}})),
+                upstream(json!({"service": {"name": "notes", "port": 80, "scheme": "http"},
+                    "credentials": {"oauth": {"client": "c"}}})),
             ],
         ),
         (

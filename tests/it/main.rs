@@ -28,3 +28,4 @@ mod plugin;
 mod sarif;
 mod support;
 mod supported;
+mod upstream_oauth;

@@ -81,7 +81,10 @@ pub enum ServerState {
 #[x_kube(
     validation = Rule::new("has(self.url) != has(self.service)").message("give exactly one of url and service"),
     validation = Rule::new("!has(self.credentials.serviceAccount) || has(self.service)")
-        .message("serviceAccount credentials are sent to a service only")
+        .message("serviceAccount credentials are sent to a service only"),
+    validation = Rule::new(
+        "!has(self.credentials.oauth) || !has(self.service) || (has(self.service.scheme) && self.service.scheme == 'https')"
+    ).message("oauth tokens are sent over https only: set service.scheme")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamSpec {
@@ -184,14 +187,48 @@ pub struct CredentialsSpec {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub headers: Option<Vec<HeaderSpec>>,
-    /// A token that the gateway obtains as an OAuth client. Not enforced by this build: such servers are refused.
+    /// Tokens that the gateway gets as an OAuth client of the upstream's authorization server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
-    pub oauth: Option<Empty>,
+    pub oauth: Option<OauthSpec>,
     /// A token of the ServiceAccount `portcullis-upstream`, which has no rights, in `Authorization`. Its audience is
     /// `portcullis-upstream:<namespace>/<name>` of this server. Sent to a `service` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<Empty>,
+}
+
+/// How the gateway gets tokens for an upstream. They are asked for at the issuer of the client's McpAuthorizationServer and
+/// nowhere else; while the upstream's metadata (RFC 9728) does not name that issuer, the server takes no calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OauthSpec {
+    /// The McpClient of this namespace that the gateway is there: one that speaks for itself, of any method but `Token`.
+    #[schemars(length(min = 1, max = 63))]
+    pub client: String,
+    /// How tokens are asked for.
+    #[serde(default)]
+    pub grant: OauthGrant,
+    /// The scopes that are asked for at first. An upstream may ask for more (`insufficient_scope`), once for each token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub scopes: Vec<String>,
+    /// The resource identifier that the upstream's metadata must have, where it is not the URL that is called: a URL of the
+    /// same host that is a parent of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048))]
+    pub resource: Option<String>,
+}
+
+/// How tokens for an upstream are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OauthGrant {
+    /// As the gateway itself: one token for all callers (RFC 6749 section 4.4).
+    #[default]
+    ClientCredentials,
+    /// For each caller, in exchange for the caller's token, at the issuer of that token (RFC 8693).
+    TokenExchange,
+    /// For each caller, by the caller's token as an assertion, at the issuer of that token (RFC 7523 section 2.1).
+    JwtBearer,
 }
 
 /// A header sent with every upstream request.

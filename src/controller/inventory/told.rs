@@ -39,6 +39,9 @@ impl Basis {
         // A token is renewed many times a day, for the same somebody.
         let credentials = match &upstream.credentials {
             Credentials::ServiceAccount { .. } => Value::from("ServiceAccount"),
+            // One that is called for callers alone lists its tools to them.
+            Credentials::Oauth(oauth) if oauth.grant.callers_of().is_some() => return None,
+            Credentials::Oauth(oauth) => Value::from(vec![&*oauth.issuer, &oauth.client_id, &oauth.scopes.join(" ")]),
             other => serde_json::to_value(other).unwrap_or_default(),
         };
         let whole = serde_json::to_vec(&(&upstream.url, &upstream.tls, credentials, &server.risk, &server.lock));

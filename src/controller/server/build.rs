@@ -12,7 +12,7 @@ use crate::controller::error::Failure;
 use crate::controller::inventory::told::Basis;
 use crate::controller::object::Wanted;
 use crate::generated::codec::Generated;
-use crate::generated::server::State;
+use crate::generated::server::{Credentials, State};
 use crate::generated::{Kind, ObjectId, Server};
 use crate::resolve::{self, Findings};
 
@@ -31,6 +31,8 @@ pub struct Verdict {
     pub reviewed: Option<Arc<Reviewed>>,
     /// What its tools are listed by; `None`: it takes no calls.
     pub basis: Option<Basis>,
+    /// It is called with OAuth tokens.
+    pub oauth: bool,
     /// Whether its upstream is closed to others; `None`: nobody asked for it.
     pub isolation: Option<Told>,
 }
@@ -41,7 +43,8 @@ pub(super) fn build(
     validated: Validated,
     installation: &Installation,
 ) -> Result<(Prepared<Verdict>, Isolation), Failure> {
-    let Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation } = validated;
+    let Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation, question: _, trust: _ } =
+        validated;
     let (mut errors, mut warnings) = (Findings::new(), Findings::new());
     let mut server = match outcome {
         Ok(resolved) => {
@@ -77,6 +80,7 @@ pub(super) fn build(
         reviewed: reviewed.map(Arc::new),
         resource: server.as_ref().map(|server| server.resource.clone()),
         basis: server.as_ref().and_then(Basis::of),
+        oauth: server.as_ref().is_some_and(|server| matches!(server.upstream.credentials, Credentials::Oauth(_))),
         disabled: server.is_some_and(|server| server.state == State::Disabled),
         isolation: isolation.before.clone(),
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::isolation;
 use crate::api::core::{ConfigMap, Secret};
 use crate::api::v1alpha1::McpServerSpec;
-use crate::api::{Key, McpServer};
+use crate::api::{self, Key, McpClient, McpServer};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::fetch::{self, Fetched};
@@ -15,6 +15,8 @@ use crate::controller::store::{Reference, Source};
 use crate::generated::server::Credentials;
 use crate::generated::{Authority, Labels, Server};
 use crate::issuer::{Clock as _, SystemClock};
+use crate::oauth::upstream_trust::Known;
+use crate::resolve::{self, Registration};
 
 /// A server, and what was found of what it refers to.
 pub(super) struct Raw {
@@ -27,12 +29,22 @@ pub(super) struct Raw {
     pub(super) secrets: BTreeMap<String, Secret>,
     pub(super) forbidden: BTreeSet<String>,
     pub(super) config_maps: BTreeMap<String, ConfigMap>,
+    /// The client that the gateway is at the issuer of its upstream, if it names one that is there.
+    pub(super) client: Option<RawClient>,
+    /// What is known of whom its upstream trusts.
+    pub(super) trust: Option<Known>,
     /// The token that identifies the gateway to its upstream, if it asks for one and there is one.
     pub(super) upstream_token: Option<UpstreamToken>,
     /// What its isolation depends on.
     pub(super) isolation: isolation::Found,
     /// To how many Secrets and ConfigMaps it refers.
     refers: usize,
+}
+
+/// A client, and how clients are registered at its issuer.
+pub(super) struct RawClient {
+    pub(super) source: Arc<Source>,
+    pub(super) registration: Option<Arc<Registration>>,
 }
 
 impl Raw {
@@ -54,7 +66,8 @@ impl Raw {
 /// Fetches what a server refers to; `None` if it is gone.
 pub(super) async fn dereference(context: &Context, key: &Key) -> Result<Option<Raw>, Failure> {
     let Some(mut raw) = known(context, key) else { return Ok(None) };
-    let names = raw.source.server().map(|server| Names::of(&server.spec)).unwrap_or_default();
+    let client = raw.client.as_ref().and_then(|client| client.source.client());
+    let names = raw.source.server().map(|server| Names::of(&server.spec, client)).unwrap_or_default();
     raw.refers = names.secrets.len() + names.config_maps.len();
     for name in names.secrets {
         match fetch::secret(&context.client, &key.namespace, &name).await? {
@@ -125,11 +138,23 @@ fn known(context: &Context, key: &Key) -> Option<Raw> {
     let mut references = BTreeSet::from([Reference::Namespace(key.namespace.clone())]);
     let authorities = source.server().map(|server| server.spec.authorization.servers.clone()).unwrap_or_default();
     references.extend(authorities.iter().cloned().map(Reference::Authority));
+    let oauth = source.server().and_then(|server| server.spec.upstream.credentials.oauth.as_ref());
+    let client = oauth.and_then(|oauth| {
+        let (namespace, name) = (key.namespace.clone(), oauth.client.clone());
+        references.insert(Reference::Client(namespace.clone(), name.clone()));
+        store.source(&Key { kind: api::Kind::McpClient, namespace, name })
+    });
+    let its = client.as_ref().and_then(|source| Some(source.client()?.spec.authorization_server.clone()));
+    references.extend(its.iter().cloned().map(Reference::Authority));
     store.follow(key, references);
+    let previous = store.last_server(&source.id.uid);
     Some(Raw {
-        previous: store.last_server(&source.id.uid),
+        trust: oauth.and_then(|_| context.trusts.known(&source.id.uid, previous.as_ref())),
+        client: client
+            .map(|source| RawClient { source, registration: its.as_ref().and_then(|name| store.registration(name)) }),
+        previous,
         namespace: store.labels_of(&key.namespace),
-        authorities: authorities.iter().filter_map(|name| store.authority(name)).collect(),
+        authorities: authorities.iter().chain(&its).filter_map(|name| store.authority(name)).collect(),
         claimants: store.claimants(key),
         source,
         secrets: BTreeMap::new(),
@@ -149,12 +174,13 @@ struct Names {
 }
 
 impl Names {
-    fn of(spec: &McpServerSpec) -> Self {
+    fn of(spec: &McpServerSpec, client: Option<&McpClient>) -> Self {
         let headers = spec.upstream.credentials.headers.iter().flatten();
+        let credentials = client.into_iter().flat_map(|client| resolve::secrets_of(spec, client));
         let ca = spec.upstream.tls.as_ref().and_then(|tls| tls.ca_ref.as_ref()).map(|ca| &ca.config_map_name);
         let lock = spec.tools.as_ref().and_then(|tools| tools.lock.as_ref()).map(|lock| &lock.config_map_name);
         Self {
-            secrets: headers.map(|header| header.secret_key_ref.name.clone()).collect(),
+            secrets: headers.map(|header| header.secret_key_ref.name.clone()).chain(credentials).collect(),
             config_maps: ca.into_iter().chain(lock).cloned().collect(),
         }
     }

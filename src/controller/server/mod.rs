@@ -34,11 +34,14 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let renew = raw.upstream_token.as_ref().map(|token| token.renew_in);
     let cluster = context.cluster();
     let validated = validate::validate(raw, &context.installation.settings(&cluster));
+    let trust = (validated.question.clone(), validated.trust.clone());
     let (prepared, isolation) = build::build(validated, &context.installation)?;
     let (mut applied, informed) = apply::apply(context, prepared).await?;
     let isolated = isolate(context, &mut applied, isolation).await;
     let checked = applied.verdict.isolation.as_ref().map(Told::reread);
     context.inventories.follow(key, &applied.id.uid, applied.verdict.basis);
+    let (question, before) = trust;
+    context.trusts.follow(key, &applied.id.uid, question, before);
     let touched = context.store().settle(key, Settled::Server(applied.clone().into()));
     context.look_at(touched);
     tell(context, &applied).await?;
@@ -64,7 +67,8 @@ pub async fn tell(context: &Context, applied: &Applied<Verdict>) -> Result<(), F
     let heard = context.inventories.heard(&applied.id.uid);
     let before = context.store().source(&applied.key);
     let before = before.as_ref().map_or(&Value::Null, |source| &source.status);
-    let statement = status(applied, context.programming(applied), heard.as_ref(), before);
+    let said = (context.programming(applied), context.store().proxies.trouble(&applied.id.uid));
+    let statement = status(applied, said, heard.as_ref(), before);
     speak::speak(context, &applied.key, &applied.id.uid, &statement).await
 }
 

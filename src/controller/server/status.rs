@@ -5,19 +5,40 @@ use serde_json::Value;
 use super::build::Verdict;
 use super::isolation;
 use crate::controller::apply::Applied;
-use crate::controller::conditions::{self, DISABLED, PROGRAMMED, READY, Said, Statement, Truth};
+use crate::controller::conditions::{
+    self, DISABLED, PROGRAMMED, READY, Said, Statement, Truth, UPSTREAM_AUTHORIZED, UPSTREAM_TOKEN_WANTED,
+};
 use crate::controller::inventory::told::{self, Basis, Heard};
 use crate::controller::proxies::Programming;
 
-/// What is said of a server. `programming` is what proxies make of what was written, if they were told of it; `heard` what
+/// Whether its upstream is called with the tokens that it wants, by what proxies say.
+fn authorized(trouble: Option<(String, String)>) -> Said {
+    let Some((reason, scopes)) = trouble else {
+        return Said::new(UPSTREAM_AUTHORIZED, Truth::True, UPSTREAM_AUTHORIZED, "");
+    };
+    let message = if scopes.is_empty() {
+        format!(
+            "{reason}: a proxy gets no token for the upstream, or the upstream does not take it: see docs/upstreams.md"
+        )
+    } else {
+        format!(
+            "{reason}: the upstream asks for the scopes {scopes}, and no token has them: add them to \
+             spec.upstream.credentials.oauth.scopes, and let the client have them at the issuer"
+        )
+    };
+    Said::new(UPSTREAM_AUTHORIZED, Truth::False, UPSTREAM_TOKEN_WANTED, message)
+}
+
+/// What is said of a server. `programming` is what proxies make of what was written, if they were told of it; `trouble` what they
+/// say of how the upstream is called; `heard` what
 /// is known of its tools, if it is asked; `before` its status.
 pub fn status(
     applied: &Applied<Verdict>,
-    programming: Option<Programming>,
+    (programming, trouble): (Option<Programming>, Option<(String, String)>),
     heard: Option<&(Basis, Heard)>,
     before: &Value,
 ) -> Statement {
-    let Verdict { errors, warnings, resource, disabled, reviewed: _, basis: _, isolation } = &applied.verdict;
+    let Verdict { errors, warnings, resource, disabled, reviewed: _, basis: _, oauth, isolation } = &applied.verdict;
     let meanwhile = match applied.generated {
         Some(_) => "it takes no calls.",
         None => "it is not served.",
@@ -37,6 +58,9 @@ pub fn status(
             DISABLED.clone_into(&mut said.reason);
             "spec.state is Disabled: every call is refused.".clone_into(&mut said.message);
         }
+    }
+    if *oauth {
+        statement.beside(authorized(trouble));
     }
     if let Some((basis, heard)) = heard {
         let (tools, said) = told::told(*basis, heard, before, applied.id.generation);

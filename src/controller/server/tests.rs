@@ -13,6 +13,7 @@ use crate::controller::Installation;
 use crate::controller::apply::{Applied, Prepared};
 use crate::controller::conditions::{
     ACCEPTED, ISOLATED, PENDING, PROGRAMMED, READY, RESOLVED_REFS, SERVICE_NOT_FOUND, STALLED, Said, Truth,
+    UPSTREAM_AUTHORIZED,
 };
 use crate::controller::proxies::Programming;
 use crate::generated::codec::{self, Generated};
@@ -50,7 +51,18 @@ fn validated(outcome: Result<Resolved<Server>, Vec<Finding>>) -> Validated {
     let key = Key { kind: api::Kind::McpServer, namespace: "team".into(), name: "notes".into() };
     let id = ObjectId { uid: "u".into(), namespace: "team".into(), name: "notes".into(), generation: 7 };
     let (claimants, isolation) = (Vec::new(), isolation::Found::default());
-    Validated { key, id, outcome, previous: None, reviewed: None, claimants, closes: None, isolation }
+    Validated {
+        key,
+        id,
+        outcome,
+        previous: None,
+        reviewed: None,
+        claimants,
+        closes: None,
+        isolation,
+        question: None,
+        trust: None,
+    }
 }
 
 fn built(validated: Validated) -> (Prepared<Verdict>, Option<Server>) {
@@ -67,7 +79,7 @@ fn said(prepared: Prepared<Verdict>, programming: Option<Programming>) -> Vec<St
     let Prepared { key, id, kind, generated, document: _, verdict } = prepared;
     let applied = Applied { key, id, generated: generated.map(|_| kind), verdict };
     let word = |type_: &str, truth: Truth, reason: &str| format!("{type_}: {} {reason}", truth.as_str());
-    status(&applied, programming, None, &Value::Null)
+    status(&applied, (programming, None), None, &Value::Null)
         .conditions
         .iter()
         .map(|one| word(one.type_, one.truth, &one.reason))
@@ -162,7 +174,7 @@ fn one_that_is_not_isolated_as_it_asks_is_served_and_not_ready() {
             generated: Some(prepared.kind),
             verdict: prepared.verdict.clone(),
         };
-        let statement = status(&applied, Some(Programming::Everywhere(1)), None, &Value::Null);
+        let statement = status(&applied, (Some(Programming::Everywhere(1)), None), None, &Value::Null);
         let word = |type_: &str| {
             let said = statement.said(type_).unwrap();
             format!("{} {}", said.truth.as_str(), said.reason)
@@ -174,4 +186,24 @@ fn one_that_is_not_isolated_as_it_asks_is_served_and_not_ready() {
         let name = statement.members.get("networkPolicy").and_then(Value::as_str);
         assert_eq!(name, member.then_some("notes-gateway-only"));
     }
+}
+
+#[test]
+fn what_proxies_say_of_an_upstream_is_told_with_its_remedy_and_beside_ready() {
+    let (mut prepared, _) = built(validated(Ok(resolved(&json!({})))));
+    prepared.verdict.warnings.clear();
+    prepared.verdict.oauth = true;
+    let Prepared { key, id, kind, verdict, .. } = prepared;
+    let applied = Applied { key, id, generated: Some(kind), verdict };
+    let told = |trouble: Option<(&str, &str)>| {
+        let trouble = trouble.map(|(word, scopes)| (word.to_owned(), scopes.to_owned()));
+        let statement = status(&applied, (Some(Programming::Everywhere(1)), trouble), None, &Value::Null);
+        assert_eq!(statement.said(READY).unwrap().truth, Truth::True);
+        statement.said(UPSTREAM_AUTHORIZED).unwrap().clone()
+    };
+    assert_eq!(told(None).truth, Truth::True);
+    let lacking = told(Some(("UpstreamScopesLacking", "files:write")));
+    assert_eq!((lacking.truth, lacking.reason.as_str()), (Truth::False, "UpstreamTokenWanted"));
+    assert!(lacking.message.contains("files:write") && lacking.message.contains("oauth.scopes"), "{}", lacking.message);
+    assert!(told(Some(("UpstreamTokenRefused", ""))).message.starts_with("UpstreamTokenRefused: "));
 }

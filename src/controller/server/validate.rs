@@ -6,6 +6,7 @@ use crate::api::v1alpha1::ServiceRef;
 use crate::api::{FieldPath, Key, McpServer};
 use crate::generated::server::Lock;
 use crate::generated::{ObjectId, Server};
+use crate::oauth::upstream_trust::{Known, Question};
 use crate::resolve::{self, Finding, Findings, Lookup, Reason, Resolved, Settings};
 use crate::tools::lock::Required;
 
@@ -44,11 +45,14 @@ pub(super) struct Validated {
     /// The Service whose Pods an accepted server wants closed to others.
     pub(super) closes: Option<ServiceRef>,
     pub(super) isolation: isolation::Found,
+    /// What is to be asked of its upstream whom it trusts, and what is known of that.
+    pub(super) question: Option<Question>,
+    pub(super) trust: Option<Known>,
 }
 
 /// Judges a server by what is there of what it refers to.
 pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
-    let mut reviewed = None;
+    let (mut reviewed, mut question) = (None, None);
     let outcome = match (&raw.source.read, raw.server()) {
         (Err(findings), _) => Err(findings.clone()),
         (Ok(_), Some(server)) => {
@@ -61,6 +65,17 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             lookup.config_maps.extend(raw.config_maps.iter().map(|(name, map)| ((namespace, name.as_str()), map)));
             let token = raw.upstream_token.as_ref().map(|token| token.token.clone());
             lookup.upstream_tokens.extend(token.map(|token| ((namespace, raw.source.key.name.as_str()), token)));
+            let place = (namespace, raw.source.key.name.as_str());
+            if let Some((client, registration)) =
+                raw.client.as_ref().and_then(|raw| Some((raw.source.client()?, &raw.registration)))
+            {
+                let name = client.metadata.name.as_deref().unwrap_or_default();
+                lookup.client_objects.insert((namespace, name), client);
+                let authority = client.spec.authorization_server.as_str();
+                lookup.registrations.extend(registration.as_deref().map(|registration| (authority, registration)));
+            }
+            lookup.discovered = Some(raw.trust.iter().map(|known| (place, known)).collect());
+            question = resolve::asked_of(server, settings, &lookup);
             let outcome = resolve::server(server, settings, &lookup);
             reviewed = outcome.as_ref().ok().and_then(|resolved| Reviewed::of(server, &resolved.object, &lookup));
             outcome
@@ -68,7 +83,7 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
         (Ok(_), None) => Err(vec![Finding::new(Reason::TypeMismatch, FieldPath::root(), "not an McpServer")]),
     };
     let closes = raw.server().and_then(|server| isolation::asks(&server.spec)).cloned();
-    let Raw { source, previous, claimants, isolation, .. } = raw;
+    let Raw { source, previous, claimants, isolation, trust, .. } = raw;
     let (key, id) = (source.key.clone(), source.id.clone());
-    Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation }
+    Validated { key, id, outcome, previous, reviewed, claimants, closes, isolation, question, trust }
 }

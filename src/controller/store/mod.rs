@@ -264,6 +264,10 @@ impl Store {
         match change {
             Change::Nothing => Touched::new(),
             Change::Everything => self.sources.keys().map(status).collect(),
+            Change::Troubled(uids) => {
+                let servers = uids.into_iter().filter_map(|uid| self.by_uid.get(&(Kind::Server, uid)));
+                servers.map(status).collect()
+            }
             Change::CaughtUp(moved) => {
                 let objects = moved.iter().flat_map(|(collection, after, upto)| {
                     self.versions.range((*collection, after + 1)..=(*collection, *upto)).map(|(_, at)| at)

@@ -1,12 +1,15 @@
 //! What is served follows what is put, removed and refused.
 
 use super::*;
+use crate::egress::Egress;
 use crate::fleet::tests::server;
 use crate::generated::Labels;
 
 fn settle(snapshot: &mut Snapshot) {
     let egress = Egress::new(crate::egress::Policy::default()).unwrap();
-    snapshot.settle(&egress, Timeouts::default(), "https://mcp.example");
+    let tokens = crate::upstream::TokenCounters::default();
+    let means = Means { egress: &egress, timeouts: crate::upstream::Timeouts::default(), tokens: &tokens };
+    snapshot.settle(&means, "https://mcp.example");
 }
 
 fn serving(servers: impl IntoIterator<Item = Server>) -> Snapshot {

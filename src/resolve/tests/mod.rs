@@ -8,6 +8,7 @@ mod reaching;
 mod registered;
 mod servers;
 mod trees;
+mod upstream_oauth;
 
 use std::collections::BTreeMap;
 
@@ -50,7 +51,7 @@ fn resolved(documents: &[Value], settings: &Settings<'_>, previous: &Accepted) -
             Err(other) => panic!("{other:?}"),
         }
     }
-    tree(settings, &objects, &invalid, false, previous)
+    tree(settings, &objects, &invalid, false, previous, None)
 }
 
 fn authority_named(name: &str) -> Value {

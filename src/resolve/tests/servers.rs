@@ -69,7 +69,6 @@ fn what_this_build_does_not_enforce_is_refused() {
     for (field, spec) in [
         ("spec.gateway", json!({"gateway": "edge"})),
         ("spec.upstream.tls.clientCertRef", json!({"upstream": {"tls": {"clientCertRef": {"secretName": "x"}}}})),
-        ("spec.upstream.credentials.oauth", json!({"upstream": {"credentials": {"none": null, "oauth": {"x": 1}}}})),
         ("spec.clientFeatures.sampling", json!({"clientFeatures": {"sampling": "Allow"}})),
         ("spec.clientFeatures.roots", json!({"clientFeatures": {"roots": "Allow"}})),
         ("spec.clientFeatures.elicitation", json!({"clientFeatures": {"elicitation": "Allow"}})),

@@ -21,7 +21,7 @@ use super::{AT_ONCE, LOOK};
 use crate::cluster::Event;
 use crate::generated::Collection;
 use crate::generated::codec::VERSION;
-use crate::generated::report::{MOST_REFUSED, Report};
+use crate::generated::report::{LONGEST_TROUBLE, MOST_REFUSED, MOST_TROUBLED, Report};
 use crate::issuer::{Clock as _, SystemClock};
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::gateway::{Change, Gateway};
@@ -265,6 +265,10 @@ impl World {
                     break;
                 }
                 report.refused.insert(trouble.id.uid.clone(), trouble.reason.clone());
+            }
+            for (uid, trouble) in snapshot.upstream_troubles().take(MOST_TROUBLED) {
+                let words = [&[trouble.reason.to_owned()], &*trouble.scopes].concat().join(" ");
+                report.troubled.insert(uid.to_owned(), words.chars().take(LONGEST_TROUBLE).collect());
             }
         }
         report

@@ -75,7 +75,8 @@ fn not_followed(
 ) -> Vec<(Arc<Site>, CancellationToken)> {
     let served: HashMap<&str, &Arc<Site>> = snapshot
         .sites()
-        .filter(|site| site.upstream.is_some())
+        // One that is called for callers alone lists its tools to them.
+        .filter(|site| site.upstream.as_ref().is_some_and(|upstream| !upstream.needs_callers()))
         .map(|site| (site.server.id.uid.as_str(), site))
         .collect();
     let same =

@@ -14,10 +14,14 @@ use crate::process::Drain;
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::failures::WINDOW;
 use crate::proxy::gateway::Gateway;
-use crate::proxy::snapshot::Trouble;
+use crate::proxy::snapshot::{Site, Trouble};
+use crate::upstream;
 
 /// How often the journal is asked whether it works.
 const HEALTH: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether upstreams are called as they want.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How many objects `/readyz` names; the metric counts all.
 const SHOWN: usize = 20;
@@ -84,7 +88,10 @@ async fn watch_servers(gateway: Arc<Gateway>, check: Check, stop: CancellationTo
     let mut changes = gateway.changes();
     loop {
         let snapshot = gateway.snapshot();
-        let said: Vec<String> = snapshot.troubles().take(SHOWN).map(in_words).collect();
+        let unserved = snapshot.troubles().take(SHOWN).map(in_words);
+        let troubled =
+            snapshot.sites().filter_map(|site| Some(troubled(site, site.upstream.as_ref()?.trouble()?.as_ref())));
+        let said: Vec<String> = unserved.chain(troubled.take(SHOWN)).collect();
         if said.is_empty() {
             check.ready();
         } else {
@@ -93,6 +100,19 @@ async fn watch_servers(gateway: Arc<Gateway>, check: Check, stop: CancellationTo
         tokio::select! {
             () = stop.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// A server that is served, and not called as its upstream wants.
+fn troubled(site: &Site, trouble: &upstream::Trouble) -> String {
+    let (server, reason) = (site.server.id.display_name(), trouble.reason);
+    match trouble.scopes.as_slice() {
+        [] => format!("McpServer {server}: {reason}: see spec.upstream.credentials"),
+        scopes => {
+            let scopes = scopes.join(" ");
+            format!("McpServer {server}: {reason}: add to spec.upstream.credentials.oauth.scopes: {scopes}")
         }
     }
 }

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::Keys;
+use super::trusts::Trusts;
 use crate::generated::codec::Generated;
 use crate::generated::{Authority, Kind};
 use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
@@ -93,6 +94,7 @@ pub struct Configuration {
     public_url: PublicUrl,
     gateway: Arc<Gateway>,
     keys: Arc<Keys>,
+    trusts: Arc<Trusts>,
     state: StateDir,
     reporter: Reporter,
     current: Mutex<Current>,
@@ -117,7 +119,7 @@ impl Configuration {
         folder: Folder,
         public_url: PublicUrl,
         gateway: Arc<Gateway>,
-        keys: Arc<Keys>,
+        (keys, trusts): (Arc<Keys>, Arc<Trusts>),
         state: StateDir,
         reporter: Reporter,
     ) -> anyhow::Result<Self> {
@@ -128,7 +130,8 @@ impl Configuration {
             accepted: state.load(ACCEPTED)?,
             ..Current::default()
         };
-        let configuration = Self { folder, public_url, gateway, keys, state, reporter, current: Mutex::new(current) };
+        let current = Mutex::new(current);
+        let configuration = Self { folder, public_url, gateway, keys, trusts, state, reporter, current };
         configuration.apply(scan)?;
         Ok(configuration)
     }
@@ -143,6 +146,8 @@ impl Configuration {
                 () = stop.cancelled() => return,
                 scan = watcher.changed() => scan,
                 scan = later(unkept.clone()) => scan,
+                // The same manifests may come to something else.
+                () = self.trusts.news() => self.current().scan.clone(),
             };
             unkept = None;
             let (configuration, applying) = (self.clone(), scan.clone());
@@ -176,8 +181,10 @@ impl Configuration {
         let settings =
             Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace, cluster: None };
 
+        let (invalid, accepted, discovered) = (&merged.invalid, &current.accepted, self.trusts.known());
         let resolution =
-            resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &current.accepted);
+            resolve::tree(&settings, &merged.objects, invalid, merged.unreadable, accepted, Some(&discovered));
+        self.trusts.follow(resolution.questions.clone());
         self.state.save(REMEMBERED, &merged.remembered)?;
         self.state.save(ACCEPTED, &resolution.accepted)?;
 

@@ -145,7 +145,7 @@ impl Gateway {
         let merged = merge(&self.remembered, &found);
         let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
         let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
-        let resolution = tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &self.accepted);
+        let resolution = tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &self.accepted, None);
         let mut policies = BTreeSet::new();
         for object in resolution.generated {
             match codec::decode(&codec::encode(&object).unwrap()).unwrap() {

@@ -1,6 +1,5 @@
 mod sdk;
 
-use super::super::Timeouts;
 use super::*;
 use crate::egress::testing::{Body, Seen, Server, endless, full, json, open_egress, response, serve, stuck};
 use crate::generated::server::{self, CredentialHeader, Credentials};
@@ -15,7 +14,7 @@ fn upstream(server: &Server) -> Upstream {
         tls: server::UpstreamTls::default(),
         credentials: Credentials::Headers(vec![key]),
     };
-    Upstream::with_timeouts(&config, &open_egress(), Timeouts::default()).unwrap()
+    Upstream::new(&config, &open_egress()).unwrap()
 }
 
 async fn taken(server: &Server) -> Result<Inventory, &'static str> {

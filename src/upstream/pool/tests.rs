@@ -6,13 +6,17 @@ use crate::generated::server::{CredentialHeader, Credentials, UpstreamTls};
 use crate::sensitive::Sensitive;
 use http_body_util::BodyExt;
 
+fn patient(config: &server::Upstream, timeouts: Timeouts) -> Upstream {
+    Upstream::by(config, &Means { egress: &open_egress(), timeouts, tokens: &TokenCounters::default() }).unwrap()
+}
+
 fn config(url: String) -> server::Upstream {
     let key = CredentialHeader { name: "authorization".to_owned(), value: Sensitive::new("Bearer ours") };
     server::Upstream { url, tls: UpstreamTls::default(), credentials: Credentials::Headers(vec![key]) }
 }
 
 fn upstream(server: &Server, timeouts: Timeouts) -> Upstream {
-    Upstream::with_timeouts(&config(server.url("/mcp")), &open_egress(), timeouts).unwrap()
+    patient(&config(server.url("/mcp")), timeouts)
 }
 
 #[tokio::test]
@@ -113,7 +117,7 @@ async fn failures_to_answer_are_named() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", silent.local_addr().unwrap());
     let timeouts = Timeouts { headers: Duration::from_millis(100), ..Timeouts::default() };
-    let upstream = Upstream::with_timeouts(&config(url), &open_egress(), timeouts).unwrap();
+    let upstream = patient(&config(url), timeouts);
     assert_eq!(reason(&upstream).await, "UpstreamTimeout");
     drop(silent);
     assert_eq!(reason(&upstream).await, "ConnectFailed");

@@ -12,3 +12,4 @@ mod resync;
 mod ssrf;
 mod told;
 mod told_crash;
+mod upstream;

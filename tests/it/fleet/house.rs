@@ -373,7 +373,7 @@ pub(super) fn generate(manifests: &[&str]) -> Vec<Generated> {
     let public_url = PublicUrl::parse(PUBLIC_URL).unwrap();
     let settings = Settings { public_url: &public_url, system_namespace: SYSTEM, cluster: None };
     let resolution =
-        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default());
+        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default(), None);
     assert!(resolution.findings.is_empty(), "{:?}", resolution.findings);
     resolution.generated
 }

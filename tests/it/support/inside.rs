@@ -30,6 +30,7 @@ impl Inside {
         let options = Options {
             manifests: vec![folder.path().join("manifests")],
             system_namespace: "portcullis-system".to_owned(),
+            trust_every: portcullis::roles::standalone::TRUST_EVERY,
             serving: serving::Options {
                 state_dir: folder.path().join("state"),
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -24,11 +24,13 @@ pub(crate) mod locked_upstream;
 pub(crate) mod login;
 pub(crate) mod process;
 pub(crate) mod provider;
+pub(crate) mod resource_server;
 pub(crate) mod rmcp_client;
 pub(crate) mod rmcp_server;
 
 pub(crate) mod seen;
 pub(crate) mod small_disk;
+pub(crate) mod strict;
 pub(crate) mod testbed;
 pub(crate) mod token;
 pub(crate) mod trusted;

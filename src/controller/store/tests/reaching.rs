@@ -243,6 +243,7 @@ impl House {
             disabled: false,
             reviewed: reviewed.map(Arc::new),
             basis: None,
+            oauth: false,
             isolation: None,
         };
         Applied { key: source.key.clone(), id: source.id.clone(), generated: None, verdict }
@@ -254,7 +255,7 @@ impl House {
         let objects: Vec<Object> = objects.chain(self.maps.iter().cloned().map(Object::ConfigMap)).collect();
         let cluster = self.store.issuer.cluster("gateway");
         let settings = self.store.installation.settings(&cluster);
-        resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default())
+        resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), None)
     }
 
     fn assert_as_validated(&self) {

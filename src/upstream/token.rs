@@ -1,0 +1,187 @@
+//! Asks an issuer for tokens, as the client that the gateway is there.
+//!
+//! Invariant: what proves the client goes to the issuer's token endpoint only, and so does a caller's token; what comes back
+//! is a token for the upstream's resource: asked for by that name (RFC 8707), or with that name as its audience. No failure
+//! says anything of what was sent.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::Method;
+use serde_json::Value;
+
+use super::UpstreamError;
+use crate::egress::{Content, Egress, Exchanger, Limits, Message, TlsOptions};
+use crate::generated::server::{Grant, Oauth, Proof};
+use crate::oauth::client_key::ClientKey;
+use crate::oauth::token_request::{self, Access, Authentication, Token};
+use crate::oauth::{RefusalKind, json};
+use crate::sensitive::Sensitive;
+
+/// For one request: a call may wait for it.
+const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(15) };
+/// How long an assertion is good (seconds).
+const ASSERTION_SECONDS: u32 = 60;
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFailure {
+    /// The issuer gives no answer, or cannot answer now.
+    #[error("the issuer gives no token now: {detail}")]
+    Unavailable {
+        /// In words.
+        detail: String,
+    },
+    /// The issuer refuses.
+    #[error("the issuer refuses a token (status {status}, {error}){}", described(.description.as_deref()))]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The error code, if it is one that the specifications know.
+        error: &'static str,
+        /// The issuer's words, cleaned.
+        description: Option<String>,
+    },
+    /// What it gave is no token that could be used.
+    #[error(transparent)]
+    Unusable(#[from] token_request::TokenError),
+    /// What it gave is for somebody else.
+    #[error("the issuer gave a token whose audience is not {resource}: have it put there (docs/upstreams.md)")]
+    Audience {
+        /// What it should be for.
+        resource: String,
+    },
+    /// Tokens are got by callers' tokens, and there is no caller.
+    #[error("tokens for this upstream are got with a caller's token, and the gateway asks for itself")]
+    NoCaller,
+    /// The caller's token is of another issuer than the one that would be asked.
+    #[error("the caller's token is of {authority}, and is exchanged at its own issuer only")]
+    ForeignCaller {
+        /// The caller's authority.
+        authority: String,
+    },
+}
+
+fn described(description: Option<&str>) -> String {
+    description.map_or_else(String::new, |text| format!(": {text}"))
+}
+
+impl TokenFailure {
+    /// A stable word for records, conditions and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            TokenFailure::Unavailable { .. } => "UpstreamTokenUnavailable",
+            TokenFailure::Refused { .. } => "UpstreamTokenRefused",
+            TokenFailure::Unusable(error) => error.reason(),
+            TokenFailure::Audience { .. } => "UpstreamTokenAudience",
+            TokenFailure::NoCaller => "CallerTokenNeeded",
+            TokenFailure::ForeignCaller { .. } => "CallerOfOtherIssuer",
+        }
+    }
+}
+
+/// A client at its issuer.
+pub(super) struct TokenClient {
+    pub(super) oauth: Oauth,
+    key: Option<ClientKey>,
+    exchanger: Exchanger,
+}
+
+impl TokenClient {
+    pub(super) fn new(oauth: &Oauth, egress: &Egress) -> Result<Self, UpstreamError> {
+        let tls = TlsOptions { ca_pem: oauth.ca_pem.clone(), server_name: None };
+        let key = match &oauth.proof {
+            Proof::Basic(_) | Proof::Post(_) => None,
+            Proof::Key(text) => {
+                let error = || UpstreamError::Credential { name: "client".to_owned(), why: "has a key that is none" };
+                let pkcs8 = BASE64_STANDARD.decode(text.expose()).map_err(|_| error())?;
+                Some(ClientKey::new(&pkcs8).map_err(|_| error())?)
+            }
+        };
+        Ok(Self { oauth: oauth.clone(), key, exchanger: egress.exchanger(&tls)? })
+    }
+
+    /// Asks for a token with these scopes; `subject` is the caller's, where the grant needs it.
+    pub(super) async fn ask(&self, subject: Option<&Sensitive>, scopes: &[String]) -> Result<Token, TokenFailure> {
+        let oauth = &self.oauth;
+        let proof = self.proof()?;
+        let resources: &[String] = if oauth.says_resource { std::slice::from_ref(&oauth.resource) } else { &[] };
+        let access = Access { resources, scopes };
+        let form = match (&oauth.grant, subject) {
+            (Grant::ClientCredentials, _) => token_request::client_credentials(access, &proof),
+            (Grant::TokenExchange { .. }, Some(subject)) => {
+                token_request::token_exchange(subject, None, access, &proof)
+            }
+            (Grant::JwtBearer { .. }, Some(subject)) => token_request::jwt_bearer(subject, access, &proof),
+            (Grant::TokenExchange { .. } | Grant::JwtBearer { .. }, None) => return Err(TokenFailure::NoCaller),
+        };
+        let message = Message {
+            method: Method::POST,
+            url: oauth.token_endpoint.clone(),
+            authorization: proof.header.clone(),
+            content: Content::Form(form),
+        };
+        let answer = self.exchanger.send(&message, LIMITS).await;
+        let answer = answer.map_err(|error| TokenFailure::Unavailable { detail: error.to_string() })?;
+        if answer.status != 200 {
+            let params = proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, value)| value);
+            let sent: Vec<&Sensitive> = params.chain(&proof.header).chain(self.secret()).chain(subject).collect();
+            return Err(refused(answer.status, &answer.body, &sent));
+        }
+        let token = token_request::parse_token(&answer.body, now())?;
+        if !oauth.says_resource && !is_for(&token.access_token, &oauth.resource) {
+            return Err(TokenFailure::Audience { resource: oauth.resource.clone() });
+        }
+        Ok(token)
+    }
+
+    fn secret(&self) -> Option<&Sensitive> {
+        match &self.oauth.proof {
+            Proof::Basic(secret) | Proof::Post(secret) => Some(secret),
+            Proof::Key(_) => None,
+        }
+    }
+
+    fn proof(&self) -> Result<Authentication, TokenFailure> {
+        let (id, issuer) = (self.oauth.client_id.as_str(), self.oauth.issuer.as_str());
+        let unsigned = || TokenFailure::Unavailable { detail: "the client's assertion cannot be signed".to_owned() };
+        Ok(match (&self.oauth.proof, &self.key) {
+            (Proof::Basic(secret), _) => Authentication::client_secret_basic(id, secret),
+            (Proof::Post(secret), _) => Authentication::client_secret_post(id, secret),
+            (Proof::Key(_), Some(key)) => {
+                let jti = uuid::Uuid::now_v7().to_string();
+                let assertion = key.assertion(id, issuer, now(), ASSERTION_SECONDS, &jti).map_err(|_| unsigned())?;
+                Authentication::private_key_jwt(id, &assertion)
+            }
+            (Proof::Key(_), None) => return Err(unsigned()),
+        })
+    }
+}
+
+fn refused(status: u16, body: &[u8], sent: &[&Sensitive]) -> TokenFailure {
+    let refusal = token_request::refusal(status, body, sent);
+    if refusal.kind == RefusalKind::Later {
+        return TokenFailure::Unavailable { detail: format!("it answered with status {status}") };
+    }
+    TokenFailure::Refused { status, error: refusal.error.unwrap_or("no reason"), description: refusal.description }
+}
+
+/// Whether a token says that it is for `resource`. Nobody believes it for that: the upstream will look closer.
+fn is_for(token: &Sensitive, resource: &str) -> bool {
+    let claims = || -> Option<Value> {
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
+        json::object(&payload).ok()?.remove("aud")
+    };
+    match claims() {
+        Some(Value::String(one)) => one == resource,
+        Some(Value::Array(all)) => all.iter().any(|one| one == resource),
+        _ => false,
+    }
+}
+
+/// Unix seconds.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,406 @@
+//! The tokens with which one upstream is called.
+//!
+//! Invariant: a token belongs to one upstream as it is configured (its server, client, resource and scopes: another
+//! configuration has another [`Tokens`]) and, where callers' tokens are exchanged, to one caller's token, and is used no longer
+//! than that. Whoever needs one that is there reads it without a lock; whoever needs one that is not there waits for the one
+//! request that is under way. What fails is not asked for again at once.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
+
+use super::token::{TokenClient, TokenFailure, now};
+use super::{UpstreamError, trust};
+use crate::egress::Egress;
+use crate::generated::server::Oauth;
+use crate::oauth::token_request::Token;
+use crate::sensitive::Sensitive;
+
+/// How many callers' tokens are kept for one upstream.
+const MOST_CALLERS: usize = 1024;
+/// How long a token is used of which nobody says how long it is good.
+const UNSAID: Duration = Duration::from_secs(300);
+/// So long before its end a token is not sent any more, or a fifth of its life if that is less.
+const MARGIN: Duration = Duration::from_secs(10);
+/// From this share of its life on, and a tenth more at the latest, a token that is used is renewed beside the calls.
+const DUE: f64 = 0.6;
+/// How long after a failure it is asked again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A token that an upstream does not take is replaced, and one that lacks scopes asked for, no more often than this.
+const PAUSE: Duration = Duration::from_secs(30);
+/// So long scopes that a call lacked are told of, if no other call lacks them: most calls need others.
+const TOLD: Duration = Duration::from_secs(600);
+/// How many scopes are asked for because an upstream wanted them.
+const MOST_SCOPES: usize = 64;
+
+/// What is counted of tokens for upstreams.
+#[derive(Clone, Debug, Default)]
+pub struct TokenCounters {
+    /// Requests for a token that got one.
+    pub granted: Counter,
+    /// Requests that the issuer refused, or that got a token that cannot be used.
+    pub refused: Counter,
+    /// Requests without an answer.
+    pub unavailable: Counter,
+    /// Tokens that are held.
+    pub held: Gauge,
+}
+
+impl TokenCounters {
+    fn asked(&self, outcome: &Result<Token, TokenFailure>) {
+        match outcome {
+            Ok(_) => self.granted.inc(),
+            Err(TokenFailure::Unavailable { .. }) => self.unavailable.inc(),
+            Err(_) => self.refused.inc(),
+        };
+    }
+}
+
+/// What keeps calls of an upstream from being made as it wants them, for whoever can mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// A stable word.
+    pub reason: &'static str,
+    /// The scopes that it asks for, and that no token has.
+    pub scopes: Vec<String>,
+    at: Instant,
+}
+
+/// Whose call it is, where tokens are got with callers' tokens.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The caller's token.
+    pub token: Sensitive,
+    /// The authority that it is of.
+    pub authority: String,
+    /// When it expires (Unix seconds).
+    pub expires: i64,
+}
+
+/// A token that can be sent.
+pub(super) struct Held {
+    header: HeaderValue,
+    scopes: Vec<String>,
+    until: Instant,
+    due: Instant,
+    is_renewed: AtomicBool,
+    counted: Gauge,
+}
+
+impl Held {
+    /// Puts it on a request.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        headers.insert(AUTHORIZATION, self.header.clone());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.counted.dec();
+    }
+}
+
+/// Why another token is wanted.
+enum Why {
+    /// There is none.
+    Missing,
+    /// It will soon be none any more.
+    Due(Arc<Held>),
+    /// The upstream does not take it.
+    Rejected(Arc<Held>),
+    /// The upstream wants one with these scopes besides.
+    Lacks(Arc<Held>, Vec<String>),
+}
+
+/// Where one token is.
+#[derive(Default)]
+struct Slot {
+    held: ArcSwapOption<Held>,
+    /// Locked while a token is asked for.
+    asking: Mutex<Asking>,
+}
+
+/// What is known of earlier requests.
+#[derive(Default)]
+struct Asking {
+    /// Scopes that the upstream wanted besides those that are configured.
+    more: BTreeSet<String>,
+    /// The last failure, how many there were in a row, and until when it counts.
+    failure: Option<(TokenFailure, Instant)>,
+    failures: u32,
+    /// When a token was replaced that the upstream did not take, and when more scopes were not to be had, for the last time.
+    replaced: Option<Instant>,
+    lacked: Option<Instant>,
+}
+
+/// What was tried already for one call.
+#[derive(Default)]
+pub(super) struct Tried {
+    replaced: bool,
+    stepped: bool,
+}
+
+/// The tokens of one upstream.
+pub(super) struct Tokens {
+    client: TokenClient,
+    counters: TokenCounters,
+    own: Arc<Slot>,
+    callers: Option<Cache<[u8; 32], Arc<Slot>>>,
+    trouble: ArcSwapOption<Trouble>,
+}
+
+impl Tokens {
+    pub(super) fn new(oauth: &Oauth, egress: &Egress, counters: &TokenCounters) -> Result<Arc<Self>, UpstreamError> {
+        let callers = oauth.grant.callers_of().map(|_| Cache::new(MOST_CALLERS));
+        let client = TokenClient::new(oauth, egress)?;
+        Ok(Arc::new(Self {
+            client,
+            counters: counters.clone(),
+            own: Arc::default(),
+            callers,
+            trouble: ArcSwapOption::empty(),
+        }))
+    }
+
+    /// Whether a caller's token is needed to get one.
+    pub(super) fn need_callers(&self) -> bool {
+        self.callers.is_some()
+    }
+
+    /// What is wrong, if something is.
+    pub(super) fn trouble(&self) -> Option<Arc<Trouble>> {
+        let lasts = |trouble: &Arc<Trouble>| trouble.scopes.is_empty() || trouble.at.elapsed() < TOLD;
+        self.trouble.load_full().filter(lasts)
+    }
+
+    /// Something is wrong that is not one caller's affair.
+    pub(super) fn is_in_trouble(&self, reason: &'static str, scopes: &[String]) {
+        self.trouble.store(Some(Arc::new(Trouble { reason, scopes: scopes.to_vec(), at: Instant::now() })));
+    }
+
+    fn failed(&self, failure: &TokenFailure) {
+        // What is refused to one caller may be that caller's affair.
+        if !(self.need_callers() && matches!(failure, TokenFailure::Refused { .. })) {
+            self.is_in_trouble(failure.reason(), &[]);
+        }
+    }
+
+    /// A call was made: what kept it from that is over. What other calls need may still be missing.
+    pub(super) fn is_well(&self) {
+        if self.trouble.load().as_ref().is_some_and(|trouble| trouble.scopes.is_empty()) {
+            self.trouble.store(None);
+        }
+    }
+
+    /// A token to call with.
+    pub(super) async fn token(self: &Arc<Self>, caller: Option<&Subject>) -> Result<Arc<Held>, TokenFailure> {
+        let slot = self.slot(caller)?;
+        let Some(held) = slot.usable() else {
+            let none = || TokenFailure::Unavailable { detail: "there is none".to_owned() };
+            return self.instead(caller, Why::Missing).await.and_then(|held| held.ok_or_else(none));
+        };
+        if Instant::now() >= held.due && !held.is_renewed.swap(true, Ordering::Relaxed) {
+            self.renew(slot, caller, held.clone());
+        }
+        Ok(held)
+    }
+
+    /// The token with which a call is to be sent again, by what the upstream answered to it with another; `None`: the answer
+    /// stands, whatever it is.
+    pub(super) async fn after(
+        self: &Arc<Self>,
+        caller: Option<&Subject>,
+        token: Arc<Held>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        tried: &mut Tried,
+    ) -> Result<Option<Arc<Held>>, UpstreamError> {
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                let is_tried = std::mem::replace(&mut tried.replaced, true);
+                let other = if is_tried { None } else { self.instead(caller, Why::Rejected(token)).await? };
+                if other.is_none() {
+                    self.is_in_trouble(UpstreamError::CredentialsRefused { status: status.as_u16() }.reason(), &[]);
+                }
+                Ok(other)
+            }
+            StatusCode::FORBIDDEN => {
+                let scopes = trust::challenge(headers).map(|asked| asked.lacking().to_vec()).unwrap_or_default();
+                if scopes.is_empty() {
+                    return Ok(None);
+                }
+                let is_tried = std::mem::replace(&mut tried.stepped, true);
+                let wanted = Why::Lacks(token, scopes.clone());
+                let other = if is_tried { Ok(None) } else { self.ask(self.slot(caller)?, caller, wanted).await };
+                let why = match other {
+                    Ok(Some(other)) => return Ok(Some(other)),
+                    Ok(None) => None,
+                    Err(failure) => Some(failure),
+                };
+                let error = UpstreamError::ScopesLacking { scopes: scopes.join(" "), why };
+                self.is_in_trouble(error.reason(), &scopes);
+                Err(error)
+            }
+            _ => {
+                self.is_well();
+                Ok(None)
+            }
+        }
+    }
+
+    async fn instead(self: &Arc<Self>, caller: Option<&Subject>, why: Why) -> Result<Option<Arc<Held>>, TokenFailure> {
+        let asked = self.ask(self.slot(caller)?, caller, why).await;
+        asked.inspect_err(|failure| self.failed(failure))
+    }
+
+    fn slot(&self, caller: Option<&Subject>) -> Result<Arc<Slot>, TokenFailure> {
+        let Some(callers) = &self.callers else { return Ok(self.own.clone()) };
+        let caller = caller.ok_or(TokenFailure::NoCaller)?;
+        // A caller's token goes to its own issuer and nowhere else.
+        if self.client.oauth.grant.callers_of() != Some(&caller.authority) {
+            return Err(TokenFailure::ForeignCaller { authority: caller.authority.clone() });
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, caller.token.expose().as_bytes()).as_ref());
+        let Ok(slot) = callers.get_or_insert_with(&key, || Ok::<_, Infallible>(Arc::default()));
+        Ok(slot)
+    }
+
+    /// Asks beside the calls. What fails is tried again after a while, as long as the token is used.
+    fn renew(self: &Arc<Self>, slot: Arc<Slot>, caller: Option<&Subject>, held: Arc<Held>) {
+        let (tokens, caller) = (self.clone(), caller.cloned());
+        tokio::spawn(async move {
+            if let Err(error) = tokens.ask_in_turn(&slot, caller.as_ref(), Why::Due(held.clone())).await {
+                tracing::warn!(reason = error.reason(), %error, "a token for an upstream was not renewed");
+                tokio::time::sleep(RETRY.0).await;
+                held.is_renewed.store(false, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Asks in a task of its own: whoever waits may go away, and others wait as well.
+    async fn ask(
+        self: &Arc<Self>,
+        slot: Arc<Slot>,
+        caller: Option<&Subject>,
+        why: Why,
+    ) -> Result<Option<Arc<Held>>, TokenFailure> {
+        let (tokens, caller) = (self.clone(), caller.cloned());
+        let asked = tokio::spawn(async move { tokens.ask_in_turn(&slot, caller.as_ref(), why).await });
+        asked.await.unwrap_or_else(|_| Err(TokenFailure::Unavailable { detail: "it was not waited for".to_owned() }))
+    }
+
+    async fn ask_in_turn(
+        &self,
+        slot: &Slot,
+        caller: Option<&Subject>,
+        why: Why,
+    ) -> Result<Option<Arc<Held>>, TokenFailure> {
+        let mut asking = slot.asking.lock().await;
+        let now = Instant::now();
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now < at + PAUSE);
+        let mut wanted = asking.more.clone();
+        match (&why, slot.usable()) {
+            (Why::Missing, Some(held)) => return Ok(Some(held)),
+            (Why::Due(old) | Why::Rejected(old), Some(held)) if !Arc::ptr_eq(old, &held) => {
+                return Ok(Some(held));
+            }
+            (Why::Lacks(old, scopes), Some(held)) if scopes.iter().all(|scope| held.scopes.contains(scope)) => {
+                // It was asked for with them already: once more would change nothing.
+                return Ok((!Arc::ptr_eq(old, &held)).then_some(held));
+            }
+            (Why::Rejected(_), _) => {
+                if lately(asking.replaced) {
+                    return Ok(None);
+                }
+                asking.replaced = Some(now);
+                slot.held.store(None);
+            }
+            (Why::Lacks(old, scopes), _) => {
+                wanted.extend(old.scopes.iter().chain(scopes).cloned());
+                if lately(asking.lacked) || wanted.len() > MOST_SCOPES {
+                    return Ok(None);
+                }
+            }
+            (Why::Missing | Why::Due(_), _) => {}
+        }
+        if let Some((failure, _)) = asking.failure.as_ref().filter(|(_, until)| now < *until) {
+            return Err(failure.clone());
+        }
+        let configured = &self.client.oauth.scopes;
+        let besides = wanted.iter().filter(|scope| !configured.contains(scope));
+        let scopes: Vec<String> = configured.iter().chain(besides).cloned().collect();
+        let answer = self.client.ask(caller.map(|caller| &caller.token), &scopes).await;
+        self.counters.asked(&answer);
+        match answer {
+            Ok(token) => {
+                let held = self.held(&token, scopes, caller)?;
+                slot.held.store(Some(held.clone()));
+                (asking.failure, asking.failures, asking.more) = (None, 0, wanted);
+                Ok(Some(held))
+            }
+            // What there is is good for everything else.
+            Err(failure) if matches!(why, Why::Lacks(..)) => {
+                asking.lacked = Some(Instant::now());
+                Err(failure)
+            }
+            Err(failure) => {
+                if matches!(failure, TokenFailure::Refused { error: "invalid_scope", .. }) {
+                    asking.more.clear();
+                }
+                let wait = RETRY.0.saturating_mul(1 << asking.failures.min(16)).min(RETRY.1).mul_f64(spread(0.8, 1.2));
+                asking.failures = asking.failures.saturating_add(1);
+                asking.failure = Some((failure.clone(), Instant::now() + wait));
+                Err(failure)
+            }
+        }
+    }
+
+    fn held(&self, token: &Token, scopes: Vec<String>, caller: Option<&Subject>) -> Result<Arc<Held>, TokenFailure> {
+        let left = |expires: i64| Duration::from_secs(u64::try_from(expires.saturating_sub(now())).unwrap_or_default());
+        let life =
+            token.expires_at.map_or(UNSAID, left).min(caller.map_or(Duration::MAX, |caller| left(caller.expires)));
+        // A year at most: what is added to a time must be one.
+        let life = life.min(Duration::from_secs(365 * 86_400));
+        let header = HeaderValue::from_str(&format!("Bearer {}", token.access_token.expose()));
+        let mut header = header.map_err(|_| crate::oauth::token_request::TokenError::Malformed("access_token"))?;
+        header.set_sensitive(true);
+        let now = Instant::now();
+        self.counters.held.inc();
+        Ok(Arc::new(Held {
+            header,
+            scopes,
+            until: now + life.saturating_sub(MARGIN.min(life / 5)),
+            due: now + life.mul_f64(spread(DUE, DUE + 0.1)),
+            is_renewed: AtomicBool::new(false),
+            counted: self.counters.held.clone(),
+        }))
+    }
+}
+
+impl Slot {
+    fn usable(&self) -> Option<Arc<Held>> {
+        self.held.load_full().filter(|held| Instant::now() < held.until)
+    }
+}
+
+/// Somewhere between the two: what begins together does not come back together.
+fn spread(from: f64, to: f64) -> f64 {
+    let random = RandomState::new().hash_one(0_u8) % 1024;
+    from + (to - from) * (random as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! An upstream and its issuer on one scripted server.
+
+use std::sync::{Arc, Mutex};
+
+use http::Response;
+
+use super::*;
+use crate::egress::Policy;
+use crate::egress::testing::{Body, Server, full, json, open_egress, response, serve};
+
+/// What it serves: the answer to a call, and documents by path. `{}` stands for its origin.
+#[derive(Clone, Default)]
+struct Says {
+    challenge: Option<String>,
+    documents: Vec<(&'static str, u16, String)>,
+}
+
+async fn house(says: Says) -> (Server, Question) {
+    let origin: Arc<Mutex<String>> = Arc::default();
+    let own = origin.clone();
+    let server = serve(move |asked| answer(&says, &own.lock().unwrap(), &asked.path)).await;
+    *origin.lock().unwrap() = server.url("");
+    let question = Question {
+        url: server.url("/mcp"),
+        resource: server.url("/mcp"),
+        ca_pem: None,
+        server_name: None,
+        issuer: server.url("/as"),
+        issuer_ca_pem: None,
+    };
+    (server, question)
+}
+
+fn answer(says: &Says, origin: &str, path: &str) -> Response<Body> {
+    if path == "/mcp" {
+        let Some(challenge) = &says.challenge else { return json("{}") };
+        let mut refused = response(401, "application/json", full("{}"));
+        refused.headers_mut().insert("www-authenticate", challenge.replace("{}", origin).parse().unwrap());
+        return refused;
+    }
+    match says.documents.iter().find(|(of, ..)| *of == path) {
+        Some((_, 302, to)) => {
+            let mut redirect = response(302, "application/json", full("{}"));
+            redirect.headers_mut().insert("location", to.replace("{}", origin).parse().unwrap());
+            redirect
+        }
+        Some((_, status, text)) => response(*status, "application/json", full(text.replace("{}", origin))),
+        None => response(404, "application/json", full("{}")),
+    }
+}
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource/mcp";
+const METADATA: &str = "/.well-known/oauth-authorization-server/as";
+
+fn resource(resource: &str, issuer: &str) -> String {
+    format!(r#"{{"resource":"{resource}","authorization_servers":["{issuer}"]}}"#)
+}
+
+fn issuer(more: &str) -> (&'static str, u16, String) {
+    (METADATA, 200, format!(r#"{{"issuer":"{{}}/as"{more}}}"#))
+}
+
+fn good() -> (&'static str, u16, String) {
+    issuer(r#","token_endpoint":"{}/as/token""#)
+}
+
+async fn asked(says: Says) -> Result<Trust, &'static str> {
+    let (_, question) = house(says).await;
+    trust(&question, &open_egress()).await.map_err(|error| error.reason())
+}
+
+#[tokio::test]
+async fn metadata_is_where_the_challenge_says_or_where_it_is_known_to_be() {
+    let challenge = Some(r#"Bearer resource_metadata="{}/elsewhere""#.to_owned());
+    let own = resource("{}/mcp", "{}/as");
+    for (challenge, at) in [(challenge, "/elsewhere"), (None, WELL_KNOWN), (Some("Bearer".to_owned()), WELL_KNOWN)] {
+        let (server, question) = house(Says { challenge, documents: vec![(at, 200, own.clone()), good()] }).await;
+        let found = trust(&question, &open_egress()).await.unwrap();
+        assert_eq!(found, Trust::Holds { token_endpoint: server.url("/as/token") });
+        assert!(server.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
+    }
+    // A parent that the author meant.
+    let (server, question) = house(Says {
+        challenge: None,
+        documents: vec![("/.well-known/oauth-protected-resource", 200, resource("{}", "{}/as")), good()],
+    })
+    .await;
+    let question = Question { resource: server.url(""), ..question };
+    assert!(matches!(trust(&question, &open_egress()).await, Ok(Trust::Holds { .. })));
+}
+
+#[tokio::test]
+async fn an_upstream_that_names_others_has_turned_away_and_they_are_not_asked() {
+    let documents = vec![(WELL_KNOWN, 200, resource("{}/mcp", "{}/other")), good()];
+    let (server, question) = house(Says { challenge: None, documents }).await;
+    let changed = Trust::Changed { issuers: vec![server.url("/other")] };
+    assert_eq!(trust(&question, &open_egress()).await.unwrap(), changed);
+    assert!(server.seen().iter().all(|seen| !seen.path.contains("other") && seen.path != METADATA));
+}
+
+#[tokio::test]
+async fn what_cannot_be_believed_or_reached_says_nothing() {
+    let named = |url: &str| Some(format!(r#"Bearer resource_metadata="{url}""#));
+    let own = || (WELL_KNOWN, 200, resource("{}/mcp", "{}/as"));
+    for (challenge, documents, reason) in [
+        (None, vec![], "FetchStatus"),
+        (None, vec![(WELL_KNOWN, 200, resource("{}/mcp/", "{}/as")), good()], "MetadataMismatch"),
+        (None, vec![(WELL_KNOWN, 200, r#"{"resource":"{}/mcp"}"#.to_owned()), good()], "MetadataIncomplete"),
+        (
+            None,
+            vec![(WELL_KNOWN, 302, "{}/elsewhere".to_owned()), ("/elsewhere", 200, own().2), good()],
+            "FetchRedirected",
+        ),
+        (None, vec![own()], "IssuerMetadataUnavailable"),
+        (None, vec![own(), issuer("")], "TokenEndpointMissing"),
+        (named("http://10.0.0.1/x"), vec![own(), good()], "UrlNotHttps"),
+        (named("file:///etc/passwd"), vec![own(), good()], "UrlNotHttps"),
+        (named("https://169.254.169.254/latest"), vec![own(), good()], "AddressNotAllowed"),
+    ] {
+        assert_eq!(asked(Says { challenge: challenge.clone(), documents }).await, Err(reason), "{challenge:?}");
+    }
+    // Where loopback is closed, nobody is asked at all.
+    let (server, question) = house(Says { challenge: None, documents: vec![own(), good()] }).await;
+    let closed = Egress::new(Policy::default()).unwrap();
+    assert!(trust(&question, &closed).await.is_err());
+    assert!(server.seen().is_empty());
+}

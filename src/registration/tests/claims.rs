@@ -58,7 +58,8 @@ fn a_client_of_a_lost_cluster_is_taken_over_wherever_the_controller_dies() {
                 let (_, _, is_met) = take_over(&mut world, &desired, &claim, kill);
                 // A token that is good once is gone with the answer to its first use.
                 let is_lost = method == Method::Dcr && rotates_tokens && world.server.asked(Purpose::Adopt) > 0;
-                if !is_met && !(is_lost && world.ledger().is_none_or(|ledger| ledger.current.is_none())) {
+                let is_over = is_met || (is_lost && world.ledger().is_none_or(|ledger| ledger.current.is_none()));
+                if !is_over {
                     let (end, _, is_met) = take_over(&mut world, &desired, &claim, NEVER);
                     if rotates_tokens
                         && matches!(&end, End::Settled(_, Some(trouble)) if trouble.what == What::AdoptionRefused)

@@ -234,6 +234,9 @@ reasons! {
     ConfigMapNotFound: Warning, "create the ConfigMap with that key, or correct the reference";
     /// A principal is named by group, but tokens of its McpAuthorizationServer carry none: the entry matches nobody.
     GroupsNotMapped: Warning, "set validation.groups of the McpAuthorizationServer, or name persons";
+    /// An upstream does not name the issuer any more that tokens for it are asked of: the server takes no calls, and nothing is
+    /// sent to another issuer.
+    IssuerChanged: Warning, "if the upstream has moved, name an McpClient of an McpAuthorizationServer with its new issuer";
     /// A tool lock cannot be read: no tool counts as reviewed.
     LockInvalid: Warning, "write it with portcullis scan URL --lock";
     /// A tool lock is not the one that was reviewed: no tool counts as reviewed.
@@ -246,9 +249,6 @@ reasons! {
     NamespaceNotFound: Warning, "add the Namespace with its labels to the manifests";
     /// A policy only narrows, and nothing grants at the servers that it reaches.
     NothingAllowed: Warning, "write an Allow: what no rule allows is denied anyway";
-    /// An upstream does not name the issuer any more that tokens for it are asked of: the server takes no calls, and nothing is
-    /// sent to another issuer.
-    IssuerChanged: Warning, "if the upstream has moved, name an McpClient of an McpAuthorizationServer with its new issuer";
     /// Several servers claim one path: none of them takes calls.
     PathConflict: Warning, "give each server a path of its own";
     /// Credentials or arguments travel unencrypted.

@@ -34,7 +34,7 @@ fn secret(name: &str, values: Value) -> Value {
 }
 
 fn given() -> Value {
-    secret("given", json!({"secret": "hunter2\n"}))
+    secret("given", json!({"secret": "hunter2"}))
 }
 
 fn key() -> Key {
@@ -247,5 +247,9 @@ fn whoever_only_answers_questions_presumes_what_a_controller_makes_and_finds() {
     assert_eq!(found(&resolution), []);
     oauth_of(&resolution);
     let documents = [authority_named("corp"), server_of(json!({})), client_of(json!({}))];
-    assert_eq!(closed(&resolve(&documents)), "SecretNotFound");
+    let resolution = resolve(&documents);
+    assert_eq!(closed(&resolution), "UpstreamClientUnfit");
+    // What is wrong with the client is told at the client.
+    let field = "spec.registration.clientSecretRef".to_owned();
+    assert!(found(&resolution).contains(&("SecretNotFound", field)), "{:?}", found(&resolution));
 }

@@ -26,7 +26,7 @@ mod tests;
 pub mod wanted;
 
 pub use absorb::{absorb, add_key, hear};
-pub use choose::choose;
+pub use choose::{choose, is_another};
 pub use desired::{Desired, Method, Profile};
 pub use ledger::Ledger;
 pub use next::{CHECK_SECONDS, Wish, next};

@@ -32,11 +32,10 @@ use super::error::Failure;
 use super::proxies::Programming;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::oauth::client_key::ClientKey;
-use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
+    Action, CHECK_SECONDS, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, is_another, next,
 };
 use crate::sensitive::Sensitive;
 
@@ -115,7 +114,7 @@ pub(super) async fn keep(
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
     let mut held = match recall(context, &name, now).await? {
-        Some(held) if desired.asked.is_some_and(|asked| asked != held.seen.ledger.method) => {
+        Some(held) if is_another(desired, held.seen.ledger.method) => {
             context.registrations.held().insert(name.clone(), held);
             return another(context, anchor, desired, &name).await;
         }
@@ -132,8 +131,7 @@ pub(super) async fn keep(
     }
     held.follow(wish_digest(desired), now);
     let wish = Wish::Keep(desired);
-    let method = desired.metadata.auth_method;
-    let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
+    let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish };
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
     let outcome = finish(context, name, held, ended).await?;
@@ -182,8 +180,7 @@ pub(super) async fn remove(
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
     let wish = Wish::Remove { waits_since, desired: None };
-    let method = AuthMethod::ClientSecretBasic;
-    let run = Run { context, server: server.as_deref(), anchor, name, wish, method };
+    let run = Run { context, server: server.as_deref(), anchor, name, wish };
     let ended = run.go_on(&mut held, None).await;
     finish(context, name.to_owned(), held, ended).await
 }
@@ -235,7 +232,6 @@ struct Run<'r> {
     anchor: Option<&'r Anchor>,
     name: &'r str,
     wish: Wish<'r>,
-    method: AuthMethod,
 }
 
 /// How a look ended.
@@ -315,7 +311,9 @@ impl Run<'_> {
     async fn persist(&self, held: &mut Held) -> Result<bool, Failure> {
         let context = self.context;
         let namespace = &context.installation.system_namespace;
-        let write = ledgers::write(&context.client, namespace, self.name, held.version.as_ref(), &held.seen.ledger);
+        let text = held.seen.ledger.encode().map_err(|error| Failure::Build(error.reason()))?;
+        let over = held.version.as_ref();
+        let write = ledgers::write(&context.client, namespace, self.name, over, (&held.seen.ledger, text));
         match context.while_leading(write).await?.map_err(Failure::Apply)? {
             Some(version) => {
                 held.version = Some(version);
@@ -334,7 +332,7 @@ impl Run<'_> {
             let detail = "the McpAuthorizationServer that it belongs to is gone, or has another issuer";
             return Ok(Heard::Unsent(detail.to_owned()));
         };
-        Ok(match server.send(self.context, call, ledger, self.method, now).await? {
+        Ok(match server.send(self.context, call, ledger, now).await? {
             Ok(answer) => hear(&held.seen, call, &answer, &self.wish),
             Err(heard) => heard,
         })
@@ -423,7 +421,8 @@ fn new_key(now: i64) -> Result<Key, Failure> {
 /// What tells one wish from another, as far as trying again is concerned.
 fn wish_digest(desired: &Desired) -> String {
     let gateway = desired.gateway.as_deref().unwrap_or_default();
-    format!("{}/{}/{gateway}", desired.owner.generation, desired.resources.join(" "))
+    let methods: Vec<&str> = desired.methods.iter().map(|method| method.as_str()).collect();
+    format!("{}/{}/{gateway}/{}", desired.owner.generation, desired.resources.join(" "), methods.join(" "))
 }
 
 fn now() -> i64 {

@@ -9,7 +9,7 @@ const NEVER: usize = usize::MAX;
 /// The servers: what each of those that were looked at does (identity-audit 2.3), and one that does all of it.
 fn servers() -> Vec<(Method, Habits)> {
     let dcr = |rotates_tokens, rotates_secrets| {
-        (Method::Dcr, Habits { rotates_tokens, rotates_secrets, secret_lifetime: None })
+        (Method::Dcr, Habits { rotates_tokens, rotates_secrets, ..Habits::default() })
     };
     vec![dcr(false, false), dcr(true, false), dcr(true, true), (Method::Admin, Habits::default())]
 }
@@ -126,7 +126,8 @@ fn keys_are_replaced_with_an_overlap_wherever_the_controller_dies() {
 #[test]
 fn a_secret_that_expires_is_replaced_before_it_does_wherever_the_controller_dies() {
     for rotates_secrets in [false, true] {
-        let habits = Habits { rotates_tokens: true, rotates_secrets, secret_lifetime: Some(90_000) };
+        let habits =
+            Habits { rotates_tokens: true, rotates_secrets, secret_lifetime: Some(90_000), ..Habits::default() };
         let mut world = World::new(habits);
         let desired = Desired { rotation: None, ..with_secret() };
         settles(&mut world, &desired, Method::Dcr);

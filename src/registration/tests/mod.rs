@@ -1,5 +1,7 @@
 //! Every life of a registration, ended at every boundary and gone on with.
 
+mod doubts;
+mod limits;
 mod lives;
 mod model;
 mod steps;

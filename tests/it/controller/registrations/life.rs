@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::place::{Place, WAYS, Way};
+use crate::controller::VERSION;
 use crate::support::wait::until;
 
 #[test]
@@ -69,14 +70,47 @@ fn a_client_of_whom_nobody_asks_more_stays_at_its_server_if_its_author_wants_tha
     assert_eq!(place.token_with(&credentials).status, 200);
 }
 
+/// And another instead of it, once its author wants that: at once, and whatever the client was before.
 #[test]
-fn a_secret_is_given_where_the_author_wants_one() {
+fn a_secret_or_a_key_is_given_as_the_author_wants_it() {
     for way in WAYS {
         let place = Place::new(way);
         let _controller = place.controller();
-        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
-        place.wait_ready();
-        let credentials = place.works();
-        assert!(credentials.contains_key("client_secret") && !credentials.contains_key("private_key.pem"), "{way:?}");
+        let mut before = None;
+        for method in ["client_secret_basic", "private_key_jwt", "client_secret_basic"] {
+            place.apply(&json!({"tokenEndpointAuthMethod": method}));
+            let (has, lacks) = match method {
+                "private_key_jwt" => ("private_key.pem", "client_secret"),
+                _ => ("client_secret", "private_key.pem"),
+            };
+            until("the credentials to be there", || {
+                let secret = place.cluster.get("v1", "Secret", Some("team"), "reports-client")?;
+                (secret["data"][has].is_string() && secret["data"][lacks].is_null()).then_some(())
+            });
+            place.wait_ready();
+            let credentials = place.works();
+            assert_eq!(credentials["token_endpoint_auth_method"], method, "{way:?}");
+            let id = before.get_or_insert_with(|| credentials["client_id"].clone()).clone();
+            assert_eq!((&credentials["client_id"], place.ours()), (&id, vec![id.clone()]), "{way:?}");
+        }
     }
+}
+
+#[test]
+fn a_client_that_is_given_a_token_instead_is_registered_no_more() {
+    let place = Place::new(Way::ProviderDcr);
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    place.wait_ready();
+    place
+        .cluster
+        .apply(&json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": "local"},
+        "spec": {"local": {}}}));
+    let mut client = place.client("reports", &json!({}));
+    client["spec"] = json!({"authorizationServer": "local", "method": "Token",
+        "token": {"subject": "ana", "servers": ["notes"]}});
+    place.cluster.apply(&client);
+    until("nothing to be registered", || place.ours().is_empty().then_some(()));
+    until("nothing to be kept", || place.ledgers().is_empty().then_some(()));
+    until("nobody to be waited for", || place.now()?["metadata"]["finalizers"].is_null().then_some(()));
 }

@@ -196,7 +196,11 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
                 republishes |= takes(&mut current, *client, now);
                 let known =
                     |one: &Difference| current.substituted.iter().any(|s| s.field == one.field && s.got == one.got);
-                seen.drift = differences.into_iter().filter(|one| !known(one)).collect();
+                seen.drift = differences.iter().filter(|one| !known(one)).cloned().collect();
+                // What the server has as it was asked for by now is none any more.
+                let is_still =
+                    |s: &Substitution| differences.iter().any(|one| one.field == s.field && one.got == s.got);
+                current.substituted.retain(is_still);
                 if !seen.drift.is_empty() {
                     seen.news.push(News::Drifted { fields: seen.drift.iter().map(|one| one.field).collect() });
                 }

@@ -217,11 +217,6 @@ fn tend(
         let retired = retired.registration.clone();
         return delete_retired(seen, &retired, place, now);
     }
-    // What its author changes may help, and is tried.
-    if let Some((what, detail)) = unusable(current, weaker, now).filter(|_| current.digest == wanted.digest()) {
-        seen.is_in_trouble(what, None, detail);
-        return None;
-    }
     let overlap = overlap(desired);
     let period = desired.rotation.map(|rotation| i64::from(rotation.period_seconds));
     if needs_keys(desired) {
@@ -255,20 +250,23 @@ fn tend(
         let adapter = profile::managing(&current.handle, seen.ledger.profile);
         return sending(seen, adapter.read(current, place));
     }
-    if current.is_disabled {
-        seen.is_in_trouble(What::Disabled, None, "somebody has switched the client off there, and that stays as it is");
+    if let Some((what, detail)) = unusable(current, weaker) {
+        seen.is_in_trouble(what, None, detail);
         return None;
     }
     Some(Action::Settled { again: settled(seen, &Wish::Keep(desired), now) })
 }
 
-/// Why nobody should use the client as the server has made it.
-fn unusable(current: &Registration, weaker: Option<&Substitution>, now: i64) -> Option<(What, String)> {
+/// Why nobody can or should use the client as it is at the server.
+fn unusable(current: &Registration, weaker: Option<&Substitution>) -> Option<(What, String)> {
     if let Some(one) = weaker {
         return Some((What::Weakened, format!("{} was to be {}, and is {}", one.field, one.wanted, one.got)));
     }
-    let is_tried_later = is_short_lived(current) && now < renewal(current, None);
-    is_tried_later.then(|| {
+    if current.is_disabled {
+        let detail = "somebody has switched the client off there, and that stays as it is";
+        return Some((What::Disabled, detail.to_owned()));
+    }
+    is_short_lived(current).then(|| {
         let life = current.secret_expires_at.unwrap_or_default().saturating_sub(current.secret_since);
         let detail = format!(
             "it gave a client secret that expires after {life} seconds: let it give them for {LEAST_LIFE} at least, and see \

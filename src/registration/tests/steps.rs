@@ -161,6 +161,11 @@ fn a_substitution_is_taken_as_it_is_unless_it_weakens() {
         let End::Settled(_, trouble) = end else { panic!("{end:?}") };
         assert_eq!(trouble.map(|trouble| trouble.what), weakens.then_some(What::Weakened), "{name}");
         assert_eq!(world.published.is_none(), weakens, "{name}");
+        // Once the server has it as it was asked for, that is seen.
+        (world.now, seen.trouble) = (world.now + CHECK_SECONDS, None);
+        let (end, _) = world.go_on(&mut seen, &desired(), true, NEVER, &mut |_, _| None);
+        assert!(matches!(end, End::Settled(_, None)), "{name}: {end:?}");
+        assert!(world.published.is_some() && seen.ledger.current.unwrap().substituted.is_empty(), "{name}");
     }
 }
 

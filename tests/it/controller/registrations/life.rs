@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::place::{Place, WAYS, Way};
+use super::place::{Last, Place, WAYS, Way};
 use crate::controller::VERSION;
 use crate::support::wait::until;
 
@@ -70,29 +70,33 @@ fn a_client_of_whom_nobody_asks_more_stays_at_its_server_if_its_author_wants_tha
     assert_eq!(place.token_with(&credentials).status, 200);
 }
 
-/// And another instead of it, once its author wants that: at once, and whatever the client was before.
 #[test]
-fn a_secret_or_a_key_is_given_as_the_author_wants_it() {
+fn a_secret_is_given_where_the_author_wants_one_and_a_key_once_the_author_wants_that() {
     for way in WAYS {
         let place = Place::new(way);
         let _controller = place.controller();
-        let mut before = None;
-        for method in ["client_secret_basic", "private_key_jwt", "client_secret_basic"] {
-            place.apply(&json!({"tokenEndpointAuthMethod": method}));
-            let (has, lacks) = match method {
-                "private_key_jwt" => ("private_key.pem", "client_secret"),
-                _ => ("client_secret", "private_key.pem"),
-            };
-            until("the credentials to be there", || {
-                let secret = place.cluster.get("v1", "Secret", Some("team"), "reports-client")?;
-                (secret["data"][has].is_string() && secret["data"][lacks].is_null()).then_some(())
-            });
-            place.wait_ready();
-            let credentials = place.works();
-            assert_eq!(credentials["token_endpoint_auth_method"], method, "{way:?}");
-            let id = before.get_or_insert_with(|| credentials["client_id"].clone()).clone();
-            assert_eq!((&credentials["client_id"], place.ours()), (&id, vec![id.clone()]), "{way:?}");
-        }
+        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
+        place.wait_ready();
+        let before = place.works();
+        assert!(before.contains_key("client_secret") && !before.contains_key("private_key.pem"), "{way:?}");
+        place.apply(&json!({"tokenEndpointAuthMethod": "private_key_jwt"}));
+        let _last = Last(&place);
+        until(&format!("a key at {way:?}"), || place.credentials().contains_key("private_key.pem").then_some(()));
+        place.wait_ready();
+        let after = place.works();
+        assert_eq!(after["token_endpoint_auth_method"], "private_key_jwt", "{way:?}");
+        assert_eq!((&after["client_id"], place.ours().len()), (&before["client_id"], 1), "{way:?}");
+        assert_ne!(place.token_with(&before).status, 200, "{way:?}: the secret is good for nothing any more");
+        // And back.
+        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
+        let of_secret = || {
+            let mut now = place.credentials();
+            now.remove("private_key.pem");
+            (now["token_endpoint_auth_method"] == "client_secret_basic").then_some(now)
+        };
+        let again = until(&format!("a secret at {way:?}"), of_secret);
+        assert_eq!(place.token_with(&again).status, 200, "{way:?}");
+        assert_eq!((&again["client_id"], place.ours().len()), (&before["client_id"], 1), "{way:?}");
     }
 }
 

@@ -9,10 +9,11 @@ mod registered;
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub use drift::Difference;
-pub use registered::{Management, Registered, RegistrationError, parse_registered};
+pub use registered::{Management, Registered, RegistrationError, parse_registered, registered_id};
 
 use super::refusal::{self, Refusal, RefusalKind};
 use crate::sensitive::Sensitive;
@@ -37,7 +38,8 @@ impl ApplicationType {
 }
 
 /// How a client authenticates at the token endpoint (RFC 7591 section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
     /// With a signed assertion (OpenID Connect Core 1.0 section 9); the server never has the key.
     PrivateKeyJwt,
@@ -60,8 +62,8 @@ impl AuthMethod {
         }
     }
 
-    /// Whether it rests on a secret that the server knows too.
-    pub fn has_secret(self) -> bool {
+    /// Whether client and server share a secret.
+    pub fn shares_secret(self) -> bool {
         matches!(self, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost)
     }
 }

@@ -1,16 +1,20 @@
 //! What an answer means for a registration.
 //!
 //! Invariant: whatever an answer says anew (a secret, a registration access token) is in the ledger before the next question
-//! is asked, and the ledger then counts as not stored. What is not known to have failed counts as done where that is worse.
+//! is asked, and the ledger then counts as not stored. What is not known to have failed counts as done where that is worse; and
+//! a client counts as gone only where its server has said so of this client, and as lost where that is merely likely.
 
 use super::call::{Answer, Call, Client, Heard, Purpose};
 use super::claim::Claim;
 use super::ledger::{Handle, Key, Registration, Step, Substitution, WhyLost};
-use super::next::{Wish, lose, replace};
-use super::seen::{News, Seen, What};
+use super::next::{Wish, gone_or_lost, lose, replace};
+use super::seen::{Doubt, News, Seen, Trouble, What};
 use super::wanted::{Marks, Wanted};
 use super::{probe, profile};
-use crate::oauth::client_registration::Difference;
+use crate::oauth::client_registration::{AuthMethod, Difference};
+
+/// A client of before that could not be deleted is tried again after so long.
+const POSTPONED_SECONDS: i64 = 300;
 
 /// What an answer to a request means.
 pub fn hear(seen: &Seen, call: &Call, answer: &Answer, wish: &Wish<'_>) -> Heard {
@@ -40,6 +44,9 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
         seen.ledger.current = None;
         return seen.set_step(Step::Idle);
     }
+    if purpose == Purpose::DeleteRetired {
+        return retired_deleted(seen, heard, now);
+    }
     if let Some((what, detail, retry_after)) = not_now(purpose, &heard) {
         seen.is_in_trouble(what, Some(purpose), detail);
         if let Some(trouble) = &mut seen.trouble {
@@ -52,14 +59,15 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
         return;
     }
     match purpose {
+        Purpose::Find if seen.ledger.current.is_some() => sought(seen, heard, wish, now),
         Purpose::Create | Purpose::Find => created(seen, purpose, heard, wish, now),
         Purpose::Adopt => adopted(seen, heard, wish, now),
         Purpose::Read => read(seen, heard, wish, now),
         Purpose::Update => updated(seen, heard, wish, now),
         Purpose::Renew => renewed(seen, heard, now),
         Purpose::Delete => deleted(seen, heard),
-        Purpose::DeleteRetired => retired_deleted(seen, heard, now),
         Purpose::Probe => probed(seen, heard, now),
+        Purpose::DeleteRetired => {}
     }
 }
 
@@ -87,7 +95,8 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
             let client_id = client.client_id.clone();
             let Some(wanted) = wish.wanted(&seen.ledger) else { return found_for_removal(seen, *client, now) };
             let differences = client.differences.clone();
-            let mut registration = Registration::of(*client, wanted.digest(), wanted.kids.clone(), now);
+            let registration = Registration::of(*client, wanted.metadata.auth_method, now);
+            let mut registration = Registration { digest: wanted.digest(), kids: wanted.kids.clone(), ..registration };
             if purpose == Purpose::Create {
                 registration.substituted = substitutions(&differences);
                 registration.substituted.extend(without_secret(&registration, &wanted));
@@ -105,8 +114,20 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
             seen.set_step(Step::Idle);
         }
         Heard::Exists => seen.look = true,
-        // It went between being refused and being looked for.
-        Heard::Absent => seen.set_step(Step::Idle),
+        Heard::Absent => {
+            seen.set_step(Step::Idle);
+            if matches!(wish, Wish::Keep(_)) {
+                // It went between being told of and being looked for; or whoever looks may not see it.
+                let detail = "it says that there is a client of our id, and lists none: see that the administrative client may \
+                              view clients";
+                seen.is_in_trouble(What::NoAnswer, Some(purpose), detail);
+            }
+        }
+        Heard::Unusable { client_id, detail } => {
+            seen.is_in_trouble(What::Refused, Some(purpose), detail);
+            lose(seen, client_id, now, WhyLost::Unmanageable);
+            seen.set_step(Step::Idle);
+        }
         Heard::Unknown(detail) => {
             seen.is_in_trouble(What::NoAnswer, Some(purpose), detail);
             if !profile::of(seen.ledger.profile, seen.ledger.method).is_repeatable() {
@@ -120,7 +141,7 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
 
 /// A server that gives no secret where one was asked for (RFC 7591 section 3.2.1) has made a client that nobody can use.
 fn without_secret(registration: &Registration, wanted: &Wanted) -> Option<Substitution> {
-    let is_missing = wanted.metadata.auth_method.has_secret() && registration.client_secret.is_none();
+    let is_missing = wanted.metadata.auth_method.shares_secret() && registration.client_secret.is_none();
     is_missing.then(|| Substitution {
         field: "client_secret".to_owned(),
         wanted: "there".to_owned(),
@@ -138,14 +159,15 @@ fn adopted(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
         Heard::Client(client) if client.client_id != client_id => refuse("its server describes another client"),
         Heard::Client(mut client) => {
             client.handle = client.handle.or_else(|| claim.handle());
-            seen.found.clone_from(&client.found);
+            let found = client.found.clone();
             // Of what it was made is not known: it is brought to what is wanted in any case.
-            seen.ledger.current = Some(Registration::of(*client, String::new(), Vec::new(), now));
+            seen.ledger.current = Some(Registration::of(*client, wanted.metadata.auth_method, now));
             seen.ledger.method = claim.method();
             seen.ledger.lost.retain(|lost| lost.client_id.as_ref() != Some(&client_id));
             (seen.look, seen.published, seen.checked) = (false, false, now);
             seen.news.push(News::Adopted { client_id });
             seen.set_step(Step::Updating { digest: wanted.digest(), renews: false });
+            seen.found = found;
         }
         Heard::Absent => refuse("its server has no client of this id"),
         Heard::Unmanageable => {
@@ -157,14 +179,31 @@ fn adopted(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
 
 /// The owner is gone: all that is needed is how to delete it.
 fn found_for_removal(seen: &mut Seen, client: Client, now: i64) {
-    seen.ledger.current = Some(Registration::of(client, String::new(), Vec::new(), now));
+    seen.ledger.current = Some(Registration::of(client, AuthMethod::ClientSecretBasic, now));
     seen.set_step(Step::Idle);
 }
 
+/// Nobody knew whether the client still was there, and the search for it says so.
+fn sought(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
+    match heard {
+        Heard::Client(client)
+            if client.handle == seen.ledger.current.as_ref().map(|current| current.handle.clone()) =>
+        {
+            let detail = "it lists the client, and finds nothing where it says that it is";
+            seen.is_in_trouble(What::Unreachable, Some(Purpose::Find), detail);
+        }
+        // It is there by another name of the server's own, as after its data were restored.
+        Heard::Client(_) => read(seen, heard, wish, now),
+        Heard::Absent => vanished(seen),
+        _ => return,
+    }
+    seen.doubt = None;
+}
+
 fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
-    seen.checked = now;
     match heard {
         Heard::Client(client) => {
+            seen.checked = now;
             let Some(mut current) = seen.ledger.current.clone() else { return };
             if client.client_id != current.client_id {
                 return seen.is_in_trouble(What::Refused, Some(Purpose::Read), "it describes another client");
@@ -172,31 +211,53 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             let wanted = wish.wanted(&seen.ledger);
             let differences = client.differences.clone();
             seen.found.clone_from(&client.found);
-            let has_new_secret = takes(&mut current, *client, now);
+            let told = seen.told.take();
+            let is_told = |wanted: &&Wanted| told == Some(wanted.digest());
+            if let Some(wanted) = wanted.as_ref().filter(is_told) {
+                // It was asked for this, so whatever is otherwise is what the server wants.
+                settle(&mut current, wanted, None, substitutions(&differences), now);
+                takes(&mut current, *client, now);
+                seen.set_step(Step::Idle);
+                seen.news.push(News::Updated);
+                return keep(seen, current, true);
+            }
+            let mut republishes = false;
             let substituted = current.substituted.clone();
             let known = |one: &Difference| substituted.iter().any(|s| s.field == one.field && s.got == one.got);
+            // What the server has as it was asked for by now is none any more.
+            let is_still = |s: &Substitution| differences.iter().any(|one| one.field == s.field && one.got == s.got);
             if let (Step::Updating { digest, renews }, Some(wanted)) = (seen.ledger.step.clone(), &wanted) {
                 // What the server has made of the same wish before is no sign that it was not done.
                 let is_same_wish = current.digest == digest;
                 let is_as_wanted = differences.iter().all(|one| is_same_wish && known(one));
-                let is_done = is_as_wanted && wanted.digest() == digest && (!renews || has_new_secret);
-                if is_done {
-                    let substituted = if is_same_wish { substituted.clone() } else { Vec::new() };
-                    settle(&mut current, wanted, substituted, now);
+                if differences.is_empty() {
+                    current.authenticates_by(wanted.metadata.auth_method);
+                }
+                let has_new_secret = takes(&mut current, *client, now);
+                let is_whole = current.client_secret.is_some() || !current.auth_method.shares_secret();
+                let is_renewed = !renews || has_new_secret || !current.auth_method.shares_secret();
+                republishes = is_as_wanted && wanted.digest() == digest && is_whole && is_renewed;
+                if republishes {
+                    let auth_method = Some(current.auth_method);
+                    let still = substituted.iter().filter(|s| is_same_wish && is_still(s)).cloned().collect();
+                    settle(&mut current, wanted, auth_method, still, now);
                     seen.set_step(Step::Idle);
                 } else {
                     seen.begun = true;
                 }
+                republishes |= has_new_secret;
             } else {
-                seen.drift = differences.into_iter().filter(|one| !known(one)).collect();
+                republishes |= takes(&mut current, *client, now);
+                seen.drift = differences.iter().filter(|one| !known(one)).cloned().collect();
+                current.substituted.retain(is_still);
                 if !seen.drift.is_empty() {
                     seen.news.push(News::Drifted { fields: seen.drift.iter().map(|one| one.field).collect() });
                 }
             }
-            keep(seen, current, has_new_secret);
+            keep(seen, current, republishes);
         }
-        Heard::Absent => vanished(seen),
-        Heard::Unmanageable => seen.doubt = true,
+        Heard::Missing => seen.doubt = Some(Doubt::Missing),
+        Heard::Unmanageable => seen.doubt = Some(Doubt::Unmanageable),
         _ => {}
     }
 }
@@ -207,12 +268,13 @@ fn updated(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             let Some(mut current) = seen.ledger.current.clone() else { return };
             let renews = matches!(seen.ledger.step, Step::Updating { renews: true, .. });
             let differences = substitutions(&client.differences);
-            let has_new_secret = takes(&mut current, *client, now);
             if let Some(wanted) = wish.wanted(&seen.ledger) {
-                settle(&mut current, &wanted, differences, now);
+                settle(&mut current, &wanted, client.auth_method, differences, now);
             }
+            let has_new_secret = takes(&mut current, *client, now);
             seen.drift.clear();
             seen.set_step(Step::Idle);
+            let renews = renews && current.auth_method.shares_secret();
             keep(seen, current, true);
             match (renews, has_new_secret) {
                 (true, true) => seen.news.push(News::Rotated),
@@ -223,17 +285,11 @@ fn updated(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
         }
         // A server that describes nothing (a vendor's API) was told all the same: it is read back.
         Heard::Exists => {
-            let Some(mut current) = seen.ledger.current.clone() else { return };
-            if let Some(wanted) = wish.wanted(&seen.ledger) {
-                settle(&mut current, &wanted, Vec::new(), now);
-            }
+            seen.told = wish.wanted(&seen.ledger).map(|wanted| wanted.digest());
             seen.drift.clear();
-            seen.news.push(News::Updated);
-            seen.set_step(Step::Idle);
-            keep(seen, current, true);
         }
-        Heard::Absent => vanished(seen),
-        Heard::Unmanageable => seen.doubt = true,
+        Heard::Missing => seen.doubt = Some(Doubt::Missing),
+        Heard::Unmanageable => seen.doubt = Some(Doubt::Unmanageable),
         _ => {}
     }
 }
@@ -247,7 +303,7 @@ fn renewed(seen: &mut Seen, heard: Heard, now: i64) {
             keep(seen, current, true);
             seen.news.push(News::Rotated);
         }
-        Heard::Absent => vanished(seen),
+        Heard::Missing => seen.doubt = Some(Doubt::Missing),
         _ => {}
     }
 }
@@ -260,21 +316,35 @@ fn deleted(seen: &mut Seen, heard: Heard) {
             }
             seen.stored = false;
         }
-        Heard::Unmanageable => seen.doubt = true,
+        Heard::Missing => seen.doubt = Some(Doubt::Missing),
+        Heard::Unmanageable => seen.doubt = Some(Doubt::Unmanageable),
         _ => {}
     }
 }
 
+/// What came of deleting the one of before that goes first. As long as there is a client, that is in nobody's way.
 fn retired_deleted(seen: &mut Seen, heard: Heard, now: i64) {
-    if seen.ledger.retired.is_empty() || !matches!(heard, Heard::Absent | Heard::Unmanageable) {
+    if seen.ledger.retired.is_empty() {
         return;
     }
-    let retired = seen.ledger.retired.remove(0).registration;
+    let mut retired = seen.ledger.retired.remove(0);
     seen.stored = false;
     match heard {
-        Heard::Absent => seen.news.push(News::Deleted { client_id: retired.client_id }),
-        // It may be there or not, and nothing of ours can tell.
-        _ => lose(seen, Some(retired.client_id), now, WhyLost::Unmanageable),
+        Heard::Absent => seen.news.push(News::Deleted { client_id: retired.registration.client_id }),
+        // It may be there or not, and nothing of ours can tell; or it is there, and the server deletes it for nobody.
+        Heard::Missing | Heard::Unmanageable | Heard::Refused(_) => {
+            lose(seen, Some(retired.registration.client_id), now, WhyLost::Unmanageable);
+        }
+        heard => {
+            let (what, detail, retry_after) =
+                not_now(Purpose::DeleteRetired, &heard).unwrap_or((What::NoAnswer, String::new(), None));
+            retired.until = now.saturating_add(retry_after.map_or(0, i64::from).max(POSTPONED_SECONDS));
+            // There is room for it: it was among them.
+            seen.ledger.retire(retired);
+            if seen.ledger.current.is_none() {
+                seen.trouble = Some(Trouble { what, during: Some(Purpose::DeleteRetired), detail, retry_after });
+            }
+        }
     }
 }
 
@@ -282,29 +352,17 @@ fn probed(seen: &mut Seen, heard: Heard, now: i64) {
     if seen.ledger.is_only_told() {
         return believed(seen, heard, now);
     }
-    match heard {
-        Heard::Alive => {
-            seen.doubt = false;
-            if let Some(current) = seen.ledger.current.take() {
-                lose(seen, Some(current.client_id), now, WhyLost::Unmanageable);
-            }
-            seen.set_step(Step::Idle);
+    if !matches!(heard, Heard::Alive | Heard::Unbelieved(_)) {
+        return;
+    }
+    match (seen.doubt.take(), seen.ledger.current.clone()) {
+        (Some(Doubt::Missing), _) if heard == Heard::Alive => {
+            let detail = "the client is believed, and nothing is found where it is managed";
+            seen.is_in_trouble(What::Unreachable, Some(Purpose::Probe), detail);
         }
-        Heard::Unbelieved(_) => {
-            seen.doubt = false;
-            let client_id = seen.ledger.current.as_ref().filter(|current| current.client_secret.is_some());
-            let client_id = client_id.map(|current| current.client_id.clone());
-            match (&seen.ledger.step, client_id) {
-                // An update that was under way may have given it another secret, which nobody here has seen.
-                (Step::Updating { .. }, Some(client_id)) => {
-                    seen.ledger.current = None;
-                    lose(seen, Some(client_id), now, WhyLost::Unmanageable);
-                    seen.set_step(Step::Idle);
-                }
-                _ => vanished(seen),
-            }
-        }
-        _ => {}
+        // What it is managed with is dead, or the client is gone: not to be believed proves neither.
+        (_, Some(current)) => gone_or_lost(seen, &current, now),
+        (_, None) => {}
     }
 }
 
@@ -347,14 +405,19 @@ fn takes(current: &mut Registration, client: Client, now: i64) -> bool {
     before != (current.client_secret.clone(), current.secret_expires_at)
 }
 
-fn settle(current: &mut Registration, wanted: &Wanted, substituted: Vec<Substitution>, now: i64) {
+/// What was asked for is what it is, but for `substituted`. `auth_method`: as the server says, if it says anything of that.
+fn settle(
+    current: &mut Registration,
+    wanted: &Wanted,
+    auth_method: Option<AuthMethod>,
+    substituted: Vec<Substitution>,
+    now: i64,
+) {
+    current.authenticates_by(auth_method.unwrap_or(wanted.metadata.auth_method));
     current.digest = wanted.digest();
     current.kids.clone_from(&wanted.kids);
     current.substituted = substituted;
     current.updated_at = now;
-    if !wanted.metadata.auth_method.has_secret() {
-        (current.client_secret, current.secret_expires_at) = (None, None);
-    }
 }
 
 fn keep(seen: &mut Seen, current: Registration, republishes: bool) {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::ledger::{Handle, Registration};
 use crate::oauth::Refusal;
-use crate::oauth::client_registration::{Difference, refusal};
+use crate::oauth::client_registration::{AuthMethod, Difference, refusal};
 use crate::sensitive::Sensitive;
 
 /// One request.
@@ -22,15 +22,18 @@ pub struct Call {
     pub auth: Auth,
     /// The body.
     pub body: Body,
+    /// A secret that the body says.
+    pub says: Option<Sensitive>,
 }
 
 impl Call {
     /// The secrets that it carries as it is.
     pub fn secrets(&self) -> Vec<Sensitive> {
-        match &self.auth {
-            Auth::Registration(token) => vec![token.clone()],
-            Auth::Initial | Auth::Admin | Auth::Client => Vec::new(),
-        }
+        let token = match &self.auth {
+            Auth::Registration(token) => Some(token.clone()),
+            Auth::Initial | Auth::Admin | Auth::Client => None,
+        };
+        token.into_iter().chain(self.says.clone()).collect()
     }
 }
 
@@ -149,6 +152,10 @@ pub struct Client {
     pub secret_expires_at: Option<i64>,
     /// How it is managed, where the answer says it.
     pub handle: Option<Handle>,
+    /// How it authenticates, where the answer says it and this build knows it.
+    pub auth_method: Option<AuthMethod>,
+    /// Whether somebody has switched it off at the server.
+    pub is_disabled: bool,
     /// Where it is not what is wanted.
     pub differences: Vec<Difference>,
     /// What an update is to keep of it. It holds no secret.
@@ -172,6 +179,15 @@ pub enum Heard {
     Unbelieved(String),
     /// What we manage the client with is not believed: it is dead, or the client is gone.
     Unmanageable,
+    /// Nothing is found where the client is managed: the client is gone, or only that place is.
+    Missing,
+    /// Something was made, and nobody can use it as it was answered.
+    Unusable {
+        /// Its id, if the answer says that.
+        client_id: Option<String>,
+        /// Why, in words.
+        detail: String,
+    },
     /// The client itself is believed.
     Alive,
     /// It does not take the request as it is, however often it comes.
@@ -221,7 +237,7 @@ pub struct Place {
 
 impl Registration {
     /// One that the server was not asked for.
-    pub(super) fn without_answer(client_id: &str, handle: Handle, now: i64) -> Self {
+    pub(super) fn without_answer(client_id: &str, handle: Handle, auth_method: AuthMethod, now: i64) -> Self {
         Self {
             client_id: client_id.to_owned(),
             client_secret: None,
@@ -230,18 +246,29 @@ impl Registration {
             registered_at: now,
             updated_at: now,
             handle,
+            auth_method,
+            is_disabled: false,
             digest: String::new(),
             kids: Vec::new(),
             substituted: Vec::new(),
         }
     }
 
-    /// A registration, as first described.
-    pub(super) fn of(client: Client, digest: String, kids: Vec<String>, now: i64) -> Self {
-        let begun = Self::without_answer(&client.client_id, Handle::Unmanaged, now);
-        let mut registration = Self { digest, kids, ..begun };
+    /// A registration, as first described. `auth_method`: as it was asked for.
+    pub(super) fn of(client: Client, auth_method: AuthMethod, now: i64) -> Self {
+        // A server may have chosen another (RFC 7591 section 3.2.1).
+        let auth_method = client.auth_method.unwrap_or(auth_method);
+        let mut registration = Self::without_answer(&client.client_id, Handle::Unmanaged, auth_method, now);
         registration.take(client, now);
         registration
+    }
+
+    /// How it authenticates from now on. A secret that it does not use is not kept.
+    pub(super) fn authenticates_by(&mut self, auth_method: AuthMethod) {
+        self.auth_method = auth_method;
+        if !auth_method.shares_secret() {
+            (self.client_secret, self.secret_expires_at) = (None, None);
+        }
     }
 
     /// Takes over what an answer says. Whatever is new replaces what was there: of what a server has given anew, the old is
@@ -250,7 +277,8 @@ impl Registration {
         if let Some(handle) = client.handle {
             self.handle = handle;
         }
-        if let Some(secret) = client.client_secret {
+        self.is_disabled = client.is_disabled;
+        if let Some(secret) = client.client_secret.filter(|_| self.auth_method.shares_secret()) {
             if self.client_secret.as_ref() != Some(&secret) || self.secret_expires_at < client.secret_expires_at {
                 self.secret_since = now;
             }

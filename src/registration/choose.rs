@@ -8,6 +8,15 @@ use super::desired::{Desired, Method};
 use super::profile;
 use crate::oauth::server_metadata::ServerMetadata;
 
+/// Whether what its author wants by now is another registration than the one that there is: by another method, or made here
+/// where somebody else had made it.
+pub fn is_another(desired: &Desired, method: Method) -> bool {
+    match desired.asked {
+        Some(asked) => asked != method,
+        None => method == Method::Preregistered,
+    }
+}
+
 /// The first method that is allowed and possible.
 ///
 /// # Errors

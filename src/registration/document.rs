@@ -30,6 +30,11 @@ pub(super) fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) 
         return Some(Action::MakeKey);
     }
     let url = format!("{gateway}{}", path(&desired.owner.uid));
+    let method = desired.metadata.auth_method;
+    if let Some(current) = seen.ledger.current.as_mut().filter(|current| current.auth_method != method) {
+        current.authenticates_by(method);
+        return changed(seen);
+    }
     let Some((current, is_served)) = known(seen, desired, &url, now) else { return changed(seen) };
     if is_served && !seen.published && (!needs_keys(desired) || signing(&seen.ledger).is_some()) {
         return Some(Action::Publish);
@@ -77,7 +82,7 @@ fn known(seen: &mut Seen, desired: &Desired, url: &str, now: i64) -> Option<(Reg
         (key.served, key.given) = (None, None);
     }
     let handle = Handle::Document { is_served: false, is_believed: false };
-    ledger.current = Some(Registration::without_answer(url, handle, now));
+    ledger.current = Some(Registration::without_answer(url, handle, desired.metadata.auth_method, now));
     seen.news.push(match before.filter(|before| before != url) {
         Some(client_id) => News::Replaced { client_id },
         None => News::Registered { client_id: url.to_owned() },

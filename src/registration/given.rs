@@ -16,7 +16,7 @@ pub(super) fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) 
         seen.is_in_trouble(What::NoEndpoint, None, "nothing says which id it has");
         return Some(settled(seen, now));
     };
-    let secret = seen.given.clone();
+    let (secret, method) = (seen.given.clone(), desired.metadata.auth_method);
     let current = seen.ledger.current.take();
     let known = current.filter(|current| current.client_id == *id && matches!(current.handle, Handle::Given { .. }));
     let Some(mut current) = known else {
@@ -24,12 +24,12 @@ pub(super) fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) 
         seen.ledger.keys.clear();
         let handle = Handle::Given { is_believed: false };
         seen.ledger.current =
-            Some(Registration { client_secret: secret, ..Registration::without_answer(id, handle, now) });
+            Some(Registration { client_secret: secret, ..Registration::without_answer(id, handle, method, now) });
         seen.news.push(News::Registered { client_id: id.clone() });
         return changed(seen);
     };
-    if current.client_secret != secret {
-        current.client_secret = secret;
+    if current.client_secret != secret || current.auth_method != method {
+        (current.client_secret, current.auth_method) = (secret, method);
         (current.secret_since, current.updated_at) = (now, now);
         current.handle = Handle::Given { is_believed: false };
         seen.ledger.current = Some(current);

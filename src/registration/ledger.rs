@@ -2,19 +2,22 @@
 //!
 //! Invariant: it is written before anything is sent that could not be taken back, and again before anything else is sent once
 //! an answer has changed it; so a controller that dies at any point finds out, from this alone, what it may have done. It
-//! belongs to one issuer, and nothing in it is ever sent to another.
+//! belongs to one issuer, and nothing in it is ever sent to another. Nothing is written that would not be read again.
 
 use serde::{Deserialize, Serialize};
 
 use super::desired::{Deletion, Desired, Method, Profile};
+use crate::oauth::client_registration::AuthMethod;
 use crate::sensitive::Sensitive;
 
 /// The version of what is written.
 const VERSION: u32 = 1;
 /// So many lost registrations are named; the rest is counted.
-const MOST_LOST: usize = 16;
-/// The most bytes of a ledger that is read.
-const MOST_BYTES: usize = 256 * 1024;
+pub(super) const MOST_LOST: usize = 16;
+/// So many clients of before are kept.
+pub(super) const MOST_RETIRED: usize = 4;
+/// The most bytes of a ledger: more than the largest one has that servers' answers can make.
+const MOST_BYTES: usize = 512 * 1024;
 
 /// One registration, with everything that is needed to manage it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub struct Ledger {
     pub issuer: String,
     /// The product behind it.
     pub profile: Profile,
+    /// Where its tokens are asked for, as it said last: what its metadata says is not known at all times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
     /// How it is registered: chosen once, and changed by no failure.
     pub method: Method,
     /// What becomes of it when its owner is gone.
@@ -129,12 +135,23 @@ pub struct Registration {
     pub updated_at: i64,
     /// How it is managed.
     pub handle: Handle,
+    /// How it authenticates, as far as that is known.
+    #[serde(default = "unsaid")]
+    pub auth_method: AuthMethod,
+    /// Whether somebody has switched it off at the server.
+    #[serde(default)]
+    pub is_disabled: bool,
     /// Of what was asked for last, and answered.
     pub digest: String,
     /// Ids of the keys that were asked for, or, where the gateway serves them, that may be signed with.
     pub kids: Vec<String>,
     /// What the server answered instead of what was asked for (RFC 7591 section 3.2.1).
     pub substituted: Vec<Substitution>,
+}
+
+/// RFC 7591 section 2.
+fn unsaid() -> AuthMethod {
+    AuthMethod::ClientSecretBasic
 }
 
 /// How a client is managed.
@@ -257,6 +274,7 @@ impl Ledger {
             authority: desired.authority.clone(),
             issuer: desired.issuer.clone(),
             profile: desired.profile,
+            token_endpoint: None,
             method,
             deletion: desired.deletion,
             keys: Vec::new(),
@@ -290,9 +308,12 @@ impl Ledger {
     }
 
     /// The text that is stored. It holds credentials.
-    pub fn encode(&self) -> Vec<u8> {
-        // Strings, numbers and lists always serialize.
-        serde_json::to_vec(self).unwrap_or_default()
+    ///
+    /// # Errors
+    /// If it is larger than what [`Ledger::decode`] reads.
+    pub fn encode(&self) -> Result<Vec<u8>, LedgerError> {
+        let text = serde_json::to_vec(self).map_err(|_| LedgerError::Malformed)?;
+        if text.len() > MOST_BYTES { Err(LedgerError::TooLarge) } else { Ok(text) }
     }
 
     /// Whether nothing of it is made, changed or deleted at the server.
@@ -313,6 +334,14 @@ impl Ledger {
         } else {
             self.lost_besides = self.lost_besides.saturating_add(1);
         }
+    }
+
+    /// Keeps a client of before among the others, of which the first is the next to go. That one is answered if there is no
+    /// room for it any more.
+    pub(super) fn retire(&mut self, retired: Retired) -> Option<Registration> {
+        self.retired.push(retired);
+        self.retired.sort_by_key(|retired| retired.until);
+        (self.retired.len() > MOST_RETIRED).then(|| self.retired.remove(0).registration)
     }
 
     /// How many registrations may be left at the server.

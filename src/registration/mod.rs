@@ -27,7 +27,7 @@ mod tests;
 pub mod wanted;
 
 pub use absorb::{absorb, add_key, hear};
-pub use choose::choose;
+pub use choose::{choose, is_another};
 pub use claim::{Claim, ClaimError};
 pub use desired::{Desired, Method, Profile};
 pub use ledger::Ledger;

@@ -3,13 +3,14 @@
 //! Invariant: a ledger that is not stored as it is comes before everything else, so nothing is sent before what it may do is
 //! remembered, and nothing else is done before what a server answered is kept. What cannot be sent twice is sent by the
 //! process that wrote down that it would be, and by no other. Nothing is updated at a server unless what it has, or was last
-//! asked for, is not what is wanted.
+//! asked for, is not what is wanted. No client is given up before its server was asked whether it is there; and of those that may
+//! be left, and of those that are kept for a while, there are only so many.
 
 use super::call::{Call, Place, Purpose};
 use super::claim::Claim;
 use super::desired::{DeletionPolicy, Desired, Method, OnUnavailable};
-use super::ledger::{Handle, Ledger, Registration, Retired, Step, WhyLost};
-use super::seen::{Action, News, Seen, What};
+use super::ledger::{Handle, Ledger, MOST_LOST, MOST_RETIRED, Registration, Retired, Step, Substitution, WhyLost};
+use super::seen::{Action, Doubt, News, Seen, What};
 use super::wanted::{Marks, Wanted, needs_keys, needs_secret, signing};
 use super::{document, given, probe, profile};
 
@@ -17,6 +18,10 @@ use super::{document, given, probe, profile};
 pub const CHECK_SECONDS: i64 = 1800;
 /// A secret is replaced after this much of its life.
 const RENEWED_AFTER: (i64, i64) = (2, 3);
+/// A secret that lasts for less is of no use: whoever was given it would have it renewed over and over again.
+const LEAST_LIFE: i64 = 600;
+/// A client that somebody has switched off is read back this often.
+const DISABLED_SECONDS: i64 = 300;
 /// How long a client of before is kept, if its author does not say.
 const OVERLAP_SECONDS: i64 = 3600;
 
@@ -95,6 +100,15 @@ fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<A
         seen.stored = false;
         return None;
     }
+    if !desired.methods.contains(&seen.ledger.method) {
+        let method = seen.ledger.method.as_str();
+        let detail = format!(
+            "it is registered by {method}, which is not among the methods that are allowed and fit: nothing is changed. Allow \
+             it in spec.registration.methods of the McpAuthorizationServer; or set spec.method, which is another registration"
+        );
+        seen.is_in_trouble(What::NotAllowed, None, detail);
+        return Some(Action::Settled { again: settled(seen, &Wish::Keep(desired), now) });
+    }
     match seen.ledger.method {
         Method::Preregistered => return given::keep(seen, desired, place, now),
         // It has a document of its own.
@@ -102,20 +116,24 @@ fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<A
         Method::Cimd => return document::keep(seen, desired, place, now),
         Method::Admin | Method::Dcr => {}
     }
+    if needs_keys(desired) && seen.ledger.keys.is_empty() {
+        return Some(Action::MakeKey);
+    }
     let adapter = profile::of(seen.ledger.profile, seen.ledger.method);
     let claim = seen.claim.clone().filter(|claim| !seen.has(claim));
     if matches!(seen.ledger.step, Step::Creating { .. }) && (claim.is_none() || !adapter.is_repeatable()) {
         return creating(seen, &wanted, place, now);
     }
-    if needs_keys(desired) && seen.ledger.keys.is_empty() {
-        return Some(Action::MakeKey);
-    }
     if let Some(claim) = claim {
         return claiming(seen, &claim, place);
     }
     let Some(current) = seen.ledger.current.clone() else { return begin(seen, &wanted, place, now) };
-    if seen.doubt {
-        return doubting(seen, &current, place, now);
+    if knows_other_endpoint(&mut seen.ledger, place) {
+        seen.stored = false;
+        return None;
+    }
+    if let Some(doubt) = seen.doubt {
+        return doubting(seen, doubt, &current, place, now);
     }
     if matches!(seen.ledger.step, Step::Updating { .. }) {
         return updating(seen, &current, &wanted, place, now);
@@ -129,15 +147,41 @@ fn claiming(seen: &mut Seen, claim: &Claim, place: &Place) -> Option<Action> {
     sending(seen, adapter.adopt(claim, place))
 }
 
+/// Notes where tokens are asked for by now.
+fn knows_other_endpoint(ledger: &mut Ledger, place: &Place) -> bool {
+    let is_other = place.token_endpoint.is_some() && ledger.token_endpoint != place.token_endpoint;
+    if is_other {
+        ledger.token_endpoint.clone_from(&place.token_endpoint);
+    }
+    is_other
+}
+
 fn begin(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
     let adapter = profile::of(seen.ledger.profile, seen.ledger.method);
     if adapter.create(wanted, place).is_none() {
         seen.is_in_trouble(What::NoEndpoint, Some(Purpose::Create), "it offers no place where clients are registered");
         return None;
     }
+    if !adapter.is_repeatable() && is_crowded(seen, 0) {
+        return None;
+    }
+    knows_other_endpoint(&mut seen.ledger, place);
     seen.ledger.attempts = seen.ledger.attempts.saturating_add(1);
     seen.set_step(Step::Creating { since: now });
     None
+}
+
+/// Whether so many clients may be left at the server, with this many more, that no others are made.
+fn is_crowded(seen: &mut Seen, more: u64) -> bool {
+    let losses = seen.ledger.losses();
+    let is = losses.saturating_add(more) >= MOST_LOST as u64;
+    if is {
+        let detail = format!(
+            "{losses} of its clients may be left there: no more are made before they are removed and forgotten"
+        );
+        seen.is_in_trouble(What::Crowded, Some(Purpose::Create), detail);
+    }
+    is
 }
 
 fn creating(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
@@ -160,7 +204,7 @@ fn updating(seen: &mut Seen, current: &Registration, wanted: &Wanted, place: &Pl
         replace(seen, now, 0);
         return None;
     }
-    if !seen.begun || (adapter.reads_before_updating() && seen.found.is_none()) {
+    if !seen.begun || seen.told.is_some() || (adapter.reads_before_updating() && seen.found.is_none()) {
         // What was sent before may have been done: it is looked at first.
         return sending(seen, adapter.read(current, place));
     }
@@ -177,21 +221,16 @@ fn tend(
     place: &Place,
     now: i64,
 ) -> Option<Action> {
-    if let Some(weaker) = current.substituted.iter().find(|one| one.weakens) {
-        if current.digest == wanted.digest() {
-            let detail = format!("{} was to be {}, and is {}", weaker.field, weaker.wanted, weaker.got);
-            seen.is_in_trouble(What::Weakened, None, detail);
-            return None;
-        }
-    } else if !seen.published && is_usable(seen, desired) {
+    let weaker = current.substituted.iter().find(|one| one.weakens);
+    if !seen.published && weaker.is_none() && is_usable(seen, desired) {
         return Some(Action::Publish);
     }
-    let overlap = overlap(desired);
-    let period = desired.rotation.map(|rotation| i64::from(rotation.period_seconds));
     if let Some(retired) = seen.ledger.retired.first().filter(|retired| retired.until <= now) {
         let retired = retired.registration.clone();
         return delete_retired(seen, &retired, place, now);
     }
+    let overlap = overlap(desired);
+    let period = desired.rotation.map(|rotation| i64::from(rotation.period_seconds));
     if needs_keys(desired) {
         let newest = seen.ledger.keys.last().map(|key| (key.kid.clone(), key.made));
         if let Some((kid, made)) = newest {
@@ -205,6 +244,11 @@ fn tend(
                 return Some(Action::MakeKey);
             }
         }
+    } else if current.kids.is_empty() && !seen.ledger.keys.is_empty() {
+        // The server knows of them no more, and nobody else did.
+        seen.ledger.keys.clear();
+        seen.stored = false;
+        return None;
     }
     if now >= renewal(current, period) {
         return renew(seen, current, wanted, place, now, overlap);
@@ -213,13 +257,18 @@ fn tend(
         seen.set_step(Step::Updating { digest: wanted.digest(), renews: false });
         return None;
     }
-    if !is_usable(seen, desired) && needs_secret(desired) {
+    if needs_secret(desired) && weaker.is_none() && !is_usable(seen, desired) {
         // It has become one that has a secret, and nobody here has seen that.
         return renew(seen, current, wanted, place, now, 0);
     }
-    if current.handle != Handle::Unmanaged && now >= seen.checked.saturating_add(CHECK_SECONDS) {
+    let every = if current.is_disabled { DISABLED_SECONDS } else { CHECK_SECONDS };
+    if current.handle != Handle::Unmanaged && now >= seen.checked.saturating_add(every) {
         let adapter = profile::managing(&current.handle, seen.ledger.profile);
         return sending(seen, adapter.read(current, place));
+    }
+    if let Some((what, detail)) = unusable(current, weaker) {
+        seen.is_in_trouble(what, None, detail);
+        return None;
     }
     Some(Action::Settled { again: settled(seen, &Wish::Keep(desired), now) })
 }
@@ -230,13 +279,42 @@ fn is_usable(seen: &Seen, desired: &Desired) -> bool {
     (secret.is_some() || !needs_secret(desired)) && (signing(&seen.ledger).is_some() || !needs_keys(desired))
 }
 
+/// Why nobody can or should use the client as it is at the server.
+fn unusable(current: &Registration, weaker: Option<&Substitution>) -> Option<(What, String)> {
+    if let Some(one) = weaker {
+        return Some((What::Weakened, format!("{} was to be {}, and is {}", one.field, one.wanted, one.got)));
+    }
+    if current.is_disabled {
+        let detail = "somebody has switched the client off there, and that stays as it is";
+        return Some((What::Disabled, detail.to_owned()));
+    }
+    is_short_lived(current).then(|| {
+        let life = current.secret_expires_at.unwrap_or_default().saturating_sub(current.secret_since);
+        let detail = format!(
+            "it gave a client secret that expires after {life} seconds: let it give them for {LEAST_LIFE} at least, and see \
+             that its clock is right; or use private_key_jwt"
+        );
+        (What::ShortLived, detail)
+    })
+}
+
+/// Whether the secret was hardly good when it came.
+fn is_short_lived(current: &Registration) -> bool {
+    let life = |end: i64| end.saturating_sub(current.secret_since);
+    current.client_secret.is_some() && current.secret_expires_at.is_some_and(|end| life(end) < LEAST_LIFE)
+}
+
 /// When a client's secret is replaced (Unix seconds).
 pub(super) fn renewal(current: &Registration, period: Option<i64>) -> i64 {
     if current.client_secret.is_none() {
         return i64::MAX;
     }
+    if is_short_lived(current) {
+        // Another one is hardly better: it is tried now and then.
+        return current.secret_since.saturating_add(CHECK_SECONDS);
+    }
     let (part, whole) = RENEWED_AFTER;
-    let life = |end: i64| end.saturating_sub(current.secret_since).saturating_mul(part) / whole;
+    let life = |end: i64| end.saturating_sub(current.secret_since) / whole * part;
     let expiry = current.secret_expires_at.map(|end| current.secret_since.saturating_add(life(end)));
     let period = period.map(|period| current.secret_since.saturating_add(period));
     expiry.into_iter().chain(period).min().unwrap_or(i64::MAX)
@@ -265,33 +343,60 @@ fn renew(
     }
 }
 
-/// The client makes room for another, and is kept for a while where it can be deleted then.
+/// The client makes room for another, and is kept for a while where it can be deleted then. It stays if there may be none in
+/// its place.
 pub(super) fn replace(seen: &mut Seen, now: i64, overlap: i64) {
-    let Some(current) = seen.ledger.current.take() else { return };
+    let Some(current) = seen.ledger.current.clone() else { return };
+    let is_lost = current.handle == Handle::Unmanaged || seen.ledger.retired.len() >= MOST_RETIRED;
+    if is_crowded(seen, u64::from(is_lost)) {
+        return;
+    }
+    seen.ledger.current = None;
     seen.news.push(News::Replaced { client_id: current.client_id.clone() });
     if current.handle == Handle::Unmanaged {
         lose(seen, Some(current.client_id), now, WhyLost::Unmanageable);
     } else {
-        seen.ledger.retired.push(Retired { registration: current, until: now.saturating_add(overlap) });
+        // Nobody is believed by a secret that has expired.
+        let until = now.saturating_add(overlap).min(current.secret_expires_at.unwrap_or(i64::MAX));
+        if let Some(crowded_out) = seen.ledger.retire(Retired { registration: current, until }) {
+            lose(seen, Some(crowded_out.client_id), now, WhyLost::Unmanageable);
+        }
     }
     seen.drift.clear();
     seen.set_step(Step::Idle);
 }
 
-/// What the client is managed with was not believed: is it gone, or did only that die?
-fn doubting(seen: &mut Seen, current: &Registration, place: &Place, now: i64) -> Option<Action> {
-    match probe::call(&seen.ledger, current, place) {
-        Some(call) => Some(Action::Send(call)),
-        None => {
-            gone_or_lost(seen, current, now);
-            None
-        }
+/// Nobody knows whether there still is a client: its server is asked in another way.
+fn doubting(seen: &mut Seen, doubt: Doubt, current: &Registration, place: &Place, now: i64) -> Option<Action> {
+    let adapter = profile::managing(&current.handle, seen.ledger.profile);
+    if adapter.is_repeatable() {
+        // Only a search that finds nothing proves that nothing is there.
+        return sending(seen, adapter.find(&Marks::of(&seen.ledger), place));
     }
+    if probe::has_proof(&seen.ledger, current) {
+        let call = probe::call(&seen.ledger, current, place);
+        if call.is_none() {
+            let detail = "whether it still knows the client cannot be asked: its token endpoint is not known";
+            seen.is_in_trouble(What::Unreachable, Some(Purpose::Probe), detail);
+        }
+        return call.map(Action::Send);
+    }
+    if doubt == Doubt::Missing && seen.ledger.step != Step::Deleting {
+        seen.doubt = None;
+        let detail = "nothing is found where the client is managed, and a client without credentials cannot ask whether it is \
+                      known. If it is gone, make the McpClient anew";
+        seen.is_in_trouble(What::NoEndpoint, Some(Purpose::Read), detail);
+        return None;
+    }
+    gone_or_lost(seen, current, now);
+    None
 }
 
-fn gone_or_lost(seen: &mut Seen, current: &Registration, now: i64) {
-    seen.doubt = false;
+/// It cannot be managed any more, and may be there or not.
+pub(super) fn gone_or_lost(seen: &mut Seen, current: &Registration, now: i64) {
+    seen.doubt = None;
     seen.ledger.current = None;
+    seen.drift.clear();
     lose(seen, Some(current.client_id.clone()), now, WhyLost::Unmanageable);
     seen.set_step(Step::Idle);
 }
@@ -310,27 +415,39 @@ fn remove(seen: &mut Seen, place: &Place, now: i64) -> Option<Action> {
         seen.set_step(Step::Idle);
         return None;
     }
-    if let Some(retired) = seen.ledger.retired.first().map(|retired| retired.registration.clone()) {
-        return delete_retired(seen, &retired, place, now);
-    }
-    let Some(current) = seen.ledger.current.clone() else { return Some(Action::Forget) };
-    if seen.doubt {
-        return doubting(seen, &current, place, now);
-    }
-    if current.handle == Handle::Unmanaged {
-        gone_or_lost(seen, &current, now);
-        return None;
+    if seen.ledger.is_empty() {
+        return Some(Action::Forget);
     }
     if seen.ledger.step != Step::Deleting {
+        // Nobody needs those of before any longer.
+        seen.ledger.retired.iter_mut().for_each(|retired| retired.until = retired.until.min(now));
         seen.set_step(Step::Deleting);
+        return None;
+    }
+    let retired = seen.ledger.retired.first().map(|retired| (retired.registration.clone(), retired.until));
+    match (retired, seen.ledger.current.clone()) {
+        (Some((retired, until)), current) if until <= now || current.is_none() => {
+            delete_retired(seen, &retired, place, now)
+        }
+        (_, Some(current)) => delete(seen, &current, place, now),
+        (_, None) => Some(Action::Forget),
+    }
+}
+
+fn delete(seen: &mut Seen, current: &Registration, place: &Place, now: i64) -> Option<Action> {
+    if let Some(doubt) = seen.doubt {
+        return doubting(seen, doubt, current, place, now);
+    }
+    if current.handle == Handle::Unmanaged {
+        gone_or_lost(seen, current, now);
         return None;
     }
     let adapter = profile::managing(&current.handle, seen.ledger.profile);
     if adapter.reads_before_updating() && seen.found.is_none() {
         // Only one that bears our mark is ours to delete.
-        return sending(seen, adapter.read(&current, place));
+        return sending(seen, adapter.read(current, place));
     }
-    sending(seen, adapter.delete(&current, place))
+    sending(seen, adapter.delete(current, place))
 }
 
 fn delete_retired(seen: &mut Seen, retired: &Registration, place: &Place, now: i64) -> Option<Action> {

@@ -1,8 +1,9 @@
 //! Whether a client is still believed, learned by asking for a grant as it.
 //!
-//! Invariant: nothing is granted to anybody by it: a token that comes of it is dropped unread. It is asked where a management
-//! token was not believed, which servers answer alike for a token that died and for a client that is gone (RFC 7592 section
-//! 2.1); and, of a client that speaks for itself and that nobody here manages, from time to time.
+//! Invariant: nothing is granted to anybody by it: a token that comes of it is dropped unread; and it never proves that a client
+//! is gone, since a client that may not have the grant, or whose secret has expired, is answered like one that nobody knows. It is
+//! asked where a management token was not believed, which servers answer alike for a token that died and for a client that is
+//! gone (RFC 7592 section 2.1), before anything is made in the client's place; and, of a client that speaks for itself and that nobody here manages, from time to time.
 
 use super::call::{Answer, Auth, Body, Call, Heard, Place, Purpose, Verb};
 use super::desired::Desired;
@@ -13,11 +14,16 @@ use super::seen::Seen;
 use crate::oauth::{json, token_request};
 use crate::sensitive::Sensitive;
 
+/// Whether there is anything to prove the client by.
+pub(super) fn has_proof(ledger: &Ledger, current: &Registration) -> bool {
+    current.client_secret.is_some() || ledger.keys.iter().any(|key| current.kids.contains(&key.kid))
+}
+
 /// A request for a grant as the client. `None`: there is nothing to prove it by, or nowhere to ask.
 pub(super) fn call(ledger: &Ledger, current: &Registration, place: &Place) -> Option<Call> {
-    let has_key = ledger.keys.iter().any(|key| current.kids.contains(&key.kid));
-    let url = place.token_endpoint.clone().filter(|_| has_key || current.client_secret.is_some())?;
-    Some(Call { purpose: Purpose::Probe, verb: Verb::Post, url, auth: Auth::Client, body: Body::Grant })
+    let url = place.token_endpoint.as_ref().or(ledger.token_endpoint.as_ref());
+    let url = url.filter(|_| has_proof(ledger, current))?.clone();
+    Some(Call { purpose: Purpose::Probe, verb: Verb::Post, url, auth: Auth::Client, body: Body::Grant, says: None })
 }
 
 /// The same, of a client that nobody here manages, if it is time for that and means something: others than those that speak

@@ -29,8 +29,10 @@ pub struct Seen {
     pub(super) checked: i64,
     /// Whether it is to be looked for under our id.
     pub(super) look: bool,
-    /// Whether what it is managed with was not believed.
-    pub(super) doubt: bool,
+    /// Why nobody knows whether there still is a client.
+    pub(super) doubt: Option<Doubt>,
+    /// Of which wish the server was told, and has not said yet what it made of it.
+    pub(super) told: Option<String>,
     /// What was changed at the server behind our back, and is to be reverted.
     pub(super) drift: Vec<Difference>,
     /// What an update is to keep of what was read.
@@ -41,6 +43,15 @@ pub struct Seen {
     pub(super) trouble: Option<Trouble>,
     /// What there is to tell.
     pub(super) news: Vec<News>,
+}
+
+/// Why nobody knows whether there still is a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// What it is managed with was not believed.
+    Unmanageable,
+    /// Nothing was found where it is managed.
+    Missing,
 }
 
 /// What keeps a registration from going on.
@@ -67,6 +78,14 @@ pub enum What {
     Foreign,
     /// The server has answered something less safe than what was asked for.
     Weakened,
+    /// The secret that the server gives expires before anybody could use it.
+    ShortLived,
+    /// Somebody has switched the client off at the server.
+    Disabled,
+    /// So many clients may be left at the server that no more are made.
+    Crowded,
+    /// The method that it is registered by is not among those that are allowed any more.
+    NotAllowed,
     /// The server has no place for what is to be done.
     NoEndpoint,
     /// No server takes what the client would say of itself.
@@ -93,6 +112,10 @@ impl What {
             What::Denied => "RegistrationDenied",
             What::Foreign => "ClientIdTaken",
             What::Weakened => "RegistrationWeakened",
+            What::ShortLived => "SecretTooShortLived",
+            What::Disabled => "ClientDisabled",
+            What::Crowded => "TooManyOrphans",
+            What::NotAllowed => "MethodNotAllowed",
             What::NoEndpoint => "RegistrationUnsupported",
             What::Document => "ClientDocumentInvalid",
             What::Unbelieved => "ClientNotBelieved",
@@ -106,7 +129,12 @@ impl What {
 
     /// Whether it goes on as soon as somebody changes something, and hardly before.
     pub fn is_lasting(self) -> bool {
-        !matches!(self, What::Busy | What::Unreachable | What::NoAnswer | What::Unbelieved)
+        match self {
+            What::Refused | What::Denied | What::Foreign | What::Weakened | What::ShortLived | What::Disabled => true,
+            What::Crowded | What::NotAllowed | What::NoEndpoint | What::Document => true,
+            What::AwaitsAdoption | What::AdoptionRefused => true,
+            What::Unbelieved | What::Busy | What::Unreachable | What::NoAnswer => false,
+        }
     }
 }
 
@@ -173,7 +201,8 @@ impl Seen {
             given: None,
             checked,
             look: false,
-            doubt: false,
+            doubt: None,
+            told: None,
             drift: Vec::new(),
             found: None,
             claim: None,
@@ -218,6 +247,8 @@ impl Seen {
         self.trouble = None;
         // What was sent may have come to something: it is looked at before it is sent again.
         self.begun = false;
+        // And it may be another by now, or be there again.
+        (self.found, self.doubt) = (None, None);
     }
 
     /// A client is to be taken over, or none is.
@@ -279,6 +310,8 @@ impl Seen {
         self.begun = step != Step::Idle;
         self.ledger.step = step;
         self.stored = false;
+        // What the step before learned or left open is none of this one's.
+        (self.told, self.found) = (None, None);
     }
 
     pub(super) fn is_in_trouble(&mut self, what: What, during: Option<Purpose>, detail: impl Into<String>) {

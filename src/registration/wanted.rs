@@ -87,7 +87,7 @@ pub(super) fn needs_keys(desired: &Desired) -> bool {
 
 /// Whether the client authenticates by a secret that its server gives it.
 pub(super) fn needs_secret(desired: &Desired) -> bool {
-    desired.metadata.auth_method.has_secret()
+    desired.metadata.auth_method.shares_secret()
 }
 
 /// The key that the client signs with: the newest that the server was told of.

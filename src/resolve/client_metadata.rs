@@ -227,6 +227,12 @@ impl Form<'_> {
                 self.errors.push(Finding::new(Reason::ScopeInvalid, field.index(i), "not a scope token"));
             }
         }
+        if self.method == Some(Method::Admin) && !self.spec.scopes.is_empty() {
+            let message = "by Admin, a client has the scopes that its realm gives every client, and no others";
+            let remedy =
+                "remove it, and let the realm give them (default client scopes, optional), or use another method";
+            self.refuse(Reason::ChoiceInvalid, "scopes", message, remedy);
+        }
     }
 }
 

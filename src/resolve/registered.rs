@@ -78,7 +78,8 @@ pub(super) fn registered(
     let client_secret = registration.client_secret_ref.as_ref();
     let client_secret = client_secret.map(|at| SecretKey { name: at.name.clone(), key: at.key.clone() });
     let found = client_secret.as_ref().map(|at| given(at, &id.namespace, lookup)).transpose();
-    let usable = usable(form.method, &metadata, deletion, &authority, lookup);
+    let asks_for_scopes = !registration.scopes.is_empty();
+    let usable = usable(form.method, (&metadata, asks_for_scopes), deletion, &authority, lookup);
     let usable = usable.and_then(|usable| found.clone().map(|_| usable));
     let desired = usable.map(|usable| Desired {
         owner: id.clone(),
@@ -261,7 +262,7 @@ struct Usable<'a> {
 /// What the McpAuthorizationServer allows of what its author asks for; or why nothing is left.
 fn usable<'a>(
     asked: Option<Method>,
-    metadata: &ClientMetadata,
+    (metadata, asks_for_scopes): (&ClientMetadata, bool),
     deletion: Deletion,
     authority: &str,
     lookup: &Lookup<'a>,
@@ -276,10 +277,15 @@ fn usable<'a>(
         return Err(at_authority(Reason::AuthorityRegistersNobody, message));
     };
     // Everybody can read a Client ID Metadata Document: it is for no shared secret.
-    let shares = matches!(metadata.auth_method, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
+    let shares = metadata.auth_method.shares_secret();
     // And it is there as long as its object is.
     let stays = deletion.policy == DeletionPolicy::Retain;
-    let fits = |method: &Method| !((shares || stays) && *method == Method::Cimd);
+    let fits = |method: &Method| match method {
+        Method::Cimd => !shares && !stays,
+        // A realm's scopes are given to all of its clients.
+        Method::Admin => !asks_for_scopes,
+        Method::Preregistered | Method::Dcr => true,
+    };
     let allows = |method: Method| method == Method::Preregistered || registration.methods.contains(&method);
     let methods: Vec<Method> = match asked {
         Some(method) => [method].into_iter().filter(|method| allows(*method)).collect(),
@@ -298,12 +304,14 @@ fn usable<'a>(
             at_authority(Reason::MethodNotAllowed, message)
         }
         None => {
-            let (at, why, remedy) = if shares {
-                ("tokenEndpointAuthMethod", "has no shared secret", "use private_key_jwt or none")
+            let (at, why, remedy) = if asks_for_scopes && registration.methods.contains(&Method::Admin) {
+                ("scopes", "Admin gives a client no scopes of its own", "remove scopes")
+            } else if shares {
+                ("tokenEndpointAuthMethod", "CIMD has no shared secret", "use private_key_jwt or none")
             } else {
-                ("deletion", "leaves nothing that could stay", "remove policy: Retain")
+                ("deletion", "CIMD leaves nothing that could stay", "remove policy: Retain")
             };
-            let message = format!("McpAuthorizationServer {authority} allows CIMD alone, which {why}");
+            let message = format!("McpAuthorizationServer {authority} allows no method that fits: {why}");
             Finding::new(Reason::MethodNotAllowed, Form::at(at), message).remedy(remedy)
         }
     })

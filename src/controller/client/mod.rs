@@ -58,8 +58,11 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
             let now = SystemClock::default().unix();
             verdict.warnings = warnings;
             verdict.last.client_id = Some(client.client_id.clone());
+            let left = registered::leave(context, key, &raw).await?;
             let outcome = issue(context, key, &client, &raw, &mut verdict.last, now).await?;
-            let again = outcome.again(now);
+            let left =
+                left.map(|at| Duration::from_secs(u64::try_from(at.saturating_sub(now)).unwrap_or_default().max(1)));
+            let again = left.map_or(outcome.again(now), |left| left.min(outcome.again(now)));
             verdict.outcome = Some(outcome);
             Some(again)
         }

@@ -126,6 +126,21 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     }
 }
 
+/// Takes back what a client was registered as that is registered no more. Answers when to go on (Unix seconds), if something
+/// is left.
+///
+/// # Errors
+/// If a step could not be taken; it is to be tried again.
+pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Option<i64>, Failure> {
+    let uid = &raw.source.id.uid;
+    let left = registrations::take_back(context, uid, None, |_| true).await?;
+    if left.is_none() && raw.source.has_finalizer(FINALIZER) {
+        registrations::withdraw(context, uid).await?;
+        hold(context, key, uid, false).await?;
+    }
+    Ok(left.map(|left| left.at))
+}
+
 /// Puts the finalizer on an object, or takes it away.
 async fn hold(context: &Context, key: &Key, uid: &str, holds: bool) -> Result<(), Failure> {
     let api: Api<DynamicObject> =

@@ -78,9 +78,9 @@ pub(super) async fn write(
     namespace: &str,
     name: &str,
     over: Option<&(String, String)>,
-    ledger: &Ledger,
+    (ledger, text): (&Ledger, Vec<u8>),
 ) -> Result<Option<(String, String)>, ApiError> {
-    let secret = secret(name, over, ledger);
+    let secret = secret(name, over, ledger, text);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let secrets = secrets(client, namespace);
     let written = match over {
@@ -111,7 +111,7 @@ pub(super) async fn remove(
     }
 }
 
-fn secret(name: &str, over: Option<&(String, String)>, ledger: &Ledger) -> Secret {
+fn secret(name: &str, over: Option<&(String, String)>, ledger: &Ledger, text: Vec<u8>) -> Secret {
     let state = if ledger.released.is_some() { "tombstone" } else { "live" };
     let owner = &ledger.owner;
     let labels = [(LABEL.to_owned(), state.to_owned()), (SOURCE_UID.to_owned(), owner.uid.clone())];
@@ -128,7 +128,7 @@ fn secret(name: &str, over: Option<&(String, String)>, ledger: &Ledger) -> Secre
             annotations: Some(BTreeMap::from(annotations)),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(ledger.encode()))])),
+        data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(text))])),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }

@@ -34,11 +34,11 @@ use super::error::Failure;
 use super::proxies::Programming;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::oauth::client_key::ClientKey;
-use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, next,
+    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, is_another,
+    next,
 };
 use crate::sensitive::Sensitive;
 
@@ -126,7 +126,7 @@ pub(super) async fn keep(
     };
     let known = recall(context, &name, now).await?;
     let ledger = known.as_ref().map(|held| &held.seen.ledger);
-    if ledger.is_some_and(|ledger| desired.asked.is_some_and(|asked| asked != ledger.method)) {
+    if ledger.is_some_and(|ledger| is_another(desired, ledger.method)) {
         context.registrations.held().extend(known.map(|held| (name.clone(), held)));
         return another(context, anchor, desired, &name).await;
     }
@@ -153,8 +153,7 @@ pub(super) async fn keep(
     held.seen.set_claim(asked.claim().cloned());
     held.follow(wish_digest(desired, words), now);
     let wish = Wish::Keep(desired);
-    let method = desired.metadata.auth_method;
-    let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish, method };
+    let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish };
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
     let has_taken_over = held.seen.has_taken_over();
@@ -217,8 +216,7 @@ pub(super) async fn remove(
         Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
     };
     let wish = Wish::Remove { waits_since, desired: None };
-    let method = AuthMethod::ClientSecretBasic;
-    let run = Run { context, server: server.as_deref(), anchor, name, wish, method };
+    let run = Run { context, server: server.as_deref(), anchor, name, wish };
     let ended = run.go_on(&mut held, None).await;
     finish(context, name.to_owned(), held, ended).await
 }
@@ -270,7 +268,6 @@ struct Run<'r> {
     anchor: Option<&'r Anchor>,
     name: &'r str,
     wish: Wish<'r>,
-    method: AuthMethod,
 }
 
 /// How a look ended.
@@ -350,7 +347,9 @@ impl Run<'_> {
     async fn persist(&self, held: &mut Held) -> Result<bool, Failure> {
         let context = self.context;
         let namespace = &context.installation.system_namespace;
-        let write = ledgers::write(&context.client, namespace, self.name, held.version.as_ref(), &held.seen.ledger);
+        let text = held.seen.ledger.encode().map_err(|error| Failure::Build(error.reason()))?;
+        let over = held.version.as_ref();
+        let write = ledgers::write(&context.client, namespace, self.name, over, (&held.seen.ledger, text));
         match context.while_leading(write).await?.map_err(Failure::Apply)? {
             Some(version) => {
                 held.version = Some(version);
@@ -369,7 +368,7 @@ impl Run<'_> {
             let detail = "the McpAuthorizationServer that it belongs to is gone, or has another issuer";
             return Ok(Heard::Unsent(detail.to_owned()));
         };
-        Ok(match server.send(self.context, call, ledger, self.method, now).await? {
+        Ok(match server.send(self.context, call, ledger, now).await? {
             Ok(answer) => hear(&held.seen, call, &answer, &self.wish),
             Err(heard) => heard,
         })
@@ -458,8 +457,9 @@ fn new_key(now: i64) -> Result<Key, Failure> {
 /// What tells one wish from another, as far as trying again is concerned.
 fn wish_digest(desired: &Desired, words: &Words) -> String {
     let gateway = desired.gateway.as_deref().unwrap_or_default();
+    let methods: Vec<&str> = desired.methods.iter().map(|method| method.as_str()).collect();
     let adopt = words.adopt.as_deref().unwrap_or_default();
-    format!("{}/{}/{gateway}/{adopt}", desired.owner.generation, desired.resources.join(" "))
+    format!("{}/{}/{gateway}/{}/{adopt}", desired.owner.generation, desired.resources.join(" "), methods.join(" "))
 }
 
 fn now() -> i64 {

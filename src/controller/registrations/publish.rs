@@ -16,7 +16,7 @@ use crate::sensitive::Sensitive;
 /// Writes the credentials, if they are not there as they should be.
 pub(super) async fn write(context: &Context, desired: &Desired, ledger: &Ledger) -> Result<Publication, Failure> {
     let (api, owner, name) = (&context.client, &desired.owner, &desired.secret_name);
-    let Some(data) = data(desired, ledger) else { return Ok(Publication::Unknown) };
+    let Some(data) = data(ledger) else { return Ok(Publication::Unknown) };
     let found = owned_secret::find(api, owner, name).await.map_err(Failure::Dereference)?;
     match &found {
         Found::Own { data: known, .. } if *known == data => return Ok(Publication::Written),
@@ -34,15 +34,15 @@ pub(super) async fn write(context: &Context, desired: &Desired, ledger: &Ledger)
 }
 
 /// What the Secret is to hold.
-fn data(desired: &Desired, ledger: &Ledger) -> Option<Data> {
+fn data(ledger: &Ledger) -> Option<Data> {
     let current = ledger.current.as_ref()?;
-    let method = desired.metadata.auth_method.as_str();
+    let method = current.auth_method.as_str();
     let mut data = Data::new();
     let mut say = |key: &str, value: Sensitive| data.insert(key.to_owned(), value);
     say("client_id", Sensitive::new(&current.client_id));
     say("issuer", Sensitive::new(&ledger.issuer));
     say("token_endpoint_auth_method", Sensitive::new(method));
-    if let Some(secret) = current.client_secret.as_ref().filter(|_| desired.metadata.auth_method.has_secret()) {
+    if let Some(secret) = &current.client_secret {
         say("client_secret", secret.clone());
     }
     if let Some(key) = signing(ledger) {

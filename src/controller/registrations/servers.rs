@@ -119,7 +119,6 @@ impl Server {
         context: &Context,
         call: &Call,
         ledger: &Ledger,
-        method: AuthMethod,
         now: i64,
     ) -> Result<Result<Answer, Heard>, Failure> {
         let mut sent = call.secrets();
@@ -138,7 +137,7 @@ impl Server {
                 Err(heard) => return Ok(Err(heard)),
             },
             Auth::Client => {
-                let Some(proof) = proof(ledger, method, now) else {
+                let Some(proof) = proof(ledger, now) else {
                     return Ok(Err(Heard::Unsent("there is nothing to prove the client by".to_owned())));
                 };
                 let access = Access { resources: &[], scopes: &[] };
@@ -257,7 +256,7 @@ fn message(call: &Call, authorization: Option<Sensitive>, content: Content) -> M
 }
 
 /// What proves the client at its token endpoint.
-fn proof(ledger: &Ledger, method: AuthMethod, now: i64) -> Option<Authentication> {
+fn proof(ledger: &Ledger, now: i64) -> Option<Authentication> {
     let current = ledger.current.as_ref()?;
     let id = current.client_id.as_str();
     if let Some(key) = signing(ledger) {
@@ -268,7 +267,7 @@ fn proof(ledger: &Ledger, method: AuthMethod, now: i64) -> Option<Authentication
         return Some(Authentication::private_key_jwt(id, &assertion));
     }
     let secret = current.client_secret.as_ref()?;
-    Some(match method {
+    Some(match current.auth_method {
         AuthMethod::ClientSecretPost => Authentication::client_secret_post(id, secret),
         _ => Authentication::client_secret_basic(id, secret),
     })

@@ -135,6 +135,12 @@ pub fn parse_registered(body: &[u8], issuer: &str) -> Result<Registered, Registr
     })
 }
 
+/// The id of the client that an answer tells of, though the rest of it may be of no use: what was made there can be named.
+pub fn registered_id(body: &[u8]) -> Option<String> {
+    let document = Document::read(Some(body).filter(|body| body.len() <= MAX_BYTES)?).ok()?;
+    credential(&document, "client_id", MAX_CLIENT_ID).ok()?.map(str::to_owned)
+}
+
 /// Visible ASCII and spaces (RFC 6749 appendices A.1 and A.2), not empty.
 fn credential<'d>(
     document: &'d Document,

@@ -1,7 +1,8 @@
 //! Keycloak, by its administrative REST API.
 //!
-//! Invariant: a client has an id that is known before it is made, so making it twice makes one; and only a client that bears
-//! our mark is read, changed or deleted.
+//! Invariant: a client has an id that is known before it is made, so making it twice makes one; only a client that bears our
+//! mark is read, changed or deleted; and only a search that lists nothing says that it is gone. Whether it is switched on is
+//! for an administrator to say.
 
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -35,20 +36,30 @@ impl Adapter for Keycloak {
 
     fn create(&self, wanted: &Wanted, place: &Place) -> Option<Call> {
         let url = format!("{}/clients", place.admin.as_ref()?);
-        let body = Body::Json(Sensitive::new(Value::Object(representation(wanted)).to_string()));
-        Some(Call { purpose: Purpose::Create, verb: Verb::Post, url, auth: Auth::Admin, body })
+        let mut client = representation(wanted);
+        // Of one that is there, an administrator says whether it is on.
+        client.insert("enabled".to_owned(), json!(true));
+        let body = Body::Json(Sensitive::new(Value::Object(client).to_string()));
+        Some(Call { purpose: Purpose::Create, verb: Verb::Post, url, auth: Auth::Admin, body, says: None })
     }
 
     fn find(&self, marks: &Marks, place: &Place) -> Option<Call> {
         // The id holds letters, digits and hyphens only.
         let url = format!("{}/clients?clientId={}", place.admin.as_ref()?, marks.client_id);
-        Some(Call { purpose: Purpose::Find, verb: Verb::Get, url, auth: Auth::Admin, body: Body::None })
+        Some(Call { purpose: Purpose::Find, verb: Verb::Get, url, auth: Auth::Admin, body: Body::None, says: None })
     }
 
     fn adopt(&self, claim: &Claim, place: &Place) -> Option<Call> {
         let mut url = Url::parse(&format!("{}/clients", place.admin.as_ref()?)).ok()?;
         url.query_pairs_mut().append_pair("clientId", &claim.claimed.client_id);
-        Some(Call { purpose: Purpose::Adopt, verb: Verb::Get, url: url.into(), auth: Auth::Admin, body: Body::None })
+        Some(Call {
+            purpose: Purpose::Adopt,
+            verb: Verb::Get,
+            url: url.into(),
+            auth: Auth::Admin,
+            body: Body::None,
+            says: None,
+        })
     }
 
     fn read(&self, registration: &Registration, place: &Place) -> Option<Call> {
@@ -85,7 +96,7 @@ impl Adapter for Keycloak {
     fn hear(&self, purpose: Purpose, answer: &Answer, marks: &Marks, wanted: Option<&Wanted>) -> Heard {
         match (purpose, answer.status) {
             (Purpose::Create, 201 | 204 | 409) | (Purpose::Update, 200..=299) => Heard::Exists,
-            (Purpose::Delete | Purpose::DeleteRetired, 200..=299) | (_, 404) => Heard::Absent,
+            (Purpose::Delete | Purpose::DeleteRetired, 200..=299) => Heard::Absent,
             (Purpose::Find, 200) => match found(&answer.body, &marks.client_id) {
                 Ok(Some(found)) => described(found, marks, wanted),
                 Ok(None) => Heard::Absent,
@@ -97,6 +108,12 @@ impl Adapter for Keycloak {
                 Err(error) => Heard::Unknown(error.to_string()),
             },
             (Purpose::Renew, 200) => renewed(&answer.body),
+            // It may be the client that is not there, or all of the interface, which may be closed.
+            (Purpose::Create | Purpose::Find, 404) => {
+                let what = "it answered with status 404: its administrative API is not at adminUrl, or closed";
+                Heard::Refused(what.to_owned())
+            }
+            (_, 404) => Heard::Missing,
             (_, 401 | 403) => Heard::Denied(told(&answer.refusal(), answer.status)),
             (_, 400 | 405..=428 | 430..=499) => Heard::Refused(told(&answer.refusal(), answer.status)),
             _ => Heard::neither(answer),
@@ -114,7 +131,7 @@ fn one(
 ) -> Option<Call> {
     let Handle::Admin { id } = &registration.handle else { return None };
     let url = format!("{}/clients/{id}{below}", place.admin.as_ref()?);
-    Some(Call { purpose, verb, url, auth: Auth::Admin, body })
+    Some(Call { purpose, verb, url, auth: Auth::Admin, body, says: None })
 }
 
 /// The client as Keycloak is told of it. What is not said here stays as it is there.
@@ -127,11 +144,12 @@ fn representation(wanted: &Wanted) -> Map<String, Value> {
     say("clientId", json!(wanted.marks.client_id));
     say("name", json!(metadata.client_name));
     say("protocol", json!("openid-connect"));
-    say("enabled", json!(true));
     say("publicClient", json!(metadata.auth_method == AuthMethod::None));
     say("clientAuthenticatorType", json!(authenticator));
     say("redirectUris", json!(metadata.redirect_uris));
     say("standardFlowEnabled", json!(uses("authorization_code")));
+    // Persons are asked before somebody else's client acts for them.
+    say("consentRequired", json!(uses("authorization_code")));
     say("serviceAccountsEnabled", json!(uses("client_credentials")));
     say("implicitFlowEnabled", json!(false));
     say("directAccessGrantsEnabled", json!(false));
@@ -191,7 +209,7 @@ fn is_ours(mapper: &Value) -> bool {
     mapper["name"].as_str().is_some_and(|name| name.starts_with(MAPPER))
 }
 
-/// The client of our id, among those that the search found.
+/// The client of this id, among those that the search found. Only a list of nothing says that there is none.
 fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'static str> {
     // The parser reads objects only, and a search answers with a list.
     let text = [b"{\"found\":", body, b"}"].concat();
@@ -199,8 +217,12 @@ fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'s
     let Some(Value::Array(all)) = whole.get_mut("found").map(Value::take) else {
         return Err("its answer is not a list of clients");
     };
-    let objects = all.into_iter().filter_map(|one| if let Value::Object(one) = one { Some(one) } else { None });
-    Ok(objects.into_iter().find(|one| text_of(one, "clientId") == Some(client_id)))
+    let is_empty = all.is_empty();
+    let mut objects = all.into_iter().filter_map(|one| if let Value::Object(one) = one { Some(one) } else { None });
+    match objects.find(|one| text_of(one, "clientId") == Some(client_id)) {
+        None if !is_empty => Err("its answer lists other clients than the one that was asked for"),
+        found => Ok(found),
+    }
 }
 
 fn text_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
@@ -241,6 +263,8 @@ fn described(found: Map<String, Value>, marks: &Marks, wanted: Option<&Wanted>) 
         client_secret: secret,
         secret_expires_at: None,
         handle: Some(Handle::Admin { id: id.to_owned() }),
+        auth_method: None,
+        is_disabled: found.get("enabled") == Some(&Value::Bool(false)),
         differences: wanted.map(|wanted| differences(&found, wanted)).unwrap_or_default(),
         found: Some(without_secrets(found)),
     }))
@@ -269,7 +293,6 @@ fn differences(found: &Map<String, Value>, wanted: &Wanted) -> Vec<Difference> {
     let is = representation(wanted);
     let mut all = Vec::new();
     let flags = [
-        ("enabled", "enabled", false),
         ("publicClient", "token_endpoint_auth_method", true),
         ("clientAuthenticatorType", "token_endpoint_auth_method", true),
         ("standardFlowEnabled", "grant_types", true),
@@ -277,13 +300,14 @@ fn differences(found: &Map<String, Value>, wanted: &Wanted) -> Vec<Difference> {
         ("implicitFlowEnabled", "grant_types", true),
         ("directAccessGrantsEnabled", "grant_types", true),
         ("fullScopeAllowed", "fullScopeAllowed", true),
+        ("consentRequired", "consent", true),
         ("name", "client_name", false),
     ];
     for (name, field, weakens) in flags {
         let (got, want) = (found.get(name).unwrap_or(&Value::Null), &is[name]);
         if got != want {
-            // A grant that was switched off leaves less, not more.
-            let weakens = weakens && *got != Value::Bool(false);
+            // A grant that was switched off leaves less, not more, and so does a question that is asked besides.
+            let weakens = weakens && *got != Value::Bool(name == "consentRequired");
             all.push(Difference { field, wanted: text(name, want), got: text(name, got), weakens });
         }
     }

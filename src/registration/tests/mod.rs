@@ -1,6 +1,8 @@
 //! Every life of a registration, ended at every boundary and gone on with.
 
 mod claims;
+mod doubts;
+mod limits;
 mod lives;
 mod model;
 mod steps;

@@ -31,7 +31,22 @@ pub(super) struct Habits {
     pub(super) secret_lifetime: Option<i64>,
     /// A client is given no secret.
     pub(super) withholds_secrets: bool,
+    /// Whoever stands before the server answers with a page of this status, and lets nobody through to manage clients.
+    pub(super) page: Option<u16>,
+    /// What it answers where a client is managed that it does not know, instead of 401.
+    pub(super) unknown: Option<u16>,
+    /// It deletes no client, and answers with this.
+    pub(super) keeps: Option<u16>,
+    /// A client that may not have a grant is answered like one that is not believed, as by Keycloak.
+    pub(super) denies_as_unknown: bool,
+    /// The search for clients finds none.
+    pub(super) hides: bool,
+    /// Clients are managed at somebody else's.
+    pub(super) elsewhere: bool,
 }
+
+/// What somebody answers who knows nothing of OAuth.
+const PAGE: &str = "<html>nothing here</html>";
 
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -71,10 +86,14 @@ impl Server {
             Body::Json(text) => serde_json::from_str(text.expose()).unwrap(),
             Body::None | Body::Grant => Value::Null,
         };
+        if let Some(status) = self.habits.page.filter(|_| matches!(call.auth, Auth::Registration(_) | Auth::Admin)) {
+            return (status, json!(PAGE));
+        }
         match (&call.auth, call.verb) {
             (Auth::Client, _) => match proof {
-                Some((id, proof)) if self.believes(&id, &proof) || self.finds(&id, &proof, now) => {
-                    (400, json!({"error": "unauthorized_client"}))
+                Some((id, proof)) if self.is_good(&id, &proof, now) => {
+                    let is_denied = self.habits.denies_as_unknown && !self.speaks_for_itself(&id);
+                    (if is_denied { 401 } else { 400 }, json!({"error": "unauthorized_client"}))
                 }
                 _ => (401, json!({"error": "invalid_client"})),
             },
@@ -93,8 +112,14 @@ impl Server {
     /// RFC 7592.
     fn managed(&mut self, call: &Call, token: &str, verb: Verb, body: Value, now: i64) -> (u16, Value) {
         let id = call.url.rsplit('/').next().unwrap().to_owned();
+        if let Some(status) = self.habits.unknown.filter(|_| !self.clients.contains_key(&id)) {
+            return (status, json!(PAGE));
+        }
         if self.clients.get(&id).is_none_or(|client| client.token != token) {
             return (401, json!({"error": "invalid_token"}));
+        }
+        if let Some(status) = self.habits.keeps.filter(|_| verb == Verb::Delete) {
+            return (status, json!(PAGE));
         }
         if verb == Verb::Delete {
             self.clients.remove(&id);
@@ -109,10 +134,10 @@ impl Server {
         if verb == Verb::Put {
             assert_eq!(body["client_id"], json!(id));
             client.body = body;
-            if client.secret.is_none() && takes_secret(&client.body) {
-                client.secret = Some(secret.clone());
-            }
-            if habits.rotates_secrets && client.secret.is_some() {
+            let takes = takes_secret(&client.body);
+            if !takes {
+                client.secret = None;
+            } else if habits.rotates_secrets || client.secret.is_none() {
                 client.secret = Some(secret);
                 client.expires = habits.secret_lifetime.map(|life| now + life);
             }
@@ -126,12 +151,28 @@ impl Server {
         let members = body.as_object_mut().unwrap();
         members.insert("client_id".into(), json!(id));
         members.insert("registration_access_token".into(), json!(client.token));
-        members.insert("registration_client_uri".into(), json!(format!("{ISSUER}/reg/{id}")));
+        members.insert("registration_client_uri".into(), json!(format!("{}/reg/{id}", self.issuer())));
         if let Some(secret) = &client.secret {
             members.insert("client_secret".into(), json!(secret));
             members.insert("client_secret_expires_at".into(), json!(client.expires.unwrap_or(0)));
         }
         body
+    }
+
+    fn issuer(&self) -> &'static str {
+        if self.habits.elsewhere { "https://elsewhere.example" } else { ISSUER }
+    }
+
+    /// Whether this client proves itself by this, now.
+    fn is_good(&mut self, id: &str, proof: &Proof, now: i64) -> bool {
+        let has_expired = self.clients.get(id).is_some_and(|client| client.expires.is_some_and(|end| end <= now));
+        let is_good = self.believes(id, proof) && !(has_expired && matches!(proof, Proof::Secret(_)));
+        is_good || self.finds(id, proof, now)
+    }
+
+    fn speaks_for_itself(&self, id: &str) -> bool {
+        let body = self.clients.get(id).map(|client| &client.body);
+        body.is_some_and(|body| body["grant_types"].to_string().contains("client_credentials"))
     }
 
     /// Keycloak's administrative API.
@@ -147,7 +188,7 @@ impl Server {
         }
         let by_id = |client: &&String| call.url.contains(client.as_str());
         if let Some((_, id)) = call.url.split_once("?clientId=") {
-            let found = self.clients.get(id).map(representation);
+            let found = self.clients.get(id).filter(|_| !self.habits.hides).map(representation);
             return (200, Value::Array(found.into_iter().collect()));
         }
         let wanted = call.url.split('/').find(|part| part.starts_with("uid-")).map(str::to_owned);
@@ -168,6 +209,9 @@ impl Server {
                 (200, json!({"type": "secret", "value": secret}))
             }
             Verb::Delete => {
+                if let Some(status) = self.habits.keeps {
+                    return (status, json!(PAGE));
+                }
                 self.clients.remove(&id);
                 (204, Value::Null)
             }
@@ -202,7 +246,7 @@ impl Server {
         match proof {
             Proof::Secret(secret) => client.secret.as_ref() == Some(secret),
             Proof::Key(kid) => client.body.to_string().contains(kid.as_str()),
-            Proof::Nothing => client.secret.is_none(),
+            Proof::Nothing => client.body["token_endpoint_auth_method"] == "none",
         }
     }
 }
@@ -239,6 +283,14 @@ pub(super) enum Fault {
     Fails,
     /// The answer is cut.
     Garbled,
+    /// Whoever stands before the server has asked it, and says that it could not.
+    Behind,
+    /// Whoever stands before the server lets it through to nobody.
+    Forbids,
+    /// Whoever stands before the server has nothing there.
+    Knows404,
+    /// The server does not do this.
+    Refuses,
 }
 
 /// Everything that outlives a controller.
@@ -251,6 +303,8 @@ pub(super) struct World {
     pub(super) given: Option<Sensitive>,
     /// Whether some proxy does not come to serve what it is given.
     pub(super) lags: bool,
+    /// Whether the server's metadata cannot be fetched.
+    pub(super) is_away: bool,
     /// What all of them serve.
     everywhere: Option<Document>,
     pub(super) now: i64,
@@ -275,8 +329,9 @@ impl World {
     pub(super) fn new(habits: Habits) -> Self {
         let server = Server { habits, ..Server::default() };
         let (published, given) = (None, None);
-        let (lags, everywhere) = (false, None);
-        Self { server, stored: None, published, given, lags, everywhere, now: START, news: Vec::new(), keys: 0 }
+        let (lags, is_away, everywhere) = (false, false, None);
+        let (stored, news, now) = (None, Vec::new(), START);
+        Self { server, stored, published, given, lags, is_away, everywhere, now, news, keys: 0 }
     }
 
     pub(super) fn ledger(&self) -> Option<Ledger> {
@@ -310,7 +365,11 @@ impl World {
         let wish = if keeps { Wish::Keep(desired) } else { Wish::Remove { waits_since: None, desired: None } };
         let (mut boundary, mut sent) = (0, 0);
         for _ in 0..100 {
-            let action = next(seen, &wish, &place(), self.now);
+            let place = match self.is_away {
+                true => Place { admin: place().admin, ..Place::default() },
+                false => place(),
+            };
+            let action = next(seen, &wish, &place, self.now);
             self.news.extend(seen.take_news());
             if let Action::Settled { again } = action {
                 return (End::Settled(again, seen.trouble().cloned()), boundary);
@@ -321,7 +380,7 @@ impl World {
             boundary += 1;
             let (mut heard, mut serves) = (None, false);
             match action {
-                Action::Persist => self.stored = Some(seen.ledger.encode()),
+                Action::Persist => self.stored = Some(seen.ledger.encode().unwrap()),
                 Action::MakeKey => {
                     self.keys += 1;
                     add_key(seen, key(&format!("kid-{}", self.keys), self.now));
@@ -357,12 +416,14 @@ impl World {
             }
             match heard {
                 Some((purpose, heard)) => absorb(seen, purpose, heard, &wish, self.now),
-                None if self.stored.as_ref() == Some(&seen.ledger.encode()) => seen.persisted(),
+                None if self.stored == seen.ledger.encode().ok() => seen.persisted(),
                 None => {}
             }
-            if self.published.as_ref().is_some_and(|published| {
-                seen.ledger.current.is_some() && Some(published) == proven(&seen.ledger).as_ref()
-            }) {
+            if self
+                .published
+                .as_ref()
+                .is_some_and(|published| seen.ledger.current.is_some() && *published == credentials(&seen.ledger))
+            {
                 seen.is_published(self.now);
             }
             self.news.extend(seen.take_news());
@@ -377,11 +438,15 @@ impl World {
             Some(Fault::Unsent) => return Heard::Unsent("no connection".into()),
             Some(Fault::Busy) => return understood(call, seen, wish, 429, &Value::Null),
             Some(Fault::Fails) => return understood(call, seen, wish, 500, &Value::Null),
+            Some(Fault::Forbids) => return understood(call, seen, wish, 403, &json!(PAGE)),
+            Some(Fault::Refuses) => return understood(call, seen, wish, 405, &json!(PAGE)),
+            Some(Fault::Knows404) => return understood(call, seen, wish, 404, &json!(PAGE)),
             _ => {}
         }
         let (status, body) = self.server.answer(call, proof, self.now);
         match fault {
             Some(Fault::Lost) => Heard::Unknown("the answer was lost".into()),
+            Some(Fault::Behind) => understood(call, seen, wish, 503, &Value::Null),
             Some(Fault::Garbled) => understood(call, seen, wish, status, &json!([])),
             _ => understood(call, seen, wish, status, &body),
         }
@@ -401,7 +466,8 @@ fn understood(call: &Call, seen: &Seen, wish: &Wish<'_>, status: u16, body: &Val
 
 /// What the owner is given.
 pub(super) fn credentials(ledger: &Ledger) -> (String, Proof) {
-    proven(ledger).unwrap_or_else(|| panic!("it has nothing to prove itself by: {ledger:?}"))
+    let nothing = || (ledger.current.as_ref().unwrap().client_id.clone(), Proof::Nothing);
+    proven(ledger).unwrap_or_else(nothing)
 }
 
 fn proven(ledger: &Ledger) -> Option<(String, Proof)> {
@@ -470,6 +536,16 @@ pub(in crate::registration) fn desired() -> Desired {
             on_unavailable: OnUnavailable::Orphan,
         },
     }
+}
+
+/// The same, for persons, with a secret.
+pub(super) fn for_persons() -> Desired {
+    let mut desired = with_secret();
+    desired.metadata.redirect_uris = vec!["https://app.example/callback".into()];
+    desired.metadata.grant_types = vec!["authorization_code".into()];
+    desired.metadata.response_types = vec!["code".into()];
+    desired.rotation = None;
+    desired
 }
 
 /// The same, with a secret.

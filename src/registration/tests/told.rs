@@ -328,13 +328,13 @@ fn a_ledger_says_since_when_a_key_is_served() {
     let key = &ledger.keys[0];
     assert_eq!((key.served, key.given), (Some(world.now), Some(world.now)));
     assert!(matches!(ledger.current.as_ref().unwrap().handle, Handle::Document { is_served: true, is_believed: true }));
-    assert_eq!(crate::registration::Ledger::decode(&ledger.encode()), Ok(ledger.clone()));
-    let text = String::from_utf8(ledger.encode()).unwrap();
+    assert_eq!(crate::registration::Ledger::decode(&ledger.encode().unwrap()), Ok(ledger.clone()));
+    let text = String::from_utf8(ledger.encode().unwrap()).unwrap();
     assert!(text.contains("\"served\""));
     // Ledgers of before have no such times.
     let mut dcr = World::new(Habits::default());
     settles(&mut dcr, &desired(), Method::Dcr);
-    let text = String::from_utf8(dcr.ledger().unwrap().encode()).unwrap();
+    let text = String::from_utf8(dcr.ledger().unwrap().encode().unwrap()).unwrap();
     assert!(!text.contains("\"served\"") && !text.contains("\"given\""));
     let seen = Seen::stored(dcr.ledger().unwrap(), dcr.now);
     assert!(!seen.published());

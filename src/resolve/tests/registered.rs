@@ -102,7 +102,7 @@ fn wrong(registration: Value, spec: Value) -> Vec<(&'static str, String)> {
 fn an_agent_that_speaks_for_itself_is_registered_with_a_key() {
     let desired = desired(json!({"servers": ["s"], "scopes": ["reports"]}), json!({}));
     assert_eq!((&*desired.authority, &*desired.issuer, desired.profile), ("corp", ISSUER, Profile::Keycloak));
-    assert_eq!(desired.methods, [Method::Admin, Method::Cimd, Method::Dcr]);
+    assert_eq!(desired.methods, [Method::Cimd, Method::Dcr]);
     assert_eq!((desired.client_id, desired.client_secret, desired.rotation), (None, None, None));
     assert_eq!(
         (&*desired.secret_name, &desired.resources[..]),
@@ -229,6 +229,20 @@ fn a_document_is_served_by_a_gateway_that_is_reached_by_https_and_as_long_as_its
 fn jwk() -> Value {
     let coordinate = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     json!({"kty": "EC", "crv": "P-256", "x": coordinate, "y": coordinate, "kid": "one", "use": "sig", "alg": "ES256"})
+}
+
+/// The administrative API has no request that would give a client scopes when it is made and when it is changed.
+#[test]
+fn scopes_of_its_own_are_for_no_client_by_the_administrative_api() {
+    let scopes = json!({"scopes": ["offline_access"]});
+    assert_eq!(desired(scopes.clone(), json!({})).methods, [Method::Cimd, Method::Dcr]);
+    let at_scopes = [("ChoiceInvalid", "spec.registration.scopes".to_owned())];
+    assert_eq!(wrong(scopes.clone(), json!({"method": "Admin"})), at_scopes);
+    // Those that its servers ask for come from the realm.
+    assert_eq!(desired(json!({"servers": ["s"]}), json!({"method": "Admin"})).methods, [Method::Admin]);
+    let alone = json!({"registration": {"methods": ["Admin"]}});
+    let finding = given(&client_with(scopes, json!({})), &anchor(alone)).unwrap().object.desired.unwrap_err();
+    assert_eq!(words(&[finding]), [("MethodNotAllowed", "spec.registration.scopes".to_owned())]);
 }
 
 #[test]

@@ -83,3 +83,47 @@ fn an_issuer_that_changes_is_not_followed_before_the_author_agrees() {
     place.wait_ready();
     until("it to be registered there", || (other.ours().len() == 1).then_some(()));
 }
+
+#[test]
+fn a_client_is_not_gone_because_the_administrative_api_is_closed() {
+    let place = Place::new(Way::KeycloakAdmin);
+    let controller = place.controller();
+    place.apply(&json!({}));
+    place.wait_ready();
+    let id = place.assert_one("made");
+    place.house.hop.fault(Matching::every("", &place.registrations()), Fault::Instead(Answer::status(404)));
+    drop(place.cluster.try_kubectl(&["delete", "-n", "team", "mcpclient/reports", "--wait=false"], None));
+    // Nobody waits for longer than its author says, and what is left to do is kept.
+    place.wait_gone();
+    assert_eq!((place.ours(), place.ledgers().len()), (vec![id], 1));
+    drop(controller);
+    place.house.hop.heal();
+    place.cluster.delete("coordination.k8s.io/v1", "Lease", Some(SYSTEM), "portcullis-leader");
+    let _controller = place.controller();
+    until("what was left to be done", || (place.ours().is_empty() && place.ledgers().is_empty()).then_some(()));
+}
+
+#[test]
+fn a_client_for_persons_asks_them_and_stays_off_if_an_administrator_switches_it_off() {
+    let place = Place::new(Way::KeycloakAdmin);
+    let _controller = place.controller();
+    let wanted = |name: &str| {
+        json!({"clientName": name, "applicationType": "Web", "redirectUris": ["https://app.example/callback"],
+            "grantTypes": ["authorization_code"]})
+    };
+    place.apply(&wanted("App"));
+    place.wait_ready();
+    let found = || place.house.realm().clients()[0].clone();
+    let client = found();
+    assert_eq!((&client["consentRequired"], &client["enabled"]), (&json!(true), &json!(true)));
+    // Keycloak has it as it was asked for: there is nothing to change, and one change of its author's is one.
+    assert_eq!(place.asked("PUT"), 0);
+    let path = format!("/clients/{}", client["id"].as_str().unwrap());
+    place.house.realm().admin("PUT", &path, &json!({"enabled": false}));
+    place.apply(&wanted("Other"));
+    let said = place.wait_registered("False", "ClientDisabled");
+    assert!(said.contains("switched"), "{said}");
+    let client = found();
+    assert_eq!((&client["enabled"], &client["name"]), (&json!(false), &json!("Other")));
+    assert_eq!(place.asked("PUT"), 1);
+}

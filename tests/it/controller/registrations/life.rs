@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::place::{Place, WAYS, Way};
+use super::place::{Last, Place, WAYS, Way};
+use crate::controller::VERSION;
 use crate::support::wait::until;
 
 #[test]
@@ -70,14 +71,32 @@ fn a_client_of_whom_nobody_asks_more_stays_at_its_server_if_its_author_wants_tha
 }
 
 #[test]
-fn a_secret_is_given_where_the_author_wants_one() {
+fn a_secret_is_given_where_the_author_wants_one_and_a_key_once_the_author_wants_that() {
     for way in WAYS {
         let place = Place::new(way);
         let _controller = place.controller();
         place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
         place.wait_ready();
-        let credentials = place.works();
-        assert!(credentials.contains_key("client_secret") && !credentials.contains_key("private_key.pem"), "{way:?}");
+        let before = place.works();
+        assert!(before.contains_key("client_secret") && !before.contains_key("private_key.pem"), "{way:?}");
+        place.apply(&json!({"tokenEndpointAuthMethod": "private_key_jwt"}));
+        let _last = Last(&place);
+        until(&format!("a key at {way:?}"), || place.credentials().contains_key("private_key.pem").then_some(()));
+        place.wait_ready();
+        let after = place.works();
+        assert_eq!(after["token_endpoint_auth_method"], "private_key_jwt", "{way:?}");
+        assert_eq!((&after["client_id"], place.ours().len()), (&before["client_id"], 1), "{way:?}");
+        assert_ne!(place.token_with(&before).status, 200, "{way:?}: the secret is good for nothing any more");
+        // And back.
+        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
+        let of_secret = || {
+            let mut now = place.credentials();
+            now.remove("private_key.pem");
+            (now["token_endpoint_auth_method"] == "client_secret_basic").then_some(now)
+        };
+        let again = until(&format!("a secret at {way:?}"), of_secret);
+        assert_eq!(place.token_with(&again).status, 200, "{way:?}");
+        assert_eq!((&again["client_id"], place.ours().len()), (&before["client_id"], 1), "{way:?}");
     }
 }
 
@@ -102,4 +121,23 @@ fn a_client_authenticates_as_its_author_says_also_after_a_change() {
         }
         assert_eq!(place.ours(), [id], "{way:?}");
     }
+}
+
+#[test]
+fn a_client_that_is_given_a_token_instead_is_registered_no_more() {
+    let place = Place::new(Way::ProviderDcr);
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    place.wait_ready();
+    place
+        .cluster
+        .apply(&json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": "local"},
+        "spec": {"local": {}}}));
+    let mut client = place.client("reports", &json!({}));
+    client["spec"] = json!({"authorizationServer": "local", "method": "Token",
+        "token": {"subject": "ana", "servers": ["notes"]}});
+    place.cluster.apply(&client);
+    until("nothing to be registered", || place.ours().is_empty().then_some(()));
+    until("nothing to be kept", || place.ledgers().is_empty().then_some(()));
+    until("nobody to be waited for", || place.now()?["metadata"]["finalizers"].is_null().then_some(()));
 }

@@ -45,7 +45,7 @@ pub(super) fn assertion(credentials: &BTreeMap<String, String>) -> Sensitive {
 }
 
 /// Shows what was said last of the client, and what came to the server, if a test ends in between.
-struct Last<'p>(&'p Place);
+pub(super) struct Last<'p>(pub(super) &'p Place);
 
 impl Drop for Last<'_> {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use super::next::{Wish, lose, replace};
 use super::seen::{News, Seen, What};
 use super::wanted::{Marks, Wanted};
 use super::{probe, profile};
-use crate::oauth::client_registration::Difference;
+use crate::oauth::client_registration::{AuthMethod, Difference};
 
 /// What an answer to a request means.
 pub fn hear(seen: &Seen, call: &Call, answer: &Answer, wish: &Wish<'_>) -> Heard {
@@ -178,6 +178,12 @@ fn updated(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             let Some(mut current) = seen.ledger.current.clone() else { return };
             if let Some(wanted) = wish.wanted(&seen.ledger) {
                 settle(&mut current, &wanted, Vec::new(), now);
+                let method = wanted.metadata.auth_method;
+                let shares = matches!(method, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
+                if shares && current.client_secret.is_none() {
+                    // It was given one just now, and nobody has said which.
+                    seen.checked = 0;
+                }
             }
             seen.drift.clear();
             seen.news.push(News::Updated);

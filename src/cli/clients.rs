@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -18,7 +18,7 @@ use super::serving;
 use crate::api::McpClient;
 use crate::api::v1alpha1::ClientMethod;
 use crate::cluster;
-use crate::controller::registrations::{ABANDON, FORGET, ISSUER_ANNOTATION, LABEL};
+use crate::controller::registrations::{ABANDON, CLUSTER_ANNOTATION, FORGET, ISSUER_ANNOTATION, LABEL};
 use crate::generated::kind::SOURCE;
 
 /// List the clients that are registered at authorization servers, and repair what went wrong
@@ -37,6 +37,7 @@ enum Verb {
     Forget(One),
     /// Give up the registration of a client that is being deleted: whatever is at the authorization server stays there
     Abandon(One),
+    Adopt(Adopt),
 }
 
 /// List registered clients: age, method, expiry, drift, and when the authorization server was last asked
@@ -66,6 +67,24 @@ struct One {
     context: Option<String>,
 }
 
+/// Go on with what another installation has registered, since this one has taken its place
+///
+/// What a client is managed with is kept in a Secret of the controller's namespace. Where that was restored from another
+/// installation's backup, nothing is done with it before you say so: that other installation may still use the client.
+/// Afterwards, the client is deleted at its authorization server if its McpClient, by its UID, is not here.
+#[derive(clap::Args, Debug)]
+struct Adopt {
+    /// The Secret: `clients list` shows it
+    #[arg(value_name = "SECRET", env = "PORTCULLIS_LEDGER")]
+    secret: String,
+    /// The kubeconfig's context to ask instead of the current one
+    #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
+    context: Option<String>,
+    /// The namespace of the controller, where the Secret is
+    #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
+    system_namespace: String,
+}
+
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = serving::runtime()?;
@@ -73,6 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::List(args) => runtime.block_on(list(&args)),
         Verb::Forget(args) => runtime.block_on(forget(&args)),
         Verb::Abandon(args) => runtime.block_on(abandon(&args)),
+        Verb::Adopt(args) => runtime.block_on(adopt(&args)),
     }
 }
 
@@ -103,7 +123,7 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
     let clients = api.list(&ListParams::default()).await.context("cannot list McpClients")?;
     let mut all: Vec<Shown> = clients.items.iter().filter_map(shown).collect();
     let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned);
-    all.extend(tombstones(&client, args).await);
+    all.extend(ledgers(&client, args).await);
     output::print(args.output, &all, |all| table(all, Timestamp::now()))?;
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -137,42 +157,57 @@ fn shown(client: &McpClient) -> Option<Shown> {
     })
 }
 
-/// Registrations whose object did not wait: they are taken back as soon as that can be done.
-async fn tombstones(client: &Client, args: &List) -> Vec<Shown> {
+/// Registrations whose object did not wait, and those of another installation.
+async fn ledgers(client: &Client, args: &List) -> Vec<Shown> {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &args.system_namespace);
-    let params = ListParams::default().labels(&format!("{LABEL}=tombstone"));
-    let found = match api.list_metadata(&params).await {
+    let found = match api.list_metadata(&ListParams::default().labels(LABEL)).await {
         Ok(found) => found.items,
         Err(_) => {
             eprintln!("note: you may not list Secrets of {}, where tombstones are", args.system_namespace);
             return Vec::new();
         }
     };
-    let annotation =
-        |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>, name: &str| secret.annotations().get(name).cloned();
-    let tombstone = |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>| {
-        let source = annotation(secret, SOURCE)?;
-        let (namespace, name) = source.split_once('/')?;
-        let asked = args.namespace.as_ref().is_none_or(|asked| asked == namespace);
-        asked.then(|| Shown {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            state: "Tombstone".to_owned(),
-            method: None,
-            client_id: None,
-            issuer: annotation(secret, ISSUER_ANNOTATION),
-            registered_at: None,
-            secret_expires_at: None,
-            checked_at: None,
-            drifted: false,
-            orphaned: false,
-            message: Some(format!(
-                "taken back as soon as its authorization server answers: Secret {}",
-                secret.name_any()
-            )),
-        })
+    let cluster = installation(client, &args.system_namespace).await.ok();
+    let kept = found.iter().filter_map(|secret| kept(secret, cluster.as_deref()));
+    kept.filter(|one| args.namespace.as_ref().is_none_or(|asked| *asked == one.namespace)).collect()
+}
+
+/// A registration that no McpClient of this installation tells of, as its Secret's labels and annotations say.
+fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown> {
+    let (name, annotations) = (secret.name_any(), secret.annotations());
+    let of = annotations.get(CLUSTER_ANNOTATION);
+    let is_elsewhere = of.zip(cluster).is_some_and(|(of, cluster)| of != cluster);
+    let (state, message) = match secret.labels().get(LABEL).map(String::as_str) {
+        _ if is_elsewhere => {
+            ("Elsewhere", format!("another installation's: clients adopt {name}, or delete the Secret"))
+        }
+        Some("tombstone") => {
+            ("Tombstone", format!("taken back as soon as its authorization server answers: Secret {name}"))
+        }
+        _ => return None,
     };
-    found.iter().filter_map(tombstone).collect()
+    let (namespace, name) = annotations.get(SOURCE)?.split_once('/')?;
+    Some(Shown {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        state: state.to_owned(),
+        method: None,
+        client_id: None,
+        issuer: annotations.get(ISSUER_ANNOTATION).cloned(),
+        registered_at: None,
+        secret_expires_at: None,
+        checked_at: None,
+        drifted: false,
+        orphaned: false,
+        message: Some(message),
+    })
+}
+
+/// What tells an installation from others: the UID of its system namespace.
+async fn installation(client: &Client, namespace: &str) -> anyhow::Result<String> {
+    let found = Api::<Namespace>::all(client.clone()).get(namespace).await;
+    let found = found.with_context(|| format!("cannot read namespace {namespace}"))?;
+    found.metadata.uid.with_context(|| format!("namespace {namespace} has no UID"))
 }
 
 fn table(all: &[Shown], now: Timestamp) -> String {
@@ -187,7 +222,7 @@ fn table(all: &[Shown], now: Timestamp) -> String {
         .map(|one| {
             let tone = match one.state.as_str() {
                 "Ready" => Tone::Good,
-                "Pending" | "Deleting" | "Tombstone" => Tone::Caution,
+                "Pending" | "Deleting" | "Tombstone" | "Elsewhere" => Tone::Caution,
                 _ => Tone::Bad,
             };
             let mut notes = Vec::new();
@@ -227,6 +262,8 @@ fn span(seconds: i64) -> String {
 
 async fn forget(args: &One) -> anyhow::Result<ExitCode> {
     let (api, name) = named(args).await?;
+    // What is lost from now on was not looked at.
+    let looked = Timestamp::now();
     let found = api.get(&name).await.with_context(|| format!("cannot read McpClient {}", args.client))?;
     let orphaned = found.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == "Orphaned");
     let Some(orphaned) = orphaned.filter(|one| one.status == "True") else {
@@ -234,7 +271,7 @@ async fn forget(args: &One) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(1));
     };
     println!("{}", output::printable(&orphaned.message));
-    annotate(&api, &name, FORGET, &Timestamp::now().to_string()).await?;
+    annotate(&api, &found, FORGET, &looked.to_string()).await?;
     println!("They are forgotten: if one is still there, nothing will tell of it any more.");
     Ok(ExitCode::SUCCESS)
 }
@@ -249,9 +286,32 @@ async fn abandon(args: &One) -> anyhow::Result<ExitCode> {
             args.client
         );
     }
-    annotate(&api, &name, ABANDON, &Timestamp::now().to_string()).await?;
+    annotate(&api, &found, ABANDON, &Timestamp::now().to_string()).await?;
     let id = found.status.and_then(|status| status.client_id).unwrap_or_else(|| "nobody knows which".to_owned());
     println!("{} is let go. What stays at the authorization server: {}", args.client, output::printable(&id));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn adopt(args: &Adopt) -> anyhow::Result<ExitCode> {
+    let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
+    let (namespace, name) = (&args.system_namespace, &args.secret);
+    let cluster = installation(&client, namespace).await?;
+    let api: Api<Secret> = Api::namespaced(client, namespace);
+    let found = api.get_metadata(name).await.with_context(|| format!("cannot read Secret {namespace}/{name}"))?;
+    if !found.labels().contains_key(LABEL) {
+        bail!("Secret {namespace}/{name} tells of no registration");
+    }
+    if found.annotations().get(CLUSTER_ANNOTATION) == Some(&cluster) {
+        println!("Secret {namespace}/{name} is this installation's already.");
+        return Ok(ExitCode::from(1));
+    }
+    annotate(&api, &found, CLUSTER_ANNOTATION, &cluster).await?;
+    let source = found.annotations().get(SOURCE).map_or("an object that nobody knows", String::as_str);
+    println!(
+        "Secret {namespace}/{name} is this installation's now. The client that it tells of is deleted at its authorization \
+         server, unless {} is here under the UID that it had.",
+        output::printable(source)
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -261,8 +321,13 @@ async fn named(args: &One) -> anyhow::Result<(Api<McpClient>, String)> {
     Ok((Api::namespaced(client, namespace), name.to_owned()))
 }
 
-async fn annotate(api: &Api<McpClient>, name: &str, annotation: &str, value: &str) -> anyhow::Result<()> {
-    let patch = json!({"metadata": {"annotations": {annotation: value}}});
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-    patched.map(drop).with_context(|| format!("cannot annotate McpClient {name}"))
+/// Annotates what was looked at, and not another object of its name.
+async fn annotate<K>(api: &Api<K>, found: &impl kube::ResourceExt, annotation: &str, value: &str) -> anyhow::Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let name = found.name_any();
+    let patch = json!({"metadata": {"uid": found.uid(), "annotations": {annotation: value}}});
+    let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched.map(drop).with_context(|| format!("cannot annotate {name}"))
 }

@@ -19,8 +19,8 @@ pub(super) struct Held {
     pub(super) seen: Seen,
     /// What its ledger is written over, and the digest of what is stored there; `None`: it is not stored.
     stored: Option<((String, String), Vec<u8>)>,
-    /// When it counts as read back, though nobody here did (Unix seconds).
-    assumed: i64,
+    /// When it counts as read back, though nobody here did (Unix seconds): of what was found stored, nobody knows.
+    assumed: Option<i64>,
     /// The wish that was followed last.
     wish: String,
     /// How often it did not work in a row, and until when it is not tried again (Unix seconds).
@@ -70,7 +70,7 @@ impl Held {
     /// One that is begun.
     pub(super) fn new(ledger: Ledger, now: i64) -> Self {
         let seen = Seen::new(ledger, now);
-        Self { seen, stored: None, assumed: now, wish: String::new(), failures: 0, not_before: 0 }
+        Self { seen, stored: None, assumed: None, wish: String::new(), failures: 0, not_before: 0 }
     }
 
     /// Nobody knows when it was read back last: for each at another time, so that a new leader does not ask for all at once.
@@ -79,7 +79,7 @@ impl Held {
         let assumed = now - spread;
         let stored = Some((version, sum(&ledger)));
         let seen = Seen::stored(ledger, assumed);
-        Self { seen, stored, assumed, wish: String::new(), failures: 0, not_before: 0 }
+        Self { seen, stored, assumed: Some(assumed), wish: String::new(), failures: 0, not_before: 0 }
     }
 
     /// Whether this is what was stored last, or what was to be: the answer to a write may have been lost.
@@ -124,7 +124,7 @@ impl Held {
 
     /// When the server was last asked about the client, if this process knows (Unix seconds).
     pub(super) fn checked(&self) -> Option<i64> {
-        Some(self.seen.checked()).filter(|checked| *checked > 0 && *checked != self.assumed)
+        Some(self.seen.checked()).filter(|checked| *checked > 0 && Some(*checked) != self.assumed)
     }
 
     /// Begins a look: with another wish, or once its time has come, what did not work is tried again.
@@ -214,6 +214,8 @@ mod tests {
     #[test]
     fn nobody_says_when_a_server_was_asked_that_this_process_has_not_asked() {
         assert_eq!(held().checked(), None);
+        // What was begun here was answered here, be it in the same second.
+        assert_eq!(Held::new(ledger(), 10_000).checked(), Some(10_000));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::api::{Key, Kind};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::queue::{Depth, Subject};
+use crate::controller::store::Store;
 use crate::generated::authority::KeySource;
 use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable};
 use crate::registration::{Trouble, What};
@@ -180,7 +181,10 @@ pub(in crate::controller) async fn take_back(
 /// # Errors
 /// If there is none of the name; or none yet of what it says by now, whose certificates alone may be believed.
 pub(in crate::controller) fn anchor(context: &Context, name: &str) -> Result<Anchor, NotAsked> {
-    let store = context.store();
+    anchor_in(&context.store(), name)
+}
+
+fn anchor_in(store: &Store, name: &str) -> Result<Anchor, NotAsked> {
     let known = store.registration(name).zip(store.source(&anchor_key(name)));
     let Some((registration, source)) = known else {
         let detail =
@@ -240,4 +244,57 @@ pub(in crate::controller) fn moved(
     let is_known = known.values().any(|entry| entry.issuer == desired.issuer);
     let before = known.into_values().find(|entry| entry.authority == desired.authority)?;
     Some(before.issuer).filter(|_| !is_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::api::DynamicObject;
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::Installation;
+    use crate::controller::cluster_issuer::ClusterIssuer;
+    use crate::controller::object::Wanted;
+    use crate::generated;
+    use crate::generated::Authority;
+    use crate::generated::codec::Generated;
+    use crate::resolve::PublicUrl;
+
+    #[test]
+    fn nobody_is_asked_by_certificates_that_a_trust_anchor_does_not_name_any_more() {
+        let installation = Installation {
+            public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
+            system_namespace: "sys".into(),
+            gateway_namespace: "gateway".into(),
+            service_account: "controller".into(),
+            max_staleness: Duration::from_secs(3600),
+            webhook: None,
+        };
+        let mut store = Store::new(Arc::new(installation), ClusterIssuer::default());
+        let trust = |generation: i64| -> DynamicObject {
+            let metadata = json!({"name": "corp", "uid": "uid-corp", "generation": generation,
+                "resourceVersion": generation.to_string()});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"issuer": "https://a.example"}})).unwrap()
+        };
+        let write = |store: &mut Store, generation: i64, pem: &str| {
+            let mut authority = Authority::plain("corp", "https://a.example");
+            (authority.id.uid, authority.id.generation) = ("uid-corp".to_owned(), generation);
+            authority.keys = KeySource::Discovery { ca_pem: Some(pem.to_owned()) };
+            let object = Generated::Authority(authority.clone());
+            store.want(&Wanted::new(generated::Kind::Authority, &authority.id, &object).unwrap());
+        };
+        let why = |store: &Store| anchor_in(store, "corp").unwrap_err().what;
+        let pem = |store: &Store| anchor_in(store, "corp").unwrap().ca_pem;
+        assert_eq!(why(&store), What::NoEndpoint);
+        store.put_source(Kind::McpAuthorizationServer, trust(1));
+        assert_eq!(why(&store), What::Unsettled, "nobody has read yet which they are");
+        write(&mut store, 1, "first");
+        assert_eq!(pem(&store).as_deref(), Some("first"));
+        store.put_source(Kind::McpAuthorizationServer, trust(2));
+        assert_eq!(why(&store), What::Unsettled);
+        write(&mut store, 2, "second");
+        assert_eq!(pem(&store).as_deref(), Some("second"));
+    }
 }

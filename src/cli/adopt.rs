@@ -1,4 +1,5 @@
-//! `portcullis clients adopt`: asks the controller to take over a client that is at its authorization server and in no ledger.
+//! `portcullis clients adopt`: asks the controller to take over a client that is at its authorization server and in no ledger, or
+//! the ledger of an installation whose place it has taken.
 //!
 //! Invariant: a token is read from a file or from the standard input, is written into one Secret of the system namespace, and is
 //! shown nowhere; what is asked for and not met is taken back.
@@ -17,12 +18,13 @@ use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::clients::annotate;
+use super::clients::{annotate, installation};
 use super::output;
 use crate::api::{McpAuthorizationServer, McpClient};
 use crate::cluster;
 use crate::controller::conditions::{ADOPTION_REFUSED, READY};
-use crate::controller::registrations::{ADOPT, request_name};
+use crate::controller::registrations::{ADOPT, CLUSTER_ANNOTATION, LABEL, request_name};
+use crate::generated::kind::SOURCE;
 use crate::sensitive::Sensitive;
 
 /// The longest token that is read.
@@ -35,14 +37,19 @@ const POLL: Duration = Duration::from_millis(250);
 /// The McpClient must have no client yet: make it with the annotation portcullis.dev/adopt-registration (of any value), which keeps
 /// it from being registered. The client keeps its id and is brought to what the McpClient says, with keys or a secret of its own.
 /// Without --registration-url it is looked for through the administrative API.
+///
+/// With --ledger, this installation goes on with what another one has registered, whose place it has taken. What a client is
+/// managed with is kept in a Secret of the controller's namespace. Where that was restored from another installation's backup,
+/// nothing is done with it before you say so: that other installation may still use the client. Afterwards, the client is deleted
+/// at its authorization server if its McpClient, by its UID, is not here.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// The McpClient
-    #[arg(value_name = "NAMESPACE/NAME", env = "PORTCULLIS_MCP_CLIENT")]
-    client: String,
+    #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "ledger", env = "PORTCULLIS_MCP_CLIENT")]
+    client: Option<String>,
     /// The client's id at the authorization server
-    #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT_ID")]
-    client_id: String,
+    #[arg(long, value_name = "ID", required_unless_present = "ledger", env = "PORTCULLIS_CLIENT_ID")]
+    client_id: Option<String>,
     /// Where it is managed (RFC 7592): its registration_client_uri
     #[arg(long, value_name = "URL", requires = "token", env = "PORTCULLIS_REGISTRATION_URL")]
     registration_url: Option<String>,
@@ -58,6 +65,9 @@ pub(super) struct Args {
     /// The mark that it bears, if that is not the McpClient's own: that of an owner who is gone, or none
     #[arg(long, value_name = "MARK|none", env = "PORTCULLIS_MARK")]
     mark: Option<String>,
+    /// Instead of a client: the Secret of another installation's registration, as `clients list` shows it
+    #[arg(long, value_name = "SECRET", conflicts_with_all = ["client", "client_id"], env = "PORTCULLIS_LEDGER")]
+    ledger: Option<String>,
     /// The namespace of the controller
     #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     system_namespace: String,
@@ -70,10 +80,14 @@ pub(super) struct Args {
 }
 
 /// What is asked for, and of whom.
-struct Request {
+struct Request<'r> {
+    args: &'r Args,
+    /// The McpClient, as people name it, and as it was found.
+    client: &'r str,
+    found: McpClient,
+    client_id: &'r str,
     clients: Api<McpClient>,
     secrets: Api<Secret>,
-    name: String,
     secret: String,
     word: String,
     /// The word of before, which is put back if nothing comes of it.
@@ -81,23 +95,59 @@ struct Request {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match (&args.ledger, &args.client, &args.client_id) {
+        (Some(ledger), ..) => take_over(args, ledger).await,
+        (None, Some(client), Some(client_id)) => adopt(args, client, client_id).await,
+        (None, ..) => bail!("say which McpClient, and --client-id; or --ledger"),
+    }
+}
+
+/// Goes on with what another installation has registered.
+async fn take_over(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
+    let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
+    let namespace = &args.system_namespace;
+    let cluster = installation(&client, namespace).await?;
+    let api: Api<Secret> = Api::namespaced(client, namespace);
+    let found = api.get_metadata(name).await.with_context(|| format!("cannot read Secret {namespace}/{name}"))?;
+    if !found.labels().contains_key(LABEL) {
+        bail!("Secret {namespace}/{name} tells of no registration");
+    }
+    if found.annotations().get(CLUSTER_ANNOTATION) == Some(&cluster) {
+        println!("Secret {namespace}/{name} is this installation's already.");
+        return Ok(ExitCode::from(1));
+    }
+    annotate(&api, &found, CLUSTER_ANNOTATION, Some(&cluster)).await?;
+    let source = found.annotations().get(SOURCE).map_or("an object that nobody knows", String::as_str);
+    println!(
+        "Secret {namespace}/{name} is this installation's now. The client that it tells of is deleted at its authorization \
+         server, unless {} is here under the UID that it had.",
+        output::printable(source)
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for a client that is in no ledger, and waits for what comes of it.
+async fn adopt(args: &Args, asked: &str, client_id: &str) -> anyhow::Result<ExitCode> {
     let token = args.token.as_deref().map(read_token).transpose()?;
-    let (namespace, name) = args.client.split_once('/').context("write NAMESPACE/NAME")?;
+    let (namespace, name) = asked.split_once('/').context("write NAMESPACE/NAME")?;
     let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
     let clients: Api<McpClient> = Api::namespaced(client.clone(), namespace);
-    let found = clients.get(name).await.with_context(|| format!("cannot read McpClient {}", args.client))?;
+    let found = clients.get(name).await.with_context(|| format!("cannot read McpClient {asked}"))?;
     let issuer = issuer(&client, &found).await?;
     let uid = found.uid().context("the McpClient has no UID")?;
     let request = Request {
+        args,
+        client: asked,
+        client_id,
         secrets: Api::namespaced(client, &args.system_namespace),
-        name: name.to_owned(),
         secret: request_name(&uid),
         word: Timestamp::now().to_string(),
         before: found.annotations().get(ADOPT).cloned(),
+        found,
         clients,
     };
-    request.ask(members(args, &issuer, token.as_ref())).await?;
-    request.wait(args).await
+    request.ask(members(args, client_id, &issuer, token.as_ref())).await?;
+    request.wait().await
 }
 
 /// The issuer at which the McpClient is registered now: if it becomes another one, the controller refuses.
@@ -128,9 +178,9 @@ fn read_token(path: &std::path::Path) -> anyhow::Result<Sensitive> {
     Ok(token)
 }
 
-fn members(args: &Args, issuer: &str, token: Option<&Sensitive>) -> BTreeMap<String, ByteString> {
+fn members(args: &Args, client_id: &str, issuer: &str, token: Option<&Sensitive>) -> BTreeMap<String, ByteString> {
     let all = [
-        ("client_id", Some(args.client_id.as_str())),
+        ("client_id", Some(client_id)),
         ("issuer", Some(issuer)),
         ("mark", args.mark.as_deref()),
         ("registration_client_uri", args.registration_url.as_deref()),
@@ -140,7 +190,7 @@ fn members(args: &Args, issuer: &str, token: Option<&Sensitive>) -> BTreeMap<Str
     all.into_iter().filter_map(member).collect()
 }
 
-impl Request {
+impl Request<'_> {
     async fn ask(&self, data: BTreeMap<String, ByteString>) -> anyhow::Result<()> {
         let metadata = ObjectMeta { name: Some(self.secret.clone()), ..ObjectMeta::default() };
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
@@ -150,17 +200,18 @@ impl Request {
             }
             return Err(error).with_context(|| format!("cannot write Secret {}", self.secret));
         }
-        match annotate(&self.clients, &self.name, ADOPT, Some(&self.word)).await {
+        match annotate(&self.clients, &self.found, ADOPT, Some(&self.word)).await {
             Ok(()) => Ok(()),
             Err(error) => self.take_back().await.and(Err(error)),
         }
     }
 
     /// Waits until the client is taken over and ready, or refused.
-    async fn wait(&self, args: &Args) -> anyhow::Result<ExitCode> {
-        let until = Instant::now() + Duration::from_secs(args.timeout);
+    async fn wait(&self) -> anyhow::Result<ExitCode> {
+        let (client, name) = (self.client, self.found.name_any());
+        let until = Instant::now() + Duration::from_secs(self.args.timeout);
         loop {
-            let found = self.clients.get(&self.name).await.with_context(|| format!("cannot read {}", args.client))?;
+            let found = self.clients.get(&name).await.with_context(|| format!("cannot read McpClient {client}"))?;
             let condition = |type_: &str| {
                 let conditions = found.status.iter().flat_map(|status| &status.conditions);
                 conditions.into_iter().find(|one| one.type_ == type_)
@@ -168,23 +219,23 @@ impl Request {
             if let Some(said) = condition(ADOPTION_REFUSED).filter(|said| said.message.contains(&self.word)) {
                 println!("Not taken over: {}", output::printable(&said.message));
                 self.take_back().await?;
-                annotate(&self.clients, &self.name, ADOPT, self.before.as_deref()).await?;
+                annotate(&self.clients, &self.found, ADOPT, self.before.as_deref()).await?;
                 return Ok(ExitCode::from(1));
             }
             let ready = condition(READY);
-            let is_its = found.status.as_ref().and_then(|status| status.client_id.as_ref()) == Some(&args.client_id);
+            let is_its = found.status.as_ref().and_then(|status| status.client_id.as_deref()) == Some(self.client_id);
             let is_met = self.secrets.get_metadata_opt(&self.secret).await;
             let is_met = is_met.with_context(|| format!("cannot read Secret {}", self.secret))?.is_none();
             if is_met && is_its && ready.is_some_and(|ready| ready.status == "True") {
-                annotate(&self.clients, &self.name, ADOPT, None).await?;
-                println!("{} has taken over {}.", args.client, output::printable(&args.client_id));
+                annotate(&self.clients, &self.found, ADOPT, None).await?;
+                println!("{client} has taken over {}.", output::printable(self.client_id));
                 return Ok(ExitCode::SUCCESS);
             }
             if Instant::now() >= until {
                 let said = ready.map(|ready| output::printable(&ready.message)).unwrap_or_default();
                 println!(
-                    "{} has not taken it over yet, and goes on trying: {said}\nTo give up, delete Secret {} in {}.",
-                    args.client, self.secret, args.system_namespace
+                    "{client} has not taken it over yet, and goes on trying: {said}\nTo give up, delete Secret {} in {}.",
+                    self.secret, self.args.system_namespace
                 );
                 return Ok(ExitCode::from(1));
             }

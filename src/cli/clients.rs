@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -18,7 +18,7 @@ use super::{adopt, serving};
 use crate::api::McpClient;
 use crate::api::v1alpha1::ClientMethod;
 use crate::cluster;
-use crate::controller::registrations::{ABANDON, FORGET, ISSUER_ANNOTATION, LABEL};
+use crate::controller::registrations::{ABANDON, CLUSTER_ANNOTATION, FORGET, ISSUER_ANNOTATION, LABEL};
 use crate::generated::kind::SOURCE;
 
 /// List the clients that are registered at authorization servers, and repair what went wrong
@@ -105,7 +105,7 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
     let clients = api.list(&ListParams::default()).await.context("cannot list McpClients")?;
     let mut all: Vec<Shown> = clients.items.iter().filter_map(shown).collect();
     let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned);
-    all.extend(tombstones(&client, args).await);
+    all.extend(ledgers(&client, args).await);
     output::print(args.output, &all, |all| table(all, Timestamp::now()))?;
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -139,42 +139,57 @@ fn shown(client: &McpClient) -> Option<Shown> {
     })
 }
 
-/// Registrations whose object did not wait: they are taken back as soon as that can be done.
-async fn tombstones(client: &Client, args: &List) -> Vec<Shown> {
+/// Registrations whose object did not wait, and those of another installation.
+async fn ledgers(client: &Client, args: &List) -> Vec<Shown> {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &args.system_namespace);
-    let params = ListParams::default().labels(&format!("{LABEL}=tombstone"));
-    let found = match api.list_metadata(&params).await {
+    let found = match api.list_metadata(&ListParams::default().labels(LABEL)).await {
         Ok(found) => found.items,
         Err(_) => {
             eprintln!("note: you may not list Secrets of {}, where tombstones are", args.system_namespace);
             return Vec::new();
         }
     };
-    let annotation =
-        |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>, name: &str| secret.annotations().get(name).cloned();
-    let tombstone = |secret: &PartialObjectMeta<PartialObjectMeta<Secret>>| {
-        let source = annotation(secret, SOURCE)?;
-        let (namespace, name) = source.split_once('/')?;
-        let asked = args.namespace.as_ref().is_none_or(|asked| asked == namespace);
-        asked.then(|| Shown {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            state: "Tombstone".to_owned(),
-            method: None,
-            client_id: None,
-            issuer: annotation(secret, ISSUER_ANNOTATION),
-            registered_at: None,
-            secret_expires_at: None,
-            checked_at: None,
-            drifted: false,
-            orphaned: false,
-            message: Some(format!(
-                "taken back as soon as its authorization server answers: Secret {}",
-                secret.name_any()
-            )),
-        })
+    let cluster = installation(client, &args.system_namespace).await.ok();
+    let kept = found.iter().filter_map(|secret| kept(secret, cluster.as_deref()));
+    kept.filter(|one| args.namespace.as_ref().is_none_or(|asked| *asked == one.namespace)).collect()
+}
+
+/// A registration that no McpClient of this installation tells of, as its Secret's labels and annotations say.
+fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown> {
+    let (name, annotations) = (secret.name_any(), secret.annotations());
+    let of = annotations.get(CLUSTER_ANNOTATION);
+    let is_elsewhere = of.zip(cluster).is_some_and(|(of, cluster)| of != cluster);
+    let (state, message) = match secret.labels().get(LABEL).map(String::as_str) {
+        _ if is_elsewhere => {
+            ("Elsewhere", format!("another installation's: clients adopt --ledger {name}, or delete the Secret"))
+        }
+        Some("tombstone") => {
+            ("Tombstone", format!("taken back as soon as its authorization server answers: Secret {name}"))
+        }
+        _ => return None,
     };
-    found.iter().filter_map(tombstone).collect()
+    let (namespace, name) = annotations.get(SOURCE)?.split_once('/')?;
+    Some(Shown {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        state: state.to_owned(),
+        method: None,
+        client_id: None,
+        issuer: annotations.get(ISSUER_ANNOTATION).cloned(),
+        registered_at: None,
+        secret_expires_at: None,
+        checked_at: None,
+        drifted: false,
+        orphaned: false,
+        message: Some(message),
+    })
+}
+
+/// What tells an installation from others: the UID of its system namespace.
+pub(super) async fn installation(client: &Client, namespace: &str) -> anyhow::Result<String> {
+    let found = Api::<Namespace>::all(client.clone()).get(namespace).await;
+    let found = found.with_context(|| format!("cannot read namespace {namespace}"))?;
+    found.metadata.uid.with_context(|| format!("namespace {namespace} has no UID"))
 }
 
 fn table(all: &[Shown], now: Timestamp) -> String {
@@ -189,7 +204,7 @@ fn table(all: &[Shown], now: Timestamp) -> String {
         .map(|one| {
             let tone = match one.state.as_str() {
                 "Ready" => Tone::Good,
-                "Pending" | "Deleting" | "Tombstone" => Tone::Caution,
+                "Pending" | "Deleting" | "Tombstone" | "Elsewhere" => Tone::Caution,
                 _ => Tone::Bad,
             };
             let mut notes = Vec::new();
@@ -229,6 +244,8 @@ fn span(seconds: i64) -> String {
 
 async fn forget(args: &One) -> anyhow::Result<ExitCode> {
     let (api, name) = named(args).await?;
+    // What is lost from now on was not looked at.
+    let looked = Timestamp::now();
     let found = api.get(&name).await.with_context(|| format!("cannot read McpClient {}", args.client))?;
     let orphaned = found.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == "Orphaned");
     let Some(orphaned) = orphaned.filter(|one| one.status == "True") else {
@@ -236,7 +253,7 @@ async fn forget(args: &One) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(1));
     };
     println!("{}", output::printable(&orphaned.message));
-    annotate(&api, &name, FORGET, Some(&Timestamp::now().to_string())).await?;
+    annotate(&api, &found, FORGET, Some(&looked.to_string())).await?;
     println!("They are forgotten: if one is still there, nothing will tell of it any more.");
     Ok(ExitCode::SUCCESS)
 }
@@ -251,7 +268,7 @@ async fn abandon(args: &One) -> anyhow::Result<ExitCode> {
             args.client
         );
     }
-    annotate(&api, &name, ABANDON, Some(&Timestamp::now().to_string())).await?;
+    annotate(&api, &found, ABANDON, Some(&Timestamp::now().to_string())).await?;
     let id = found.status.and_then(|status| status.client_id).unwrap_or_else(|| "nobody knows which".to_owned());
     println!("{} is let go. What stays at the authorization server: {}", args.client, output::printable(&id));
     Ok(ExitCode::SUCCESS)
@@ -263,14 +280,18 @@ async fn named(args: &One) -> anyhow::Result<(Api<McpClient>, String)> {
     Ok((Api::namespaced(client, namespace), name.to_owned()))
 }
 
-/// Annotates an McpClient; no value removes the annotation.
-pub(super) async fn annotate(
-    api: &Api<McpClient>,
-    name: &str,
+/// Annotates what was looked at, and not another object of its name; no value removes the annotation.
+pub(super) async fn annotate<K>(
+    api: &Api<K>,
+    found: &impl kube::ResourceExt,
     annotation: &str,
     value: Option<&str>,
-) -> anyhow::Result<()> {
-    let patch = json!({"metadata": {"annotations": {annotation: value}}});
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-    patched.map(drop).with_context(|| format!("cannot annotate McpClient {name}"))
+) -> anyhow::Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let name = found.name_any();
+    let patch = json!({"metadata": {"uid": found.uid(), "annotations": {annotation: value}}});
+    let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched.map(drop).with_context(|| format!("cannot annotate {name}"))
 }

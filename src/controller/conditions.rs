@@ -52,6 +52,9 @@ words! {
     ISSUER_CHANGED: "IssuerChanged";
     /// McpAuthorizationServer: the keys that its tokens are signed with are known.
     KEYS_AVAILABLE: "KeysAvailable";
+    /// McpClient that is registered: it is still registered at an issuer of before as well, where it could not be removed yet; the
+    /// message says why. It does not count in `Ready`, and there is no such condition otherwise.
+    LEFT_BEHIND: "LeftBehind";
     /// McpClient that is registered: clients of it may be left at the authorization server, where nothing of ours can remove
     /// them; the message names them. It does not count in `Ready`, and there is no such condition otherwise.
     ORPHANED: "Orphaned";

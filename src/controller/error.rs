@@ -88,7 +88,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every reason there is, for counters.
-    pub const REASONS: [&'static str; 17] = [
+    pub const REASONS: [&'static str; 15] = [
         "ApiForbidden",
         "ApiConflict",
         "ApiRefused",
@@ -97,9 +97,7 @@ impl Failure {
         "CertificateNotMade",
         "NameTaken",
         "KeyNotMade",
-        "LedgerMalformed",
-        "LedgerOfLaterVersion",
-        "LedgerTooLarge",
+        "LedgerOvertaken",
         "LedgersUnread",
         "NamespaceWithoutUid",
         "RegistrationRestless",

@@ -21,7 +21,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 const RESULTS: [&str; 2] = ["done", "failed"];
 const STRAY: &str = "generated object";
 const NEAR: &str = "policies of a namespace";
-const UNOWNED: &str = "registration";
+const REGISTRATION: &str = "registration";
 
 /// The counters and gauges of a controller. Clones share them.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Metrics {
     followed: Family<Labels<1>, Gauge>,
     /// How many generated objects the API server does not take.
     pub unwritten: Gauge,
+    /// How many ledgers of registrations are another installation's.
+    pub ledgers_elsewhere: Gauge,
     /// How many things wait to be looked at.
     pub queue: Gauge,
     /// Whether this process leads.
@@ -61,7 +63,7 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let reconciles = Family::<Labels<2>, Counter>::default();
-        for kind in kinds().chain([STRAY, NEAR, UNOWNED]) {
+        for kind in kinds().chain([STRAY, NEAR, REGISTRATION]) {
             for result in RESULTS {
                 drop(reconciles.get_or_create(&[("kind", kind), ("result", result)]));
             }
@@ -103,6 +105,9 @@ impl Metrics {
         registry.register("followed", help, followed.clone());
         let help = "Generated objects that the API server does not take";
         registry.register("generated_unwritten", help, unwritten.clone());
+        let ledgers_elsewhere = Gauge::default();
+        let help = "Ledgers of another installation's registrations: nothing is done with them";
+        registry.register("registration_ledgers_elsewhere", help, ledgers_elsewhere.clone());
         let (queue, leader, proxies) = (Gauge::default(), Gauge::default(), Gauge::default());
         let silence = FloatGauge::default();
         registry.register("queue_depth", "Objects that wait to be looked at", queue.clone());
@@ -120,6 +125,7 @@ impl Metrics {
             registrations,
             followed,
             unwritten,
+            ledgers_elsewhere,
             queue,
             leader,
             proxies,
@@ -133,7 +139,7 @@ impl Metrics {
             Subject::Source(key) => key.kind.as_str(),
             Subject::Stray(..) => STRAY,
             Subject::Near(_) => NEAR,
-            Subject::Unowned(_) => UNOWNED,
+            Subject::Registered(_) | Subject::Unowned(_) => REGISTRATION,
         };
         let result = if outcome == Outcome::Failed { "failed" } else { "done" };
         self.reconciles.get_or_create(&[("kind", kind), ("result", result)]).inc();

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! watches -> store -> queue -> one look at one object -> the API server
+//!                       |
+//!                       +-> a queue and workers of their own for what authorization servers are asked for
 //!
 //! a look:  dereference (client)   fetch what the object refers to
 //!          validate    (pure)     resolve: findings, and what it means
@@ -122,6 +124,8 @@ pub struct Context {
     pub installation: Arc<Installation>,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
+    /// The same, of that for which authorization servers are asked: it may take them long to answer.
+    pub registering: Arc<Queue>,
     /// Until when this process may write.
     pub fence: Fence,
     /// Keys of other issuers.
@@ -166,6 +170,7 @@ impl Context {
             Reporter { controller: "portcullis.dev/controller".to_owned(), instance: Some(identity.clone()) };
         Self {
             keys: authority::keys::Keys::new(egress.clone(), queue.clone()),
+            registering: Arc::default(),
             registrations: registrations::Registrations::default(),
             egress,
             documents: document::Documents::default(),
@@ -207,7 +212,10 @@ impl Context {
     /// Asks for a look at what a change touches, if this process leads: whoever begins to lead looks at everything.
     pub fn look_at(&self, touched: Touched) {
         if self.leads.load(Ordering::Acquire) {
-            touched.into_iter().for_each(|(subject, depth)| self.queue.add(subject, depth));
+            touched.into_iter().for_each(|(subject, depth)| match subject {
+                Subject::Registered(_) | Subject::Unowned(_) => self.registering.add(subject, depth),
+                Subject::Source(_) | Subject::Stray(..) | Subject::Near(_) => self.queue.add(subject, depth),
+            });
         }
     }
 
@@ -255,6 +263,10 @@ impl Context {
                 }
                 return Ok(Outcome::Settled);
             }
+            Subject::Registered(key) => {
+                let again = client::register(self, key).await?;
+                return Ok(again.map_or(Outcome::Settled, Outcome::Again));
+            }
             Subject::Unowned(uid) => {
                 let again = registrations::look(self, uid).await?;
                 return Ok(again.map_or(Outcome::Settled, Outcome::Again));
@@ -272,7 +284,7 @@ impl Context {
             Kind::McpServer => server::reconcile(self, key).await?,
             Kind::McpPolicy => policy::reconcile(self, key).await?,
             Kind::McpAuthorizationServer => authority::reconcile(self, key).await?,
-            Kind::McpClient => client::reconcile(self, key).await?,
+            Kind::McpClient => client::reconcile(self, key, depth).await?,
             Kind::Secret | Kind::ConfigMap | Kind::Namespace => None,
         };
         Ok(again.map_or(Outcome::Settled, Outcome::Again))

@@ -1,7 +1,8 @@
 //! Secrets that clients are given their tokens and credentials in.
 //!
 //! Invariant: only a Secret that the client owns is written or deleted: one that somebody else made is left alone, whatever
-//! its name; and a new one is created, not written over.
+//! its name; and a new one is created, not written over. What is written is all that is in it: a credential that a client no
+//! longer has goes, whoever put it there.
 
 use std::collections::BTreeMap;
 
@@ -30,11 +31,13 @@ pub(super) type Data = BTreeMap<String, Sensitive>;
 pub(super) enum Found {
     /// Nothing.
     Absent,
-    /// A Secret that the client owns, and the texts in it.
+    /// A Secret that the client owns, and what is in it.
     Own {
         /// Its UID.
         uid: String,
-        /// What it holds.
+        /// Its version.
+        version: String,
+        /// What it holds; what is no text is not what was written.
         data: Data,
     },
     /// Somebody else's.
@@ -59,11 +62,12 @@ pub(super) async fn find(client: &Client, owner: &ObjectId, name: &str) -> Resul
 fn read(secret: &Secret, owner: &ObjectId) -> Found {
     let owners = secret.metadata.owner_references.iter().flatten();
     let is_owned = owners.into_iter().any(|one| one.uid == owner.uid && one.kind == "McpClient");
-    let uid = secret.metadata.uid.clone().filter(|_| is_owned);
-    let text =
-        |(key, value): (&String, &ByteString)| Some((key.clone(), Sensitive::new(std::str::from_utf8(&value.0).ok()?)));
-    let data = secret.data.iter().flatten().filter_map(text).collect();
-    uid.map_or(Found::Foreign, |uid| Found::Own { uid, data })
+    let version = secret.metadata.uid.clone().zip(secret.metadata.resource_version.clone()).filter(|_| is_owned);
+    let text = |(key, value): (&String, &ByteString)| {
+        (key.clone(), Sensitive::new(std::str::from_utf8(&value.0).unwrap_or("\u{fffd}")))
+    };
+    let data = secret.data.iter().flatten().map(text).collect();
+    version.map_or(Found::Foreign, |(uid, version)| Found::Own { uid, version, data })
 }
 
 /// Writes `data` into the Secret, which is as it was found. `false`: it is not as it was found any more.
@@ -80,22 +84,16 @@ pub(super) async fn write(
     let secrets = secrets(client, owner);
     let written = match found {
         Found::Absent => {
-            let secret: Secret = match serde_json::from_value(manifest(owner, name, None, data)) {
+            let secret: Secret = match serde_json::from_value(manifest(owner, name, data)) {
                 Ok(secret) => secret,
                 Err(_) => return Ok(false),
             };
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
             secrets.create(&params, &secret).await.map(drop)
         }
-        Found::Own { uid, data: known } => {
-            let mut manifest = manifest(owner, name, Some(uid), data);
-            if let Some(members) = manifest.get_mut("data").and_then(Value::as_object_mut) {
-                // Server-side apply would leave what it did not write itself: the credentials that the client was created with.
-                members
-                    .extend(known.keys().filter(|key| !data.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
-            }
+        Found::Own { version, data: before, .. } => {
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            secrets.patch(name, &params, &Patch::Merge(&manifest)).await.map(drop)
+            secrets.patch(name, &params, &Patch::Merge(change(version, before, data))).await.map(drop)
         }
         Found::Foreign | Found::Forbidden => return Ok(false),
     };
@@ -122,10 +120,8 @@ pub(super) async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Res
     }
 }
 
-fn manifest(owner: &ObjectId, name: &str, uid: Option<&str>, data: &Data) -> Value {
-    let encoded = |(key, value): (&String, &Sensitive)| (key.clone(), BASE64_STANDARD.encode(value.expose()).into());
-    let data: Map<String, Value> = data.iter().map(encoded).collect();
-    let mut manifest = json!({
+fn manifest(owner: &ObjectId, name: &str, data: &Data) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
@@ -138,13 +134,21 @@ fn manifest(owner: &ObjectId, name: &str, uid: Option<&str>, data: &Data) -> Val
             }],
         },
         "type": "Opaque",
-        "data": data,
-    });
-    // A precondition: another Secret of the name is another one.
-    if let (Some(uid), Some(metadata)) = (uid, manifest.get_mut("metadata").and_then(Value::as_object_mut)) {
-        metadata.insert("uid".to_owned(), uid.into());
-    }
-    manifest
+        "data": data.iter().map(encoded).collect::<Map<_, _>>(),
+    })
+}
+
+/// What makes of a Secret of this version, with `before` in it, one with `data` (RFC 7396). An apply would not do: it leaves
+/// what was created by another verb, which is what the first write is.
+fn change(version: &str, before: &Data, data: &Data) -> Value {
+    let gone = before.keys().filter(|key| !data.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let data: Map<String, Value> = data.iter().map(encoded).chain(gone).collect();
+    // The version is a precondition: another Secret of the name is another one.
+    json!({"metadata": {"resourceVersion": version}, "data": data})
+}
+
+fn encoded((key, value): (&String, &Sensitive)) -> (String, Value) {
+    (key.clone(), BASE64_STANDARD.encode(value.expose()).into())
 }
 
 fn secrets(client: &Client, owner: &ObjectId) -> Api<Secret> {
@@ -153,4 +157,31 @@ fn secrets(client: &Client, owner: &ObjectId) -> Api<Secret> {
 
 fn failed(doing: &str, owner: &ObjectId, name: &str, error: &kube::Error) -> ApiError {
     ApiError::new(format!("{doing} Secret {}/{name}", owner.namespace), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_no_longer_has_is_not_left_to_it() {
+        let data = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), Sensitive::new(*key))).collect::<Data>();
+        let change = change("7", &data(&["client_id", "client_secret"]), &data(&["client_id", "kid"]));
+        assert_eq!(
+            change,
+            json!({"metadata": {"resourceVersion": "7"},
+                "data": {"client_id": "Y2xpZW50X2lk", "kid": "a2lk", "client_secret": null}})
+        );
+    }
+
+    #[test]
+    fn what_is_no_text_is_seen() {
+        let owner = ObjectId { uid: "u".into(), namespace: "team".into(), name: "c".into(), generation: 1 };
+        let mut secret: Secret = serde_json::from_value(manifest(&owner, "s", &Data::new())).unwrap();
+        assert!(matches!(read(&secret, &owner), Found::Foreign), "nobody stored it");
+        (secret.metadata.uid, secret.metadata.resource_version) = (Some("s".into()), Some("1".into()));
+        secret.data = Some(BTreeMap::from([("odd".to_owned(), ByteString(vec![0xff]))]));
+        let Found::Own { data, .. } = read(&secret, &owner) else { panic!() };
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["odd"]);
+    }
 }

@@ -26,6 +26,8 @@ pub enum Subject {
     Source(Key),
     /// A generated object whose source, by its UID, is gone.
     Stray(Kind, String),
+    /// A client that is registered at an authorization server.
+    Registered(Key),
     /// Registrations whose owner, by its UID, is gone.
     Unowned(String),
     /// Policies of a namespace that may come to something else by what changed around them.
@@ -37,6 +39,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Source(key) => key.fmt(f),
             Subject::Stray(kind, uid) => write!(f, "generated object {}", kind.object_name(uid)),
+            Subject::Registered(key) => write!(f, "registration of {key}"),
             Subject::Unowned(uid) => write!(f, "registrations of {uid}"),
             Subject::Near(namespace) => write!(f, "policies of {namespace}"),
         }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Failure, code};
 use super::fitness::{NOT_FOLLOWED, NOT_WRITTEN};
 use super::lease::{Candidate, Lost};
-use super::queue::Outcome;
+use super::queue::{Outcome, Queue};
 use super::watches::{self, Watched};
 use super::webhook::{self, Callers};
 use super::{Context, heartbeat, inventory, registrations, sealing, trusts};
@@ -29,6 +29,8 @@ use crate::process::readiness::Check;
 
 /// How many objects are looked at at once.
 const WORKERS: usize = 16;
+/// How many registrations are gone on with at once, at all authorization servers together.
+const REGISTERING: usize = 32;
 /// How long looks under way may take to end before the lease is given back.
 const LAST_LOOKS: Duration = Duration::from_secs(5);
 /// How often what only time changes is looked at.
@@ -75,7 +77,11 @@ pub async fn run(context: Arc<Context>, checks: Checks, drain: Drain) -> Result<
     context.begin();
     let mut work = JoinSet::new();
     for _ in 0..WORKERS {
-        work.spawn(worker(context.clone(), stop.clone()));
+        work.spawn(worker(context.clone(), context.queue.clone(), stop.clone()));
+    }
+    // They wait for servers that are not ours: a revocation must not wait with them.
+    for _ in 0..REGISTERING {
+        work.spawn(worker(context.clone(), context.registering.clone(), stop.clone()));
     }
     work.spawn(repeat(context.clone(), stop.clone(), heartbeat::EVERY, async |context| heartbeat::beat(context).await));
     work.spawn(repeat(context.clone(), stop.clone(), sealing::LOOK, async |context| sealing::keep(context).await));
@@ -165,12 +171,12 @@ async fn ask_for_issuer(context: Arc<Context>, synced: watch::Sender<usize>, sto
     context.issuer.clone().run(context.client.clone(), gateway, now, changed, stop).await;
 }
 
-async fn worker(context: Arc<Context>, stop: CancellationToken) {
+async fn worker(context: Arc<Context>, queue: Arc<Queue>, stop: CancellationToken) {
     loop {
         let (subject, depth) = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            next = context.queue.next() => next,
+            next = queue.next() => next,
         };
         let outcome = context.look(&subject, depth).await.unwrap_or_else(|failure| {
             context.metrics.failed(&failure);
@@ -178,7 +184,7 @@ async fn worker(context: Arc<Context>, stop: CancellationToken) {
             Outcome::Failed
         });
         context.metrics.reconciled(&subject, outcome);
-        context.queue.done(subject, outcome);
+        queue.done(subject, outcome);
     }
 }
 
@@ -227,7 +233,8 @@ async fn tick(context: Arc<Context>, stop: CancellationToken) {
         };
         context.metrics.silence.set(silence.as_secs_f64());
         context.metrics.proxies.set(i64::try_from(proxies).unwrap_or(i64::MAX));
-        context.metrics.queue.set(i64::try_from(context.queue.depth()).unwrap_or(i64::MAX));
+        let waiting = context.queue.depth() + context.registering.depth();
+        context.metrics.queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         context.look_at(touched);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
 use super::claim::Claim;
+use super::desired::Deletion;
 use super::document;
 use super::ledger::{Ledger, Step};
 use crate::generated::Client;
@@ -102,6 +103,10 @@ pub enum What {
     Unreachable,
     /// It is not known what came of it.
     NoAnswer,
+    /// What is stored of it is not this installation's, or cannot be read.
+    Ledger,
+    /// What the McpAuthorizationServer says by now is not in force yet.
+    Unsettled,
 }
 
 impl What {
@@ -124,6 +129,8 @@ impl What {
             What::Busy => "AuthorizationServerBusy",
             What::Unreachable => "AuthorizationServerUnreachable",
             What::NoAnswer => "NoAnswer",
+            What::Ledger => "LedgerNotUsed",
+            What::Unsettled => "Pending",
         }
     }
 
@@ -132,8 +139,8 @@ impl What {
         match self {
             What::Refused | What::Denied | What::Foreign | What::Weakened | What::ShortLived | What::Disabled => true,
             What::Crowded | What::NotAllowed | What::NoEndpoint | What::Document => true,
-            What::AwaitsAdoption | What::AdoptionRefused => true,
-            What::Unbelieved | What::Busy | What::Unreachable | What::NoAnswer => false,
+            What::AwaitsAdoption | What::AdoptionRefused | What::Ledger => true,
+            What::Unbelieved | What::Busy | What::Unreachable | What::NoAnswer | What::Unsettled => false,
         }
     }
 }
@@ -271,11 +278,35 @@ impl Seen {
         self.published
     }
 
-    /// Its owner says, by this word, that nothing is left of what was lost.
-    pub fn forget_losses(&mut self, word: &str) {
+    /// What was stored is not there any more.
+    pub fn unstored(&mut self) {
+        self.stored = false;
+    }
+
+    /// The McpAuthorizationServer that it belongs to by now: one of another name may have the same issuer.
+    pub fn belongs_to(&mut self, authority: &str) {
+        if self.ledger.authority != authority {
+            authority.clone_into(&mut self.ledger.authority);
+            self.stored = false;
+        }
+    }
+
+    /// What is to become of it, as its author says by now.
+    pub fn goes_by(&mut self, deletion: Deletion) {
+        if self.ledger.deletion != deletion {
+            self.ledger.deletion = deletion;
+            self.stored = false;
+        }
+    }
+
+    /// Its owner says, by this word, that nothing is left of what was lost; of that which was lost before a time (Unix
+    /// seconds), where the word is one.
+    pub fn forget_losses(&mut self, word: &str, until: Option<i64>) {
         if self.ledger.forgotten.as_deref() != Some(word) {
-            self.ledger.lost.clear();
-            self.ledger.lost_besides = 0;
+            self.ledger.lost.retain(|lost| until.is_some_and(|until| lost.at >= until));
+            if self.ledger.lost.is_empty() {
+                self.ledger.lost_besides = 0;
+            }
             self.ledger.forgotten = Some(word.to_owned());
             self.stored = false;
         }
@@ -339,4 +370,25 @@ pub enum Action {
         /// When to look again.
         again: i64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registration::Method;
+    use crate::registration::ledger::WhyLost;
+    use crate::registration::tests::desired;
+
+    #[test]
+    fn what_was_lost_since_somebody_looked_is_not_forgotten() {
+        let mut seen = Seen::stored(Ledger::new(&desired(), "McpClient", Method::Dcr, "cluster"), 0);
+        seen.ledger.lose(Some("seen".to_owned()), 100, WhyLost::NoAnswer);
+        seen.ledger.lose(Some("later".to_owned()), 200, WhyLost::NoAnswer);
+        seen.forget_losses("then", Some(150));
+        assert_eq!((seen.ledger.losses(), seen.ledger.lost[0].client_id.as_deref()), (1, Some("later")));
+        seen.forget_losses("then", None);
+        assert_eq!(seen.ledger.losses(), 1, "a word is followed once");
+        seen.forget_losses("now", None);
+        assert_eq!(seen.ledger.losses(), 0);
+    }
 }

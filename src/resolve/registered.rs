@@ -44,6 +44,8 @@ pub struct RegisteredClient {
     pub desired: Result<Desired, Finding>,
     /// The secret that its author gives it.
     pub given: Option<Sensitive>,
+    /// What becomes of the registration when the object is deleted, whatever else can be done for it.
+    pub deletion: Deletion,
 }
 
 /// Resolves what is to be registered. With findings in `errors`, what is returned is not to be used.
@@ -98,7 +100,7 @@ pub(super) fn registered(
         deletion,
     });
     warnings.extend(desired.as_ref().err().cloned());
-    RegisteredClient { id, authority, client_id, desired, given: found.ok().flatten() }
+    RegisteredClient { id, authority, client_id, desired, given: found.ok().flatten(), deletion }
 }
 
 /// The longest client secret that is taken.

@@ -208,6 +208,8 @@ fn every_option_has_an_environment_variable_that_means_one_thing() {
                 "MANIFESTS" => "manifests".to_owned(),
                 // The McpClient that is repaired.
                 "MCP_CLIENT" => "McpClient".to_owned(),
+                // The Secret that tells of a registration.
+                "LEDGER" => "ledger".to_owned(),
                 // The server that is scanned is the one that would be governed.
                 "UPSTREAM" => "upstream".to_owned(),
                 // The controller's own ServiceAccount is another one than that which is asked about.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use self::apply::Outcome;
 use super::error::Failure;
 use super::queue::{Depth, Subject};
-use super::{Context, speak};
+use super::{Context, registrations, speak};
 use crate::api;
 use crate::api::Key;
 use crate::api::v1alpha1::McpClientStatus;
@@ -32,37 +32,32 @@ const REREAD_HINDERED: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// If a step could not be taken; it is to be tried again.
-pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
-    let Some(mut raw) = dereference::dereference(context, key) else { return Ok(None) };
-    if raw.source.ending.is_some() && raw.source.has_finalizer(registered::FINALIZER) {
-        return registered::end(context, key, &raw).await;
+pub async fn reconcile(context: &Context, key: &Key, depth: Depth) -> Result<Option<Duration>, Failure> {
+    let Some(raw) = dereference::dereference(context, key) else { return Ok(None) };
+    if registered::is_asked_for(&raw.source) {
+        context.look_at(vec![(Subject::Registered(key.clone()), depth)]);
+        return Ok(None);
     }
-    dereference::given(context, &mut raw).await?;
     let cluster = context.cluster();
     let (id, last) = (raw.source.id.clone(), raw.source.client_status());
     let validated = validate::validate(&raw, &context.installation.settings(&cluster));
     let mut verdict = status::Verdict { errors: Vec::new(), warnings: Vec::new(), last, outcome: None };
     let again = match validated {
-        Err(findings) if raw.source.client().is_some_and(|client| client.spec.registration.is_some()) => {
-            speak::speak(context, key, &id.uid, &registered::refused(&findings, id.generation)).await?;
-            return Ok(None);
-        }
         Err(findings) => {
             verdict.errors = findings;
             None
         }
-        Ok(Resolved { object: ClientKind::Registered(client), warnings }) => {
-            return registered::look(context, key, &raw, &client, &warnings).await;
-        }
+        // It says what is registered, and then it was handed on.
+        Ok(Resolved { object: ClientKind::Registered(_), .. }) => return Ok(None),
         Ok(Resolved { object: ClientKind::Token(client), warnings }) => {
             let now = SystemClock::default().unix();
             verdict.warnings = warnings;
             verdict.last.client_id = Some(client.client_id.clone());
-            let left = registered::leave(context, key, &raw).await?;
+            if registered::has_left(context, &raw.source) {
+                context.look_at(vec![(Subject::Registered(key.clone()), depth)]);
+            }
             let outcome = issue(context, key, &client, &raw, &mut verdict.last, now).await?;
-            let left =
-                left.map(|at| Duration::from_secs(u64::try_from(at.saturating_sub(now)).unwrap_or_default().max(1)));
-            let again = left.map_or(outcome.again(now), |left| left.min(outcome.again(now)));
+            let again = outcome.again(now);
             verdict.outcome = Some(outcome);
             Some(again)
         }
@@ -71,6 +66,43 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Option<Duration>,
     let programming = context.store().client_programming(key);
     speak::speak(context, key, &id.uid, &status::status(&id, &verdict, programming, account)).await?;
     Ok(again)
+}
+
+/// Looks at one client that is registered at an authorization server, or was. Answers when it has to be looked at again.
+///
+/// # Errors
+/// If a step could not be taken; it is to be tried again.
+pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, Failure> {
+    let Some(mut raw) = dereference::dereference(context, key) else { return Ok(None) };
+    let is_asked_for = registered::is_asked_for(&raw.source);
+    if !is_asked_for && !registered::has_left(context, &raw.source) {
+        return Ok(None);
+    }
+    let authority = raw.source.client().map(|client| &client.spec.authorization_server);
+    let owner = (key.namespace.as_str(), key.name.as_str());
+    let _turn = match registrations::turn(context, &raw.source.id.uid, owner, authority) {
+        Ok(turn) => turn,
+        Err(wait) => return Ok(Some(wait)),
+    };
+    if raw.source.ending.is_some() && raw.source.has_finalizer(registered::FINALIZER) {
+        return registered::end(context, key, &raw).await;
+    }
+    if !is_asked_for {
+        return registered::leave(context, key, &raw).await;
+    }
+    dereference::given(context, &mut raw).await?;
+    let cluster = context.cluster();
+    match validate::validate(&raw, &context.installation.settings(&cluster)) {
+        Err(findings) => {
+            let id = &raw.source.id;
+            speak::speak(context, key, &id.uid, &registered::refused(&findings, id.generation)).await?;
+            Ok(None)
+        }
+        Ok(Resolved { object: ClientKind::Registered(client), warnings }) => {
+            registered::look(context, key, &raw, &client, &warnings).await
+        }
+        Ok(Resolved { object: ClientKind::Token(_), .. }) => Ok(None),
+    }
 }
 
 /// Plans, remembers, and applies.

@@ -11,24 +11,26 @@ use serde_json::{Value, json};
 
 use super::dereference::Raw;
 use super::next::time;
+use super::validate::validate;
 use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{GROUP, Key, VERSION};
 use crate::cluster;
 use crate::controller::conditions::{
     self, ADOPTION_REFUSED, AS_GIVEN, CLIENT_DRIFTED, CREDENTIAL_EXPIRING, DOCUMENT_SERVED, ISSUER_CHANGED,
-    NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT, SECRET_FORBIDDEN, Said, Statement, Truth,
+    LEFT_BEHIND, NOT_ACCEPTED, ORPHANED, REGISTERED, SECRET_CONFLICT, SECRET_FORBIDDEN, Said, Statement, Truth,
 };
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::proxies::Programming;
 use crate::controller::registrations::{
-    self, ABANDON, ADOPT, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Words,
+    self, ABANDON, ADOPT, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Waits, Words,
 };
-use crate::controller::{Context, speak};
+use crate::controller::store::Source;
+use crate::controller::{Context, owned_secret, speak};
 use crate::generated::ObjectId;
 use crate::issuer::{Clock as _, SystemClock};
-use crate::registration::desired::DeletionPolicy;
-use crate::registration::{Desired, Method, What};
-use crate::resolve::{Findings, RegisteredClient};
+use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable};
+use crate::registration::{Desired, Method, Trouble, What};
+use crate::resolve::{ClientKind, Findings, RegisteredClient};
 
 /// What keeps an object until its registration is taken back.
 pub(in crate::controller) const FINALIZER: &str = "portcullis.dev/registration";
@@ -36,6 +38,17 @@ pub(in crate::controller) const FINALIZER: &str = "portcullis.dev/registration";
 const FINALIZER_MANAGER: &str = "portcullis-registration";
 /// How long credentials are taken to be as they were written.
 const REREAD_SECONDS: i64 = 60;
+
+/// Whether an authorization server is asked for what a client says, or for what is left of what it said.
+pub(super) fn is_asked_for(source: &Source) -> bool {
+    let says = source.client().is_some_and(|client| client.spec.registration.is_some());
+    says || (source.ending.is_some() && source.has_finalizer(FINALIZER))
+}
+
+/// Whether something is left of what it was registered as, though it is not registered any more.
+pub(super) fn has_left(context: &Context, source: &Source) -> bool {
+    source.has_finalizer(FINALIZER) || registrations::has_any(context, &source.id.uid)
+}
 
 /// Looks at a client that is registered. Answers when to look again.
 pub(super) async fn look(
@@ -56,7 +69,6 @@ pub(super) async fn look(
     let again = match &client.desired {
         Err(_) => now.saturating_add(REREAD_SECONDS),
         Ok(desired) => {
-            said.secret_name = Some(desired.secret_name.clone());
             let annotation = |name: &str| raw.source.annotation(name);
             match registrations::moved(context, desired, annotation(ISSUER_ANNOTATION).as_deref()) {
                 Some(before) => {
@@ -65,6 +77,8 @@ pub(super) async fn look(
                 }
                 None => {
                     let outcome = registered(context, key, raw, client, desired).await?;
+                    let earlier = said.last.registration.as_ref().and_then(|last| last.secret_name.clone());
+                    said.secret_name = settle_secret(context, desired, &outcome, earlier).await?;
                     let again = outcome.again.min(now.saturating_add(REREAD_SECONDS));
                     said.outcome = Some(outcome);
                     again
@@ -73,7 +87,12 @@ pub(super) async fn look(
         }
     };
     speak::speak(context, key, &client.id.uid, &said.statement(client, account, now)).await?;
-    Ok(Some(Duration::from_secs(u64::try_from(again.saturating_sub(now)).unwrap_or_default().max(1))))
+    Ok(Some(until(again, now)))
+}
+
+/// How long it is to this time, and never no time at all.
+fn until(at: i64, now: i64) -> Duration {
+    Duration::from_secs(u64::try_from(at.saturating_sub(now)).unwrap_or_default().max(1))
 }
 
 async fn registered(
@@ -83,8 +102,9 @@ async fn registered(
     client: &RegisteredClient,
     desired: &Desired,
 ) -> Result<Outcome, Failure> {
-    let Some(anchor) = registrations::anchor(context, &desired.authority) else {
-        return Ok(Outcome::without_anchor(&desired.authority));
+    let anchor = match registrations::anchor(context, &desired.authority) {
+        Ok(anchor) => anchor,
+        Err(not) => return Ok(Outcome::not_asked(not, SystemClock::default().unix())),
     };
     // What somebody else registered is not taken back.
     let is_ours = desired.client_id.is_none() && desired.deletion.policy == DeletionPolicy::Delete;
@@ -93,6 +113,23 @@ async fn registered(
     }
     let words = Words { forget: raw.source.annotation(FORGET), adopt: raw.source.annotation(ADOPT) };
     registrations::keep(context, &anchor, desired, client.given.as_ref(), &words).await
+}
+
+/// The name of the Secret that holds the credentials. One of another name, that held them before, goes once this one does.
+async fn settle_secret(
+    context: &Context,
+    desired: &Desired,
+    outcome: &Outcome,
+    earlier: Option<String>,
+) -> Result<Option<String>, Failure> {
+    if outcome.publication != Publication::Written {
+        return Ok(earlier);
+    }
+    if let Some(earlier) = earlier.filter(|earlier| *earlier != desired.secret_name) {
+        let removal = owned_secret::remove(&context.client, &desired.owner, &earlier);
+        context.while_leading(removal).await?.map_err(Failure::Apply)?;
+    }
+    Ok(Some(desired.secret_name.clone()))
 }
 
 /// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
@@ -111,7 +148,8 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
         return Ok(None);
     }
     let since = raw.source.ending.unwrap_or(now);
-    let again = registrations::take_back(context, &uid, Some(since), |_| true).await?;
+    let waits = Waits { since: Some(since), deletion: deletion(context, raw) };
+    let again = registrations::take_back(context, &uid, waits, |_| true).await?;
     match again.filter(|again| !again.is_released) {
         None => {
             // Not before: until then somebody may use what is registered.
@@ -120,25 +158,66 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
             Ok(None)
         }
         Some(again) => {
-            let wait = u64::try_from(again.at.saturating_sub(now)).unwrap_or_default().max(1);
-            Ok(Some(Duration::from_secs(wait)))
+            if let Some((issuer, trouble)) = &again.why {
+                speak::speak(context, key, &uid, &leaving(raw, (since, waits.deletion), issuer, trouble)).await?;
+            }
+            Ok(Some(until(again.at.min(now.saturating_add(REREAD_SECONDS)), now)))
         }
     }
 }
 
-/// Takes back what a client was registered as that is registered no more. Answers when to go on (Unix seconds), if something
-/// is left.
+/// Takes back what a client was registered as that is registered no more. Answers when to go on, if something is left.
 ///
 /// # Errors
 /// If a step could not be taken; it is to be tried again.
-pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Option<i64>, Failure> {
+pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Option<Duration>, Failure> {
     let uid = &raw.source.id.uid;
-    let left = registrations::take_back(context, uid, None, |_| true).await?;
+    let left = registrations::take_back(context, uid, Waits::default(), |_| true).await?;
     if left.is_none() && raw.source.has_finalizer(FINALIZER) {
         registrations::withdraw(context, uid).await?;
         hold(context, key, uid, false).await?;
     }
-    Ok(left.map(|left| left.at))
+    Ok(left.map(|left| until(left.at, SystemClock::default().unix())))
+}
+
+/// What its author says is to become of the registration, if that can be read: they may have another mind while they wait.
+fn deletion(context: &Context, raw: &Raw) -> Option<Deletion> {
+    let cluster = context.cluster();
+    match validate(raw, &context.installation.settings(&cluster)).ok()?.object {
+        ClientKind::Registered(client) => Some(client.deletion),
+        ClientKind::Token(_) => None,
+    }
+}
+
+/// Why an object that is being deleted is still there.
+fn leaving(raw: &Raw, (since, deletion): (i64, Option<Deletion>), issuer: &str, trouble: &Trouble) -> Statement {
+    let Key { namespace, name, .. } = &raw.source.key;
+    let end = deletion.filter(|deletion| deletion.on_unavailable == OnUnavailable::Orphan).map_or_else(
+        || "it stays until that is done".to_owned(),
+        |deletion| {
+            let end = time(since.saturating_add(i64::from(deletion.timeout_seconds)));
+            format!("it goes at {end} all the same, and what is left is kept on record")
+        },
+    );
+    let message = format!(
+        "it is being deleted, and could not be removed at {issuer} yet: {}; {end}. To give up what is there, run: portcullis \
+         clients abandon {namespace}/{name}",
+        in_words(trouble)
+    );
+    let known = conditions::conditions(&raw.source.status);
+    let again = |type_| known.iter().find(|one| one.type_ == type_).and_then(|one| conditions::said_again(type_, one));
+    let mut all: Vec<Said> = [conditions::ACCEPTED, conditions::RESOLVED_REFS].into_iter().filter_map(again).collect();
+    all.push(Said::new(REGISTERED, Truth::False, trouble.what.reason(), message));
+    as_known(Statement::new(raw.source.id.generation, all), &raw.source.client_status())
+}
+
+/// What is known of a client is not unknown because nobody could be asked.
+fn as_known(mut statement: Statement, last: &McpClientStatus) -> Statement {
+    let last = [("clientId", json!(last.client_id)), ("registration", json!(last.registration))];
+    for (name, value) in last.into_iter().filter(|(_, value)| !value.is_null()) {
+        statement = statement.member(name, value);
+    }
+    statement
 }
 
 /// Puts the finalizer on an object, or takes it away.
@@ -211,19 +290,35 @@ impl Told<'_> {
             (_, Some(trouble), Some(client)) if trouble.what == What::Unbelieved => {
                 not(trouble.what.reason(), unbelieved(&client.client_id, trouble, outcome.method))
             }
-            // What works goes on working while it cannot be looked after.
-            (Publication::Written, Some(trouble), Some(client)) if !trouble.what.is_lasting() => {
-                let (reason, _) = standing(client);
-                let message = format!("not looked after just now: {}", in_words(trouble));
-                Said::new(REGISTERED, Truth::True, reason, message)
-            }
-            (_, Some(trouble), _) => not(trouble.what.reason(), in_words(trouble)),
+            (_, Some(trouble), _) => match self.works(client, outcome, trouble) {
+                Some(reason) => {
+                    let message = format!("not looked after just now: {}", in_words(trouble));
+                    Said::new(REGISTERED, Truth::True, reason, message)
+                }
+                None => not(trouble.what.reason(), in_words(trouble)),
+            },
             (Publication::Written, None, Some(client)) => {
                 let (reason, message) = standing(client);
                 Said::new(REGISTERED, Truth::True, reason, message)
             }
             _ => not(conditions::PENDING, "it is being registered".to_owned()),
         }
+    }
+
+    /// As what it works, if it does: what works goes on working while it cannot be looked after, and nobody has looked at its
+    /// Secret meanwhile either.
+    fn works(&self, client: &RegisteredClient, outcome: &Outcome, trouble: &Trouble) -> Option<String> {
+        if trouble.what.is_lasting() {
+            return None;
+        }
+        if let (Publication::Written, Some(client)) = (outcome.publication, &outcome.client) {
+            return Some(standing(client).0.to_owned());
+        }
+        let issuer = &client.desired.as_ref().ok()?.issuer;
+        let last = self.last.registration.as_ref().filter(|last| last.issuer == *issuer)?;
+        let is_same = outcome.client.as_ref().is_none_or(|now| last.client_id.as_ref() == Some(&now.client_id));
+        let said = self.last.conditions.iter().find(|one| one.type_ == REGISTERED)?;
+        (is_same && said.status == Truth::True.as_str()).then(|| said.reason.clone())
     }
 
     /// What is wrong, or about to be: conditions that are there only while they hold.
@@ -237,6 +332,11 @@ impl Told<'_> {
             let message =
                 format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
             all.push(Said::new(CLIENT_DRIFTED, Truth::True, CLIENT_DRIFTED, message));
+        }
+        if let Some((issuer, trouble)) = &outcome.left {
+            let why = in_words(trouble);
+            let message = format!("it is registered at {issuer} as well, and could not be removed there yet: {why}");
+            all.push(Said::new(LEFT_BEHIND, Truth::True, trouble.what.reason(), message));
         }
         let secret = outcome.client.as_ref().and_then(|client| client.secret);
         // It is replaced after two thirds of its life; by now, that has not worked for a while.
@@ -262,24 +362,22 @@ impl Told<'_> {
         all
     }
 
-    fn with_members(&self, mut statement: Statement) -> Statement {
+    fn with_members(&self, statement: Statement) -> Statement {
         let outcome = self.outcome.as_ref();
         let Some((outcome, client)) = outcome.and_then(|outcome| Some((outcome, outcome.client.as_ref()?))) else {
-            // What is known of it is not unknown because nobody could be asked.
-            let last = [("clientId", json!(self.last.client_id)), ("registration", json!(self.last.registration))];
-            for (name, value) in last.into_iter().filter(|(_, value)| !value.is_null()) {
-                statement = statement.member(name, value);
-            }
-            return statement;
+            return as_known(statement, &self.last);
         };
+        // Another process may have asked.
+        let last = self.last.registration.as_ref().filter(|last| last.client_id.as_ref() == Some(&client.client_id));
+        let checked_at = client.checked_at.map(time).or_else(|| last.and_then(|last| last.checked_at.clone()));
         let mut registration = json!({
             "method": outcome.method.map(crate::registration::Method::as_str),
             "issuer": client.issuer,
             "clientId": client.client_id,
         });
-        for (name, at) in [("registeredAt", client.registered_at), ("checkedAt", client.checked_at)] {
+        for (name, at) in [("registeredAt", client.registered_at.map(time)), ("checkedAt", checked_at)] {
             if let Some(at) = at {
-                registration[name] = json!(time(at));
+                registration[name] = json!(at);
             }
         }
         if let Some(name) = &self.secret_name {
@@ -316,7 +414,7 @@ fn standing(client: &registrations::Client) -> (&'static str, String) {
 }
 
 /// Why a client is not believed, as far as that can be told.
-fn unbelieved(id: &str, trouble: &crate::registration::Trouble, method: Option<Method>) -> String {
+fn unbelieved(id: &str, trouble: &Trouble, method: Option<Method>) -> String {
     let remedy = match method {
         Some(Method::Cimd) => {
             format!("see whether it takes documents of this gateway, and can fetch {id} from where it runs")
@@ -335,7 +433,7 @@ fn changed(before: &str, now: &str) -> String {
     )
 }
 
-fn in_words(trouble: &crate::registration::Trouble) -> String {
+fn in_words(trouble: &Trouble) -> String {
     match trouble.during {
         Some(during) => format!("{}: {}", during.as_str().replace('_', " "), trouble.detail),
         None => trouble.detail.clone(),

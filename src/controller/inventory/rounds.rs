@@ -130,7 +130,7 @@ async fn ask_in_turn(context: Arc<Context>, every: Duration) {
         let (subject, _) = turns.next().await;
         let outcome = match &subject {
             Subject::Source(key) => ask(&context, key, every).await,
-            Subject::Stray(..) | Subject::Unowned(_) | Subject::Near(_) => Outcome::Settled,
+            Subject::Stray(..) | Subject::Registered(_) | Subject::Unowned(_) | Subject::Near(_) => Outcome::Settled,
         };
         turns.done(subject, outcome);
     }

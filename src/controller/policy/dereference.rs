@@ -56,11 +56,12 @@ pub(super) fn dereference(context: &Context, key: &Key) -> Option<Raw> {
     let client = |name: &String| Reference::Client(key.namespace.clone(), name.clone());
     let references = named.authorities.iter().cloned().map(Reference::Authority);
     let references = references.chain(named.servers.iter().map(server)).chain(named.clients.iter().map(client));
-    store.follow(key, references.collect());
-    let callers = Callers {
-        authorities: named.authorities.iter().filter_map(|name| store.authority(name)).collect(),
-        clients: named.clients.iter().filter_map(|name| store.client(&key.namespace, name)).collect(),
-    };
+    let clients: Vec<_> = named.clients.iter().filter_map(|name| store.client(&key.namespace, name)).collect();
+    // As which a client is registered counts at the issuer that its authority is.
+    let theirs = clients.iter().map(|client| Reference::Authority(client.authority().to_owned()));
+    store.follow(key, references.chain(theirs).collect());
+    let authorities = named.authorities.iter().filter_map(|name| store.authority(name)).collect();
+    let callers = Callers { authorities, clients };
     let servers = named.servers.into_iter().filter(|name| store.has_server(&key.namespace, name)).collect();
     Some(Raw { source, previous, servers, callers })
 }

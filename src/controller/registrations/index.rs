@@ -2,8 +2,10 @@
 //!
 //! Invariant: it is read whole before anything is registered, and kept by whoever writes ledgers, which is this process alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::{AUTHORITY_ANNOTATION, ISSUER_ANNOTATION};
+use crate::generated::kind::SOURCE;
 use crate::registration::Ledger;
 
 /// Where a ledger belongs.
@@ -19,25 +21,43 @@ pub(in crate::controller) struct Entry {
     client_id: Option<String>,
 }
 
+impl Entry {
+    /// Where this one belongs.
+    pub(super) fn of(ledger: &Ledger) -> Self {
+        Self {
+            authority: ledger.authority.clone(),
+            issuer: ledger.issuer.clone(),
+            owner: (ledger.owner.namespace.clone(), ledger.owner.name.clone()),
+            client_id: ledger.current.as_ref().map(|current| current.client_id.clone()),
+        }
+    }
+
+    /// Where one belongs that cannot be read, as its Secret's annotations say.
+    pub(super) fn told(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let (namespace, name) = annotations.get(SOURCE)?.split_once('/')?;
+        Some(Self {
+            authority: annotations.get(AUTHORITY_ANNOTATION)?.clone(),
+            issuer: annotations.get(ISSUER_ANNOTATION)?.clone(),
+            owner: (namespace.to_owned(), name.to_owned()),
+            client_id: None,
+        })
+    }
+}
+
 /// All ledgers, by their owner's UID and by their name.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     owners: HashMap<String, BTreeMap<String, Entry>>,
     /// What tells this installation from others at the same server, once all ledgers that are stored were read.
     pub(super) cluster: Option<String>,
+    /// Names of those that are another installation's: nothing is done with them.
+    pub(super) elsewhere: BTreeSet<String>,
 }
 
 impl Index {
-    /// There is one.
-    pub(super) fn know(&mut self, ledger: &Ledger, name: &str) {
-        let owner = &ledger.owner;
-        let entry = Entry {
-            authority: ledger.authority.clone(),
-            issuer: ledger.issuer.clone(),
-            owner: (owner.namespace.clone(), owner.name.clone()),
-            client_id: ledger.current.as_ref().map(|current| current.client_id.clone()),
-        };
-        self.owners.entry(owner.uid.clone()).or_default().insert(name.to_owned(), entry);
+    /// There is one of the owner with this UID.
+    pub(super) fn know(&mut self, uid: &str, name: &str, entry: Entry) {
+        self.owners.entry(uid.to_owned()).or_default().insert(name.to_owned(), entry);
     }
 
     /// There is none any more.
@@ -48,6 +68,11 @@ impl Index {
                 self.owners.remove(uid);
             }
         }
+    }
+
+    /// Whether an owner has one.
+    pub(super) fn has_any(&self, uid: &str) -> bool {
+        self.owners.contains_key(uid)
     }
 
     /// Those of an owner.

@@ -1,7 +1,8 @@
 //! Ledgers of registrations, each in a Secret of the system namespace.
 //!
 //! Invariant: a ledger is written over the version that was read, or as a new object, and never over another's: of two
-//! controllers that hold one, one goes on and the other begins again with what is there. No tenant and no proxy reads it.
+//! controllers that hold one, one goes on and the other begins again with what is there. It says which installation goes on
+//! with it, and no other does, wherever it was restored. No tenant and no proxy reads it.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +12,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
 
-use super::{ISSUER_ANNOTATION, LABEL};
+use super::index::Entry;
+use super::servers::NotAsked;
+use super::{AUTHORITY_ANNOTATION, CLUSTER_ANNOTATION, ISSUER_ANNOTATION, LABEL};
 use crate::controller::error::{ApiError, code};
 use crate::controller::object::FIELD_MANAGER;
 use crate::generated::kind::{SOURCE, SOURCE_UID};
-use crate::registration::Ledger;
 use crate::registration::ledger::LedgerError;
+use crate::registration::{Ledger, What};
 
 /// The key, in `data`, of a ledger.
 const KEY: &str = "ledger.json";
@@ -30,8 +33,39 @@ pub(super) struct Stored {
     pub(super) name: String,
     /// Its UID and version: what it is written over.
     pub(super) version: (String, String),
+    /// The installation that goes on with it, if that can be told.
+    pub(super) cluster: Option<String>,
+    /// Its owner's UID, and where it belongs, if that can be told.
+    pub(super) place: Option<(String, Entry)>,
     /// The ledger, if it can be read.
     pub(super) ledger: Result<Ledger, LedgerError>,
+}
+
+impl Stored {
+    /// Whether another installation goes on with it: this one has it of a backup, or shares its namespace's name alone.
+    pub(super) fn is_elsewhere(&self, cluster: &str) -> bool {
+        self.cluster.as_deref().is_some_and(|owner| owner != cluster)
+    }
+
+    /// The ledger, if this installation may go on with it; or why nothing is done with it.
+    pub(super) fn usable(self, namespace: &str, cluster: &str) -> Result<(Ledger, (String, String)), NotAsked> {
+        let name = format!("Secret {namespace}/{}", self.name);
+        let not = |detail: String| Err(NotAsked::new(What::Ledger, detail));
+        if self.is_elsewhere(cluster) {
+            return not(format!(
+                "{name} tells of a client of another installation, so nothing is done with it. If this installation has taken \
+                 its place, run: portcullis clients adopt --ledger {}. Otherwise delete the Secret here",
+                self.name
+            ));
+        }
+        match self.ledger {
+            Ok(ledger) => Ok((ledger, self.version)),
+            Err(error) => not(format!(
+                "{name} cannot be read ({error}): restore it from a backup. If you delete it, the client that it tells of stays \
+                 at its authorization server"
+            )),
+        }
+    }
 }
 
 /// The name of the Secret that holds what is known of a registration of the owner with this UID at an issuer: another one for
@@ -65,22 +99,33 @@ pub(super) async fn get(client: &Client, namespace: &str, name: &str) -> Result<
 fn read(secret: Secret) -> Option<Stored> {
     let metadata = secret.metadata;
     let ledger = secret.data.and_then(|mut data| data.remove(KEY)).map(|bytes| Ledger::decode(&bytes.0));
+    let ledger = ledger.unwrap_or(Err(LedgerError::Malformed));
+    let (labels, annotations) = (metadata.labels.unwrap_or_default(), metadata.annotations.unwrap_or_default());
+    // What cannot be read is somebody's all the same.
+    let place = match &ledger {
+        Ok(ledger) => Some((ledger.owner.uid.clone(), Entry::of(ledger))),
+        Err(_) => labels.get(SOURCE_UID).cloned().zip(Entry::told(&annotations)),
+    };
+    let cluster = annotations.get(CLUSTER_ANNOTATION).cloned();
     Some(Stored {
         name: metadata.name?,
         version: (metadata.uid?, metadata.resource_version?),
-        ledger: ledger.unwrap_or(Err(LedgerError::Malformed)),
+        cluster: cluster.or_else(|| ledger.as_ref().ok().map(|ledger| ledger.cluster.clone())),
+        place,
+        ledger,
     })
 }
 
-/// Writes a ledger over the version that was read, or as a new object. `None`: it is not as it was read any more.
+/// Writes a ledger, as that of the installation `cluster`, over the version that was read, or as a new object. `None`: it is
+/// not as it was read any more.
 pub(super) async fn write(
     client: &Client,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
+    cluster: &str,
     over: Option<&(String, String)>,
     (ledger, text): (&Ledger, Vec<u8>),
 ) -> Result<Option<(String, String)>, ApiError> {
-    let secret = secret(name, over, ledger, text);
+    let secret = secret(name, cluster, over, (ledger, text));
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let secrets = secrets(client, namespace);
     let written = match over {
@@ -111,13 +156,16 @@ pub(super) async fn remove(
     }
 }
 
-fn secret(name: &str, over: Option<&(String, String)>, ledger: &Ledger, text: Vec<u8>) -> Secret {
+fn secret(name: &str, cluster: &str, over: Option<&(String, String)>, (ledger, text): (&Ledger, Vec<u8>)) -> Secret {
     let state = if ledger.released.is_some() { "tombstone" } else { "live" };
     let owner = &ledger.owner;
     let labels = [(LABEL.to_owned(), state.to_owned()), (SOURCE_UID.to_owned(), owner.uid.clone())];
     let annotations = [
         (SOURCE.to_owned(), format!("{}/{}", owner.namespace, owner.name)),
         (ISSUER_ANNOTATION.to_owned(), ledger.issuer.clone()),
+        (AUTHORITY_ANNOTATION.to_owned(), ledger.authority.clone()),
+        // Not always that of the ledger, of which the client's marks are made: another may have taken its place since.
+        (CLUSTER_ANNOTATION.to_owned(), cluster.to_owned()),
     ];
     Secret {
         metadata: ObjectMeta {
@@ -140,4 +188,60 @@ fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
 
 pub(super) fn failed(doing: &str, namespace: &str, name: &str, error: &kube::Error) -> ApiError {
     ApiError::new(format!("{doing} Secret {namespace}/{name}"), error)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// One that nothing is registered of.
+    pub(in crate::controller::registrations) fn ledger() -> Ledger {
+        let deletion = json!({"policy": "Delete", "timeout_seconds": 600, "on_unavailable": "Orphan"});
+        let text = json!({"version": 1, "owner": {"kind": "McpClient", "namespace": "team", "name": "reports", "uid": "u-1"},
+            "cluster": "production", "authority": "corp", "issuer": "https://as.example", "profile": "Generic",
+            "method": "Dcr", "deletion": deletion, "keys": [], "attempts": 1, "step": "Idle", "current": null, "retired": [],
+            "lost": [], "lost_besides": 0, "forgotten": null, "released": null});
+        Ledger::decode(text.to_string().as_bytes()).unwrap()
+    }
+
+    /// What is read of a ledger that `cluster` wrote, after `spoil`.
+    fn stored(cluster: &str, spoil: impl FnOnce(&mut Secret)) -> Stored {
+        let over = ("uid".to_owned(), "7".to_owned());
+        let mut secret = secret("registration-u-1-0", cluster, Some(&over), (&ledger(), ledger().encode().unwrap()));
+        spoil(&mut secret);
+        read(secret).unwrap()
+    }
+
+    #[test]
+    fn a_ledger_is_its_installations_and_anothers_only_once_that_is_said() {
+        let own = stored("production", |_| {});
+        assert!(own.clone().usable("system", "production").is_ok() && !own.is_elsewhere("production"));
+        let not = own.usable("system", "staging").unwrap_err();
+        assert_eq!(not.what.reason(), "LedgerNotUsed");
+        assert!(not.detail.contains("portcullis clients adopt --ledger registration-u-1-0"), "{}", not.detail);
+        let adopted = stored("staging", |_| {});
+        let (ledger, _) = adopted.clone().usable("system", "staging").unwrap();
+        assert_eq!(ledger.cluster, "production", "the client's marks stay");
+        assert!(adopted.is_elsewhere("production"));
+        let unmarked = stored("staging", |secret| drop(secret.metadata.annotations.take()));
+        assert!(unmarked.is_elsewhere("staging") && !unmarked.is_elsewhere("production"));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_its_owners_all_the_same() {
+        let spoil = |secret: &mut Secret| {
+            secret.data.as_mut().unwrap().insert(KEY.to_owned(), ByteString(b"{".to_vec()));
+        };
+        let spoiled = stored("production", spoil);
+        let (uid, entry) = spoiled.place.clone().unwrap();
+        assert_eq!((uid.as_str(), entry), ("u-1", Entry::of(&ledger())));
+        let not = spoiled.usable("system", "production").unwrap_err();
+        assert!(
+            not.detail.contains("Secret system/registration-u-1-0") && not.detail.contains("backup"),
+            "{}",
+            not.detail
+        );
+    }
 }

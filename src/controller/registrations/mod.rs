@@ -2,16 +2,19 @@
 //!
 //! Invariant: one look at a time goes on with a registration; every request and every write happens while this process leads;
 //! a ledger is stored before the next request is sent; and credentials are in the owner's Secret before a status speaks of
-//! them.
+//! them. Whoever waits for an authorization server here keeps nobody waiting who does not ask it: these looks have a queue and
+//! workers of their own.
 
 mod adoption;
 mod documents;
+mod held;
 mod index;
 mod ledgers;
 mod outcome;
 mod publish;
 mod servers;
 mod tombstones;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,16 +22,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::jiff::Timestamp;
 
 pub use self::adoption::{ADOPT, request_name};
 pub(super) use self::documents::withdraw;
 pub(super) use self::outcome::{Client, Outcome, PURPOSES, Publication, Standing, WORDS};
 pub(super) use self::servers::Anchor;
-pub(super) use self::tombstones::{abandon, anchor, look, moved, sweep, take_back};
+pub(super) use self::tombstones::{Waits, abandon, anchor, look, moved, sweep, take_back};
 
-use self::index::Index;
-use self::ledgers::Stored;
+use self::held::{Held, Recalled, recall};
+use self::index::{Entry, Index};
 use self::servers::{NotAsked, Servers};
+use self::turns::{Turn, Turns};
 use super::Context;
 use super::error::Failure;
 use super::proxies::Programming;
@@ -37,8 +42,7 @@ use crate::oauth::client_key::ClientKey;
 use crate::registration::call::{Call, Heard, Place};
 use crate::registration::ledger::Key;
 use crate::registration::{
-    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, Seen, What, Wish, absorb, add_key, choose, hear, is_another,
-    next,
+    Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, What, Wish, absorb, add_key, choose, hear, is_another, next,
 };
 use crate::sensitive::Sensitive;
 
@@ -48,6 +52,10 @@ pub const ABANDON: &str = "portcullis.dev/abandon-registration";
 pub const FORGET: &str = "portcullis.dev/forget-orphans";
 /// On an McpClient, the annotation that agrees to an issuer: to that which it names, exactly. On a ledger, its issuer.
 pub const ISSUER_ANNOTATION: &str = "portcullis.dev/issuer";
+/// On a ledger, the McpAuthorizationServer at which it is registered.
+pub const AUTHORITY_ANNOTATION: &str = "portcullis.dev/authorization-server";
+/// On a ledger, the installation that goes on with it: the UID of its system namespace.
+pub const CLUSTER_ANNOTATION: &str = "portcullis.dev/cluster";
 /// The label that ledgers are found by: `live`, or `tombstone` of one whose owner does not wait for it any more.
 pub const LABEL: &str = "portcullis.dev/registration";
 /// How often registrations without an owner are looked for, besides when an owner goes.
@@ -57,31 +65,22 @@ const FIRST_WAIT: i64 = 2;
 const LONGEST_WAIT: i64 = 300;
 /// What only a change helps against is tried again after this all the same (seconds).
 const LASTING_WAIT: i64 = 600;
+/// A ledger is written over what turned out to be there instead so many times.
+const MOST_WRITES: usize = 4;
 /// No registration takes more deeds than this in one look.
 const MOST_DEEDS: usize = 64;
 
 /// What this process knows of all registrations.
 #[derive(Default)]
 pub struct Registrations {
-    held: Mutex<HashMap<String, Held>>,
+    held: Mutex<HashMap<String, Box<Held>>>,
     index: Mutex<Index>,
     servers: Servers,
-}
-
-/// What is known of one.
-struct Held {
-    seen: Seen,
-    /// What its ledger is written over; `None`: it is not stored yet.
-    version: Option<(String, String)>,
-    /// The wish that was followed last.
-    wish: String,
-    /// How often it did not work in a row, and until when it is not tried again (Unix seconds).
-    failures: u32,
-    not_before: i64,
+    turns: Turns,
 }
 
 impl Registrations {
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Box<Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,9 +89,34 @@ impl Registrations {
         self.index().cluster.is_some()
     }
 
+    /// What tells this installation from others, once all that is stored is known.
+    fn cluster(&self) -> Result<String, Failure> {
+        self.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A turn to go on with what an owner has registered, and wants registered at `authority`.
+///
+/// # Errors
+/// When to come again.
+pub(super) fn turn<'c>(
+    context: &'c Context,
+    uid: &str,
+    owner: (&str, &str),
+    authority: Option<&String>,
+) -> Result<Turn<'c>, Duration> {
+    let has: Vec<Entry> = context.registrations.index().of(uid).into_values().collect();
+    let servers = has.into_iter().map(|entry| entry.authority).chain(authority.cloned());
+    context.registrations.turns.take(uid, owner, servers, context.start.elapsed())
+}
+
+/// Whether anything is stored of what the owner with this UID has registered.
+pub(super) fn has_any(context: &Context, uid: &str) -> bool {
+    context.registrations.index().has_any(uid)
 }
 
 /// What an author says beside what is wanted.
@@ -115,25 +139,47 @@ pub(super) async fn keep(
     given: Option<&Sensitive>,
     words: &Words,
 ) -> Result<Outcome, Failure> {
-    let now = now();
-    let cluster = context.registrations.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))?;
     // What it has elsewhere is taken back: its author chose another server, or agreed to another issuer.
-    take_back(context, &desired.owner.uid, None, |entry| entry.issuer != desired.issuer).await?;
+    let elsewhere = |entry: &Entry| entry.issuer != desired.issuer;
+    let left = take_back(context, &desired.owner.uid, Waits::default(), elsewhere).await?;
+    let outcome = keep_here(context, anchor, desired, given, words).await?;
+    Ok(Outcome { left: left.and_then(|again| again.why), ..outcome })
+}
+
+async fn keep_here(
+    context: &Context,
+    anchor: &Anchor,
+    desired: &Desired,
+    given: Option<&Sensitive>,
+    words: &Words,
+) -> Result<Outcome, Failure> {
+    let now = now();
     let name = ledgers::name(&desired.owner.uid, &desired.issuer);
     let server = match context.registrations.servers.of(anchor, &context.egress) {
         Ok(server) => server,
-        Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
+        Err(not) => return Ok(Outcome::not_asked(not, now)),
     };
-    let known = recall(context, &name, now).await?;
+    let known = match recall(context, &name, now).await? {
+        Recalled::Not(not) => return Ok(Outcome::not_asked(not, now)),
+        Recalled::Here(held) if is_another(desired, held.seen.ledger.method) => {
+            context.registrations.held().insert(name.clone(), held);
+            return another(context, anchor, desired, &name).await;
+        }
+        Recalled::Here(held) => Some(held),
+        Recalled::Nothing => None,
+    };
+    let cluster = context.registrations.cluster()?;
     let ledger = known.as_ref().map(|held| &held.seen.ledger);
-    if ledger.is_some_and(|ledger| is_another(desired, ledger.method)) {
-        context.registrations.held().extend(known.map(|held| (name.clone(), held)));
-        return another(context, anchor, desired, &name).await;
-    }
-    let asked = adoption::asked(context, desired, ledger, &cluster, words.adopt.as_deref()).await?;
     let has_client = ledger.is_some_and(|ledger| ledger.current.is_some());
+    let asked = match adoption::asked(context, desired, ledger, &cluster, words.adopt.as_deref()).await {
+        Ok(asked) => asked,
+        Err(failure) => {
+            context.registrations.held().extend(known.map(|held| (name, held)));
+            return Err(failure);
+        }
+    };
     if let Some((what, why)) = asked.hindrance().filter(|_| !has_client) {
-        let mut outcome = Outcome::waiting(known.as_ref().map(|held| &held.seen), what, why, now);
+        let mut outcome = Outcome::waiting(known.as_deref(), NotAsked::new(what, why), now);
         outcome.adoption = asked.refusal(None);
         context.registrations.held().extend(known.map(|held| (name, held)));
         return Ok(outcome);
@@ -142,18 +188,19 @@ pub(super) async fn keep(
         Some(held) => held,
         // Nothing is begun before it is known how.
         None => match chosen(&server, desired, asked.claim(), now).await {
-            Ok(method) => Held::new(Ledger::new(desired, "McpClient", method, &cluster), now),
-            Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
+            Ok(method) => Box::new(Held::new(Ledger::new(desired, "McpClient", method, &cluster), now)),
+            Err(not) => return Ok(Outcome::not_asked(not, now)),
         },
     };
+    held.seen.belongs_to(&desired.authority);
     held.seen.give(given);
     if let Some(word) = &words.forget {
-        held.seen.forget_losses(word);
+        held.seen.forget_losses(word, word.parse().ok().map(|time: Timestamp| time.as_second()));
     }
     held.seen.set_claim(asked.claim().cloned());
     held.follow(wish_digest(desired, words), now);
     let wish = Wish::Keep(desired);
-    let run = Run { context, server: Some(&server), anchor: Some(anchor), name: &name, wish };
+    let run = Run { context, server: Ok(&server), anchor: Some(anchor), name: &name, wish };
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
     let has_taken_over = held.seen.has_taken_over();
@@ -183,12 +230,12 @@ async fn chosen(
         return Ok(claim.method());
     }
     let (place, metadata) = server.place(now).await?;
-    choose(desired, &metadata, &place).map_err(|detail| NotAsked { what: What::NoEndpoint, detail })
+    choose(desired, &metadata, &place).map_err(|detail| NotAsked::new(What::NoEndpoint, detail))
 }
 
 /// Its author asks for another method by now: what there is goes first, since that is another registration.
 async fn another(context: &Context, anchor: &Anchor, desired: &Desired, name: &str) -> Result<Outcome, Failure> {
-    let outcome = remove(context, Some(anchor), name, None).await?;
+    let outcome = remove(context, Ok(anchor), name, Waits::default()).await?;
     if !outcome.is_forgotten {
         return Ok(outcome);
     }
@@ -203,68 +250,36 @@ async fn another(context: &Context, anchor: &Anchor, desired: &Desired, name: &s
 /// If the API server does not do what it has to; it is to be tried again.
 pub(super) async fn remove(
     context: &Context,
-    anchor: Option<&Anchor>,
+    anchor: Result<&Anchor, NotAsked>,
     name: &str,
-    waits_since: Option<i64>,
+    waits: Waits,
 ) -> Result<Outcome, Failure> {
     let now = now();
-    let Some(mut held) = recall(context, name, now).await? else { return Ok(Outcome::forgotten()) };
-    held.follow("-".to_owned(), now);
-    let server = anchor.map(|anchor| context.registrations.servers.of(anchor, &context.egress)).transpose();
-    let server = match server {
-        Ok(server) => server,
-        Err(not) => return Ok(Outcome::not_asked(not.what, not.detail, now)),
+    let mut held = match recall(context, name, now).await? {
+        Recalled::Nothing => return Ok(Outcome::forgotten()),
+        // Nobody waits for longer because nothing can be done at all.
+        Recalled::Not(not) => {
+            return Ok(Outcome { is_released: waits.are_over(now), ..Outcome::not_asked(not, now) });
+        }
+        Recalled::Here(held) => held,
     };
-    let wish = Wish::Remove { waits_since, desired: None };
-    let run = Run { context, server: server.as_deref(), anchor, name, wish };
+    if let Some(deletion) = waits.deletion {
+        held.seen.goes_by(deletion);
+    }
+    held.follow("-".to_owned(), now);
+    let server = anchor.clone().and_then(|anchor| context.registrations.servers.of(anchor, &context.egress));
+    let wish = Wish::Remove { waits_since: waits.since, desired: None };
+    let server = server.as_deref().map_err(Clone::clone);
+    let run = Run { context, server, anchor: anchor.ok(), name, wish };
     let ended = run.go_on(&mut held, None).await;
     finish(context, name.to_owned(), held, ended).await
-}
-
-/// What is known of a registration: what this process remembers, if that is what is stored.
-async fn recall(context: &Context, name: &str, now: i64) -> Result<Option<Held>, Failure> {
-    let remembered = context.registrations.held().remove(name);
-    let namespace = &context.installation.system_namespace;
-    let stored = ledgers::get(&context.client, namespace, name).await.map_err(Failure::Dereference)?;
-    match (remembered, stored) {
-        (Some(held), Some(stored)) if held.version.as_ref() == Some(&stored.version) => Ok(Some(held)),
-        // Nothing is remembered, or somebody else wrote it.
-        (_, Some(stored)) => Held::stored(stored, now).map(Some),
-        (_, None) => Ok(None),
-    }
-}
-
-impl Held {
-    fn new(ledger: Ledger, now: i64) -> Self {
-        Self { seen: Seen::new(ledger, now), version: None, wish: String::new(), failures: 0, not_before: 0 }
-    }
-
-    /// Nobody knows when it was read back last: for each at another time, so that a new leader does not ask for all at once.
-    fn stored(stored: Stored, now: i64) -> Result<Self, Failure> {
-        let ledger = stored.ledger.map_err(|error| Failure::Build(error.reason()))?;
-        let spread = ledger.owner.uid.bytes().fold(7i64, |sum, byte| (sum * 31 + i64::from(byte)) % CHECK_SECONDS);
-        let seen = Seen::stored(ledger, now - spread);
-        Ok(Self { seen, version: Some(stored.version), wish: String::new(), failures: 0, not_before: 0 })
-    }
-
-    /// Begins a look: with another wish, or once its time has come, what did not work is tried again.
-    fn follow(&mut self, wish: String, now: i64) {
-        if self.wish != wish || now >= self.not_before {
-            if self.wish != wish {
-                self.failures = 0;
-            }
-            self.wish = wish;
-            self.seen.try_again();
-        }
-        self.seen.publish_again();
-        self.seen.serve_again();
-    }
 }
 
 /// One look.
 struct Run<'r> {
     context: &'r Context,
-    server: Option<&'r servers::Server>,
+    /// Who is asked; or why nobody can be.
+    server: Result<&'r servers::Server, NotAsked>,
     anchor: Option<&'r Anchor>,
     name: &'r str,
     wish: Wish<'r>,
@@ -287,19 +302,15 @@ enum Ended {
 impl Run<'_> {
     async fn go_on(&self, held: &mut Held, desired: Option<&Desired>) -> Result<Ended, Failure> {
         let context = self.context;
-        let mut is_away = false;
+        let place = self.place(now()).await.unwrap_or_else(|not| {
+            // What is registered can be managed, and given to its owner, by what is known of it.
+            if held.seen.ledger.current.is_none() && !held.seen.ledger.is_only_told() {
+                held.seen.cannot(not.what, not.detail);
+            }
+            self.known_place()
+        });
         for _ in 0..MOST_DEEDS {
             let now = now();
-            // One that does not answer is not asked over and over again in one look.
-            let found = if is_away { Ok(self.known_place()) } else { self.place(now).await };
-            let place = found.unwrap_or_else(|not| {
-                is_away = true;
-                // What is registered can be managed, and given to its owner, by what is known of it.
-                if held.seen.ledger.current.is_none() && !held.seen.ledger.is_only_told() {
-                    held.seen.cannot(not.what, not.detail);
-                }
-                self.known_place()
-            });
             match next(&mut held.seen, &self.wish, &place, now) {
                 Action::Persist => {
                     if !self.persist(held).await? {
@@ -332,9 +343,9 @@ impl Run<'_> {
 
     /// Where things are. What is stored of a registration is enough to take it back by RFC 7592.
     async fn place(&self, now: i64) -> Result<Place, NotAsked> {
-        match self.server {
-            Some(server) => server.place(now).await.map(|(place, _)| place),
-            None => Ok(self.known_place()),
+        match &self.server {
+            Ok(server) => server.place(now).await.map(|(place, _)| place),
+            Err(_) => Ok(self.known_place()),
         }
     }
 
@@ -347,35 +358,49 @@ impl Run<'_> {
     async fn persist(&self, held: &mut Held) -> Result<bool, Failure> {
         let context = self.context;
         let namespace = &context.installation.system_namespace;
-        let text = held.seen.ledger.encode().map_err(|error| Failure::Build(error.reason()))?;
-        let over = held.version.as_ref();
-        let write = ledgers::write(&context.client, namespace, self.name, over, (&held.seen.ledger, text));
-        match context.while_leading(write).await?.map_err(Failure::Apply)? {
-            Some(version) => {
-                held.version = Some(version);
-                held.seen.persisted();
-                context.registrations.index().know(&held.seen.ledger, self.name);
-                Ok(true)
+        let cluster = context.registrations.cluster()?;
+        for _ in 0..MOST_WRITES {
+            let ledger = &held.seen.ledger;
+            let text = ledger.encode().map_err(|error| Failure::Build(error.reason()))?;
+            let to = (namespace.as_str(), self.name);
+            let write = ledgers::write(&context.client, to, &cluster, held.version(), (ledger, text));
+            if let Some(version) = context.while_leading(write).await?.map_err(Failure::Apply)? {
+                held.persisted(version);
+                let ledger = &held.seen.ledger;
+                context.registrations.index().know(&ledger.owner.uid, self.name, Entry::of(ledger));
+                return Ok(true);
             }
-            None => Ok(false),
+            // What a server has answered may be known here alone: only another ledger is a reason to drop it.
+            let found = ledgers::get(&context.client, namespace, self.name).await.map_err(Failure::Dereference)?;
+            let found = found.map(|stored| stored.usable(namespace, &cluster)).transpose();
+            if !found.is_ok_and(|found| held.writes_over(found)) {
+                return Ok(false);
+            }
         }
+        Ok(false)
     }
 
     async fn send(&self, held: &Held, call: &Call, now: i64) -> Result<Heard, Failure> {
-        let ledger = &held.seen.ledger;
-        let is_its = self.anchor.is_some_and(|anchor| anchor.registration.issuer == ledger.issuer);
-        let Some(server) = self.server.filter(|_| is_its) else {
-            let detail = "the McpAuthorizationServer that it belongs to is gone, or has another issuer";
-            return Ok(Heard::Unsent(detail.to_owned()));
+        let (context, ledger) = (self.context, &held.seen.ledger);
+        let is_its = self.anchor.is_none_or(|anchor| anchor.registration.issuer == ledger.issuer);
+        let server = match &self.server {
+            Ok(server) if is_its => server,
+            Ok(_) => {
+                let detail = "the McpAuthorizationServer that it belongs to has another issuer";
+                return Ok(Heard::Unsent(detail.to_owned()));
+            }
+            Err(not) => return Ok(Heard::Unsent(not.detail.clone())),
         };
-        Ok(match server.send(self.context, call, ledger, now).await? {
+        let owner = (ledger.owner.namespace.as_str(), ledger.owner.name.as_str());
+        context.registrations.turns.spend(owner, &ledger.authority, context.start.elapsed());
+        Ok(match server.send(context, call, ledger, now).await? {
             Ok(answer) => hear(&held.seen, call, &answer, &self.wish),
             Err(heard) => heard,
         })
     }
 
     async fn forget(&self, held: &Held) -> Result<Ended, Failure> {
-        let Some(version) = &held.version else { return Ok(Ended::Forgotten) };
+        let Some(version) = held.version() else { return Ok(Ended::Forgotten) };
         let context = self.context;
         let namespace = &context.installation.system_namespace;
         let removal = ledgers::remove(&context.client, namespace, self.name, version);
@@ -388,7 +413,7 @@ impl Run<'_> {
 async fn finish(
     context: &Context,
     name: String,
-    mut held: Held,
+    mut held: Box<Held>,
     ended: Result<Ended, Failure>,
 ) -> Result<Outcome, Failure> {
     let now = now();
@@ -401,25 +426,10 @@ async fn finish(
             return Err(failure);
         }
     };
-    let trouble = held.seen.trouble().cloned();
-    if let Some(trouble) = &trouble {
-        if now >= held.not_before {
-            held.failures = held.failures.saturating_add(1);
-            let wait = if trouble.what.is_lasting() {
-                LASTING_WAIT
-            } else {
-                let grown = FIRST_WAIT.saturating_mul(1 << held.failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
-                grown.max(trouble.retry_after.map_or(0, i64::from))
-            };
-            held.not_before = now.saturating_add(wait);
-        }
-    } else {
-        (held.failures, held.not_before) = (0, 0);
-    }
-    let mut outcome = Outcome::of(&held.seen, now);
+    let not_before = held.rest(now);
+    let mut outcome = Outcome::of(&held.seen, held.checked(), now);
     outcome.again = match ended {
-        Ended::Settled(again) if trouble.is_some() => again.min(held.not_before.max(now + 1)),
-        Ended::Settled(again) => again,
+        Ended::Settled(again) => not_before.map_or(again, |at| again.min(at.max(now + 1))),
         Ended::Forgotten => {
             context.registrations.index().forget(&held.seen.ledger.owner.uid, &name);
             return Ok(Outcome::forgotten());

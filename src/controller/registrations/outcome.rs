@@ -3,13 +3,15 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
 
+use super::held::Held;
+use super::servers::NotAsked;
 use crate::api::{GROUP, VERSION};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::proxies::Programming;
 use crate::registration::call::Purpose;
 use crate::registration::ledger::{Handle, Registration, Substitution};
-use crate::registration::{Ledger, Method, News, Seen, Trouble, What};
+use crate::registration::{Ledger, Method, News, Seen, Trouble};
 
 /// What came of the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(in crate::controller) struct Outcome {
     pub(in crate::controller) losses: u64,
     /// Why the client that an administrator has named is not taken over.
     pub(in crate::controller) adoption: Option<String>,
+    /// What it has at another issuer and is not taken back yet: that issuer, and why.
+    pub(in crate::controller) left: Option<(String, Trouble)>,
     /// Nothing is left of it.
     pub(in crate::controller) is_forgotten: bool,
     /// Its owner need not wait for it.
@@ -77,7 +81,7 @@ pub(in crate::controller) struct Client {
     pub(in crate::controller) registered_at: Option<i64>,
     /// Since when it has its secret, and when that expires (Unix seconds).
     pub(in crate::controller) secret: Option<(i64, i64)>,
-    /// When the server was last asked about it (Unix seconds), if it ever was.
+    /// When the server was last asked about it (Unix seconds), if this process asked it.
     pub(in crate::controller) checked_at: Option<i64>,
     /// What the server has instead of what was asked for.
     pub(in crate::controller) substituted: Vec<Substitution>,
@@ -85,13 +89,13 @@ pub(in crate::controller) struct Client {
 
 impl Outcome {
     /// Of what is known.
-    pub(super) fn of(seen: &Seen, now: i64) -> Self {
+    pub(super) fn of(seen: &Seen, checked: Option<i64>, now: i64) -> Self {
         let ledger = &seen.ledger;
         let publication = if seen.published() { Publication::Written } else { Publication::Unknown };
         Self {
             again: now,
             method: Some(ledger.method),
-            client: ledger.current.as_ref().map(|current| client(ledger, current, seen.checked())),
+            client: ledger.current.as_ref().map(|current| client(ledger, current, checked)),
             trouble: seen.trouble().cloned(),
             publication,
             unserved: None,
@@ -99,31 +103,29 @@ impl Outcome {
             lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
             losses: ledger.losses(),
             adoption: None,
+            left: None,
             is_forgotten: false,
             is_released: ledger.released.is_some(),
         }
     }
 
     /// Nobody could be asked.
-    pub(super) fn not_asked(what: What, detail: String, now: i64) -> Self {
+    pub(in crate::controller) fn not_asked(not: NotAsked, now: i64) -> Self {
+        let NotAsked { what, detail, wait } = not;
         let trouble = Trouble { what, during: None, detail, retry_after: None };
-        let again = now.saturating_add(if what.is_lasting() { super::LASTING_WAIT } else { 10 });
-        Self { again, trouble: Some(trouble), ..Self::nothing() }
+        Self { again: now.saturating_add(wait), trouble: Some(trouble), ..Self::nothing() }
     }
 
     /// It has no client, and is not to be given one yet.
-    pub(super) fn waiting(seen: Option<&Seen>, what: What, detail: String, now: i64) -> Self {
-        let not_asked = Self::not_asked(what, detail, now);
-        match seen {
-            Some(seen) => Self { again: not_asked.again, trouble: not_asked.trouble, ..Self::of(seen, now) },
+    pub(super) fn waiting(held: Option<&Held>, not: NotAsked, now: i64) -> Self {
+        let not_asked = Self::not_asked(not, now);
+        match held {
+            Some(held) => {
+                let known = Self::of(&held.seen, held.checked(), now);
+                Self { again: not_asked.again, trouble: not_asked.trouble, ..known }
+            }
             None => not_asked,
         }
-    }
-
-    /// Its McpAuthorizationServer is no issuer, or not there.
-    pub(in crate::controller) fn without_anchor(name: &str) -> Self {
-        let detail = format!("McpAuthorizationServer {name} is no issuer at which clients are registered");
-        Self::not_asked(What::NoEndpoint, detail, super::now())
     }
 
     /// It begins anew, at once.
@@ -148,13 +150,14 @@ impl Outcome {
             lost: Vec::new(),
             losses: 0,
             adoption: None,
+            left: None,
             is_forgotten: false,
             is_released: false,
         }
     }
 }
 
-fn client(ledger: &Ledger, current: &Registration, checked_at: i64) -> Client {
+fn client(ledger: &Ledger, current: &Registration, checked_at: Option<i64>) -> Client {
     let standing = match current.handle {
         Handle::Document { is_believed: false, .. } => Standing::Served,
         Handle::Given { is_believed: false } => Standing::Given,
@@ -167,7 +170,7 @@ fn client(ledger: &Ledger, current: &Registration, checked_at: i64) -> Client {
         issuer: ledger.issuer.clone(),
         registered_at: Some(current.registered_at).filter(|_| !is_given),
         secret: current.secret_expires_at.map(|expires| (current.secret_since, expires)),
-        checked_at: Some(checked_at).filter(|_| standing == Standing::Known),
+        checked_at: checked_at.filter(|_| standing == Standing::Known),
         substituted: current.substituted.clone(),
     }
 }

@@ -1,7 +1,8 @@
 //! Authorization servers, as clients are registered at them: their metadata, and requests sent to them.
 //!
 //! Invariant: a credential is put on a request here and nowhere else, and only on one that goes where its issuer's metadata,
-//! or the registration itself, says; what comes back is bounded, and no error repeats what was sent.
+//! or the registration itself, says; what an administrator has lent us goes to the issuer's own origin alone, whatever its
+//! metadata says. What comes back is bounded, and no error repeats what was sent.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +12,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+use url::Url;
 
+use super::LASTING_WAIT;
 use crate::controller::fetch::{self, Fetched};
 use crate::controller::{Context, error::Failure};
-use crate::egress::{Content, Egress, ExchangeError, Exchanger, Fetcher, Limits, Message, TlsOptions};
+use crate::egress::{Content, Egress, ExchangeError, Exchanger, FetchError, Fetcher, Limits, Message, TlsOptions};
 use crate::issuer::metadata::{self, MetadataError};
 use crate::oauth::client_key::ClientKey;
 use crate::oauth::client_registration::AuthMethod;
@@ -31,6 +35,12 @@ use crate::sensitive::Sensitive;
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(20) };
 /// How long metadata is taken to be as it was read (seconds).
 const METADATA_SECONDS: i64 = 3600;
+/// A server that did not say where things are is not asked again for this long (seconds).
+const AWAY_SECONDS: i64 = 30;
+/// A trust anchor that was just written is looked for after this (seconds).
+const UNSETTLED_SECONDS: i64 = 2;
+/// It has so long to say it, wherever it is looked for.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// A token for the administrative API is used no longer than until so long before it expires (seconds).
 const MARGIN_SECONDS: i64 = 10;
 /// How long an assertion is good (seconds).
@@ -56,17 +66,73 @@ pub(super) struct Server {
     anchor: Anchor,
     fetcher: Fetcher,
     exchanger: Exchanger,
-    metadata: AsyncMutex<Option<(ServerMetadata, i64)>>,
+    metadata: AsyncMutex<Known>,
     admin: AsyncMutex<Option<(Sensitive, i64)>>,
 }
 
 /// Why nothing can be asked.
-#[derive(Debug)]
-pub(super) struct NotAsked {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) struct NotAsked {
     /// What it is.
     pub(super) what: What,
     /// In words.
     pub(super) detail: String,
+    /// When to see whether it still is so (seconds from now).
+    pub(super) wait: i64,
+}
+
+impl NotAsked {
+    pub(super) fn new(what: What, detail: impl Into<String>) -> Self {
+        let wait = match what {
+            What::Unsettled => UNSETTLED_SECONDS,
+            what if what.is_lasting() => LASTING_WAIT,
+            _ => AWAY_SECONDS,
+        };
+        Self { what, detail: detail.into(), wait }
+    }
+}
+
+/// What is known of a server's metadata.
+#[derive(Debug, Default)]
+struct Known {
+    /// What it said last, and when (Unix seconds).
+    found: Option<(ServerMetadata, i64)>,
+    /// Why it said nothing since, and when.
+    failed: Option<(NotAsked, i64)>,
+}
+
+impl Known {
+    /// Whether it is to be asked. A clock may be set back.
+    fn is_due(&self, now: i64) -> bool {
+        let over = |since: i64, seconds: i64| !(since..since.saturating_add(seconds)).contains(&now);
+        match (&self.failed, &self.found) {
+            (Some((_, at)), _) => over(*at, AWAY_SECONDS),
+            (None, Some((_, at))) => over(*at, METADATA_SECONDS),
+            (None, None) => true,
+        }
+    }
+
+    fn take(&mut self, told: Result<ServerMetadata, MetadataError>, now: i64) {
+        match told {
+            Ok(metadata) => *self = Self { found: Some((metadata, now)), failed: None },
+            Err(error) => {
+                if !matches!(error, MetadataError::Unavailable(_)) {
+                    // It has said something, and it is not that any more.
+                    self.found = None;
+                }
+                self.failed = Some((NotAsked::new(What::Unreachable, error.to_string()), now));
+            }
+        }
+    }
+
+    /// What it said last: where things were, they are, as long as nobody says otherwise.
+    fn get(&self) -> Result<&ServerMetadata, NotAsked> {
+        match (&self.found, &self.failed) {
+            (Some((metadata, _)), _) => Ok(metadata),
+            (None, Some((why, _))) => Err(why.clone()),
+            (None, None) => Err(NotAsked::new(What::Unreachable, "its metadata is not known")),
+        }
+    }
 }
 
 impl Servers {
@@ -78,8 +144,7 @@ impl Servers {
         }
         let tls = TlsOptions { ca_pem: anchor.ca_pem.clone(), server_name: None };
         let made = egress.fetcher(&tls).and_then(|fetcher| Ok((fetcher, egress.exchanger(&tls)?)));
-        let (fetcher, exchanger) =
-            made.map_err(|error| NotAsked { what: What::Unreachable, detail: error.to_string() })?;
+        let (fetcher, exchanger) = made.map_err(|error| NotAsked::new(What::Unreachable, error.to_string()))?;
         let server = Arc::new(Server {
             anchor: anchor.clone(),
             fetcher,
@@ -97,13 +162,11 @@ impl Server {
     pub(super) async fn place(&self, now: i64) -> Result<(Place, ServerMetadata), NotAsked> {
         let registration = &self.anchor.registration;
         let mut known = self.metadata.lock().await;
-        if known.as_ref().is_none_or(|(_, since)| now >= since.saturating_add(METADATA_SECONDS)) {
-            let found = metadata::fetch(&self.fetcher, &registration.issuer).await.map_err(unreachable)?;
-            *known = Some((found, now));
+        if known.is_due(now) {
+            let told = timeout(METADATA_TIMEOUT, metadata::fetch(&self.fetcher, &registration.issuer)).await;
+            known.take(told.unwrap_or_else(|_| Err(late(&registration.issuer))), now);
         }
-        let Some((metadata, _)) = known.as_ref() else {
-            return Err(NotAsked { what: What::Unreachable, detail: "its metadata is not known".to_owned() });
-        };
+        let metadata = known.get()?;
         let place = Place {
             registration_endpoint: metadata.registration_endpoint.clone(),
             token_endpoint: metadata.token_endpoint.clone(),
@@ -127,7 +190,7 @@ impl Server {
             Body::Json(text) => Content::Json(text.clone()),
         };
         let authorization = match &call.auth {
-            Auth::Initial => match self.initial(context).await? {
+            Auth::Initial => match self.initial(context, &call.url).await {
                 Ok(token) => token,
                 Err(heard) => return Ok(Err(heard)),
             },
@@ -179,12 +242,23 @@ impl Server {
     }
 
     /// The initial access token, if there is to be one.
-    async fn initial(&self, context: &Context) -> Result<Result<Option<Sensitive>, Heard>, Failure> {
-        let Some(SecretKey { name, key }) = &self.anchor.registration.initial_access_token else { return Ok(Ok(None)) };
-        Ok(match values(context, name, &[key]).await? {
-            Ok(mut values) => Ok(values.pop()),
-            Err(why) => Err(Heard::Denied(why)),
-        })
+    async fn initial(&self, context: &Context, url: &str) -> Result<Option<Sensitive>, Heard> {
+        let Some(SecretKey { name, key }) = &self.anchor.registration.initial_access_token else { return Ok(None) };
+        self.is_own("registration_endpoint", url, "the initial access token")?;
+        Ok(values(context, name, &[key]).await?.pop())
+    }
+
+    /// Whether what an administrator has lent us may be sent to `url`: only to whom they named, and metadata names others too.
+    fn is_own(&self, member: &str, url: &str, what: &str) -> Result<(), Heard> {
+        let issuer = &self.anchor.registration.issuer;
+        let origin = |text: &str| Url::parse(text).ok().map(|url| url.origin());
+        if origin(url).is_some_and(|of| Some(of) == origin(issuer)) {
+            return Ok(());
+        }
+        let url: String = url.chars().take(200).collect();
+        Err(Heard::Denied(format!(
+            "its metadata has {member} {url}, which is not at the scheme, host and port of {issuer}: {what} is not sent there"
+        )))
     }
 
     /// A token for the administrative API.
@@ -196,16 +270,19 @@ impl Server {
         let Some(admin) = &self.anchor.registration.admin else {
             return Ok(Err(Heard::Denied("there are no credentials for its administrative API".to_owned())));
         };
-        let endpoint = self.metadata.lock().await.as_ref().and_then(|(metadata, _)| metadata.token_endpoint.clone());
+        let endpoint = self.metadata.lock().await.get().ok().and_then(|metadata| metadata.token_endpoint.clone());
         let Some(url) = endpoint else {
             return Ok(Err(Heard::Unsent("its metadata names no token endpoint".to_owned())));
         };
-        let (id, secret) = match values(context, &admin.credential, &["client_id", "client_secret"]).await? {
+        if let Err(heard) = self.is_own("token_endpoint", &url, "the administrative client's secret") {
+            return Ok(Err(heard));
+        }
+        let (id, secret) = match values(context, &admin.credential, &["client_id", "client_secret"]).await {
             Ok(values) => match <[Sensitive; 2]>::try_from(values) {
                 Ok([id, secret]) => (id, secret),
                 Err(_) => return Ok(Err(Heard::Denied("its credentials are not whole".to_owned()))),
             },
-            Err(why) => return Ok(Err(Heard::Denied(why))),
+            Err(heard) => return Ok(Err(heard)),
         };
         let proof = Authentication::client_secret_basic(id.expose(), &secret);
         let form = token_request::client_credentials(Access { resources: &[], scopes: &[] }, &proof);
@@ -241,8 +318,9 @@ impl Server {
     }
 }
 
-fn unreachable(error: MetadataError) -> NotAsked {
-    NotAsked { what: What::Unreachable, detail: error.to_string() }
+fn late(issuer: &str) -> MetadataError {
+    let detail = format!("no answer within {} s", METADATA_TIMEOUT.as_secs());
+    MetadataError::Unavailable(FetchError::Http { url: issuer.to_owned(), detail })
 }
 
 fn message(call: &Call, authorization: Option<Sensitive>, content: Content) -> Message {
@@ -273,18 +351,78 @@ fn proof(ledger: &Ledger, now: i64) -> Option<Authentication> {
     })
 }
 
-/// Values of a Secret of the system namespace, in the order of `keys`; or why they are not to be had.
-async fn values(context: &Context, name: &str, keys: &[&str]) -> Result<Result<Vec<Sensitive>, String>, Failure> {
+/// Values of a Secret of the system namespace, in the order of `keys`; or why they are not to be had. Nothing was sent then,
+/// whatever the reason: one that is the API server's is no other.
+async fn values(context: &Context, name: &str, keys: &[&str]) -> Result<Vec<Sensitive>, Heard> {
     let namespace = &context.installation.system_namespace;
-    let secret = match fetch::secret(&context.client, namespace, name).await? {
+    let found = fetch::secret(&context.client, namespace, name).await;
+    let secret = match found.map_err(|failure| Heard::Unsent(failure.to_string()))? {
         Fetched::Found(secret) => secret,
-        Fetched::Absent => return Ok(Err(format!("there is no Secret {namespace}/{name}"))),
-        Fetched::Forbidden => return Ok(Err(format!("the controller may not read Secret {namespace}/{name}"))),
+        Fetched::Absent => return Err(Heard::Denied(format!("there is no Secret {namespace}/{name}"))),
+        Fetched::Forbidden => {
+            return Err(Heard::Denied(format!("the controller may not read Secret {namespace}/{name}")));
+        }
     };
     let value = |key: &&str| {
         let bytes = secret.data.get(*key).and_then(|bytes| std::str::from_utf8(bytes).ok());
         let text = bytes.map(str::trim_end).filter(|text| !text.is_empty());
-        text.map(Sensitive::new).ok_or_else(|| format!("Secret {namespace}/{name} has no text under the key {key}"))
+        let missing = || Heard::Denied(format!("Secret {namespace}/{name} has no text under the key {key}"));
+        text.map(Sensitive::new).ok_or_else(missing)
     };
-    Ok(keys.iter().map(value).collect())
+    keys.iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::Policy;
+    use crate::registration::desired::Profile;
+
+    fn metadata() -> ServerMetadata {
+        let issuer = "https://as.example";
+        ServerMetadata::parse(br#"{"issuer":"https://as.example"}"#, issuer).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_not_asked_by_everybody_and_what_it_said_counts_meanwhile() {
+        let mut known = Known::default();
+        assert!(known.is_due(100));
+        known.take(Err(late("https://as.example")), 100);
+        assert!(known.get().is_err() && !known.is_due(100 + AWAY_SECONDS - 1) && known.is_due(100 + AWAY_SECONDS));
+        known.take(Ok(metadata()), 200);
+        assert!(!known.is_due(200 + METADATA_SECONDS - 1) && known.is_due(200 + METADATA_SECONDS));
+        assert!(known.is_due(100), "the clock was set back");
+        known.take(Err(late("https://as.example")), 4000);
+        assert_eq!(known.get(), Ok(&metadata()));
+        assert!(!known.is_due(4001));
+        // One that speaks for another by now has said that it is not there any more.
+        known.take(Err(MetadataError::Issuer), 5000);
+        assert!(known.get().is_err());
+    }
+
+    #[test]
+    fn what_an_administrator_lent_us_goes_to_the_issuers_origin_alone() {
+        let issuer = "https://sso.example/realms/corp";
+        let registration = Registration {
+            issuer: issuer.to_owned(),
+            profile: Profile::Keycloak,
+            methods: Vec::new(),
+            initial_access_token: None,
+            admin: None,
+        };
+        let anchor = Anchor { name: "corp".to_owned(), registration: Arc::new(registration), ca_pem: None };
+        let server = Servers::default().of(&anchor, &Egress::new(Policy::default()).unwrap()).unwrap();
+        let is_own = |url: &str| server.is_own("token_endpoint", url, "it");
+        assert_eq!(is_own("https://sso.example/other/token"), Ok(()));
+        assert_eq!(is_own("https://sso.example:443/token"), Ok(()));
+        for url in [
+            "https://sso.example:8443/t",
+            "http://sso.example/t",
+            "https://evil.example/t",
+            "https://sso.example.evil/t",
+        ] {
+            let Err(Heard::Denied(detail)) = is_own(url) else { panic!("{url}") };
+            assert!(detail.contains(url) && detail.contains(issuer), "{detail}");
+        }
+    }
 }

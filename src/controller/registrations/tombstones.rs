@@ -9,32 +9,26 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 use super::index::Entry;
-use super::{Anchor, Outcome, ledgers, now, remove};
+use super::servers::NotAsked;
+use super::{Anchor, ledgers, now, remove, turn};
 use crate::api::{Key, Kind};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::queue::{Depth, Subject};
+use crate::controller::store::Store;
 use crate::generated::authority::KeySource;
+use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable};
+use crate::registration::{Trouble, What};
 
 /// Reads which ledgers there are, and has those looked at whose owner is gone.
 ///
 /// # Errors
 /// If they could not be read.
 pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failure> {
-    if context.registrations.index().cluster.is_none() {
-        let namespace = &context.installation.system_namespace;
-        let stored = ledgers::all(&context.client, namespace).await.map_err(Failure::Dereference)?;
-        let uid = namespace_uid(context).await?;
-        let mut index = context.registrations.index();
-        for one in stored {
-            match &one.ledger {
-                Ok(ledger) => index.know(ledger, &one.name),
-                Err(error) => {
-                    tracing::error!(secret = one.name, reason = error.reason(), %error, "a ledger cannot be read");
-                }
-            }
-        }
-        index.cluster = Some(uid);
+    let known = context.registrations.index().cluster.clone();
+    match known {
+        None => read_all(context).await?,
+        Some(cluster) => look_elsewhere(context, &cluster).await?,
     }
     let owners = context.registrations.index().owners();
     let gone: Vec<String> = {
@@ -45,7 +39,50 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
         };
         owners.into_iter().filter(|owner| !is_there(owner)).map(|(uid, _)| uid).collect()
     };
-    gone.into_iter().for_each(|uid| context.queue.add(Subject::Unowned(uid), Depth::Sweep));
+    context.look_at(gone.into_iter().map(|uid| (Subject::Unowned(uid), Depth::Sweep)).collect());
+    Ok(())
+}
+
+async fn read_all(context: &Context) -> Result<(), Failure> {
+    let namespace = &context.installation.system_namespace;
+    let stored = ledgers::all(&context.client, namespace).await.map_err(Failure::Dereference)?;
+    let cluster = namespace_uid(context).await?;
+    let mut index = context.registrations.index();
+    for one in stored {
+        let name = one.name.clone();
+        let is_elsewhere = one.is_elsewhere(&cluster);
+        if let Some((uid, entry)) = one.place.clone().filter(|_| !is_elsewhere) {
+            index.know(&uid, &name, entry);
+        }
+        if let Err(not) = one.usable(namespace, &cluster) {
+            tracing::error!(secret = name, reason = not.what.reason(), why = not.detail, "a ledger is not used");
+        }
+        if is_elsewhere {
+            index.elsewhere.insert(name);
+        }
+    }
+    context.metrics.ledgers_elsewhere.set(i64::try_from(index.elsewhere.len()).unwrap_or(i64::MAX));
+    index.cluster = Some(cluster);
+    Ok(())
+}
+
+/// Sees whether somebody has said since that a ledger of another installation is this one's now.
+async fn look_elsewhere(context: &Context, cluster: &str) -> Result<(), Failure> {
+    let names = context.registrations.index().elsewhere.clone();
+    for name in names {
+        let namespace = &context.installation.system_namespace;
+        let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
+        if stored.as_ref().is_some_and(|stored| stored.is_elsewhere(cluster)) {
+            continue;
+        }
+        let mut index = context.registrations.index();
+        index.elsewhere.remove(&name);
+        context.metrics.ledgers_elsewhere.set(i64::try_from(index.elsewhere.len()).unwrap_or(i64::MAX));
+        if let Some((uid, entry)) = stored.and_then(|stored| stored.place) {
+            tracing::warn!(secret = name, issuer = entry.issuer, "a ledger of another installation is taken over");
+            index.know(&uid, &name, entry);
+        }
+    }
     Ok(())
 }
 
@@ -63,16 +100,44 @@ async fn namespace_uid(context: &Context) -> Result<String, Failure> {
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
 pub(in crate::controller) async fn look(context: &Context, uid: &str) -> Result<Option<Duration>, Failure> {
-    take_back(context, uid, None, |_| true).await.map(|again| again.map(|again| until(again.at)))
+    let owner = context.registrations.index().of(uid).into_values().next().map(|entry| entry.owner);
+    let Some((namespace, name)) = owner else { return Ok(None) };
+    let _turn = match turn(context, uid, (&namespace, &name), None) {
+        Ok(turn) => turn,
+        Err(wait) => return Ok(Some(wait)),
+    };
+    let again = take_back(context, uid, Waits::default(), |_| true).await?;
+    Ok(again.map(|again| Duration::from_secs(u64::try_from(again.at.saturating_sub(now())).unwrap_or_default().max(1))))
+}
+
+/// Who waits for a registration to be taken back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::controller) struct Waits {
+    /// Since when its owner does (Unix seconds), if it does.
+    pub(in crate::controller) since: Option<i64>,
+    /// What its author says is to become of it, if that can be read.
+    pub(in crate::controller) deletion: Option<Deletion>,
+}
+
+impl Waits {
+    /// Whether the owner need not wait, or has waited for long enough.
+    pub(super) fn are_over(&self, now: i64) -> bool {
+        let Some(Deletion { policy, timeout_seconds, on_unavailable }) = self.deletion else { return false };
+        let until = self.since.map(|since| since.saturating_add(i64::from(timeout_seconds)));
+        let is_late = until.is_some_and(|until| now >= until);
+        policy == DeletionPolicy::Retain || (is_late && on_unavailable == OnUnavailable::Orphan)
+    }
 }
 
 /// When to go on with what is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller) struct Again {
     /// Unix seconds.
     pub(in crate::controller) at: i64,
     /// Whether nobody waits for it any more.
     pub(in crate::controller) is_released: bool,
+    /// At which issuer it is, and why it is there.
+    pub(in crate::controller) why: Option<(String, Trouble)>,
 }
 
 /// Takes back what an owner has registered, as far as `which` chooses. `None`: nothing of that is left.
@@ -82,44 +147,63 @@ pub(in crate::controller) struct Again {
 pub(in crate::controller) async fn take_back(
     context: &Context,
     uid: &str,
-    waits_since: Option<i64>,
+    waits: Waits,
     which: impl Fn(&Entry) -> bool,
 ) -> Result<Option<Again>, Failure> {
-    if context.registrations.index().cluster.is_none() {
-        return Ok(Some(Again { at: now() + 1, is_released: false }));
+    if !context.registrations.are_known() {
+        return Ok(Some(Again { at: now() + 1, is_released: false, why: None }));
     }
     let all = context.registrations.index().of(uid);
     let mut left: Option<Again> = None;
     for (name, entry) in all.into_iter().filter(|(_, entry)| which(entry)) {
         let anchor = anchor(context, &entry.authority);
-        let outcome: Outcome = remove(context, anchor.as_ref(), &name, waits_since).await?;
+        let outcome = remove(context, anchor.as_ref().map_err(Clone::clone), &name, waits).await?;
         if outcome.is_forgotten {
             context.registrations.index().forget(uid, &name);
-        } else {
-            let one = Again { at: outcome.again, is_released: outcome.is_released };
-            left = Some(left.map_or(one, |left| Again {
+            continue;
+        }
+        let why = outcome.trouble.map(|trouble| (entry.issuer, trouble));
+        let one = Again { at: outcome.again, is_released: outcome.is_released, why };
+        left = Some(match left {
+            None => one,
+            Some(left) => Again {
                 at: left.at.min(one.at),
                 is_released: left.is_released && one.is_released,
-            }));
-        }
+                why: left.why.or(one.why),
+            },
+        });
     }
     Ok(left)
 }
 
-fn until(again: i64) -> Duration {
-    Duration::from_secs(u64::try_from(again.saturating_sub(now())).unwrap_or_default().max(1))
+/// A trust anchor, as far as clients are registered at it.
+///
+/// # Errors
+/// If there is none of the name; or none yet of what it says by now, whose certificates alone may be believed.
+pub(in crate::controller) fn anchor(context: &Context, name: &str) -> Result<Anchor, NotAsked> {
+    anchor_in(&context.store(), name)
 }
 
-/// A trust anchor, as far as clients are registered at it.
-pub(in crate::controller) fn anchor(context: &Context, name: &str) -> Option<Anchor> {
-    let store = context.store();
-    let registration = store.registration(name)?;
-    let uid = &store.authority(name)?.id.uid;
-    let ca_pem = match store.last_authority(uid).map(|authority| authority.keys) {
-        Some(KeySource::Discovery { ca_pem }) => ca_pem,
-        Some(KeySource::Local | KeySource::Kubernetes) | None => None,
+fn anchor_in(store: &Store, name: &str) -> Result<Anchor, NotAsked> {
+    let known = store.registration(name).zip(store.source(&anchor_key(name)));
+    let Some((registration, source)) = known else {
+        let detail =
+            format!("McpAuthorizationServer {name} is not there, or is no issuer at which clients are registered");
+        return Err(NotAsked::new(What::NoEndpoint, detail));
     };
-    Some(Anchor { name: name.to_owned(), registration, ca_pem })
+    let written = store.last_authority(&source.id.uid).filter(|written| written.id.generation == source.id.generation);
+    match written.map(|authority| authority.keys) {
+        Some(KeySource::Discovery { ca_pem }) => Ok(Anchor { name: name.to_owned(), registration, ca_pem }),
+        Some(KeySource::Local | KeySource::Kubernetes) | None => {
+            let detail =
+                format!("McpAuthorizationServer {name}, as it is by now, is not in force yet: see what it says");
+            Err(NotAsked::new(What::Unsettled, detail))
+        }
+    }
+}
+
+fn anchor_key(name: &str) -> Key {
+    Key { kind: Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() }
 }
 
 /// Gives up what an owner has registered: whatever is at the server stays there.
@@ -127,13 +211,17 @@ pub(in crate::controller) fn anchor(context: &Context, name: &str) -> Option<Anc
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
 pub(in crate::controller) async fn abandon(context: &Context, uid: &str) -> Result<(), Failure> {
+    // What is not known yet would be taken for what is not there.
+    context.registrations.cluster()?;
     let namespace = &context.installation.system_namespace;
     let all = context.registrations.index().of(uid);
     for (name, entry) in all {
         let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
         if let Some(stored) = stored {
             let removal = ledgers::remove(&context.client, namespace, &name, &stored.version);
-            context.while_leading(removal).await?.map_err(Failure::Apply)?;
+            if !context.while_leading(removal).await?.map_err(Failure::Apply)? {
+                return Err(Failure::Build("LedgerOvertaken"));
+            }
             tracing::warn!(secret = name, issuer = entry.issuer, "a registration is given up, as its owner asks");
         }
         context.registrations.held().remove(&name);
@@ -156,4 +244,57 @@ pub(in crate::controller) fn moved(
     let is_known = known.values().any(|entry| entry.issuer == desired.issuer);
     let before = known.into_values().find(|entry| entry.authority == desired.authority)?;
     Some(before.issuer).filter(|_| !is_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::api::DynamicObject;
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::Installation;
+    use crate::controller::cluster_issuer::ClusterIssuer;
+    use crate::controller::object::Wanted;
+    use crate::generated;
+    use crate::generated::Authority;
+    use crate::generated::codec::Generated;
+    use crate::resolve::PublicUrl;
+
+    #[test]
+    fn nobody_is_asked_by_certificates_that_a_trust_anchor_does_not_name_any_more() {
+        let installation = Installation {
+            public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
+            system_namespace: "sys".into(),
+            gateway_namespace: "gateway".into(),
+            service_account: "controller".into(),
+            max_staleness: Duration::from_secs(3600),
+            webhook: None,
+        };
+        let mut store = Store::new(Arc::new(installation), ClusterIssuer::default());
+        let trust = |generation: i64| -> DynamicObject {
+            let metadata = json!({"name": "corp", "uid": "uid-corp", "generation": generation,
+                "resourceVersion": generation.to_string()});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"issuer": "https://a.example"}})).unwrap()
+        };
+        let write = |store: &mut Store, generation: i64, pem: &str| {
+            let mut authority = Authority::plain("corp", "https://a.example");
+            (authority.id.uid, authority.id.generation) = ("uid-corp".to_owned(), generation);
+            authority.keys = KeySource::Discovery { ca_pem: Some(pem.to_owned()) };
+            let object = Generated::Authority(authority.clone());
+            store.want(&Wanted::new(generated::Kind::Authority, &authority.id, &object).unwrap());
+        };
+        let why = |store: &Store| anchor_in(store, "corp").unwrap_err().what;
+        let pem = |store: &Store| anchor_in(store, "corp").unwrap().ca_pem;
+        assert_eq!(why(&store), What::NoEndpoint);
+        store.put_source(Kind::McpAuthorizationServer, trust(1));
+        assert_eq!(why(&store), What::Unsettled, "nobody has read yet which they are");
+        write(&mut store, 1, "first");
+        assert_eq!(pem(&store).as_deref(), Some("first"));
+        store.put_source(Kind::McpAuthorizationServer, trust(2));
+        assert_eq!(why(&store), What::Unsettled);
+        write(&mut store, 2, "second");
+        assert_eq!(pem(&store).as_deref(), Some("second"));
+    }
 }

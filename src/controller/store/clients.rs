@@ -11,11 +11,11 @@ use crate::controller::proxies::Programming;
 use crate::controller::queue::{Depth, Subject};
 use crate::generated::Kind;
 use crate::generated::authority::KeySource;
-use crate::resolve::ClientKind;
+use crate::resolve::{ClientKind, RegisteredClient};
 
 /// How its authority lists a client that it gives a token: by what its spec and its status say, so that whoever leads next lists it alike.
 pub(super) fn listed(source: &Source) -> Option<(String, Listed)> {
-    let Outline::Client(client) = &source.outline else { return None };
+    let Outline::Client(client, _) = &source.outline else { return None };
     let ClientKind::Token(client) = client.as_ref() else { return None };
     let created = source.created().unwrap_or_default();
     let valid_after = client.valid_after.max(remembered(&source.client_status()));
@@ -43,13 +43,20 @@ impl Store {
             .collect()
     }
 
-    /// A client that is valid in itself.
+    /// A client that is valid in itself, with the id that policies name it by: that by which it is registered at the issuer that
+    /// its authority is now.
     pub fn client(&self, namespace: &str, name: &str) -> Option<Arc<ClientKind>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        match &self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?.outline {
-            Outline::Client(client) => Some(client.clone()),
-            Outline::None | Outline::Path(_) | Outline::Authority(..) => None,
-        }
+        let source = self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?;
+        let Outline::Client(client, known) = &source.outline else { return None };
+        let ClientKind::Registered(registered) = client.as_ref() else { return Some(client.clone()) };
+        let Some((issuer, id)) = known.as_ref().filter(|_| registered.client_id.is_none()) else {
+            return Some(client.clone());
+        };
+        let is_same = self.registration(&registered.authority).is_some_and(|now| now.issuer == *issuer);
+        let client_id = is_same.then(|| id.clone());
+        let known = RegisteredClient { client_id, ..registered.as_ref().clone() };
+        Some(Arc::new(ClientKind::Registered(Box::new(known))))
     }
 
     /// What proxies make of what their authority's list says of a client; `None` if there is no such list.

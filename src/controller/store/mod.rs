@@ -321,7 +321,7 @@ impl Store {
     fn reclaim(&mut self, key: &Key, touched: &mut Touched) {
         let path = self.sources.get(key).and_then(|source| match &source.outline {
             Outline::Path(path) => Some(path.clone()),
-            Outline::Authority(..) | Outline::Client(_) => None,
+            Outline::Authority(..) | Outline::Client(..) => None,
             Outline::None => self.last_server(&source.id.uid).map(|server| server.path),
         });
         let claim = path.map(|path| (key.namespace.clone(), path));
@@ -410,7 +410,7 @@ impl Store {
         let key = Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() };
         match &self.sources.get(&key)?.outline {
             Outline::Authority(authority, registration) => Some((authority.clone(), registration.clone())),
-            Outline::None | Outline::Path(_) | Outline::Client(_) => None,
+            Outline::None | Outline::Path(_) | Outline::Client(..) => None,
         }
     }
 

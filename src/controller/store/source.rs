@@ -13,7 +13,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, RegisteredClient, Registration, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -50,8 +50,9 @@ pub enum Outline {
     /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
     /// revocations. And how clients are registered there, if it is an issuer.
     Authority(Arc<Authority>, Option<Arc<Registration>>),
-    /// A client that is valid in itself. Its servers are not looked at here.
-    Client(Arc<ClientKind>),
+    /// A client that is valid in itself. Its servers are not looked at here. And the issuer at which it was registered, with its
+    /// id there: another issuer's client of that id is somebody else's.
+    Client(Arc<ClientKind>, Option<(String, String)>),
 }
 
 impl Source {
@@ -167,20 +168,15 @@ fn read(kind: Kind, metadata: &ObjectMeta, mut data: Value) -> Result<Object, Fi
 /// What others need to know of an object, as it is judged now.
 pub(super) fn outline_of(source: &Source, settings: &Settings<'_>) -> Outline {
     match source.read.as_ref().map_or(Outline::None, |object| outline(object, settings)) {
-        Outline::Client(client) => Outline::Client(with_known_id(client, &source.client_status())),
+        Outline::Client(client, _) => Outline::Client(client, registered_as(source.client_status())),
         outline => outline,
     }
 }
 
-/// A client with the id that it was registered with, as this controller said of it: what policies name it by.
-fn with_known_id(client: Arc<ClientKind>, status: &McpClientStatus) -> Arc<ClientKind> {
-    match client.as_ref() {
-        ClientKind::Registered(registered) if registered.client_id.is_none() => {
-            let known = RegisteredClient { client_id: status.client_id.clone(), ..registered.as_ref().clone() };
-            Arc::new(ClientKind::Registered(Box::new(known)))
-        }
-        ClientKind::Registered(_) | ClientKind::Token(_) => client,
-    }
+/// The issuer at which a client was registered, and its id there, as this controller said of it.
+fn registered_as(status: McpClientStatus) -> Option<(String, String)> {
+    let registration = status.registration?;
+    Some((registration.issuer, registration.client_id?))
 }
 
 fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
@@ -201,7 +197,7 @@ fn outline(object: &Object, settings: &Settings<'_>) -> Outline {
             }
         }
         Object::Client(client) => match resolve::client(client, settings, &nothing) {
-            Ok(resolved) => Outline::Client(Arc::new(resolved.object)),
+            Ok(resolved) => Outline::Client(Arc::new(resolved.object), None),
             Err(_) => Outline::None,
         },
         Object::Policy(_) | Object::Secret(_) | Object::ConfigMap(_) | Object::Namespace(_) => Outline::None,

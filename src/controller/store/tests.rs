@@ -64,7 +64,7 @@ fn names(mut touched: Touched) -> BTreeSet<String> {
         (Subject::Source(key), Depth::Sweep) => format!("{}~", key.name),
         (Subject::Stray(kind, uid), _) => kind.object_name(&uid),
         (Subject::Unowned(uid), _) => format!("registrations of {uid}"),
-        (Subject::Near(_), _) => unreachable!(),
+        (Subject::Registered(_) | Subject::Near(_), _) => unreachable!(),
     };
     touched.into_iter().map(name).collect()
 }
@@ -311,6 +311,29 @@ fn what_a_trust_anchor_says_counts_from_the_version_that_said_it_first() {
     assert_eq!(said(&store), (all.clone(), all));
     store.generated_gone("authority-uid-corp", "own");
     assert_eq!(store.client_programming(&client), Some(Programming::Waiting));
+}
+
+#[test]
+fn an_id_is_a_clients_at_the_issuer_that_gave_it_and_at_no_other() {
+    let mut store = store();
+    store.put_source(TRUST, trust(1, "https://a.example"));
+    store.follow(&key(POLICY, "p"), BTreeSet::from([Reference::Client("team".into(), "c".into())]));
+    let registered_at = |version, issuer: &str| {
+        let mut client = object("c", 1, &json!({"authorizationServer": "corp", "registration": {}}));
+        client.metadata.resource_version = Some(u64::to_string(&version));
+        let registration = json!({"method": "Admin", "issuer": issuer, "clientId": "portcullis-1"});
+        client.data["status"] = json!({"clientId": "portcullis-1", "registration": registration});
+        client
+    };
+    let client = api::Kind::McpClient;
+    let id = |store: &Store| store.client("team", "c").unwrap().client_id().map(str::to_owned);
+    store.put_source(client, registered_at(2, "https://a.example"));
+    assert_eq!(id(&store).as_deref(), Some("portcullis-1"));
+    // There it is somebody else, until it is registered there as well: with the same id, where ids are chosen.
+    store.put_source(TRUST, trust(3, "https://b.example"));
+    assert_eq!(id(&store), None);
+    assert_eq!(names(store.put_source(client, registered_at(4, "https://b.example"))), set(["c?", "p"]));
+    assert_eq!(id(&store).as_deref(), Some("portcullis-1"));
 }
 
 fn applied_by_a_proxy(maps: u64) -> Value {

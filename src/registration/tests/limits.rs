@@ -160,7 +160,7 @@ fn clients_that_are_answered_so_that_nobody_can_use_them_are_named_and_bounded()
     // The server is mended, and somebody has cleaned up.
     world.server.habits.elsewhere = false;
     assert!(looks(&mut world, &mut seen, &desired()).is_some());
-    seen.forget_losses("cleaned up");
+    seen.forget_losses("cleaned up", None);
     assert_eq!(looks(&mut world, &mut seen, &desired()), None);
     assert_eq!(world.ours().len(), 17);
 }

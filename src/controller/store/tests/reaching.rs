@@ -178,7 +178,7 @@ impl House {
             let touched = match &subject {
                 Subject::Near(namespace) => self.store.take_near(namespace),
                 Subject::Source(key) => self.look_at(key, depth),
-                Subject::Stray(..) | Subject::Unowned(_) => Touched::new(),
+                Subject::Stray(..) | Subject::Registered(_) | Subject::Unowned(_) => Touched::new(),
             };
             agenda.done(subject, Outcome::Settled, now, 0.0);
             touched.into_iter().for_each(|(subject, depth)| agenda.add(subject, depth, now));

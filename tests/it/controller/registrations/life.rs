@@ -30,7 +30,7 @@ fn a_client_is_registered_follows_its_author_and_goes_with_it() {
         assert_eq!(place.asked("PUT"), before + 1, "{way:?}");
         assert_eq!(place.assert_one("changed"), id);
         for number in 0..5 {
-            let looks = controller.looks("McpClient");
+            let looks = controller.looks("registration");
             place.cluster.kubectl(&[
                 "annotate",
                 "-n",
@@ -39,7 +39,7 @@ fn a_client_is_registered_follows_its_author_and_goes_with_it() {
                 "--overwrite",
                 &format!("n={number}"),
             ]);
-            until("it to be looked at", || (controller.looks("McpClient") > looks).then_some(()));
+            until("it to be looked at", || (controller.looks("registration") > looks).then_some(()));
         }
         assert_eq!(place.asked("PUT"), before + 1, "{way:?}");
 

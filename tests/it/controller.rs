@@ -9,7 +9,7 @@ mod lead;
 mod objects;
 mod proxies;
 pub(crate) mod random;
-mod registrations;
+pub(crate) mod registrations;
 mod secrets;
 mod whole;
 

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::controller::registrations::boundaries;
+
 use super::table::{Client, Outcome, Row, Server, table};
 
 /// The notes of a page, in the order in which they are first referred to.
@@ -49,6 +51,8 @@ pub(crate) fn page() -> String {
     let rows = table();
     log_ins(&mut page, &rows);
     step_ups(&mut page, &rows);
+    page.push_str(DYING);
+    page.push_str(&boundaries::rows());
     page
 }
 
@@ -132,6 +136,19 @@ registers itself, and the McpServer asks for no scopes.
 
 | client | authorization server | registers itself | document | registered before | without scopes |
 |---|---|---|---|---|---|
+";
+
+const DYING: &str = "
+## A controller that dies
+
+What an McpClient has at its authorization server after the controller was killed at each step of a deed, and another one has gone on:
+before a request about it arrives at the server, after the server has answered, and the same for each write to the API server. *One*:
+exactly one client bears our mark, and its credentials work. *Told of*: where the answer that went astray had the id or the token by
+which alone a client could be found (RFC 7591, RFC 7592), it may be left; then the condition `Orphaned`, an event and a metric say so. The
+number is that of the places at which the controller is killed: `make soak` takes each of them, `make test` some.
+
+| deed | npm `oidc-provider`, DCR | Keycloak, DCR | Keycloak, administrative API |
+|---|---|---|---|
 ";
 
 const STEPPING_UP: &str = "

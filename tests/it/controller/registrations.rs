@@ -2,6 +2,7 @@
 
 mod apart;
 mod behind;
+pub(crate) mod boundaries;
 mod canary;
 mod crash;
 mod ending;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
+use super::boundaries::{At, Boundary, DEEDS, Deed, PLACES, all, may_leave, requests};
 use super::place::{Place, WAYS, Way};
 use crate::controller::random::Numbers;
 use crate::controller::{ACCOUNT, Controller};
@@ -14,70 +15,6 @@ use crate::support::fault::{Fault, Matching};
 use crate::support::kube::SYSTEM;
 use crate::support::kube::front::{Front, Interruption};
 use crate::support::wait::until;
-
-/// What is under way when the controller dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Create,
-    Update,
-    /// Its key is replaced, since its period has passed.
-    RotateKey,
-    /// Its secret is.
-    RotateSecret,
-    Delete,
-}
-
-const DEEDS: [Deed; 5] = [Deed::Create, Deed::Update, Deed::RotateKey, Deed::RotateSecret, Deed::Delete];
-
-/// To whom the request goes at which it dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// About registrations, to the authorization server.
-    Server,
-    /// The ledger, to the API server; and so on.
-    Ledger,
-    Credentials,
-    Finalizer,
-    Status,
-}
-
-const PLACES: [At; 5] = [At::Server, At::Ledger, At::Credentials, At::Finalizer, At::Status];
-
-/// Where it dies.
-#[derive(Clone, Copy, Debug)]
-struct Boundary {
-    way: Way,
-    deed: Deed,
-    at: At,
-    /// The how manieth of those requests, counted from 1.
-    nth: usize,
-    is_after: bool,
-}
-
-/// How many of those requests a deed takes that nobody interrupts.
-fn requests(way: Way, deed: Deed, at: At) -> usize {
-    let is_admin = way == Way::KeycloakAdmin;
-    match (at, deed) {
-        // The administrative API is read besides.
-        (At::Server, Deed::Create | Deed::Update | Deed::RotateKey | Deed::Delete) => 1 + usize::from(is_admin),
-        // RFC 7592 has no request for another secret: an update is tried, and then another client is made.
-        (At::Server, Deed::RotateSecret) => 2 - usize::from(is_admin),
-        // As nothing, with a key, as begun, as made.
-        (At::Ledger, Deed::Create) => 4,
-        (At::Ledger, Deed::Update) => 2,
-        // The key first.
-        (At::Ledger, Deed::RotateKey) => 3,
-        (At::Ledger, Deed::RotateSecret) if is_admin => 1,
-        // The update, what came of it, the other client as begun, and as made.
-        (At::Ledger, Deed::RotateSecret) => 4,
-        // The intent, what came of it, and that it goes itself.
-        (At::Ledger, Deed::Delete) => 3,
-        (At::Credentials, Deed::Create | Deed::RotateKey | Deed::RotateSecret) => 1,
-        (At::Finalizer, Deed::Create | Deed::Delete) => 1,
-        (At::Status, Deed::Create | Deed::Update) => 1,
-        (At::Credentials | At::Finalizer | At::Status, _) => 0,
-    }
-}
 
 /// Whether a request to the API server is one of those.
 fn counts(at: At) -> fn(&str, &str) -> bool {
@@ -91,18 +28,6 @@ fn counts(at: At) -> fn(&str, &str) -> bool {
         At::Finalizer => |_, path| path.contains("/mcpclients/reports?") && path.contains("portcullis-registration"),
         At::Status => |_, path| path.contains("/mcpclients/reports/status"),
     }
-}
-
-fn all() -> Vec<Boundary> {
-    let mut all = Vec::new();
-    for (way, deed) in WAYS.into_iter().flat_map(|way| DEEDS.map(|deed| (way, deed))) {
-        for at in PLACES {
-            for nth in 1..=requests(way, deed, at) {
-                all.extend([false, true].map(|is_after| Boundary { way, deed, at, nth, is_after }));
-            }
-        }
-    }
-    all
 }
 
 fn sample(mut boundaries: Vec<Boundary>, size: usize) -> Vec<Boundary> {
@@ -255,7 +180,7 @@ fn dies(boundary: Boundary) {
     if deed == Deed::Delete {
         place.wait_gone();
         until("nothing to be kept", || place.ledgers().is_empty().then_some(()));
-        return assert_told(&place, lost(&controller), &place.ours(), &story);
+        return assert_told(&place, boundary, lost(&controller), &place.ours());
     }
     place.wait_ready();
     if deed == Deed::Update {
@@ -266,19 +191,19 @@ fn dies(boundary: Boundary) {
         place.wait_ready();
     }
     let Some(before) = before.filter(|_| matches!(deed, Deed::RotateKey | Deed::RotateSecret)) else {
-        return assert_sound(&place, lost(&controller), &story);
+        return assert_sound(&place, boundary, lost(&controller));
     };
     rotated(&place, deed, &before);
     let told = lost(&controller);
     if place.retired() == 0 {
-        return assert_sound(&place, told, &story);
+        return assert_sound(&place, boundary, told);
     }
     // What was replaced goes, once its time is over.
     drop(controller);
     place.end_overlap();
     let controller = victim.start();
     until("what was replaced to be gone", || (place.retired() == 0).then_some(()));
-    assert_sound(&place, told + lost(&controller), &story);
+    assert_sound(&place, boundary, told + lost(&controller));
 }
 
 /// How many clients this controller has told of that may be left.
@@ -316,28 +241,29 @@ fn rotated(place: &Place, deed: Deed, before: &std::collections::BTreeMap<String
     }
 }
 
-/// Exactly one client, whose credentials work, and every other one is told of in all the ways that there are.
-fn assert_sound(place: &Place, told: f64, story: &str) {
+/// Exactly one client, whose credentials work, and another one that may be left is told of in all the ways that there are.
+fn assert_sound(place: &Place, boundary: Boundary, told: f64) {
     let id = place.works()["client_id"].clone();
     let mut others = place.ours();
     others.retain(|other| *other != id);
     if !others.is_empty() {
-        assert_eq!(
-            place.condition("Orphaned").map(|(status, _)| status).as_deref(),
-            Some("True"),
-            "{story}: {others:?}"
-        );
+        let orphaned = place.condition("Orphaned").map(|(status, _)| status);
+        assert_eq!(orphaned.as_deref(), Some("True"), "{boundary:?}: {others:?}");
     }
-    assert_told(place, told, &others, story);
+    assert_told(place, boundary, told, &others);
 }
 
-/// The administrative API leaves nothing; whatever else is left is in an event and in the metric.
-fn assert_told(place: &Place, told: f64, others: &[String], story: &str) {
+/// Nothing is left where the protocol lets us find it; elsewhere at most one, which is in an event and in the metric.
+fn assert_told(place: &Place, boundary: Boundary, told: f64, others: &[String]) {
     if others.is_empty() {
         return;
     }
-    assert_ne!(place.way, Way::KeycloakAdmin, "{story}: {others:?} is left");
+    let Boundary { way, deed, .. } = boundary;
+    assert!(may_leave(way, deed) && others.len() == 1, "{boundary:?}: {others:?} is left");
     let events = place.cluster.list("events.k8s.io/v1", "Event", Some("team"));
-    assert!(events.iter().any(|event| event["reason"] == "OrphanedRegistration"), "{story}: {others:?}: {events:?}");
-    assert!(told >= 1.0, "{story}: {others:?}");
+    assert!(
+        events.iter().any(|event| event["reason"] == "OrphanedRegistration"),
+        "{boundary:?}: {others:?}: {events:?}"
+    );
+    assert!(told >= 1.0, "{boundary:?}: {others:?}");
 }

@@ -79,7 +79,8 @@ pub(super) fn registered(
 
     let client_secret = registration.client_secret_ref.as_ref();
     let client_secret = client_secret.map(|at| SecretKey { name: at.name.clone(), key: at.key.clone() });
-    let found = client_secret.as_ref().map(|at| given(at, &id.namespace, lookup)).transpose();
+    let found =
+        client_secret.as_ref().map(|at| given(at, &id.namespace, lookup, Form::at("clientSecretRef"))).transpose();
     let asks_for_scopes = !registration.scopes.is_empty();
     let usable = usable(form.method, (&metadata, asks_for_scopes), deletion, &authority, lookup);
     let usable = usable.and_then(|usable| found.clone().map(|_| usable));
@@ -106,9 +107,13 @@ pub(super) fn registered(
 /// The longest client secret that is taken.
 const LONGEST_SECRET: usize = 4096;
 
-/// The secret that an author gives.
-fn given(at: &SecretKey, namespace: &str, lookup: &Lookup<'_>) -> Result<Sensitive, Finding> {
-    let field = Form::at("clientSecretRef");
+/// The secret that an author gives, as the object of `field` needs it. A line's end is an editor's, and no part of it.
+pub(super) fn given(
+    at: &SecretKey,
+    namespace: &str,
+    lookup: &Lookup<'_>,
+    field: FieldPath,
+) -> Result<Sensitive, Finding> {
     let finding = |reason, message| Err(Finding::new(reason, field.clone(), message));
     if lookup.forbidden_secrets.contains(&(namespace, at.name.as_str())) {
         return finding(
@@ -126,7 +131,7 @@ fn given(at: &SecretKey, namespace: &str, lookup: &Lookup<'_>) -> Result<Sensiti
     let is_secret = |text: &&str| {
         (1..=LONGEST_SECRET).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
     };
-    match std::str::from_utf8(value).ok().filter(is_secret) {
+    match std::str::from_utf8(value).ok().map(|text| text.trim_end_matches(['\r', '\n'])).filter(is_secret) {
         Some(text) => Ok(Sensitive::new(text)),
         None => {
             let message = format!("what key {} of Secret {} holds is no client secret", at.key, at.name);

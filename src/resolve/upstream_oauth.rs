@@ -8,7 +8,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use url::Url;
 
-use super::{ClientKind, Finding, Findings, Lookup, Reason, RegisteredClient, Settings, client::client, value};
+use super::{
+    ClientKind, Finding, Findings, Lookup, Reason, RegisteredClient, Settings, client::client, registered, value,
+};
 use crate::{
     api::{
         FieldPath,
@@ -231,11 +233,13 @@ fn proof(target: &Target<'_>, chosen: &Chosen, lookup: &Lookup<'_>) -> Result<(S
     let desired = &chosen.desired;
     let namespace = target.server.0;
     let shares = desired.metadata.auth_method != AuthMethod::PrivateKeyJwt;
-    let given = desired.client_secret.as_ref().filter(|_| shares);
-    let (name, key) = match given {
-        Some(given) => (given.name.as_str(), given.key.as_str()),
-        None => (desired.secret_name.as_str(), if shares { CLIENT_SECRET } else { PRIVATE_KEY }),
-    };
+    if let Some(from) = desired.client_secret.as_ref().filter(|_| shares) {
+        let secret = registered::given(from, namespace, lookup, at("client")).map_err(Box::new)?;
+        let client_id = chosen.client.client_id.clone();
+        let client_id = client_id.ok_or_else(|| unfit("the McpClient has a secret and no clientId"))?;
+        return Ok((client_id, by_secret(desired.metadata.auth_method, secret)));
+    }
+    let (name, key) = (desired.secret_name.as_str(), if shares { CLIENT_SECRET } else { PRIVATE_KEY });
     let is_made = chosen.method != Some(ClientMethod::Preregistered);
     if is_made && lookup.discovered.is_none() && !lookup.secrets.contains_key(&(namespace, name)) {
         // A controller makes it; whoever only answers questions does not see it.
@@ -243,8 +247,7 @@ fn proof(target: &Target<'_>, chosen: &Chosen, lookup: &Lookup<'_>) -> Result<(S
     }
     let secret = secret(namespace, name, lookup)?;
     let text = text(secret, name, key)?;
-    let own =
-        |key: &str| (given.is_none()).then(|| secret.data.get(key)).flatten().and_then(|v| std::str::from_utf8(v).ok());
+    let own = |key: &str| secret.data.get(key).and_then(|value| std::str::from_utf8(value).ok());
     if own(ISSUER).is_some_and(|issuer| issuer != desired.issuer) {
         return Err(unfit(format!("the credentials in Secret {name} are not for {}", desired.issuer)));
     }
@@ -257,10 +260,16 @@ fn proof(target: &Target<'_>, chosen: &Chosen, lookup: &Lookup<'_>) -> Result<(S
                 Finding::new(Reason::SecretInvalid, at("client"), message).remedy("store an EC key of the curve P-256"),
             )
         })?,
-        AuthMethod::ClientSecretPost => Proof::Post(Sensitive::new(text)),
-        AuthMethod::ClientSecretBasic | AuthMethod::None => Proof::Basic(Sensitive::new(text)),
+        method => by_secret(method, Sensitive::new(text)),
     };
     Ok((client_id, proof))
+}
+
+fn by_secret(method: AuthMethod, secret: Sensitive) -> Proof {
+    match method {
+        AuthMethod::ClientSecretPost => Proof::Post(secret),
+        AuthMethod::ClientSecretBasic | AuthMethod::None | AuthMethod::PrivateKeyJwt => Proof::Basic(secret),
+    }
 }
 
 fn secret<'l>(namespace: &str, name: &str, lookup: &Lookup<'l>) -> Result<&'l Secret, Box<Finding>> {

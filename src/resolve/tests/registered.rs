@@ -177,11 +177,15 @@ fn a_secret_that_its_author_gives_is_handed_on_and_shown_to_nobody() {
     let resolved = of("hunter2", "secret", "given");
     assert_eq!(resolved.object.given.as_ref().map(|secret| secret.expose()), Some("hunter2"));
     assert!(!format!("{resolved:?}").contains("hunter2"));
+    // Editors end a line where its author wrote one word.
+    let resolved = of("hunter2\n", "secret", "given");
+    assert_eq!(resolved.object.given.as_ref().map(|secret| secret.expose()), Some("hunter2"));
     let long = "s".repeat(4097);
     for (reason, secret, key, name) in [
         ("SecretNotFound", "hunter2", "secret", "absent"),
         ("SecretNotFound", "hunter2", "absent", "given"),
-        ("SecretInvalid", "hunter2\n", "secret", "given"),
+        ("SecretInvalid", "hunter\n2", "secret", "given"),
+        ("SecretInvalid", "\n", "secret", "given"),
         ("SecretInvalid", "", "secret", "given"),
         ("SecretInvalid", &*long, "secret", "given"),
         ("SecretInvalid", "h\u{fc}nter2", "secret", "given"),

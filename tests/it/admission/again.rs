@@ -17,7 +17,7 @@ use crate::support::wait::until;
 
 const ROUNDS: u64 = 6;
 /// Whose guardrails and trust anchors the tree has, and who may open no server but those of these namespaces.
-const SPACES: [&str; 4] = ["default", "demo", "payments", "team"];
+const SPACES: [&str; 5] = ["default", "demo", "payments", "team", "team-a"];
 /// The server whose status is written last.
 const LAST: &str = "McpServer demo/notes";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -38,7 +38,7 @@ fn engine(house: &House) -> Client {
     let ours = ["mcpservers", "mcppolicies", "mcpclients", "mcpauthorizationservers"];
     let rules = json!([
         {"apiGroups": ["portcullis.dev"], "resources": ours, "verbs": ["get", "create", "update", "patch"]},
-        {"apiGroups": ["portcullis.dev"], "resources": ["mcpauthorizationservers"], "resourceNames": ["local"],
+        {"apiGroups": ["portcullis.dev"], "resources": ["mcpauthorizationservers"], "resourceNames": ["local", "vendor"],
             "verbs": ["issue"]}]);
     object("ClusterRole", None, ("rules", rules));
     object("ClusterRoleBinding", None, role("ClusterRole"));

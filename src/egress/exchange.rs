@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
 use jiff::Timestamp;
@@ -19,6 +19,8 @@ use crate::sensitive::Sensitive;
 
 /// The longest body that is sent, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// So many challenges of an answer are kept.
+const MOST_CHALLENGES: usize = 4;
 /// However long a server wants to be left alone, it is asked again after this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -53,6 +55,8 @@ pub struct Answer {
     pub status: u16,
     /// How long the server wants to be left alone, an hour at most.
     pub retry_after: Option<Duration>,
+    /// What it says about the credential (RFC 9110 section 11.6.1): some of its `WWW-Authenticate` headers.
+    pub challenges: Vec<HeaderValue>,
     /// Whether it says that it is JSON, not compressed.
     pub is_json: bool,
     /// The body; empty if an answer that is no success had a body that could not be read.
@@ -180,6 +184,7 @@ impl Exchanger {
         Ok(Answer {
             status: parts.status.as_u16(),
             retry_after: retry_after(&parts.headers, Timestamp::now()),
+            challenges: parts.headers.get_all(WWW_AUTHENTICATE).iter().take(MOST_CHALLENGES).cloned().collect(),
             is_json: send::is_plain_json(&parts.headers),
             body,
         })

@@ -15,6 +15,8 @@ use crate::oauth::client_registration::{AuthMethod, Difference};
 
 /// A client of before that could not be deleted is tried again after so long.
 const POSTPONED_SECONDS: i64 = 300;
+/// The member that a server has to give where a client authenticates by it (RFC 7591 section 3.2.1).
+const CLIENT_SECRET: &str = "client_secret";
 
 /// What an answer to a request means.
 pub fn hear(seen: &Seen, call: &Call, answer: &Answer, wish: &Wish<'_>) -> Heard {
@@ -33,7 +35,7 @@ pub fn hear(seen: &Seen, call: &Call, answer: &Answer, wish: &Wish<'_>) -> Heard
         Some(registration) => profile::managing(&registration.handle, ledger.profile),
         None => profile::of(ledger.profile, ledger.method),
     };
-    let marks = Marks { claimed: seen.claim.as_ref().map(|claim| claim.claimed.clone()), ..Marks::of(ledger) };
+    let marks = Marks { claimed: seen.claim.as_ref().map(|claim| claim.claimed.clone()), ..Marks::of_current(ledger) };
     adapter.hear(call.purpose, answer, &marks, wish.wanted(ledger).as_ref())
 }
 
@@ -143,7 +145,7 @@ fn created(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, now
 fn without_secret(registration: &Registration, wanted: &Wanted) -> Option<Substitution> {
     let is_missing = wanted.metadata.auth_method.shares_secret() && registration.client_secret.is_none();
     is_missing.then(|| Substitution {
-        field: "client_secret".to_owned(),
+        field: CLIENT_SECRET.to_owned(),
         wanted: "there".to_owned(),
         got: "missing".to_owned(),
         weakens: true,
@@ -164,6 +166,8 @@ fn adopted(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             seen.ledger.current = Some(Registration::of(*client, wanted.metadata.auth_method, now));
             seen.ledger.method = claim.method();
             seen.ledger.lost.retain(|lost| lost.client_id.as_ref() != Some(&client_id));
+            // It may be one of before, which is not to be deleted any more.
+            seen.ledger.retired.retain(|retired| retired.registration.client_id != client_id);
             (seen.look, seen.published, seen.checked) = (false, false, now);
             seen.news.push(News::Adopted { client_id });
             seen.set_step(Step::Updating { digest: wanted.digest(), renews: false });
@@ -173,7 +177,7 @@ fn adopted(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
         Heard::Unmanageable => {
             refuse("its server does not believe the registration access token, or has no such client")
         }
-        _ => {}
+        _ => seen.is_in_trouble(What::NoAnswer, Some(Purpose::Adopt), "what it answered does not describe the client"),
     }
 }
 
@@ -225,7 +229,11 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
             let substituted = current.substituted.clone();
             let known = |one: &Difference| substituted.iter().any(|s| s.field == one.field && s.got == one.got);
             // What the server has as it was asked for by now is none any more.
-            let is_still = |s: &Substitution| differences.iter().any(|one| one.field == s.field && one.got == s.got);
+            let has_none = current.client_secret.is_none() && client.client_secret.is_none();
+            let is_still = |s: &Substitution| {
+                differences.iter().any(|one| one.field == s.field && one.got == s.got)
+                    || (s.field == CLIENT_SECRET && has_none)
+            };
             if let (Step::Updating { digest, renews }, Some(wanted)) = (seen.ledger.step.clone(), &wanted) {
                 // What the server has made of the same wish before is no sign that it was not done.
                 let is_same_wish = current.digest == digest;

@@ -123,6 +123,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// The server asks to be left alone for so long (seconds).
     pub retry_after: Option<u32>,
+    /// Whether its challenge says that the token is not good (RFC 6750 section 3.1).
+    pub denies_token: bool,
     /// The secrets that the request carried: what a server repeats of them is not passed on.
     pub sent: Vec<Sensitive>,
 }

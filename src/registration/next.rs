@@ -158,8 +158,7 @@ fn knows_other_endpoint(ledger: &mut Ledger, place: &Place) -> bool {
 
 fn begin(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
     let adapter = profile::of(seen.ledger.profile, seen.ledger.method);
-    if adapter.create(wanted, place).is_none() {
-        seen.is_in_trouble(What::NoEndpoint, Some(Purpose::Create), "it offers no place where clients are registered");
+    if !can_begin(seen, wanted, place) {
         return None;
     }
     if !adapter.is_repeatable() && is_crowded(seen, 0) {
@@ -169,6 +168,19 @@ fn begin(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option<Ac
     seen.ledger.attempts = seen.ledger.attempts.saturating_add(1);
     seen.set_step(Step::Creating { since: now });
     None
+}
+
+/// Whether another client could be registered, as far as that is known.
+fn can_begin(seen: &mut Seen, wanted: &Wanted, place: &Place) -> bool {
+    let can = profile::of(seen.ledger.profile, seen.ledger.method).create(wanted, place).is_some();
+    if !can {
+        let (what, detail) = match place.takes_documents {
+            Some(_) => (What::NoEndpoint, "it offers no place where clients are registered"),
+            None => (What::Unreachable, "where clients are registered is not known: its metadata could not be read"),
+        };
+        seen.is_in_trouble(what, Some(Purpose::Create), detail);
+    }
+    can
 }
 
 /// Whether so many clients may be left at the server, with this many more, that no others are made.
@@ -190,6 +202,7 @@ fn creating(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option
         return sending(seen, adapter.find(&wanted.marks, place));
     }
     if seen.begun || adapter.is_repeatable() {
+        seen.sent = true;
         return sending(seen, adapter.create(wanted, place));
     }
     // Whoever began it is not here to say whether there was an answer.
@@ -201,7 +214,9 @@ fn creating(seen: &mut Seen, wanted: &Wanted, place: &Place, now: i64) -> Option
 fn updating(seen: &mut Seen, current: &Registration, wanted: &Wanted, place: &Place, now: i64) -> Option<Action> {
     let adapter = profile::managing(&current.handle, seen.ledger.profile);
     if current.handle == Handle::Unmanaged {
-        replace(seen, now, 0);
+        if can_begin(seen, wanted, place) {
+            replace(seen, now, 0);
+        }
         return None;
     }
     if !seen.begun || seen.told.is_some() || (adapter.reads_before_updating() && seen.found.is_none()) {
@@ -209,6 +224,7 @@ fn updating(seen: &mut Seen, current: &Registration, wanted: &Wanted, place: &Pl
         return sending(seen, adapter.read(current, place));
     }
     let call = adapter.update(current, wanted, seen.found.as_ref(), place);
+    seen.sent = true;
     sending(seen, call)
 }
 
@@ -225,7 +241,9 @@ fn tend(
     if !seen.published && weaker.is_none() && is_usable(seen, desired) {
         return Some(Action::Publish);
     }
-    if let Some(retired) = seen.ledger.retired.first().filter(|retired| retired.until <= now) {
+    // What its owner still uses stays until it has something else.
+    let is_over = |retired: &&Retired| retired.until <= now && seen.published;
+    if let Some(retired) = seen.ledger.retired.first().filter(is_over) {
         let retired = retired.registration.clone();
         return delete_retired(seen, &retired, place, now);
     }
@@ -235,7 +253,8 @@ fn tend(
         let newest = seen.ledger.keys.last().map(|key| (key.kid.clone(), key.made));
         if let Some((kid, made)) = newest {
             let is_known = current.kids.contains(&kid);
-            if is_known && seen.ledger.keys.len() > 1 && now >= current.updated_at.saturating_add(overlap) {
+            let is_over = now >= current.updated_at.saturating_add(overlap) && seen.published;
+            if is_known && seen.ledger.keys.len() > 1 && is_over {
                 seen.ledger.keys.retain(|key| key.kid == kid);
                 seen.stored = false;
                 return None;
@@ -337,7 +356,9 @@ fn renew(
             None
         }
         Handle::Document { .. } | Handle::Given { .. } | Handle::Unmanaged => {
-            replace(seen, now, overlap);
+            if can_begin(seen, wanted, place) {
+                replace(seen, now, overlap);
+            }
             None
         }
     }
@@ -371,7 +392,7 @@ fn doubting(seen: &mut Seen, doubt: Doubt, current: &Registration, place: &Place
     let adapter = profile::managing(&current.handle, seen.ledger.profile);
     if adapter.is_repeatable() {
         // Only a search that finds nothing proves that nothing is there.
-        return sending(seen, adapter.find(&Marks::of(&seen.ledger), place));
+        return sending(seen, adapter.find(&Marks::of_current(&seen.ledger), place));
     }
     if probe::has_proof(&seen.ledger, current) {
         let call = probe::call(&seen.ledger, current, place);
@@ -385,7 +406,7 @@ fn doubting(seen: &mut Seen, doubt: Doubt, current: &Registration, place: &Place
         seen.doubt = None;
         let detail = "nothing is found where the client is managed, and a client without credentials cannot ask whether it is \
                       known. If it is gone, make the McpClient anew";
-        seen.is_in_trouble(What::NoEndpoint, Some(Purpose::Read), detail);
+        seen.is_in_trouble(What::Unfound, Some(Purpose::Read), detail);
         return None;
     }
     gone_or_lost(seen, current, now);

@@ -20,6 +20,8 @@ pub struct Seen {
     pub(super) stored: bool,
     /// Whether this process itself wrote the step that is under way, and so knows that nothing was sent for it before.
     pub(super) begun: bool,
+    /// Whether a request for that step was handed out.
+    pub(super) sent: bool,
     /// Whether the owner has the credentials.
     pub(super) published: bool,
     /// Whether every proxy serves what is to be served of it.
@@ -87,6 +89,8 @@ pub enum What {
     Crowded,
     /// The method that it is registered by is not among those that are allowed any more.
     NotAllowed,
+    /// Nothing is found where the client is managed, and nobody can tell whether it is gone.
+    Unfound,
     /// The server has no place for what is to be done.
     NoEndpoint,
     /// No server takes what the client would say of itself.
@@ -121,6 +125,7 @@ impl What {
             What::Disabled => "ClientDisabled",
             What::Crowded => "TooManyOrphans",
             What::NotAllowed => "MethodNotAllowed",
+            What::Unfound => "ClientNotFound",
             What::NoEndpoint => "RegistrationUnsupported",
             What::Document => "ClientDocumentInvalid",
             What::Unbelieved => "ClientNotBelieved",
@@ -138,7 +143,7 @@ impl What {
     pub fn is_lasting(self) -> bool {
         match self {
             What::Refused | What::Denied | What::Foreign | What::Weakened | What::ShortLived | What::Disabled => true,
-            What::Crowded | What::NotAllowed | What::NoEndpoint | What::Document => true,
+            What::Crowded | What::NotAllowed | What::Unfound | What::NoEndpoint | What::Document => true,
             What::AwaitsAdoption | What::AdoptionRefused | What::Ledger => true,
             What::Unbelieved | What::Busy | What::Unreachable | What::NoAnswer | What::Unsettled => false,
         }
@@ -203,6 +208,7 @@ impl Seen {
             ledger,
             stored: true,
             begun: false,
+            sent: false,
             published: false,
             served: false,
             given: None,
@@ -253,7 +259,7 @@ impl Seen {
     pub fn try_again(&mut self) {
         self.trouble = None;
         // What was sent may have come to something: it is looked at before it is sent again.
-        self.begun = false;
+        self.begun &= !self.sent;
         // And it may be another by now, or be there again.
         (self.found, self.doubt) = (None, None);
     }
@@ -338,7 +344,7 @@ impl Seen {
     }
 
     pub(super) fn set_step(&mut self, step: Step) {
-        self.begun = step != Step::Idle;
+        (self.begun, self.sent) = (step != Step::Idle, false);
         self.ledger.step = step;
         self.stored = false;
         // What the step before learned or left open is none of this one's.

@@ -49,6 +49,13 @@ impl Marks {
         }
     }
 
+    /// Those of the client that there is, if there is one: one that was taken over has kept its id.
+    pub(super) fn of_current(ledger: &Ledger) -> Self {
+        let marks = Self::of(ledger);
+        let known = ledger.current.as_ref().map(|current| current.client_id.clone());
+        Self { client_id: known.unwrap_or(marks.client_id), ..marks }
+    }
+
     /// Whether a client with this mark is ours, or is to be.
     pub(super) fn are_of(&self, mark: Option<&str>) -> bool {
         mark == Some(&self.owner) || self.claimed.as_ref().is_some_and(|claimed| claimed.accepts(mark))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::Method;
+use http::{HeaderValue, Method};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 use url::Url;
@@ -20,6 +20,7 @@ use crate::controller::fetch::{self, Fetched};
 use crate::controller::{Context, error::Failure};
 use crate::egress::{Content, Egress, ExchangeError, Exchanger, FetchError, Fetcher, Limits, Message, TlsOptions};
 use crate::issuer::metadata::{self, MetadataError};
+use crate::oauth::bearer_challenge::Challenge;
 use crate::oauth::client_key::ClientKey;
 use crate::oauth::client_registration::AuthMethod;
 use crate::oauth::server_metadata::ServerMetadata;
@@ -206,6 +207,7 @@ impl Server {
                 let access = Access { resources: &[], scopes: &[] };
                 content = Content::Form(token_request::client_credentials(access, &proof));
                 sent.extend(proof.header.iter().cloned());
+                sent.extend(ledger.current.iter().filter_map(|current| current.client_secret.clone()));
                 sent.extend(proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, it)| it.clone()));
                 let message = message(call, proof.header.clone(), content);
                 return self.exchange(context, &message, sent).await;
@@ -231,6 +233,8 @@ impl Server {
         Ok(match answered {
             Ok(answer) => Ok(Answer {
                 status: answer.status,
+                denies_token: Challenge::read(answer.challenges.iter().map(HeaderValue::as_bytes))
+                    .is_some_and(|challenge| challenge.error.as_deref() == Some("invalid_token")),
                 retry_after: answer.retry_after.and_then(|after| u32::try_from(after.as_secs()).ok()),
                 body: answer.body.to_vec(),
                 sent,

@@ -44,22 +44,11 @@ impl Adapter for Keycloak {
     }
 
     fn find(&self, marks: &Marks, place: &Place) -> Option<Call> {
-        // The id holds letters, digits and hyphens only.
-        let url = format!("{}/clients?clientId={}", place.admin.as_ref()?, marks.client_id);
-        Some(Call { purpose: Purpose::Find, verb: Verb::Get, url, auth: Auth::Admin, body: Body::None, says: None })
+        search(Purpose::Find, &marks.client_id, place)
     }
 
     fn adopt(&self, claim: &Claim, place: &Place) -> Option<Call> {
-        let mut url = Url::parse(&format!("{}/clients", place.admin.as_ref()?)).ok()?;
-        url.query_pairs_mut().append_pair("clientId", &claim.claimed.client_id);
-        Some(Call {
-            purpose: Purpose::Adopt,
-            verb: Verb::Get,
-            url: url.into(),
-            auth: Auth::Admin,
-            body: Body::None,
-            says: None,
-        })
+        search(Purpose::Adopt, &claim.claimed.client_id, place)
     }
 
     fn read(&self, registration: &Registration, place: &Place) -> Option<Call> {
@@ -109,7 +98,7 @@ impl Adapter for Keycloak {
             },
             (Purpose::Renew, 200) => renewed(&answer.body),
             // It may be the client that is not there, or all of the interface, which may be closed.
-            (Purpose::Create | Purpose::Find, 404) => {
+            (Purpose::Create | Purpose::Find | Purpose::Adopt, 404) => {
                 let what = "it answered with status 404: its administrative API is not at adminUrl, or closed";
                 Heard::Refused(what.to_owned())
             }
@@ -119,6 +108,13 @@ impl Adapter for Keycloak {
             _ => Heard::neither(answer),
         }
     }
+}
+
+/// A search for the client of this id: one that was taken over may have any.
+fn search(purpose: Purpose, client_id: &str, place: &Place) -> Option<Call> {
+    let mut url = Url::parse(&format!("{}/clients", place.admin.as_ref()?)).ok()?;
+    url.query_pairs_mut().append_pair("clientId", client_id);
+    Some(Call { purpose, verb: Verb::Get, url: url.into(), auth: Auth::Admin, body: Body::None, says: None })
 }
 
 fn one(

@@ -86,7 +86,7 @@ impl Adapter for Standard {
                 Heard::Unknown("it answered with status 503, and does not say that nothing was done".to_owned())
             }
             // The client is gone, or the token is dead: servers do not say which (RFC 7592 section 2.1).
-            (_, 401 | 403) if answer.refusal().error.is_some() => Heard::Unmanageable,
+            (_, 401 | 403) if answer.denies_token || answer.refusal().error.is_some() => Heard::Unmanageable,
             // That is nobody's word who knows tokens (RFC 6750 section 3.1): somebody stands before the server.
             (_, 401 | 403) => Heard::Later { retry_after: answer.retry_after, status: answer.status },
             // RFC 7592 section 2.1 has another answer for a client that is gone, and some servers this one.

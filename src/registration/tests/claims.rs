@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::model::{End, Habits, ISSUER, World, desired, with_secret};
+use super::model::{CLUSTER, End, Habits, ISSUER, World, desired, with_secret};
+use crate::oauth::client_registration::AuthMethod;
 use crate::registration::call::Purpose;
 use crate::registration::claim::Means;
-use crate::registration::ledger::{Ledger, Step};
-use crate::registration::{Claim, Desired, Method, News, What};
+use crate::registration::ledger::{Ledger, Registration, Retired, Step};
+use crate::registration::{CHECK_SECONDS, Claim, Desired, Method, News, What};
 
 const NEVER: usize = usize::MAX;
 const OLD: &str = "portcullis:oldcluster:9999";
@@ -182,4 +183,58 @@ fn a_request_is_whole_or_none_and_shows_no_token() {
         members.push((name, text));
         assert_eq!(parse(&members).unwrap_err().reason(), "ClaimMalformed", "{name} {text:?}");
     }
+}
+
+#[test]
+fn an_interface_that_is_closed_is_asked_once_and_told() {
+    let (mut world, claim) = lost(Method::Admin, Habits::default());
+    world.server.habits.page = Some(404);
+    for look in 1..=3 {
+        let End::Settled(_, Some(trouble)) = take_over(&mut world, &desired(), &claim, NEVER).0 else { panic!() };
+        assert!(trouble.what == What::AdoptionRefused && trouble.detail.contains("404"), "{trouble:?}");
+        assert_eq!((world.server.asked(Purpose::Adopt), world.ours().len()), (look, 1));
+    }
+}
+
+#[test]
+fn a_client_that_was_taken_over_is_looked_for_by_the_id_that_it_has() {
+    for keeps in [true, false] {
+        let (mut world, mut claim) = lost(Method::Admin, Habits::default());
+        let (_, mut client) = world.server.clients.pop_first().unwrap();
+        client.body["clientId"] = json!("dashboards");
+        world.server.clients.insert("dashboards".into(), client);
+        claim.claimed.client_id = "dashboards".into();
+        assert!(take_over(&mut world, &desired(), &claim, NEVER).2);
+        // Its realm is imported anew: it is there by another name of the server's own.
+        world.server.clients.get_mut("dashboards").unwrap().token = "uid-9".into();
+        (world.now, world.news) = (world.now + CHECK_SECONDS + 1, Vec::new());
+        let (end, _) = world.run(&desired(), Method::Admin, true, NEVER);
+        assert!(matches!(end, End::Settled(_, None)), "{end:?}");
+        assert_eq!((world.ours(), world.server.asked(Purpose::Create)), (vec![&"dashboards".to_owned()], 0));
+        assert!(!world.news.iter().any(|news| matches!(news, News::Vanished { .. })), "{:?}", world.news);
+        if !keeps {
+            world.server.clients.get_mut("dashboards").unwrap().token = "uid-10".into();
+            assert_eq!(world.run(&desired(), Method::Admin, false, NEVER).0, End::Forgotten);
+            assert!(world.ours().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_client_of_before_that_is_taken_over_is_not_deleted_as_one_of_before() {
+    let (before, claim) = lost(Method::Dcr, Habits::default());
+    let mut world = before.clone();
+    let mut ledger = Ledger::new(&desired(), "McpClient", Method::Dcr, CLUSTER);
+    let client = Registration::without_answer(
+        &claim.claimed.client_id,
+        claim.handle().unwrap(),
+        AuthMethod::PrivateKeyJwt,
+        world.now,
+    );
+    ledger.retire(Retired { registration: client, until: world.now + 60 });
+    world.stored = Some(ledger.encode().unwrap());
+    assert!(take_over(&mut world, &desired(), &claim, NEVER).2);
+    world.now += 3600;
+    assert!(matches!(world.run(&desired(), Method::Dcr, true, NEVER).0, End::Settled(_, None)));
+    assert_eq!(world.ours(), [&claim.claimed.client_id]);
 }

@@ -106,6 +106,20 @@ fn what_a_search_does_not_show_is_not_made_over_and_over() {
     assert_eq!(world.ours().len(), 1);
 }
 
+/// RFC 6750 section 3 has the reason in a header, and RFC 7592 says nothing of a body.
+#[test]
+fn a_token_is_dead_where_the_challenge_says_so() {
+    use crate::registration::call::{Answer, Heard};
+    use crate::registration::profile::{Adapter as _, Standard};
+    use crate::registration::wanted::Marks;
+    let marks = Marks { client_id: "a".into(), owner: "portcullis:a:b".into(), claimed: None };
+    for (denies_token, heard) in [(true, Heard::Unmanageable), (false, Heard::Later { retry_after: None, status: 401 })]
+    {
+        let answer = Answer { status: 401, body: Vec::new(), retry_after: None, denies_token, sent: Vec::new() };
+        assert_eq!(Standard.hear(Purpose::Read, &answer, &marks, None), heard);
+    }
+}
+
 #[test]
 fn a_search_that_lists_others_does_not_say_that_there_is_none() {
     use crate::registration::call::{Answer, Heard};
@@ -121,7 +135,7 @@ fn a_search_that_lists_others_does_not_say_that_there_is_none() {
         (403, json!([]), false),
     ] {
         let body = body.to_string().into_bytes();
-        let answer = Answer { status, body, retry_after: None, sent: Vec::new() };
+        let answer = Answer { status, body, retry_after: None, denies_token: false, sent: Vec::new() };
         let heard = Keycloak.hear(Purpose::Find, &answer, &marks, None);
         assert_eq!(heard == Heard::Absent, is_absent, "{status} {heard:?}");
     }
@@ -298,7 +312,8 @@ fn a_secret_that_was_sent_is_not_repeated_in_what_is_told_of_a_refusal() {
     let wanted = Wanted::new(&with_secret(), &ledger);
     let call = Standard.update(&current, &wanted, None, &super::place()).unwrap();
     let body = json!({"error": "invalid_client_metadata", "error_description": "no canary here"}).to_string();
-    let answer = Answer { status: 400, body: body.into_bytes(), retry_after: None, sent: call.secrets() };
+    let answer =
+        Answer { status: 400, body: body.into_bytes(), retry_after: None, denies_token: false, sent: call.secrets() };
     let heard = Standard.hear(Purpose::Update, &answer, &Marks::of(&ledger), Some(&wanted));
     assert!(!format!("{heard:?} {call:?}").contains("canary"), "{heard:?}");
 }

@@ -460,7 +460,7 @@ impl World {
 
 fn understood(call: &Call, seen: &Seen, wish: &Wish<'_>, status: u16, body: &Value) -> Heard {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let answer = Answer { status, body, retry_after: None, sent: call.secrets() };
+    let answer = Answer { status, body, retry_after: None, denies_token: false, sent: call.secrets() };
     hear(seen, call, &answer, wish)
 }
 

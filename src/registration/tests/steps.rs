@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::model::{End, Fault, Habits, World, desired, is_told_lost, place, with_secret};
 use crate::registration::call::Purpose;
-use crate::registration::ledger::{Step, WhyLost};
+use crate::registration::ledger::{Handle, Step, WhyLost};
 use crate::registration::{Action, CHECK_SECONDS, Desired, Ledger, Method, News, Seen, What, Wish, next};
 
 const NEVER: usize = usize::MAX;
@@ -163,7 +163,67 @@ fn a_client_without_the_secret_that_it_was_to_have_is_not_given_to_anybody() {
     let (end, _) = world.run(&with_secret(), Method::Dcr, true, NEVER);
     let End::Settled(_, Some(trouble)) = end else { panic!("{end:?}") };
     assert!(trouble.what == What::Weakened && trouble.detail.contains("client_secret"), "{trouble:?}");
-    assert_eq!((world.server.asked(Purpose::Create), world.published), (1, None));
+    assert_eq!((world.server.asked(Purpose::Create), world.published.clone()), (1, None));
+    for _ in 0..5 {
+        world.now += CHECK_SECONDS + 1;
+        let (end, _) = world.run(&with_secret(), Method::Dcr, true, NEVER);
+        assert!(matches!(end, End::Settled(_, Some(trouble)) if trouble.what == What::Weakened));
+        assert_eq!((world.server.asked(Purpose::Create), world.ours().len()), (1, 1), "reading it back gives it none");
+    }
+}
+
+/// What is in the way of a new client is in nobody's way who has the old one.
+#[test]
+fn what_its_owner_uses_stays_until_there_is_something_else_to_use() {
+    let mut world = settled(Habits::default(), &with_secret(), Method::Dcr);
+    let used = world.published.clone();
+    world.server.habits.withholds_secrets = true;
+    world.now += 31 * 86_400;
+    for _ in 0..5 {
+        let (end, _) = world.run(&with_secret(), Method::Dcr, true, NEVER);
+        assert!(matches!(end, End::Settled(_, Some(trouble)) if trouble.what == What::Weakened));
+        assert_eq!(world.published, used);
+        assert!(world.server.believes(&used.as_ref().unwrap().0, &used.as_ref().unwrap().1));
+        world.now += 3600;
+    }
+}
+
+/// The API server does not take the ledger that says that a client is about to be made: none is.
+#[test]
+fn a_registration_that_was_not_begun_leaves_nothing() {
+    let mut world = World::new(Habits::default());
+    let mut seen = world.loaded(&desired(), Method::Dcr);
+    let boundaries = (0..)
+        .find(|&kill| {
+            let mut seen = world.clone().loaded(&desired(), Method::Dcr);
+            world.clone().go_on(&mut seen, &desired(), true, kill, &mut |_, _| None);
+            matches!(seen.ledger.step, Step::Creating { .. })
+        })
+        .unwrap();
+    world.go_on(&mut seen, &desired(), true, boundaries, &mut |_, _| None);
+    seen.try_again();
+    let (end, _) = world.go_on(&mut seen, &desired(), true, NEVER, &mut |_, _| None);
+    assert!(matches!(end, End::Settled(_, None)), "{end:?}");
+    assert_eq!((world.ours().len(), world.server.asked(Purpose::Create)), (1, 1));
+    assert!(!world.news.iter().any(|news| matches!(news, News::Lost { .. })), "{:?}", world.news);
+}
+
+/// Nobody knows whether another one could be made.
+#[test]
+fn a_client_that_nobody_can_manage_stays_while_the_servers_metadata_is_away() {
+    let mut world = settled(Habits::default(), &desired(), Method::Dcr);
+    let mut ledger = world.ledger().unwrap();
+    ledger.current.as_mut().unwrap().handle = Handle::Unmanaged;
+    world.stored = Some(ledger.encode().unwrap());
+    let mut changed = desired();
+    changed.metadata.client_name = "Changed".into();
+    world.is_away = true;
+    let End::Settled(_, Some(trouble)) = world.run(&changed, Method::Dcr, true, NEVER).0 else { panic!() };
+    assert_eq!((trouble.what, world.ledger().unwrap().current), (What::Unreachable, ledger.current));
+    world.is_away = false;
+    let (end, _) = world.run(&changed, Method::Dcr, true, NEVER);
+    assert!(matches!(end, End::Settled(_, None)), "{end:?}");
+    assert_eq!(world.ledger().unwrap().losses(), 1, "and then it is told that the other may be left");
 }
 
 /// A server may answer something else than what was asked for (RFC 7591 section 3.2.1).

@@ -194,6 +194,9 @@ fn what_was_accepted_is_accepted_again_whatever_upstreams_did() {
                     let (kind, namespace, name) =
                         (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]));
                     house.cluster.delete(VERSION, kind, Some(namespace), name);
+                    // A client that is registered waits for that to be taken back.
+                    let gone = || house.cluster.get(VERSION, kind, Some(namespace), name).is_none().then_some(());
+                    until(&format!("{} to be gone", named(object)), gone);
                     deleted += 1;
                 }
                 _ => {

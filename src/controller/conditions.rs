@@ -77,8 +77,8 @@ words! {
     /// McpClient: its Secret holds a token that says what it is granted now.
     TOKEN_ISSUED: "TokenIssued";
     /// McpServer that is called with OAuth tokens: no proxy says that it gets none, or that the upstream wants others; the
-    /// message names scopes that are missing. It does not count in `Ready`, which is about what was written here. There is no
-    /// such condition otherwise.
+    /// message names scopes that are missing, and what the issuer answers. It is Unknown until every proxy runs this generation,
+    /// and does not count in `Ready`, which is about what was written here. There is no such condition otherwise.
     UPSTREAM_AUTHORIZED: "UpstreamAuthorized";
 }
 

@@ -120,8 +120,8 @@ impl Proxies {
         }
     }
 
-    /// What a proxy says of how a server's upstream is called: a stable word, and the scopes that are missing. What it says is
-    /// taken for no more than a word and scopes.
+    /// What a proxy says of how a server's upstream is called: a stable word, and the scopes that are missing or the code that the
+    /// issuer said. What it says is taken for no more than words.
     pub fn trouble(&self, uid: &str) -> Option<(String, String)> {
         let (_, said) = self.counted().find_map(|(pod, proxy)| Some((pod, proxy.report.troubled.get(uid)?)))?;
         let (reason, scopes) = said.split_once(' ').unwrap_or((said, ""));

@@ -122,6 +122,17 @@ impl<'a> Identifier<'a> {
     }
 }
 
+/// Whether what is meant for `resource` is meant for `url` too: because it is the same, or above it at the same place.
+pub fn is_above(resource: &str, url: &str) -> bool {
+    let (Ok(resource), Ok(whole)) = (Identifier::resource(resource), Identifier::resource(url)) else {
+        return false;
+    };
+    let path = resource.path.strip_suffix('/').unwrap_or(resource.path);
+    let rest = whole.path.strip_prefix(path);
+    let is_prefix = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    resource.text == whole.text || resource.origin == whole.origin && is_prefix && resource.query.is_none()
+}
+
 /// The path of a URL without query: from the first slash after the authority.
 fn rest_of(url: &str) -> &str {
     let authority_and_path = url.split_once("://").map_or("", |(_, rest)| rest);

@@ -97,8 +97,9 @@ pub(super) fn subject(upstream: &Upstream, caller: &Caller, headers: &HeaderMap)
         return None;
     }
     let token = Sensitive::new(bearer::extract(headers, None).ok()?);
-    let authority = caller.verified.principal().authority.to_string();
-    Some(Subject { token, authority, expires: caller.verified.expires() })
+    let principal = caller.verified.principal();
+    let (authority, issuer) = (principal.authority.to_string(), principal.issuer.to_string());
+    Some(Subject { token, authority, issuer, expires: caller.verified.expires() })
 }
 
 /// Notes that a request to `site` is not authenticated: among the failures of strangers, for it may be anybody's.

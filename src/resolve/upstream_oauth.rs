@@ -24,7 +24,7 @@ use crate::{
     oauth::{
         client_key::ClientKey,
         client_registration::AuthMethod,
-        identifier::Identifier,
+        identifier::{Identifier, is_above},
         upstream_trust::{Question, Trust},
     },
     registration::{Desired, Profile},
@@ -69,22 +69,10 @@ pub(super) fn check(spec: &OauthSpec, url: Option<&Url>, errors: &mut Findings) 
         // RFC 6750 section 5.3, RFC 9728 section 1.2.
         refuse("client", "the upstream's URL is no resource identifier: https, in visible ASCII", "use https");
     }
-    if spec.resource.as_ref().is_some_and(|resource| !is_parent(resource, url)) {
+    if spec.resource.as_ref().is_some_and(|resource| !is_above(resource, url.as_str())) {
         let message = "not the upstream's URL, nor a parent of it at the same scheme, host and port";
         refuse("resource", message, "leave it out, or write the resource of the upstream's own metadata");
     }
-}
-
-/// Whether what is meant for `resource` is meant for `url` too.
-fn is_parent(resource: &str, url: &Url) -> bool {
-    let (Ok(resource), Ok(whole)) = (Identifier::resource(resource), Identifier::resource(url.as_str())) else {
-        return false;
-    };
-    let path = resource.path().strip_suffix('/').unwrap_or(resource.path());
-    let rest = whole.path().strip_prefix(path);
-    let is_above = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    resource.as_str() == whole.as_str()
-        || resource.origin() == whole.origin() && is_above && !resource.as_str().contains('?')
 }
 
 /// The client that the gateway is there, as it is registered.

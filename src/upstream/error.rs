@@ -96,7 +96,7 @@ impl UpstreamError {
             UpstreamError::TooLarge { .. } => "UpstreamTooLarge",
             UpstreamError::CredentialsRefused { .. } => "UpstreamCredentialsRefused",
             UpstreamError::Token(error) => error.reason(),
-            UpstreamError::ScopesLacking { .. } => "UpstreamScopesLacking",
+            UpstreamError::ScopesLacking { .. } => super::tokens::SCOPES_LACKING,
             UpstreamError::Redirected { .. } => "UpstreamRedirected",
             UpstreamError::Failed { .. } => "UpstreamFailed",
             UpstreamError::ContentType => "UpstreamContentType",

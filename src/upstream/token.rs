@@ -15,6 +15,7 @@ use super::UpstreamError;
 use crate::egress::{Content, Egress, Exchanger, Limits, Message, TlsOptions};
 use crate::generated::server::{Grant, Oauth, Proof};
 use crate::oauth::client_key::ClientKey;
+use crate::oauth::identifier::{Identifier, is_above};
 use crate::oauth::token_request::{self, Access, Authentication, Token};
 use crate::oauth::{RefusalKind, json};
 use crate::sensitive::Sensitive;
@@ -52,6 +53,15 @@ pub enum TokenFailure {
         /// What it should be for.
         resource: String,
     },
+    /// What it gave has ended.
+    #[error("the issuer gave a token that has ended already: how long do its tokens last?")]
+    Ended,
+    /// What it gave for a caller's token is that token, which goes to no upstream.
+    #[error("the issuer gave the caller's own token back, which goes to no upstream: have it issue one for {resource}")]
+    Returned {
+        /// What it should be for.
+        resource: String,
+    },
     /// Tokens are got by callers' tokens, and there is no caller.
     #[error("tokens for this upstream are got with a caller's token, and the gateway asks for itself")]
     NoCaller,
@@ -75,6 +85,8 @@ impl TokenFailure {
             TokenFailure::Refused { .. } => "UpstreamTokenRefused",
             TokenFailure::Unusable(error) => error.reason(),
             TokenFailure::Audience { .. } => "UpstreamTokenAudience",
+            TokenFailure::Ended => "UpstreamTokenEnded",
+            TokenFailure::Returned { .. } => "CallerTokenReturned",
             TokenFailure::NoCaller => "CallerTokenNeeded",
             TokenFailure::ForeignCaller { .. } => "CallerOfOtherIssuer",
         }
@@ -129,11 +141,19 @@ impl TokenClient {
             let sent: Vec<&Sensitive> = params.chain(&proof.header).chain(self.secret()).chain(subject).collect();
             return Err(refused(answer.status, &answer.body, &sent));
         }
-        let token = token_request::parse_token(&answer.body, now())?;
-        if !oauth.says_resource && !is_for(&token.access_token, &oauth.resource) {
-            return Err(TokenFailure::Audience { resource: oauth.resource.clone() });
+        let (now, resource) = (now(), || oauth.resource.clone());
+        let token = token_request::parse_token(&answer.body, now)?;
+        if subject.is_some_and(|subject| *subject == token.access_token) {
+            return Err(TokenFailure::Returned { resource: resource() });
         }
-        Ok(token)
+        if token.expires_at.is_some_and(|expires| expires <= now) {
+            return Err(TokenFailure::Ended);
+        }
+        match audience(&token.access_token, &oauth.resource) {
+            Audience::Resource => Ok(token),
+            Audience::Unsaid if oauth.says_resource => Ok(token),
+            Audience::Unsaid | Audience::Elsewhere => Err(TokenFailure::Audience { resource: resource() }),
+        }
     }
 
     fn secret(&self) -> Option<&Sensitive> {
@@ -167,16 +187,35 @@ fn refused(status: u16, body: &[u8], sent: &[&Sensitive]) -> TokenFailure {
     TokenFailure::Refused { status, error: refusal.error.unwrap_or("no reason"), description: refusal.description }
 }
 
-/// Whether a token says that it is for `resource`. Nobody believes it for that: the upstream will look closer.
-fn is_for(token: &Sensitive, resource: &str) -> bool {
+/// For whom a token is, by its own word.
+enum Audience {
+    /// For the resource.
+    Resource,
+    /// For other places only. Who does not know RFC 8707 ignores `resource` (RFC 6749 section 3.2), and what comes of that
+    /// would let this upstream call another one.
+    Elsewhere,
+    /// It does not say, or by names that mean something to the issuer and the upstream (RFC 8707 section 2).
+    Unsaid,
+}
+
+/// Nobody believes a token for that: the upstream will look closer.
+fn audience(token: &Sensitive, resource: &str) -> Audience {
     let claims = || -> Option<Value> {
         let payload = BASE64_URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
         json::object(&payload).ok()?.remove("aud")
     };
-    match claims() {
-        Some(Value::String(one)) => one == resource,
-        Some(Value::Array(all)) => all.iter().any(|one| one == resource),
-        _ => false,
+    let all = match claims() {
+        Some(Value::Array(all)) => all,
+        one => one.into_iter().collect(),
+    };
+    let named: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
+    if named.contains(&resource) {
+        return Audience::Resource;
+    }
+    let is_url = |name: &&&str| Identifier::resource(name).is_ok();
+    match (named.iter().any(|name| is_above(name, resource)), named.iter().find(is_url)) {
+        (false, Some(_)) => Audience::Elsewhere,
+        (true, _) | (false, None) => Audience::Unsaid,
     }
 }
 

@@ -40,8 +40,10 @@ const DUE: f64 = 0.6;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// A token that an upstream does not take is replaced, and one that lacks scopes asked for, no more often than this.
 const PAUSE: Duration = Duration::from_secs(30);
-/// So long scopes that a call lacked are told of, if no other call lacks them: most calls need others.
+/// So long it is told what kept a call from being made, if it keeps no other from that: then nobody knows any more.
 const TOLD: Duration = Duration::from_secs(600);
+/// The word for scopes that no token has.
+pub(super) const SCOPES_LACKING: &str = "UpstreamScopesLacking";
 /// How many scopes are asked for because an upstream wanted them.
 const MOST_SCOPES: usize = 64;
 
@@ -71,11 +73,43 @@ impl TokenCounters {
 /// What keeps calls of an upstream from being made as it wants them, for whoever can mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// A stable word.
-    pub reason: &'static str,
-    /// The scopes that it asks for, and that no token has.
-    pub scopes: Vec<String>,
+    what: What,
     at: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// There is no token, or no other one than the last, and what the issuer says, if it says something.
+    NoToken(&'static str, Option<&'static str>),
+    /// The upstream takes none of them.
+    NotTaken,
+    /// It asks for these scopes, and no token has them.
+    Lacking(String),
+}
+
+impl Trouble {
+    /// A stable word.
+    pub fn reason(&self) -> &'static str {
+        match &self.what {
+            What::NoToken(reason, _) => reason,
+            What::NotTaken => UpstreamError::CredentialsRefused { status: 401 }.reason(),
+            What::Lacking(_) => SCOPES_LACKING,
+        }
+    }
+
+    /// The scopes that the upstream asks for, if that is what is wrong.
+    pub fn scopes(&self) -> Option<&str> {
+        if let What::Lacking(scopes) = &self.what { Some(scopes) } else { None }
+    }
+
+    /// What it is about besides: scopes, or the issuer's error code.
+    pub fn words(&self) -> &str {
+        match &self.what {
+            What::NoToken(_, code) => code.unwrap_or_default(),
+            What::NotTaken => "",
+            What::Lacking(scopes) => scopes,
+        }
+    }
 }
 
 /// Whose call it is, where tokens are got with callers' tokens.
@@ -85,6 +119,8 @@ pub struct Subject {
     pub token: Sensitive,
     /// The authority that it is of.
     pub authority: String,
+    /// The issuer that it says, and was verified to be of.
+    pub issuer: String,
     /// When it expires (Unix seconds).
     pub expires: i64,
 }
@@ -181,25 +217,26 @@ impl Tokens {
 
     /// What is wrong, if something is.
     pub(super) fn trouble(&self) -> Option<Arc<Trouble>> {
-        let lasts = |trouble: &Arc<Trouble>| trouble.scopes.is_empty() || trouble.at.elapsed() < TOLD;
-        self.trouble.load_full().filter(lasts)
+        self.trouble.load_full().filter(|trouble| trouble.at.elapsed() < TOLD)
     }
 
-    /// Something is wrong that is not one caller's affair.
-    pub(super) fn is_in_trouble(&self, reason: &'static str, scopes: &[String]) {
-        self.trouble.store(Some(Arc::new(Trouble { reason, scopes: scopes.to_vec(), at: Instant::now() })));
+    fn is_in_trouble(&self, what: What) {
+        self.trouble.store(Some(Arc::new(Trouble { what, at: Instant::now() })));
     }
 
     fn failed(&self, failure: &TokenFailure) {
-        // What is refused to one caller may be that caller's affair.
-        if !(self.need_callers() && matches!(failure, TokenFailure::Refused { .. })) {
-            self.is_in_trouble(failure.reason(), &[]);
-        }
+        let code = match failure {
+            // What is refused to one caller may be that caller's affair.
+            TokenFailure::Refused { .. } if self.need_callers() => return,
+            TokenFailure::Refused { error, .. } => Some(*error),
+            _ => None,
+        };
+        self.is_in_trouble(What::NoToken(failure.reason(), code));
     }
 
-    /// A call was made: what kept it from that is over. What other calls need may still be missing.
-    pub(super) fn is_well(&self) {
-        if self.trouble.load().as_ref().is_some_and(|trouble| trouble.scopes.is_empty()) {
+    /// What is wrong is over, if it is of this kind. The others may still be so.
+    fn is_over(&self, is_it: impl Fn(&What) -> bool) {
+        if self.trouble.load().as_ref().is_some_and(|trouble| is_it(&trouble.what)) {
             self.trouble.store(None);
         }
     }
@@ -232,7 +269,7 @@ impl Tokens {
                 let is_tried = std::mem::replace(&mut tried.replaced, true);
                 let other = if is_tried { None } else { self.instead(caller, Why::Rejected(token)).await? };
                 if other.is_none() {
-                    self.is_in_trouble(UpstreamError::CredentialsRefused { status: status.as_u16() }.reason(), &[]);
+                    self.is_in_trouble(What::NotTaken);
                 }
                 Ok(other)
             }
@@ -249,12 +286,12 @@ impl Tokens {
                     Ok(None) => None,
                     Err(failure) => Some(failure),
                 };
-                let error = UpstreamError::ScopesLacking { scopes: scopes.join(" "), why };
-                self.is_in_trouble(error.reason(), &scopes);
-                Err(error)
+                let scopes = scopes.join(" ");
+                self.is_in_trouble(What::Lacking(scopes.clone()));
+                Err(UpstreamError::ScopesLacking { scopes, why })
             }
             _ => {
-                self.is_well();
+                self.is_over(|what| matches!(what, What::NotTaken));
                 Ok(None)
             }
         }
@@ -268,8 +305,9 @@ impl Tokens {
     fn slot(&self, caller: Option<&Subject>) -> Result<Arc<Slot>, TokenFailure> {
         let Some(callers) = &self.callers else { return Ok(self.own.clone()) };
         let caller = caller.ok_or(TokenFailure::NoCaller)?;
-        // A caller's token goes to its own issuer and nowhere else.
-        if self.client.oauth.grant.callers_of() != Some(&caller.authority) {
+        // A caller's token goes to its own issuer and nowhere else: not to one that its authority had before, either.
+        let Oauth { grant, issuer, .. } = &self.client.oauth;
+        if grant.callers_of() != Some(&caller.authority) || *issuer != caller.issuer {
             return Err(TokenFailure::ForeignCaller { authority: caller.authority.clone() });
         }
         let mut key = [0; 32];
@@ -283,7 +321,7 @@ impl Tokens {
         let (tokens, caller) = (self.clone(), caller.cloned());
         tokio::spawn(async move {
             if let Err(error) = tokens.ask_in_turn(&slot, caller.as_ref(), Why::Due(held.clone())).await {
-                tracing::warn!(reason = error.reason(), %error, "a token for an upstream was not renewed");
+                tokens.failed(&error);
                 tokio::time::sleep(RETRY.0).await;
                 held.is_renewed.store(false, Ordering::Relaxed);
             }
@@ -325,8 +363,6 @@ impl Tokens {
                 if lately(asking.replaced) {
                     return Ok(None);
                 }
-                asking.replaced = Some(now);
-                slot.held.store(None);
             }
             (Why::Lacks(old, scopes), _) => {
                 wanted.extend(old.scopes.iter().chain(scopes).cloned());
@@ -349,6 +385,10 @@ impl Tokens {
                 let held = self.held(&token, scopes, caller)?;
                 slot.held.store(Some(held.clone()));
                 (asking.failure, asking.failures, asking.more) = (None, 0, wanted);
+                if matches!(why, Why::Rejected(_)) {
+                    asking.replaced = Some(now);
+                }
+                self.is_over(|what| matches!(what, What::NoToken(..)));
                 Ok(Some(held))
             }
             // What there is is good for everything else.
@@ -360,6 +400,9 @@ impl Tokens {
                 if matches!(failure, TokenFailure::Refused { error: "invalid_scope", .. }) {
                     asking.more.clear();
                 }
+                if matches!(why, Why::Due(_)) {
+                    tracing::warn!(reason = failure.reason(), error = %failure, "a token for an upstream was not renewed");
+                }
                 let wait = RETRY.0.saturating_mul(1 << asking.failures.min(16)).min(RETRY.1).mul_f64(spread(0.8, 1.2));
                 asking.failures = asking.failures.saturating_add(1);
                 asking.failure = Some((failure.clone(), Instant::now() + wait));
@@ -370,10 +413,12 @@ impl Tokens {
 
     fn held(&self, token: &Token, scopes: Vec<String>, caller: Option<&Subject>) -> Result<Arc<Held>, TokenFailure> {
         let left = |expires: i64| Duration::from_secs(u64::try_from(expires.saturating_sub(now())).unwrap_or_default());
-        let life =
-            token.expires_at.map_or(UNSAID, left).min(caller.map_or(Duration::MAX, |caller| left(caller.expires)));
         // A year at most: what is added to a time must be one.
-        let life = life.min(Duration::from_secs(365 * 86_400));
+        let own = token.expires_at.map_or(UNSAID, left).min(Duration::from_secs(365 * 86_400));
+        let callers = caller.map_or(Duration::MAX, |caller| left(caller.expires));
+        let life = own.min(callers);
+        // Where the caller's token ends first, another one would last no longer.
+        let due = if callers < own { life } else { life.mul_f64(spread(DUE, DUE + 0.1)) };
         let header = HeaderValue::from_str(&format!("Bearer {}", token.access_token.expose()));
         let mut header = header.map_err(|_| crate::oauth::token_request::TokenError::Malformed("access_token"))?;
         header.set_sensitive(true);
@@ -383,7 +428,7 @@ impl Tokens {
             header,
             scopes,
             until: now + life.saturating_sub(MARGIN.min(life / 5)),
-            due: now + life.mul_f64(spread(DUE, DUE + 0.1)),
+            due: now + due,
             is_renewed: AtomicBool::new(false),
             counted: self.counters.held.clone(),
         }))

@@ -202,8 +202,29 @@ fn what_proxies_say_of_an_upstream_is_told_with_its_remedy_and_beside_ready() {
         statement.said(UPSTREAM_AUTHORIZED).unwrap().clone()
     };
     assert_eq!(told(None).truth, Truth::True);
+    for (programming, reason) in [
+        (None, "Pending"),
+        (Some(Programming::Waiting), "Pending"),
+        (Some(Programming::NoProxies), "NoProxies"),
+        (Some(Programming::Silent("a".into())), "Pending"),
+    ] {
+        let statement = status(&applied, (programming, None), None, &Value::Null);
+        let said = statement.said(UPSTREAM_AUTHORIZED).unwrap();
+        assert_eq!((said.truth, said.reason.as_str()), (Truth::Unknown, reason), "nobody has tried");
+    }
     let lacking = told(Some(("UpstreamScopesLacking", "files:write")));
     assert_eq!((lacking.truth, lacking.reason.as_str()), (Truth::False, "UpstreamTokenWanted"));
     assert!(lacking.message.contains("files:write") && lacking.message.contains("oauth.scopes"), "{}", lacking.message);
-    assert!(told(Some(("UpstreamTokenRefused", ""))).message.starts_with("UpstreamTokenRefused: "));
+    let refused = |code: &str| told(Some(("UpstreamTokenRefused", code))).message;
+    assert!(refused("").starts_with("UpstreamTokenRefused: "));
+    for (code, remedy) in [
+        ("invalid_client", "the Secret of its McpClient"),
+        ("unauthorized_client", "the Secret of its McpClient"),
+        ("invalid_scope", "oauth.scopes"),
+        ("invalid_target", "resource"),
+    ] {
+        let message = refused(code);
+        assert!(message.contains(code) && message.contains(remedy), "{message}");
+    }
+    assert!(told(Some(("UpstreamTokenAudience", ""))).message.contains("docs/upstreams.md"));
 }

@@ -267,8 +267,8 @@ impl World {
                 report.refused.insert(trouble.id.uid.clone(), trouble.reason.clone());
             }
             for (uid, trouble) in snapshot.upstream_troubles().take(MOST_TROUBLED) {
-                let words = [&[trouble.reason.to_owned()], &*trouble.scopes].concat().join(" ");
-                report.troubled.insert(uid.to_owned(), words.chars().take(LONGEST_TROUBLE).collect());
+                let words = [trouble.reason(), trouble.words()].join(" ");
+                report.troubled.insert(uid.to_owned(), words.trim_end().chars().take(LONGEST_TROUBLE).collect());
             }
         }
         report

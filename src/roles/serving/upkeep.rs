@@ -107,13 +107,13 @@ async fn watch_servers(gateway: Arc<Gateway>, check: Check, stop: CancellationTo
 
 /// A server that is served, and not called as its upstream wants.
 fn troubled(site: &Site, trouble: &upstream::Trouble) -> String {
-    let (server, reason) = (site.server.id.display_name(), trouble.reason);
-    match trouble.scopes.as_slice() {
-        [] => format!("McpServer {server}: {reason}: see spec.upstream.credentials"),
-        scopes => {
-            let scopes = scopes.join(" ");
+    let (server, reason) = (site.server.id.display_name(), trouble.reason());
+    match (trouble.scopes(), trouble.words()) {
+        (Some(scopes), _) => {
             format!("McpServer {server}: {reason}: add to spec.upstream.credentials.oauth.scopes: {scopes}")
         }
+        (None, "") => format!("McpServer {server}: {reason}: see spec.upstream.credentials"),
+        (None, code) => format!("McpServer {server}: {reason} ({code}): see spec.upstream.credentials"),
     }
 }
 

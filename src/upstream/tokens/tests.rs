@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, Response};
 
+mod hostile;
+
 use super::super::{Means, Timeouts, Upstream};
 use super::*;
 use crate::egress::testing::{Body, Seen, Server, full, json, open_egress, response, serve};
@@ -98,7 +100,8 @@ impl House {
 }
 
 fn caller(token: &str, authority: &str) -> Subject {
-    Subject { token: Sensitive::new(token), authority: authority.to_owned(), expires: now() + 600 }
+    let (authority, issuer) = (authority.to_owned(), "https://as.example".to_owned());
+    Subject { token: Sensitive::new(token), authority, issuer, expires: now() + 600 }
 }
 
 #[tokio::test]

@@ -1,0 +1,167 @@
+//! Issuers, upstreams and callers that are not what they should be, and what whoever can mend it is told.
+
+use std::sync::Mutex as Plain;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::*;
+
+/// An issuer, and tokens of it without an upstream.
+async fn bare(issuer: Script) -> (Server, Arc<Tokens>) {
+    let asked = AtomicUsize::new(0);
+    let server = serve(move |seen| issuer(asked.fetch_add(1, Ordering::SeqCst), &form(seen))).await;
+    let oauth = Oauth { token_endpoint: server.url("/token"), ..oauth(Grant::ClientCredentials, true) };
+    let tokens = Tokens::new(&oauth, &open_egress(), &TokenCounters::default()).unwrap();
+    (server, tokens)
+}
+
+fn exchange() -> Oauth {
+    oauth(Grant::TokenExchange { authority: "corp".into() }, true)
+}
+
+fn refusing(status: u16, error: &str) -> Response<Body> {
+    response(status, "application/json", full(format!(r#"{{"error":"{error}"}}"#)))
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < patience, "in vain: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_callers_token_that_is_given_back_does_not_go_to_the_upstream() {
+    let echo = |_: usize, asked: &BTreeMap<String, String>| {
+        json(format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":60}}"#, asked["subject_token"]))
+    };
+    let house = House::of(exchange(), Box::new(echo), Box::new(open)).await;
+    let error = house.call(Some(&caller("canary-of-ana", "corp"))).await.unwrap_err();
+    assert_eq!(error.reason(), "CallerTokenReturned");
+    assert!(house.sent().is_empty() && !format!("{error} {error:?}").contains("canary"), "{error}");
+}
+
+/// An authority may be given another issuer, and proxies hear of it before they hear of the servers.
+#[tokio::test]
+async fn a_callers_token_goes_to_its_own_issuer_whatever_its_authority_is_called() {
+    let house = House::of(exchange(), Box::new(lasting), Box::new(open)).await;
+    let moved = Subject { issuer: "https://new.example".into(), ..caller("ana", "corp") };
+    assert_eq!(house.call(Some(&moved)).await.unwrap_err().reason(), "CallerOfOtherIssuer");
+    assert_eq!((house.asked().len(), house.sent().len()), (0, 0));
+}
+
+/// Who does not know `resource` ignores it (RFC 6749 section 3.2), and gives what is good somewhere else.
+#[tokio::test]
+async fn a_token_that_says_that_it_is_for_another_place_is_not_sent() {
+    for (claims, is_good) in [
+        (r#"{"aud":"https://up.example/mcp"}"#, true),
+        (r#"{"aud":["https://other.example/mcp","https://up.example/mcp"]}"#, true),
+        // More general, and a name that means something to the two of them (RFC 8707 section 2).
+        (r#"{"aud":"https://up.example"}"#, true),
+        (r#"{"aud":"https://up.example/"}"#, true),
+        (r#"{"aud":"api://default"}"#, true),
+        (r#"{}"#, true),
+        (r#"{"aud":"https://other.example/mcp"}"#, false),
+        (r#"{"aud":["https://other.example","account"]}"#, false),
+        (r#"{"aud":"https://up.example/mc"}"#, false),
+        (r#"{"aud":"https://up.example.evil.example"}"#, false),
+    ] {
+        let jwt = format!("e30.{}.AA", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let answer = format!(r#"{{"access_token":"{jwt}","token_type":"Bearer","expires_in":60}}"#);
+        let house = House::new(Box::new(move |_, _| json(answer.clone())), Box::new(open)).await;
+        let called = house.call(None).await.map_err(|error| error.reason());
+        assert_eq!(called, if is_good { Ok(200) } else { Err("UpstreamTokenAudience") }, "{claims}");
+        assert_eq!(house.sent().len(), usize::from(is_good), "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_end_as_they_come_are_not_asked_for_by_every_call() {
+    let house = House::new(Box::new(|n, _| token(n, 0)), Box::new(open)).await;
+    let calls = join_all((0..20).map(|_| house.call(None))).await;
+    assert!(calls.iter().all(|call| matches!(call, Err(error) if error.reason() == "UpstreamTokenEnded")), "{calls:?}");
+    assert_eq!((house.asked().len(), house.sent().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_ends_with_a_callers_token_is_not_renewed() {
+    let (server, tokens) = bare(Box::new(lasting)).await;
+    let endpoint = Oauth { token_endpoint: server.url("/token"), ..exchange() };
+    let of_callers = Tokens::new(&endpoint, &open_egress(), &TokenCounters::default()).unwrap();
+    let bound = of_callers.token(Some(&caller("ana", "corp"))).await.unwrap();
+    assert!(bound.due >= bound.until, "no other could last longer");
+    let own = tokens.token(None).await.unwrap();
+    assert!(own.due < own.until);
+}
+
+/// A caller who gets an upstream to say 401 while the issuer is away does not take the token from everybody.
+#[tokio::test]
+async fn a_token_that_was_not_taken_once_is_kept_until_there_is_another() {
+    let is_away = |n: usize, _: &BTreeMap<String, String>| {
+        if n == 1 { refusing(503, "temporarily_unavailable") } else { token(n, 3600) }
+    };
+    let refuses = Plain::new(true);
+    let judge = move |sent: &str| {
+        let once = sent == "Bearer token-0" && std::mem::take(&mut *refuses.lock().unwrap());
+        if once { challenged(401, "Bearer") } else { open(sent) }
+    };
+    let house = House::new(Box::new(is_away), Box::new(judge)).await;
+    assert_eq!(house.call(None).await.unwrap_err().reason(), "UpstreamTokenUnavailable");
+    for _ in 0..3 {
+        assert_eq!(house.call(None).await.unwrap(), 200);
+    }
+    assert_eq!(house.asked().len(), 2);
+}
+
+/// An issuer that is away is told while there is a token still, and until there is another.
+#[tokio::test]
+async fn a_renewal_that_fails_is_told_though_calls_go_on() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = is_away.clone();
+    let issuer = move |n: usize, _: &BTreeMap<String, String>| match away.load(Ordering::SeqCst) {
+        true => refusing(503, "temporarily_unavailable"),
+        false => token(n, 3600),
+    };
+    let (_server, tokens) = bare(Box::new(issuer)).await;
+    tokens.token(None).await.unwrap();
+    assert_eq!(tokens.trouble(), None);
+    is_away.store(true, Ordering::SeqCst);
+    let due = |tokens: &Arc<Tokens>| {
+        let held = tokens.own.held.load_full().unwrap();
+        tokens.counters.held.inc();
+        let (header, scopes, until) = (held.header.clone(), held.scopes.clone(), held.until);
+        let counted = held.counted.clone();
+        let due = Held { header, scopes, until, due: Instant::now(), is_renewed: AtomicBool::new(false), counted };
+        tokens.own.held.store(Some(Arc::new(due)));
+    };
+    due(&tokens);
+    tokens.token(None).await.unwrap();
+    until("the trouble to be told", || tokens.trouble().is_some()).await;
+    let held = tokens.token(None).await.unwrap();
+    tokens.after(None, held, StatusCode::OK, &HeaderMap::new(), &mut Tried::default()).await.unwrap();
+    assert_eq!(tokens.trouble().unwrap().reason(), "UpstreamTokenUnavailable", "a call that is made does not end it");
+    is_away.store(false, Ordering::SeqCst);
+    tokens.own.asking.lock().await.failure = None;
+    due(&tokens);
+    tokens.token(None).await.unwrap();
+    until("the trouble to end", || tokens.trouble().is_none()).await;
+}
+
+#[tokio::test]
+async fn what_an_issuer_says_is_told_by_its_code_and_not_for_ever() {
+    for (status, code, said) in [
+        (401, "invalid_client", Some("invalid_client")),
+        (400, "invalid_scope", Some("invalid_scope")),
+        (400, "odd", None),
+    ] {
+        let (_server, tokens) = bare(Box::new(move |_, _| refusing(status, code))).await;
+        assert!(tokens.token(None).await.is_err());
+        let trouble = tokens.trouble().unwrap();
+        assert_eq!((trouble.reason(), trouble.words()), ("UpstreamTokenRefused", said.unwrap_or("no reason")));
+        let old = Trouble { at: Instant::now().checked_sub(TOLD).unwrap(), ..(*trouble).clone() };
+        tokens.trouble.store(Some(Arc::new(old)));
+        assert_eq!(tokens.trouble(), None, "nobody has called since, and nobody knows");
+    }
+}

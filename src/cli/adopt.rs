@@ -18,6 +18,7 @@ use kube::{Client, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::clients::annotate;
+use super::named::Named;
 use super::output;
 use crate::api::{McpAuthorizationServer, McpClient};
 use crate::cluster;
@@ -37,9 +38,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// Without --registration-url it is looked for through the administrative API.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// The McpClient
-    #[arg(value_name = "NAMESPACE/NAME", env = "PORTCULLIS_MCP_CLIENT")]
-    client: String,
+    #[command(flatten)]
+    client: Named,
     /// The client's id at the authorization server
     #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT_ID")]
     client_id: String,
@@ -82,7 +82,7 @@ struct Request {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let token = args.token.as_deref().map(read_token).transpose()?;
-    let (namespace, name) = args.client.split_once('/').context("write NAMESPACE/NAME")?;
+    let (namespace, name) = args.client.parse()?;
     let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
     let clients: Api<McpClient> = Api::namespaced(client.clone(), namespace);
     let found = clients.get(name).await.with_context(|| format!("cannot read McpClient {}", args.client))?;

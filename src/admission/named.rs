@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::api::v1alpha1::{McpPolicySpec, McpServerSpec};
-use crate::api::{Key, Kind, Object};
+use crate::api::{Key, Kind, McpServer, Object};
 
 /// The objects that it refers to.
 pub(super) fn named(object: &Object) -> BTreeSet<Key> {
@@ -44,4 +44,12 @@ fn by_server(spec: &McpServerSpec, add: &mut impl FnMut(Kind, &str)) {
     let lock = spec.tools.iter().filter_map(|tools| tools.lock.as_ref()).map(|lock| &lock.config_map_name);
     let ca = spec.upstream.tls.iter().filter_map(|tls| tls.ca_ref.as_ref()).map(|ca| &ca.config_map_name);
     lock.chain(ca).for_each(|name| add(Kind::ConfigMap, name));
+    spec.upstream.credentials.oauth.iter().for_each(|oauth| add(Kind::McpClient, &oauth.client));
+}
+
+/// The McpClient that the gateway is to be at a server's upstream.
+pub(super) fn upstream_client(server: &McpServer) -> Option<Key> {
+    let oauth = server.spec.upstream.credentials.oauth.as_ref()?;
+    let namespace = server.metadata.namespace.clone().unwrap_or_default();
+    Some(Key { kind: Kind::McpClient, namespace, name: oauth.client.clone() })
 }

@@ -58,6 +58,17 @@ const KEEPALIVE: TcpKeepalive =
 
 /// Serves until the drain starts; connections under way are the drain's to wait for.
 pub async fn serve(socket: TcpListener, tls: TlsAcceptor, door: Door, desk: Arc<Desk>, drain: Drain) {
+    serve_lingering(socket, tls, door, desk, drain, LINGER).await;
+}
+
+async fn serve_lingering(
+    socket: TcpListener,
+    tls: TlsAcceptor,
+    door: Door,
+    desk: Arc<Desk>,
+    drain: Drain,
+    linger: Duration,
+) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let server = Arc::new(builder());
     loop {
@@ -77,7 +88,7 @@ pub async fn serve(socket: TcpListener, tls: TlsAcceptor, door: Door, desk: Arc<
         let (tls, door, desk) = (tls.clone(), door.clone(), desk.clone());
         let (server, stop) = (server.clone(), drain.draining().child_token());
         drain.spawn(async move {
-            connection(stream, peer, &tls, door, desk, &server, stop).await;
+            connection(stream, peer, &tls, (door, desk), &server, (stop, linger)).await;
             drop(place);
         });
     }
@@ -111,10 +122,9 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     tls: &TlsAcceptor,
-    door: Door,
-    desk: Arc<Desk>,
+    (door, desk): (Door, Arc<Desk>),
     server: &auto::Builder<TokioExecutor>,
-    stop: CancellationToken,
+    (stop, linger): (CancellationToken, Duration),
 ) {
     let stream = match timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -136,7 +146,7 @@ async fn connection(
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let mut last_call = pin!(async {
         stop.cancelled().await;
-        sleep(LINGER).await;
+        sleep(linger).await;
     });
     let mut ending = false;
     loop {
@@ -195,3 +205,6 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Res
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests;

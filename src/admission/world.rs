@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::inventory::inventory;
 use super::judge::LookedUp;
-use super::named::named;
+use super::named::{named, upstream_client};
 use crate::access::targets::Tool;
 use crate::api::core::ConfigMap;
 use crate::api::object::{self, Rejected};
 use crate::api::v1alpha1::ServerState;
-use crate::api::{GROUP, Key, Kind, McpAuthorizationServer, McpServer, Object, VERSION};
+use crate::api::{GROUP, Key, Kind, McpAuthorizationServer, McpClient, McpServer, Object, VERSION};
 use crate::fleet::Fleet;
 use crate::generated::server::State;
 use crate::generated::{Authority, Labels, ObjectId, Policy, Server};
@@ -75,6 +75,13 @@ impl Known {
     fn server(&self) -> Option<&McpServer> {
         match &self.read {
             Ok(Object::Server(server)) => Some(server),
+            _ => None,
+        }
+    }
+
+    fn client(&self) -> Option<&McpClient> {
+        match &self.read {
+            Ok(Object::Client(client)) => Some(client),
             _ => None,
         }
     }
@@ -214,6 +221,8 @@ impl World {
                 Kind::McpClient => {
                     let client = self.clients.get(&key.namespace).and_then(|clients| clients.get(&key.name));
                     lookup.clients.extend(client.map(|client| (place, client)));
+                    let written = self.known.get(key).and_then(Known::client);
+                    lookup.client_objects.extend(written.map(|client| (place, client)));
                 }
                 _ => {}
             }
@@ -410,7 +419,8 @@ impl World {
     /// # Errors
     /// What is wrong in itself.
     pub fn server(&self, object: &McpServer, found: &Found) -> Result<Resolved<Server>, Findings> {
-        let names = BTreeSet::new();
+        let client = upstream_client(object);
+        let names: BTreeSet<Key> = client.iter().cloned().collect();
         let mut lookup = self.lookup(&names, found);
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         lookup.namespaces.extend(self.namespaces.get(namespace).map(|labels| (namespace, labels.clone())));
@@ -427,7 +437,10 @@ impl World {
         if unseen(Reason::LockNotFound) {
             server.lock = None;
         }
-        resolved.warnings.retain(|finding| !unseen(finding.reason));
+        // What is wrong with a client is told; but it may be mended by who has no right to open a server, so that counts as open.
+        let is_known = client.is_some_and(|client| self.has(&client) || found.was_asked(&client));
+        let is_told = |reason: Reason| reason == Reason::UpstreamClientUnfit && is_known;
+        resolved.warnings.retain(|finding| is_told(finding.reason) || !unseen(finding.reason));
         Ok(resolved)
     }
 }
@@ -438,6 +451,7 @@ pub struct Found {
     authorities: Vec<(Authority, Option<Registration>)>,
     servers: BTreeMap<Key, Option<Server>>,
     clients: BTreeMap<Key, ClientKind>,
+    client_objects: BTreeMap<Key, McpClient>,
     config_maps: BTreeMap<Key, ConfigMap>,
     /// What was asked for: a ConfigMap that is among it, and not here, is not there.
     asked: BTreeSet<Key>,
@@ -453,6 +467,9 @@ impl Found {
                 Object::AuthorizationServer(object) => found.authorities.extend(anchor(object, world)),
                 Object::ConfigMap(map) => {
                     found.config_maps.insert(object.key(), map.clone());
+                }
+                Object::Client(client) => {
+                    found.client_objects.insert(object.key(), McpClient::clone(client));
                 }
                 _ => {}
             }
@@ -490,6 +507,7 @@ impl Found {
         let resolved = self.servers.iter().filter_map(|(key, server)| Some((place(key), server.as_ref()?)));
         lookup.resolved.extend(resolved);
         lookup.clients.extend(self.clients.iter().map(|(key, client)| (place(key), client)));
+        lookup.client_objects.extend(self.client_objects.iter().map(|(key, client)| (place(key), client)));
         lookup.config_maps.extend(self.config_maps.iter().map(|(key, map)| (place(key), map)));
     }
 

@@ -19,6 +19,7 @@ use kube::{Client, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::clients::{annotate, installation};
+use super::named::Named;
 use super::output;
 use crate::api::{McpAuthorizationServer, McpClient};
 use crate::cluster;
@@ -44,9 +45,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// at its authorization server if its McpClient, by its UID, is not here.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// The McpClient
-    #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "ledger", env = "PORTCULLIS_MCP_CLIENT")]
-    client: Option<String>,
+    #[command(flatten)]
+    client: Option<Named>,
     /// The client's id at the authorization server
     #[arg(long, value_name = "ID", required_unless_present = "ledger", env = "PORTCULLIS_CLIENT_ID")]
     client_id: Option<String>,
@@ -83,7 +83,7 @@ pub(super) struct Args {
 struct Request<'r> {
     args: &'r Args,
     /// The McpClient, as people name it, and as it was found.
-    client: &'r str,
+    client: &'r Named,
     found: McpClient,
     client_id: &'r str,
     clients: Api<McpClient>,
@@ -127,9 +127,9 @@ async fn take_over(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks for a client that is in no ledger, and waits for what comes of it.
-async fn adopt(args: &Args, asked: &str, client_id: &str) -> anyhow::Result<ExitCode> {
+async fn adopt(args: &Args, asked: &Named, client_id: &str) -> anyhow::Result<ExitCode> {
     let token = args.token.as_deref().map(read_token).transpose()?;
-    let (namespace, name) = asked.split_once('/').context("write NAMESPACE/NAME")?;
+    let (namespace, name) = asked.parse()?;
     let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
     let clients: Api<McpClient> = Api::namespaced(client.clone(), namespace);
     let found = clients.get(name).await.with_context(|| format!("cannot read McpClient {asked}"))?;

@@ -13,6 +13,7 @@ use kube::{Client, ResourceExt as _};
 use serde::Serialize;
 use serde_json::json;
 
+use super::named::Named;
 use super::output::{self, Format, Said, Tone};
 use super::{adopt, serving};
 use crate::api::McpClient;
@@ -47,7 +48,7 @@ struct List {
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
     context: Option<String>,
     /// The namespace of the McpClients [default: all that you may list]
-    #[arg(long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
     namespace: Option<String>,
     /// The namespace of the controller, where tombstones are
     #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
@@ -59,9 +60,8 @@ struct List {
 
 #[derive(clap::Args, Debug)]
 struct One {
-    /// The McpClient
-    #[arg(value_name = "NAMESPACE/NAME", env = "PORTCULLIS_MCP_CLIENT")]
-    client: String,
+    #[command(flatten)]
+    client: Named,
     /// The kubeconfig's context to ask instead of the current one
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
     context: Option<String>,
@@ -275,7 +275,7 @@ async fn abandon(args: &One) -> anyhow::Result<ExitCode> {
 }
 
 async fn named(args: &One) -> anyhow::Result<(Api<McpClient>, String)> {
-    let (namespace, name) = args.client.split_once('/').context("write NAMESPACE/NAME")?;
+    let (namespace, name) = args.client.parse()?;
     let (client, _) = cluster::connect_to(args.context.as_deref()).await?;
     Ok((Api::namespaced(client, namespace), name.to_owned()))
 }

@@ -14,6 +14,7 @@ pub mod diff;
 pub mod explain;
 mod git;
 pub mod load;
+mod named;
 pub mod outbound;
 pub mod output;
 pub mod place;

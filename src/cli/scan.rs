@@ -47,6 +47,7 @@ pub struct Args {
     name: Option<String>,
     /// Namespace of the McpServer
     #[arg(
+        short,
         long,
         value_name = "NAMESPACE",
         default_value = "default",

@@ -54,7 +54,7 @@ impl Fence {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, until: Option<Instant>) {
+    pub(super) fn open(&self, until: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }

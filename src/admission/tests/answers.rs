@@ -116,6 +116,41 @@ fn secrets_are_presumed_and_config_maps_are_asked_for() {
 }
 
 #[test]
+fn an_upstreams_client_is_asked_for_and_what_keeps_it_from_being_one_is_a_warning() {
+    let calling =
+        server("c", json!({}), json!({"upstream": {"credentials": {"none": null, "oauth": {"client": "gateway"}}}}));
+    let client = |spec: Value| {
+        let mut whole = json!({"authorizationServer": "corp", "method": "Preregistered", "registration":
+            {"clientId": "gateway", "clientSecretRef": {"name": "given", "key": "secret"}}});
+        patch(&mut whole, &spec);
+        object("McpClient", Some("team"), "gateway", json!({}), whole)
+    };
+    let token = client(json!({"method": "Token", "registration": null, "token": {"subject": "ana", "servers": ["a"]}}));
+    let review = review(None, Some(&calling));
+    let warnings = |world: &World, found: &[&Value]| -> Vec<String> {
+        let found: Vec<Object> = found.iter().map(|found| crate::api::object::read(found).unwrap()).collect();
+        let found = looked_up(&review, world, &found);
+        judge(&review, world, &found).decide(&[]).tell(&review, world, &found, 0).warnings().to_vec()
+    };
+    let mut world = world();
+    assert_eq!(wanted(&review, &world).iter().map(ToString::to_string).collect::<Vec<_>>(), ["McpClient team/gateway"]);
+    let lacking = warnings(&world, &[]);
+    assert!(lacking.len() == 1 && lacking[0].contains("no McpClient team/gateway"), "{lacking:?}");
+    assert!(lacking[0].contains("spec.upstream.credentials.oauth.client"), "{lacking:?}");
+    // Its Secret is presumed, as every one.
+    assert_eq!(warnings(&world, &[&client(json!({}))]), [""; 0]);
+    assert!(warnings(&world, &[&token])[0].contains("has the method Token"));
+    put(&mut world, &client(json!({})));
+    assert_eq!((wanted(&review, &world).len(), warnings(&world, &[])), (0, Vec::new()));
+    put(&mut world, &token);
+    assert!(warnings(&world, &[])[0].contains("has the method Token"));
+    // Whoever mends the client opens no server by that: it counts as one that takes calls.
+    put(&mut world, &calling);
+    let served = world.fleet().by_name("team", "c").unwrap();
+    assert_eq!(served.server.state, crate::generated::server::State::Enabled);
+}
+
+#[test]
 fn an_invalid_policy_stands_as_at_a_proxy() {
     let mut world = world();
     let mut mixed = policy(

@@ -202,6 +202,8 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
         // Whatever its lock says: that is about tools, not about whose data they have.
         (json!({"spec": {"upstream": {"url": "https://another.example/mcp"}}}), &["team/c"]),
         (json!({"spec": {"upstream": {"tls": {"caRef": {"configMapName": "ca"}}}}}), &["team/c"]),
+        // As another client, whether or not that is there: what its callers may do there is what that one may.
+        (json!({"spec": {"upstream": {"credentials": {"none": null, "oauth": {"client": "gateway"}}}}}), &["team/c"]),
     ] {
         assert_eq!(changed(change.clone()), expected, "{change}");
     }
@@ -226,6 +228,12 @@ fn a_server_is_opened_by_its_labels_its_authorities_and_what_it_asks_of_callers(
     let mut classed = plain.clone();
     classed["spec"]["tools"] = json!({"lock": {"configMapName": "lock", "sha256": "0".repeat(64), "onChange": "Warn"}});
     assert_eq!(places(&world, Some(&plain), Some(&classed)), ["team/f"]);
+    let oauth = |client: &str| json!({"upstream": {"credentials": {"none": null, "oauth": {"client": client}}}});
+    let (one, other) =
+        (server("f", json!({"tier": "gold"}), oauth("one")), server("f", json!({"tier": "gold"}), oauth("other")));
+    assert_eq!(places(&world, Some(&one), Some(&other)), ["team/f"]);
+    let (one, other) = (server("g", json!({}), oauth("one")), server("g", json!({}), oauth("other")));
+    assert_eq!(places(&world, Some(&one), Some(&other)), NOBODY, "nobody may call it");
     // Made anew before the watch has told that the former one is gone.
     let mut anew = plain.clone();
     anew["metadata"]["uid"] = "another".into();

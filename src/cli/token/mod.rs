@@ -120,7 +120,7 @@ struct Which {
     #[arg(long, value_name = "NAME", env = "PORTCULLIS_CONTEXT")]
     context: Option<String>,
     /// In a cluster: the namespace of the McpClients [default: that of the servers, or the kubeconfig's]
-    #[arg(long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", env = "PORTCULLIS_NAMESPACE")]
     namespace: Option<String>,
 }
 

@@ -128,6 +128,7 @@ fn more_than_it_can_bear_is_put_off_and_the_api_server_asks_again() {
     assert!(house.cluster.get(VERSION, "McpAuthorizationServer", None, "corp").is_some());
 }
 
+/// How an open connection is answered once the listener is shut, `admission::server` shows: here, that would be a matter of time.
 #[test]
 fn a_webhook_that_ends_answers_who_asks_meanwhile_and_says_that_it_was_the_last_time() {
     let mut house = House::build();

@@ -183,12 +183,12 @@ impl House {
         self.controller = None;
     }
 
-    /// Ends it by SIGKILL.
     /// Has it stand still with its connections open, or go on.
     pub(super) fn freeze_webhook(&self, frozen: bool) {
         self.webhook.as_ref().unwrap().signal(if frozen { "STOP" } else { "CONT" });
     }
 
+    /// Ends it by SIGKILL.
     pub(super) fn kill_webhook(&mut self) {
         self.webhook = None;
     }

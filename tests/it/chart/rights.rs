@@ -193,7 +193,10 @@ fn the_page_of_rights_is_current() {
          | `portcullis-controller-finalizers` | of an McpClient the controller writes the finalizer only |\n\
          | `portcullis-clients` | who makes an McpClient has the verb `issue` on the \
          McpAuthorizationServer |\n\n\
-         Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n",
+         Members of `admission.exemptGroups` (by default `system:masters`) may repair what the first two hold.\n\n\
+         Admission sees what is written, and never what is read. In the system namespace the controller may read every Secret, since \
+         the names of those that it makes are not known before: nothing but the namespace holds that, so keep no Secrets there that \
+         are not Portcullis's own.\n",
     );
     let heading = |who: &str| match who {
         "proxy" => "Proxies (`portcullis-proxy`)",

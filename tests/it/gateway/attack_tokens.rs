@@ -11,8 +11,9 @@ use crate::support::by_hand::{ByHand, json_answer, say_all};
 use crate::support::gateway::{Gateway, policy, server};
 use crate::support::http::{self, Response};
 use crate::support::issuer::{Document, Fault, Issuer};
+use crate::support::now;
 use crate::support::upstream::{Sdk, Upstream};
-use crate::support::{now, wait::until};
+use crate::support::wait::{until, until_within};
 
 const RULES: &str =
     "  - name: all\n    effect: Allow\n    principals: [{groups: [engineers]}]\n    tools: [{patterns: [\"*\"]}]\n";
@@ -63,10 +64,11 @@ fn attack_no_forged_token_gets_through_the_gate() {
     let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
     let canary = TcpListener::bind("127.0.0.1:0").unwrap();
     canary.set_nonblocking(true).unwrap();
+    let launched = Instant::now();
     let (_gateway, mut forge) = believed(&issuer, &upstream, &format!("http://{}", canary.local_addr().unwrap()));
     let url = forge.resource.clone();
     upstream.seen().clear();
-    let (fetched, begun) = (issuer.hits(Document::Jwks), Instant::now());
+    let fetched = issuer.hits(Document::Jwks);
     // What cannot stand in a header, or ends at the limit of a request's head before it is a token, is not sent.
     let sendable = |token: &str| token.len() < 32_000 && token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let is_early = |attack: &Attack| ["Future", "Yet", "Lifetime"].iter().any(|word| attack.reason.contains(word));
@@ -89,13 +91,14 @@ fn attack_no_forged_token_gets_through_the_gate() {
     assert!(upstream.seen().requests().is_empty(), "{:?}", upstream.seen().requests());
     assert!(canary.accept().is_err(), "a URL from a token's header was fetched");
     let unknown_keys = issuer.hits(Document::Jwks) - fetched;
-    assert!(unknown_keys <= windows(begun), "{unknown_keys} fetches for invented keys");
+    assert!(unknown_keys <= windows(launched), "{unknown_keys} fetches for invented keys");
     assert_eq!(call(&url, &forge.genuine()).status, 200);
 }
 
-/// How often an issuer may be asked for unknown keys since then: once in half a minute.
-fn windows(begun: Instant) -> usize {
-    1 + usize::try_from(begun.elapsed().as_secs() / 30).unwrap()
+/// How often an issuer may have been asked for unknown keys since the gateway was launched then: its own first fetch opened a window
+/// of half a minute at least, and so does every other.
+fn windows(launched: Instant) -> usize {
+    usize::try_from(launched.elapsed().as_secs() / 30).unwrap()
 }
 
 #[test]
@@ -117,57 +120,88 @@ fn attack_other_kinds_of_tokens_where_access_tokens_are_not_marked() {
     assert!(upstream.seen().requests().is_empty());
 }
 
+/// As many callers at once as there are threads, each with keys that nobody has.
+fn flood(url: &str, forge: &Forge, name: &str) -> usize {
+    const THREADS: usize = 8;
+    const EACH: usize = 20;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                for turn in 0..EACH {
+                    let kid = format!("{name}-{thread}-{turn}");
+                    let bogus = forge.token(&with(&forge.header(), "kid", json!(kid)), &forge.claims());
+                    assert_eq!(call(url, &bogus).status, 401);
+                }
+            });
+        }
+    });
+    THREADS * EACH
+}
+
+/// What the clock alone decides, `issuer::jwks` shows with one that stands: five hundred unknown keys, one fetch.
 #[test]
 fn attack_unknown_keys_cost_one_fetch_and_bring_a_rotated_key() {
-    let (issuer, upstream) = (Issuer::start(), Upstream::start(Sdk::Rmcp));
-    let (_gateway, old) = believed(&issuer, &upstream, NOWHERE);
-    let url = &old.resource;
-    let (fetched, begun) = (issuer.hits(Document::Jwks), Instant::now());
-    let mut new = forge(&issuer, NOWHERE);
-    new.resource.clone_from(url);
-    let mut keys: Value = serde_json::from_str(&new.jwks()).unwrap();
-    keys["keys"][0]["kid"] = "rotated".into();
-    // The id that the old key had is another key's now.
-    keys["keys"][1]["kid"] = "ec-1".into();
-    issuer.publish(keys);
-    let rotated = new.token(&with(&new.header(), "kid", json!("rotated")), &new.claims());
-    let mut floods = 0;
-    until("the rotated key", || {
-        floods += 1;
-        let bogus = old.token(&with(&old.header(), "kid", json!(format!("bogus-{floods}"))), &old.claims());
-        assert_eq!(call(url, &bogus).status, 401);
-        (call(url, &rotated).status == 200).then_some(())
+    let upstream = Upstream::start(Sdk::Rmcp);
+    // A machine that takes longer than a window and the next for all of this says nothing of one window: another try.
+    until_within(Duration::from_secs(600), "a flood within one window", || {
+        let (issuer, launched) = (Issuer::start(), Instant::now());
+        let (_gateway, old) = believed(&issuer, &upstream, NOWHERE);
+        let url = &old.resource;
+        let fetched = issuer.hits(Document::Jwks);
+        let mut new = forge(&issuer, NOWHERE);
+        new.resource.clone_from(url);
+        let mut keys: Value = serde_json::from_str(&new.jwks()).unwrap();
+        keys["keys"][0]["kid"] = "rotated".into();
+        // The id that the old key had is another key's now.
+        keys["keys"][1]["kid"] = "ec-1".into();
+        issuer.publish(keys);
+        let rotated = new.token(&with(&new.header(), "kid", json!("rotated")), &new.claims());
+        let mut floods = flood(url, &old, "early");
+        let early = issuer.hits(Document::Jwks) - fetched;
+        assert!(early <= windows(launched), "{early} fetches for {floods} unknown keys");
+        until("the rotated key", || {
+            floods += 1;
+            let bogus = old.token(&with(&old.header(), "kid", json!(format!("bogus-{floods}"))), &old.claims());
+            assert_eq!(call(url, &bogus).status, 401);
+            (call(url, &rotated).status == 200).then_some(())
+        });
+        floods += flood(url, &old, "late");
+        let (fetches, windows) = (issuer.hits(Document::Jwks) - fetched, windows(launched));
+        assert!((1..=windows).contains(&fetches), "{fetches} fetches for {floods} unknown keys in {windows} windows");
+        assert_eq!(call(url, &old.genuine()).status, 401, "another key lies under its id now, cached or not");
+        (windows == 1).then_some(())
     });
-    assert!(floods > 1, "the window was no window");
-    assert!(issuer.hits(Document::Jwks) - fetched <= windows(begun), "{floods} unknown keys");
-    assert_eq!(call(url, &old.genuine()).status, 401, "another key lies under its id now, cached or not");
 }
 
 #[test]
 fn who_calls_before_the_first_keys_are_there_waits_for_them() {
-    let (metadata, upstream) = (ByHand::start(), Upstream::start(Sdk::Rmcp));
-    let keys = Issuer::start();
-    let origin = metadata.url().trim_end_matches("/mcp").to_owned();
-    let gateway = Gateway::start(&[
-        ("trust.yaml", &trust("local", &origin)),
-        ("server.yaml", &server("echo", upstream.url())),
-        ("policy.yaml", &policy("all", "echo", RULES)),
-    ]);
-    let (answering, _) = metadata.take("/.well-known/");
-    let mut claims = keys.claims("ana", &gateway.url("echo"));
-    (claims["iss"], claims["groups"]) = (json!(origin), json!(["engineers"]));
-    let token = keys.key().sign(&keys.key().header(), &claims);
-    let (url, asked) = (gateway.url("echo"), Instant::now());
-    let caller = std::thread::spawn(move || call(&url, &token));
-    // Whoever needs no keys to be judged is answered meanwhile.
-    assert_eq!(call(&gateway.url("echo"), "none").status, 401);
-    assert!(!caller.is_finished(), "it was refused though its keys were on their way");
-    let document = json!({"issuer": origin, "jwks_uri": format!("{}/jwks", keys.url())});
-    say_all(answering, &json_answer("", &document.to_string()));
-    let answer = caller.join().unwrap();
-    // Who waits is given up after five seconds, which a loaded machine may need for the document.
-    let is_given_up = answer.status == 503 && asked.elapsed() >= Duration::from_secs(5);
-    assert!(answer.status == 200 || is_given_up, "{answer:?}");
+    let upstream = Upstream::start(Sdk::Rmcp);
+    // Who waits is given up after five seconds; a machine that takes longer for the documents says nothing: another try.
+    until_within(Duration::from_secs(300), "a caller to be served once the keys came", || {
+        let (metadata, keys) = (ByHand::start(), Issuer::start());
+        let origin = metadata.url().trim_end_matches("/mcp").to_owned();
+        let gateway = Gateway::start(&[
+            ("trust.yaml", &trust("local", &origin)),
+            ("server.yaml", &server("echo", upstream.url())),
+            ("policy.yaml", &policy("all", "echo", RULES)),
+        ]);
+        let (answering, _) = metadata.take("/.well-known/");
+        let mut claims = keys.claims("ana", &gateway.url("echo"));
+        (claims["iss"], claims["groups"]) = (json!(origin), json!(["engineers"]));
+        let token = keys.key().sign(&keys.key().header(), &claims);
+        let (url, asked) = (gateway.url("echo"), Instant::now());
+        let caller = std::thread::spawn(move || call(&url, &token));
+        // Whoever needs no keys to be judged is answered meanwhile.
+        assert_eq!(call(&gateway.url("echo"), "none").status, 401);
+        let is_early = caller.is_finished() && asked.elapsed() < Duration::from_secs(5);
+        assert!(!is_early, "it was refused though its keys were on their way");
+        let document = json!({"issuer": origin, "jwks_uri": format!("{}/jwks", keys.url())});
+        say_all(answering, &json_answer("", &document.to_string()));
+        let answer = caller.join().unwrap();
+        let is_given_up = answer.status == 503 && asked.elapsed() >= Duration::from_secs(5);
+        assert!(answer.status == 200 || is_given_up, "{answer:?}");
+        (answer.status == 200).then_some(())
+    });
 }
 
 #[test]

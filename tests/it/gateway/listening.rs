@@ -373,9 +373,15 @@ fn duty_69_a_token_that_expires_ends_its_streams() {
 fn a_drain_ends_streams_that_only_listen() {
     let mut stage = Stage::set();
     let session = stage.session(&stage.ana, Some("up-session"));
-    let (mut caller, _server) = stage.listen(&session);
+    let (mut listener, _server) = stage.listen(&session);
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "t", "arguments": {}}});
+    let (mut caller, server, _) = stage.exchange(&session, &call);
     stage.gateway.process().signal("TERM");
-    while caller.read_some().is_some() {}
+    // While a call is under way, for which the drain waits: the end of its patience would have taken that one too.
+    while listener.read_some().is_some() {}
+    say_all(server, &json_answer("", &json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}}).to_string()));
+    let answer = caller.read();
+    assert_eq!((answer.status, &answer.json()["result"]["content"]), (200, &json!([])), "{answer:?}");
     // A drain that ran out of time does not succeed.
     assert!(stage.gateway.process_mut().wait_exit().success(), "a listener is no call under way");
 }

@@ -1,8 +1,13 @@
 //! From what a server asks and what was found to what is written and said.
 
+use std::time::Instant;
+
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::controller::inventory::rounds::Inventories;
+use crate::controller::trusts::Trusts;
 use crate::resolve::PublicUrl;
 
 fn installation() -> Installation {
@@ -236,4 +241,43 @@ fn who_may_not_look_names_the_role_binding() {
         }
         assert_eq!(isolation.after.unwrap().may_be_there, may_be_there);
     }
+}
+
+/// What comes of removing the NetworkPolicy where the API server answers this.
+async fn removed(answer: u16) -> Result<Option<Told>, Failure> {
+    const PATH: &str = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/notes-gateway-only";
+    let api_server = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
+        let (head, body) = request.into_parts();
+        assert_eq!((head.method, head.uri.path()), (http::Method::DELETE, PATH));
+        let params: Value = serde_json::from_slice(&body.collect_bytes().await?).unwrap();
+        assert_eq!(params["preconditions"], json!({"uid": "own"}));
+        let status = json!({"kind": "Status", "apiVersion": "v1", "code": answer, "reason": "AsScripted",
+            "status": if answer < 300 { "Success" } else { "Failure" }, "message": "as scripted"});
+        let body = kube::client::Body::from(status.to_string().into_bytes());
+        Ok::<_, kube::Error>(http::Response::builder().status(answer).body(body).unwrap())
+    });
+    let egress = crate::egress::testing::open_egress();
+    let asked = (Inventories::new(egress.clone(), None), Trusts::new(egress.clone(), Duration::from_secs(60)));
+    let client = kube::Client::new(api_server, "team");
+    let context = Context::new(client, "me".into(), installation(), egress, asked, &mut Registry::default());
+    context.fence.open(Some(Instant::now() + Duration::from_secs(3600)));
+    let policy = Some(Fetched::Found(stored()));
+    let found = Found { service: None, policy, is_noted: true };
+    take(&context, &server(), plan(&server(), Asked::Anyone, found, &installation())).await
+}
+
+#[tokio::test]
+async fn it_is_removed_once_the_api_server_says_so_and_another_one_of_its_name_is_looked_at_again() {
+    for gone in [200, 404] {
+        assert_eq!(removed(gone).await.unwrap(), None, "{gone}");
+    }
+    // What was read may have been old: the one that is there may be ours, and stay for ever.
+    for (answer, reason) in [(409, "ApiConflict"), (500, "ApiRefused")] {
+        match removed(answer).await {
+            Err(Failure::Apply(error)) => assert_eq!(error.reason(), reason),
+            other => panic!("{answer}: {other:?}"),
+        }
+    }
+    let told = removed(403).await.unwrap().unwrap();
+    assert_eq!((told.said.reason, told.may_be_there), (ISOLATION_FORBIDDEN.into(), true));
 }

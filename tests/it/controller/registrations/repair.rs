@@ -249,11 +249,17 @@ fn orphans_and_tombstones_are_listed_and_what_is_forgotten_or_given_up_is_said()
     let forgotten = clients(&place, &["forget", CLIENT], "");
     assert!(forgotten.code == Some(0) && forgotten.text.contains("software_version 1"), "{}", forgotten.text);
     until("no orphan to be told of", || place.condition("Orphaned").is_none().then_some(()));
-    let again = clients(&place, &["forget", CLIENT], "");
+    let again = clients(&place, &["forget", "-n", "team", "reports"], "");
     assert!(again.code == Some(1) && again.text.contains("has no orphans"), "{}", again.text);
     assert_eq!(listed(&place).1, Some(0));
 
     // One that is not being deleted is not given up.
+    let nowhere = clients(&place, &["abandon", "reports"], "");
+    assert!(
+        nowhere.code == Some(2) && nowhere.text.contains("write NAMESPACE/reports, or -n NAMESPACE reports"),
+        "{}",
+        nowhere.text
+    );
     let kept = clients(&place, &["abandon", CLIENT], "");
     assert!(kept.code == Some(2) && kept.text.contains("deletion.policy: Retain"), "{}", kept.text);
     place.house.hop.down();

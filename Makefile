@@ -1,6 +1,9 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26,
 # JDK 17 and Maven.
 
+# Tests wait for servers, and for time to pass, more than they work.
+at_once = $$((2 * $$(getconf _NPROCESSORS_ONLN)))
+
 .PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed keycloak kube cluster image ci
 
 help:  ## this list
@@ -13,7 +16,7 @@ test:  ## every test that needs no node; installs the clients and servers that i
 	hack/testbed/install >/dev/null
 	hack/testbed/keycloak/install >/dev/null
 	hack/testbed/kube/install >/dev/null
-	cargo test
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$(at_once)} cargo test
 
 test-cluster:  ## installs the image with Helm on a real cluster of one node and drives it with real clients (needs root)
 	hack/cluster/test release::
@@ -43,10 +46,11 @@ bench:  ## what a governed call costs over a bare forwarder (ten minutes at most
 bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
 	bench/run --cluster
 
-soak:  ## controllers killed 200 times and at every request about a client, 1,000 clients, then an hour of load on one gateway
+soak:  ## every long run: controllers killed at each request, 1,000 clients, 10,000 calls, then an hour of load on one gateway
 	PORTCULLIS_KILL_ROUNDS=200 cargo test --test it controller::random
-	PORTCULLIS_CRASH_MATRIX=all cargo test --test it controller::registrations::crash
+	PORTCULLIS_CRASH_MATRIX=all cargo test --test it -- controller::registrations::crash controller::registrations::told_crash
 	PORTCULLIS_REGISTRATIONS=1000 cargo test --test it controller::registrations::many -- --nocapture
+	PORTCULLIS_UPSTREAM_CALLS=10000 cargo test --test it upstream_oauth::numbers -- --nocapture
 	bench/run --soak 3600
 
 fuzz:  ## five minutes of fuzzing for each target

@@ -3,10 +3,11 @@
 mod admission;
 mod rights;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use portcullis::controller::server::isolation::pod_labels;
 use serde_json::{Value, json};
@@ -55,10 +56,25 @@ pub(crate) fn installed() -> Cluster {
 /// runs. Whoever runs one takes [`webhook_configurations`].
 pub(crate) fn installed_with(values: &str) -> Cluster {
     let cluster = Cluster::acquire();
-    let rendered = render(&cluster, &chart().join(format!("ci/{values}.yaml")));
-    let installed: Vec<&str> = rendered.split("\n---\n").filter(|document| !document.contains(ASKS)).collect();
-    cluster.apply_yaml(&installed.join("\n---\n"));
+    for object in objects(&cluster, values) {
+        cluster.apply_as("helm", &object);
+    }
     cluster
+}
+
+/// What the chart renders with the values of a file in `ci/`, without what every [`Cluster`] has and what nobody answers. It is
+/// rendered once for a test process, since most tests want the same.
+fn objects(cluster: &Cluster, values: &str) -> Vec<Value> {
+    static RENDERED: Mutex<BTreeMap<String, Vec<Value>>> = Mutex::new(BTreeMap::new());
+    let mut known = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+    let objects = known.entry(values.to_owned()).or_insert_with(|| {
+        let rendered = render(cluster, &chart().join(format!("ci/{values}.yaml")));
+        let mut objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).unwrap();
+        let elsewhere = ["CustomResourceDefinition", "ValidatingWebhookConfiguration"];
+        objects.retain(|object| object.is_object() && !elsewhere.iter().any(|kind| object["kind"] == *kind));
+        objects
+    });
+    objects.clone()
 }
 
 const ASKS: &str = "\nkind: ValidatingWebhookConfiguration\n";

@@ -165,6 +165,10 @@ fn the_canary_sings_in_every_form() {
     let signature = token.rsplit('.').next().unwrap();
     assert!(canary::leaks(&token, format!("sig={signature}").as_bytes()));
     assert!(!canary::leaks(secret, b"s3cr3t/canary is not whole"));
+    for secrets in [[secret, "another-secret-entirely"], ["another-secret-entirely", secret]] {
+        let search = || canary::assert_none(&secrets, &[("a log", secret.as_bytes())]);
+        assert!(std::panic::catch_unwind(search).is_err());
+    }
 
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("deep")).unwrap();

@@ -154,7 +154,7 @@ fn holds_in_every_order(name: &str, (first, mut ours): (Vec<Value>, Vec<Value>),
                 let now = state(&house)?;
                 looks = if last.as_ref() == Some(&now) { looks + 1 } else { 0 };
                 last = Some(now);
-                last.clone().filter(|_| looks > 100)
+                last.clone().filter(|_| looks > 40)
             });
             (refused.clone(), settled)
         });

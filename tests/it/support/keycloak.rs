@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -165,6 +169,16 @@ fn command(home: &Path, address: &str) -> Command {
     command
 }
 
+/// The key that every realm signs with, PKCS #8 in base64. A realm that is given none makes two of them, which takes Keycloak
+/// longer than all else about it.
+fn signing_key() -> &'static str {
+    static KEY: OnceLock<String> = OnceLock::new();
+    KEY.get_or_init(|| {
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        BASE64_STANDARD.encode(&*AsDer::<Pkcs8V1Der>::as_der(&pair).unwrap())
+    })
+}
+
 /// `host:port` of Keycloak, for a hop in front of it.
 pub(crate) fn address() -> &'static str {
     &server().address
@@ -177,7 +191,7 @@ impl Realm {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let realm = Self { name, origin: origin.to_owned() };
-        let mut wanted = json!({"realm": realm.name, "enabled": true, "sslRequired": "none",
+        let mut wanted = json!({"realm": realm.name, "enabled": true, "sslRequired": "none", "privateKey": signing_key(),
             "clients": [{"clientId": MANAGER.0, "secret": MANAGER.1, "serviceAccountsEnabled": true,
                 "standardFlowEnabled": false}],
             "users": [{"username": format!("service-account-{}", MANAGER.0), "enabled": true,

@@ -10,6 +10,8 @@ mod lag;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -34,6 +36,8 @@ pub(crate) const GATEWAY: &str = "portcullis-gateway";
 /// An API server that is this test's alone, with [`SYSTEM`] and [`GATEWAY`] in it.
 pub(crate) struct Cluster {
     server: Option<Server>,
+    /// How long the API server's audit log was before this test: what others did is none of its matter.
+    others_audited: u64,
 }
 
 /// Servers that wait for the next test.
@@ -61,7 +65,8 @@ impl Cluster {
             }
             None => Server::start(),
         };
-        let cluster = Self { server: Some(server) };
+        let others_audited = std::fs::metadata(server.audit_log()).map_or(0, |log| log.len());
+        let cluster = Self { server: Some(server), others_audited };
         for namespace in [SYSTEM, GATEWAY] {
             cluster.namespace(namespace, &[]);
         }
@@ -138,15 +143,25 @@ impl Cluster {
 
     /// Applies one object, as JSON, without the detour over kubectl.
     pub(crate) fn apply(&self, object: &Value) -> DynamicObject {
-        runtime().block_on(self.try_apply(object)).unwrap_or_else(|error| panic!("{error}: {object}"))
+        self.apply_as("tests", object)
+    }
+
+    /// The same, by somebody else: what one leaves out next time is not taken away from the other.
+    pub(crate) fn apply_as(&self, manager: &str, object: &Value) -> DynamicObject {
+        let applied = runtime().block_on(self.try_apply_as(manager, object));
+        applied.unwrap_or_else(|error| panic!("{error}: {object}"))
     }
 
     /// [`Cluster::apply`], for objects that may be refused.
     pub(crate) async fn try_apply(&self, object: &Value) -> kube::Result<DynamicObject> {
+        self.try_apply_as("tests", object).await
+    }
+
+    async fn try_apply_as(&self, manager: &str, object: &Value) -> kube::Result<DynamicObject> {
         let typed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let api = self.api_of(&typed);
         let name = typed.metadata.name.clone().unwrap();
-        api.patch(&name, &kube::api::PatchParams::apply("tests").force(), &kube::api::Patch::Apply(&typed)).await
+        api.patch(&name, &kube::api::PatchParams::apply(manager).force(), &kube::api::Patch::Apply(&typed)).await
     }
 
     fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
@@ -187,13 +202,16 @@ impl Cluster {
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
     }
 
-    /// The API server's audit log: every request that would change something, once it was answered.
+    /// The API server's audit log of this test: every request that would change something, once it was answered.
     pub(crate) fn audited(&self) -> Vec<Value> {
-        let log = std::fs::read_to_string(self.server().folder.path().join("audit.log")).unwrap_or_default();
+        let Ok(mut file) = File::open(self.server().audit_log()) else { return Vec::new() };
+        file.seek(SeekFrom::Start(self.others_audited)).unwrap();
+        let mut log = String::new();
+        file.read_to_string(&mut log).unwrap();
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Everything that was written since the server started, in order. Take it twice to see what happened in between.
+    /// Everything that was written in this test, in order. Take it twice to see what happened in between.
     pub(crate) fn writes(&self) -> Vec<Write> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let entries = self.audited().into_iter();
@@ -311,6 +329,10 @@ impl Server {
         server
     }
 
+    fn audit_log(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
     fn config(&self) -> Config {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         config.root_cert = Some(vec![pem_body(&self.authority)]);
@@ -340,7 +362,9 @@ impl Server {
             format!("--service-account-key-file={}", at("accounts.pub")),
             format!("--service-account-signing-key-file={}", at("accounts.key")),
             format!("--audit-policy-file={}", at("audit.yaml")),
-            format!("--audit-log-path={}", at("audit.log")),
+            format!("--audit-log-path={}", self.audit_log().display()),
+            // It is read from a place on, so it is not begun anew.
+            "--audit-log-maxsize=100000".to_owned(),
         ]);
         let mut daemon = Daemon::start(command, &self.folder.path().join("kube-apiserver.log"), None);
         until_within(SLOW, "the API server to be ready", || {

@@ -180,7 +180,7 @@ fn secrets_tokens_and_assertions_are_in_no_output() {
         controller = start();
         until("another key", || (place.credentials()["kid"] != before["kid"]).then_some(()));
         place.wait_ready();
-        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic"}));
+        place.apply(&json!({"tokenEndpointAuthMethod": "client_secret_basic", "deletion": {"timeout": "1s"}}));
         until("a secret", || place.credentials().contains_key("client_secret").then_some(()));
         place.wait_ready();
         place.works();

@@ -65,7 +65,7 @@ fn lose(place: &Place) -> Lost {
     };
     let name = place.ledgers()[0]["metadata"]["name"].as_str().unwrap().to_owned();
     place.cluster.delete("v1", "Secret", Some(SYSTEM), &name);
-    place.cluster.delete("v1", "Secret", Some("team"), "reports-client");
+    place.collect_garbage();
     let released = r#"{"metadata":{"finalizers":null}}"#;
     place.cluster.kubectl(&["patch", "-n", "team", "mcpclient/reports", "--type=merge", "-p", released]);
     place.delete();

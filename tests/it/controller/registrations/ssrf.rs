@@ -214,34 +214,49 @@ fn no_document_and_no_answer_leads_the_controller_inside() {
 #[test]
 fn a_redirect_is_not_followed_and_no_credential_goes_where_it_leads() {
     let canaries = Canaries::new();
-    let inside = format!("http://127.0.0.2:{}/x", canaries.port());
-    for (way, method, path, status) in [
-        (Way::ProviderDcr, "GET", "/.well-known/", "AuthorizationServerUnreachable"),
-        (Way::ProviderDcr, "POST", "/reg", "RegistrationRefused"),
-        (Way::KeycloakAdmin, "POST", "/realms/", "RegistrationRefused"),
-        (Way::KeycloakAdmin, "POST", "/admin/", "RegistrationRefused"),
+    for (way, rows) in [
+        (
+            Way::ProviderDcr,
+            [("GET", "/.well-known/", "AuthorizationServerUnreachable"), ("POST", "/reg", "RegistrationRefused")],
+        ),
+        (Way::KeycloakAdmin, [("POST", "/realms/", "RegistrationRefused"), ("POST", "/admin/", "RegistrationRefused")]),
     ] {
         let place = Place::new(way);
-        let fired = place.house.hop.fault(Matching::every(method, path), Fault::Instead(Answer::redirect(&inside)));
         let _controller = place.controller();
-        place.apply(&json!({}));
-        let said = place.wait_registered("False", status);
-        assert!(fired.times() > 0 && said.contains("redirect"), "{way:?} {method} {path}: {said}");
-        canaries.assert_silent(&format!("{way:?} {method} {path}"));
-        place.house.hop.heal();
-        // It is a client like any other once that is over.
-        place.apply(&json!({"clientName": "Other"}));
-        place.wait_ready();
-        for (method, change) in [("PUT", json!({"clientName": "Third"})), ("DELETE", json!(null))] {
-            let fired = place.house.hop.fault(Matching::every(method, ""), Fault::Instead(Answer::redirect(&inside)));
-            if change.is_null() {
-                place.delete();
-            } else {
-                place.apply(&change);
-            }
-            until("the redirect", || (fired.times() > 0).then_some(()));
-            canaries.assert_silent(&format!("{way:?} {method}"));
-            place.house.hop.heal();
+        for (method, path, reason) in rows {
+            is_not_followed(&place, &canaries, (method, path, reason));
         }
     }
+}
+
+/// What is asked first is redirected, and then what changes the client and what removes it.
+fn is_not_followed(place: &Place, canaries: &Canaries, (method, path, reason): (&'static str, &str, &str)) {
+    let (way, inside) = (place.way, format!("http://127.0.0.2:{}/x", canaries.port()));
+    // Who is not to be removed is not waited for: the next one has the same name.
+    let wanted = |name: &str| json!({"clientName": name, "deletion": {"timeout": "1s"}});
+    let redirect = |method, path: &str| {
+        place.house.hop.fault(Matching::every(method, path), Fault::Instead(Answer::redirect(&inside)))
+    };
+    let fired = redirect(method, path);
+    place.apply(&wanted("Reports"));
+    let said = place.wait_registered("False", reason);
+    assert!(fired.times() > 0 && said.contains("redirect"), "{way:?} {method} {path}: {said}");
+    canaries.assert_silent(&format!("{way:?} {method} {path}"));
+    place.house.hop.heal();
+    // It is a client like any other once that is over.
+    place.apply(&wanted("Other"));
+    place.wait_ready();
+    for method in ["PUT", "DELETE"] {
+        let fired = redirect(method, "");
+        if method == "PUT" {
+            place.apply(&wanted("Third"));
+        } else {
+            place.delete();
+        }
+        until("the redirect", || (fired.times() > 0).then_some(()));
+        canaries.assert_silent(&format!("{way:?} {method}"));
+        place.house.hop.heal();
+    }
+    place.wait_gone();
+    place.collect_garbage();
 }

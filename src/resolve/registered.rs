@@ -108,7 +108,7 @@ pub(super) fn registered(
 }
 
 /// What the servers want of tokens of this authority.
-fn targets(servers: &[&Server], authority: &str, lookup: &Lookup<'_>) -> Vec<Target> {
+pub(super) fn targets(servers: &[&Server], authority: &str, lookup: &Lookup<'_>) -> Vec<Target> {
     let allowed = lookup.authorities.get(authority).map(|authority| authority.rules.allowed_audiences.as_slice());
     let trusting = servers.iter().filter(|server| server.authorities.iter().any(|trusted| trusted == authority));
     let target = |server: &&Server| {

@@ -1,4 +1,5 @@
-//! Clients that stand for servers at Keycloak, for the sake of those that persons log in with ([`crate::registration::profile::resource`]).
+//! Clients that stand for servers at Keycloak, for the sake of those that persons log in with
+//! ([`crate::registration::profile::resource`]).
 //!
 //! Invariant: several registrations may need the same one. What a registration needs is noted before that is looked for, and one is
 //! deleted only under its issuer's lock, while it is known of every registration there that it does not need it. So one that was

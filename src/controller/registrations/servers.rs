@@ -176,7 +176,8 @@ impl Server {
         Ok((place, metadata.clone()))
     }
 
-    /// Sends a request; as the current client of a ledger only with one. What went wrong before anything was sent is told apart from what may have been done.
+    /// Sends a request; as a client, that of the ledger. What went wrong before anything was sent is told apart from what may
+    /// have been done.
     pub(super) async fn send(
         &self,
         context: &Context,

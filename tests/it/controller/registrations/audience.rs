@@ -40,9 +40,9 @@ fn asked(controller: &Controller) -> f64 {
 
 /// Has it looked at once more, after which what was to be asked is asked.
 fn look_again(place: &Place, controller: &Controller, word: &str) {
-    let looks = controller.looks("McpClient");
+    let looks = controller.looks("registration");
     place.nudge(word);
-    until("it to be looked at", || (controller.looks("McpClient") > looks).then_some(()));
+    until("it to be looked at", || (controller.looks("registration") > looks).then_some(()));
 }
 
 /// What was learned was learned long ago.

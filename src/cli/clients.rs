@@ -93,6 +93,8 @@ struct Shown {
     checked_at: Option<String>,
     drifted: bool,
     orphaned: bool,
+    /// Its tokens are not for all of its servers.
+    misdirected: bool,
     message: Option<String>,
 }
 
@@ -104,7 +106,7 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
     };
     let clients = api.list(&ListParams::default()).await.context("cannot list McpClients")?;
     let mut all: Vec<Shown> = clients.items.iter().filter_map(shown).collect();
-    let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned);
+    let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned && !one.misdirected);
     all.extend(ledgers(&client, args).await);
     output::print(args.output, &all, |all| table(all, Timestamp::now()))?;
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -116,7 +118,8 @@ fn shown(client: &McpClient) -> Option<Shown> {
         return None;
     }
     let status = client.status.clone().unwrap_or_default();
-    let holds = |type_: &str| status.conditions.iter().any(|one| one.type_ == type_ && one.status == "True");
+    let says = |type_: &str, truth: &str| status.conditions.iter().any(|one| one.type_ == type_ && one.status == truth);
+    let holds = |type_: &str| says(type_, "True");
     let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
     let state = ready.map_or("Pending", |ready| if ready.status == "True" { "Ready" } else { ready.reason.as_str() });
     let registration = status.registration.clone();
@@ -135,6 +138,7 @@ fn shown(client: &McpClient) -> Option<Shown> {
         checked_at: of(|one| one.checked_at),
         drifted: holds("Drifted"),
         orphaned: holds("Orphaned"),
+        misdirected: says("AudienceVerified", "False"),
         message: ready.filter(|ready| ready.status != "True").map(|ready| ready.message.clone()),
     })
 }
@@ -181,6 +185,7 @@ fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown>
         checked_at: None,
         drifted: false,
         orphaned: false,
+        misdirected: false,
         message: Some(message),
     })
 }
@@ -210,6 +215,7 @@ fn table(all: &[Shown], now: Timestamp) -> String {
             let mut notes = Vec::new();
             notes.extend(one.drifted.then_some("drifted"));
             notes.extend(one.orphaned.then_some("orphans left"));
+            notes.extend(one.misdirected.then_some("wrong audience"));
             let expires = one.secret_expires_at.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
             let expires = expires.map(|at| span(at.as_second().saturating_sub(now.as_second())));
             vec![

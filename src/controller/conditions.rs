@@ -27,6 +27,10 @@ words! {
     /// McpClient that is registered: the client that `portcullis clients adopt` names is not taken over, for the reason in the
     /// message. It does not count in `Ready` where there is a client already, and there is no such condition otherwise.
     ADOPTION_REFUSED: "AdoptionRefused";
+    /// McpClient that is registered and is for servers: a token that the controller asked for as it, and threw away, is for each
+    /// of them. Otherwise the message says for which it is not, and the remedy. It does not count in `Ready`: it is a matter of
+    /// how the authorization server is configured, and the gateway refuses what is not for a server.
+    AUDIENCE_VERIFIED: "AudienceVerified";
     /// McpClient that is registered: its client secret is about to expire, and could not be replaced yet. There is no such
     /// condition otherwise.
     CREDENTIAL_EXPIRING: "CredentialExpiring";
@@ -88,6 +92,8 @@ words! {
     /// nobody asked the authorization server whether it knows it. With a client secret and `grantTypes: [client_credentials]`,
     /// it is asked.
     AS_GIVEN: "AsGiven";
+    /// A token of a client is for something else than what a server accepts; the message has both, and the remedy.
+    AUDIENCE_MISSING: "AudienceMissing";
     /// The server takes no calls because its owner wants that (`spec.state`).
     DISABLED: "Disabled";
     /// McpClient of the method `CIMD`: every proxy serves its document. Whether the authorization server takes it shows when it
@@ -108,6 +114,9 @@ words! {
     NOT_ACCEPTED: "NotAccepted";
     /// The start that a client's author has set (`spec.validAfter`) lies ahead: a token is made then.
     NOT_YET_VALID: "NotYetValid";
+    /// No token can be asked for as the client: a person has to log in first, or its author keeps the keys. The message says how
+    /// to see for yourself.
+    NO_PROBE: "NoProbe";
     /// No proxy runs in the gateway namespace that could enforce it.
     NO_PROXIES: "NoProxies";
     /// It is being written, or not every proxy has said yet that it runs this generation.
@@ -117,6 +126,9 @@ words! {
     /// A proxy is not heard of, and could still be serving an earlier generation: until its Pod is gone, or until it denies
     /// everything for want of news.
     PROXY_SILENT: "ProxySilent";
+    /// A client that persons log in with is for a server whose resource its authorization server does not know, and the controller
+    /// could not change that; the message says why.
+    RESOURCE_UNKNOWN: "ResourceUnknown";
     /// A Secret of the name that a client's token is to have is somebody else's, and is left alone.
     SECRET_CONFLICT: "SecretConflict";
     /// The controller may not write Secrets of the namespace; the message has the RoleBinding that lets it.
@@ -129,6 +141,12 @@ words! {
     SERVICE_WITHOUT_SELECTOR: "ServiceWithoutSelector";
     /// The Secret of an issuer's signing key holds none, and no new one is made: that would end every token without a word.
     SIGNING_KEY_DAMAGED: "SigningKeyDamaged";
+    /// A token of a client is no JWT, so nobody but its issuer knows what it is for, and the gateway takes none like it.
+    TOKEN_OPAQUE: "TokenOpaque";
+    /// The authorization server gives a client no token for a server; the message has its word for it, and the remedy.
+    TOKEN_REFUSED: "TokenRefused";
+    /// A token was asked for as a client, and what came is none and no refusal either; the message says what.
+    TOKEN_UNANSWERED: "TokenUnanswered";
     /// An issuer has more clients than proxies can be told of; the youngest are left out.
     TOO_MANY_CLIENTS: "TooManyClients";
     /// A proxy gets no token for the upstream, or the upstream wants another; the message has the proxy's word for it.

@@ -11,6 +11,7 @@
 //! ```
 
 mod absorb;
+pub mod audience;
 pub mod call;
 mod choose;
 pub mod claim;

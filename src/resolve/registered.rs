@@ -15,11 +15,12 @@ use crate::{
         object::is_dns_subdomain,
         v1alpha1::{ClientMethod, ClientRegistrationSpec, DeletionPolicySpec, McpClientSpec, OnUnavailableSpec},
     },
-    generated::ObjectId,
+    generated::{ObjectId, Server},
     oauth::{
         client_registration::{AuthMethod, ClientMetadata, Keys},
         identifier::Identifier,
     },
+    registration::audience::Target,
     registration::desired::{Deletion, DeletionPolicy, Desired, Method, OnUnavailable, Profile, Rotation, SecretKey},
     sensitive::Sensitive,
 };
@@ -46,6 +47,8 @@ pub struct RegisteredClient {
     pub given: Option<Sensitive>,
     /// What becomes of the registration when the object is deleted, whatever else can be done for it.
     pub deletion: Deletion,
+    /// The servers that it is for, as far as they take tokens of its authority.
+    pub targets: Vec<Target>,
 }
 
 /// Resolves what is to be registered. With findings in `errors`, what is returned is not to be used.
@@ -101,7 +104,24 @@ pub(super) fn registered(
         deletion,
     });
     warnings.extend(desired.as_ref().err().cloned());
-    RegisteredClient { id, authority, client_id, desired, given: found.ok().flatten(), deletion }
+    let targets = targets(&servers, &authority, lookup);
+    RegisteredClient { id, authority, client_id, desired, given: found.ok().flatten(), deletion, targets }
+}
+
+/// What the servers want of tokens of this authority.
+pub(super) fn targets(servers: &[&Server], authority: &str, lookup: &Lookup<'_>) -> Vec<Target> {
+    let allowed = lookup.authorities.get(authority).map(|authority| authority.rules.allowed_audiences.as_slice());
+    let trusting = servers.iter().filter(|server| server.authorities.iter().any(|trusted| trusted == authority));
+    let target = |server: &&Server| {
+        let besides = server.audiences.iter().filter(|one| allowed.unwrap_or_default().contains(one));
+        Target {
+            server: server.id.name.clone(),
+            resource: server.resource.clone(),
+            accepted: std::iter::once(&server.resource).chain(besides).cloned().collect(),
+            scopes: server.scopes.baseline.clone(),
+        }
+    };
+    trusting.map(target).collect()
 }
 
 /// The longest client secret that is taken.

@@ -133,7 +133,7 @@ function configuration() {
                         scope: scopes.filter((scope) => !withheld.includes(scope)).join(' '),
                         audience: identifier,
                         accessTokenTTL: lifetime,
-                        accessTokenFormat: 'jwt',
+                        accessTokenFormat: options.accessTokenFormat ?? 'jwt',
                         jwt: { sign: { alg: 'ES256' } },
                     };
                 },

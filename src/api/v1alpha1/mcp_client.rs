@@ -401,6 +401,33 @@ pub struct ClientRegistrationStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["field".into()]))]
     pub substituted: Vec<SubstitutedField>,
+    /// What its tokens are for, by the servers that it is for, as far as the controller could ask for one as it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["server".into()]))]
+    pub audiences: Vec<ClientAudience>,
+}
+
+/// What a token of a client for a server was for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientAudience {
+    /// The McpServer.
+    #[schemars(length(max = 253))]
+    pub server: String,
+    /// `AudienceVerified`, `AudienceMissing`, `TokenRefused`, `TokenOpaque` or `TokenUnanswered`.
+    #[schemars(length(max = 64))]
+    pub result: String,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub detail: Option<String>,
+    /// When the token was asked for (RFC 3339).
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    pub checked_at: String,
+    /// Of what: another word as soon as anything is another that tokens depend on.
+    #[schemars(length(max = 64))]
+    pub of: String,
 }
 
 /// A field of a registration that is not as it was asked for.

@@ -5,6 +5,7 @@
 //! with it; and what ends tokens is in its status before a new one is in its Secret.
 
 mod apply;
+mod audience;
 mod dereference;
 pub mod next;
 mod registered;

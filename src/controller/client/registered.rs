@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{DynamicObject, PatchParams};
 use serde_json::{Value, json};
 
+use super::audience;
 use super::dereference::Raw;
 use super::next::time;
 use super::validate::validate;
@@ -22,7 +23,7 @@ use crate::controller::conditions::{
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::proxies::Programming;
 use crate::controller::registrations::{
-    self, ABANDON, ADOPT, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Waits, Words,
+    self, ABANDON, ADOPT, Audiences, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Waits, Words,
 };
 use crate::controller::store::Source;
 use crate::controller::{Context, owned_secret, speak};
@@ -65,7 +66,14 @@ pub(super) async fn look(
     let now = SystemClock::default().unix();
     let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
     let warnings = &conditions::with_role_binding(warnings.clone(), &client.id.namespace, account);
-    let mut said = Told { warnings, last: raw.source.client_status(), outcome: None, moved: None, secret_name: None };
+    let mut said = Told {
+        warnings,
+        last: raw.source.client_status(),
+        outcome: None,
+        audiences: Audiences::default(),
+        moved: None,
+        secret_name: None,
+    };
     let again = match &client.desired {
         Err(_) => now.saturating_add(REREAD_SECONDS),
         Ok(desired) => {
@@ -79,7 +87,8 @@ pub(super) async fn look(
                     let outcome = registered(context, key, raw, client, desired).await?;
                     let earlier = said.last.registration.as_ref().and_then(|last| last.secret_name.clone());
                     said.secret_name = settle_secret(context, desired, &outcome, earlier).await?;
-                    let again = outcome.again.min(now.saturating_add(REREAD_SECONDS));
+                    said.audiences = audiences(context, client, desired, &outcome, &said.last).await?;
+                    let again = outcome.again.min(said.audiences.again).min(now.saturating_add(REREAD_SECONDS));
                     said.outcome = Some(outcome);
                     again
                 }
@@ -132,6 +141,23 @@ async fn settle_secret(
     Ok(Some(desired.secret_name.clone()))
 }
 
+/// What is known of the tokens that it gets for its servers.
+async fn audiences(
+    context: &Context,
+    client: &RegisteredClient,
+    desired: &Desired,
+    outcome: &Outcome,
+    last: &McpClientStatus,
+) -> Result<Audiences, Failure> {
+    match registrations::anchor(context, &desired.authority) {
+        Ok(anchor) => {
+            let before = audience::before(last);
+            registrations::verify(context, &anchor, (desired, &client.targets), outcome, before).await
+        }
+        Err(_) => Ok(Audiences::default()),
+    }
+}
+
 /// Goes on with an object that is being deleted: its registration is taken back, and then it is let go.
 ///
 /// # Errors
@@ -154,6 +180,7 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
         None => {
             // Not before: until then somebody may use what is registered.
             registrations::withdraw(context, &uid).await?;
+            registrations::tidy(context).await?;
             hold(context, key, &uid, false).await?;
             Ok(None)
         }
@@ -243,6 +270,7 @@ struct Told<'t> {
     warnings: &'t Findings,
     last: McpClientStatus,
     outcome: Option<Outcome>,
+    audiences: Audiences,
     /// The issuer at which it is registered, and the one that its McpAuthorizationServer has by now.
     moved: Option<(String, String)>,
     secret_name: Option<String>,
@@ -254,7 +282,10 @@ impl Told<'_> {
         let resolved = conditions::resolved_refs(accepted.truth == Truth::True, self.warnings);
         let registered = self.registered(client, account, &resolved);
         let mut statement = Statement::new(client.id.generation, vec![accepted, resolved, registered]);
-        for said in self.troubles(&client.id, now) {
+        let audience = client.desired.as_ref().ok().zip(self.outcome.as_ref());
+        let audience =
+            audience.and_then(|(desired, outcome)| audience::said(&client.targets, desired, outcome, &self.audiences));
+        for said in audience.into_iter().chain(self.troubles(&client.id, now)) {
             statement.beside(said);
         }
         self.with_members(statement)
@@ -393,6 +424,9 @@ impl Told<'_> {
             .collect();
         if !substituted.is_empty() {
             registration["substituted"] = Value::Array(substituted);
+        }
+        if !self.audiences.known.is_empty() {
+            registration["audiences"] = audience::member(&self.audiences.known);
         }
         statement.member("clientId", client.client_id.as_str()).member("registration", registration)
     }

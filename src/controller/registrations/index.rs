@@ -87,6 +87,12 @@ impl Index {
         entries.find(|entry| entry.issuer == issuer && entry.client_id.as_deref() == Some(client_id)).cloned()
     }
 
+    /// The names of those at an issuer.
+    pub(super) fn at(&self, issuer: &str) -> Vec<String> {
+        let all = self.owners.values().flatten();
+        all.filter(|(_, entry)| entry.issuer == issuer).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Every owner, with its namespace and name.
     pub(super) fn owners(&self) -> Vec<(String, (String, String))> {
         let first = |names: &BTreeMap<String, Entry>| names.values().next().map(|entry| entry.owner.clone());

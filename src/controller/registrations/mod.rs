@@ -6,12 +6,14 @@
 //! workers of their own.
 
 mod adoption;
+mod audience;
 mod documents;
 mod held;
 mod index;
 mod ledgers;
 mod outcome;
 mod publish;
+mod resources;
 mod servers;
 mod tombstones;
 mod turns;
@@ -25,13 +27,16 @@ use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::jiff::Timestamp;
 
 pub use self::adoption::{ADOPT, request_name};
+pub(super) use self::audience::{Audiences, verify};
 pub(super) use self::documents::withdraw;
 pub(super) use self::outcome::{Client, Outcome, PURPOSES, Publication, Standing, WORDS};
+pub(super) use self::resources::tidy;
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{Waits, abandon, anchor, look, moved, sweep, take_back};
 
 use self::held::{Held, Recalled, recall};
 use self::index::{Entry, Index};
+use self::resources::Resources;
 use self::servers::{NotAsked, Servers};
 use self::turns::{Turn, Turns};
 use super::Context;
@@ -77,6 +82,7 @@ pub struct Registrations {
     index: Mutex<Index>,
     servers: Servers,
     turns: Turns,
+    resources: Resources,
 }
 
 impl Registrations {
@@ -393,7 +399,7 @@ impl Run<'_> {
         };
         let owner = (ledger.owner.namespace.as_str(), ledger.owner.name.as_str());
         context.registrations.turns.spend(owner, &ledger.authority, context.start.elapsed());
-        Ok(match server.send(context, call, ledger, now).await? {
+        Ok(match server.send(context, call, Some(ledger), now).await? {
             Ok(answer) => hear(&held.seen, call, &answer, &self.wish),
             Err(heard) => heard,
         })

@@ -177,16 +177,17 @@ impl Server {
         Ok((place, metadata.clone()))
     }
 
-    /// Sends a request. What went wrong before anything was sent is told apart from what may have been done.
+    /// Sends a request; as a client, that of the ledger. What went wrong before anything was sent is told apart from what may
+    /// have been done.
     pub(super) async fn send(
         &self,
         context: &Context,
         call: &Call,
-        ledger: &Ledger,
+        ledger: Option<&Ledger>,
         now: i64,
     ) -> Result<Result<Answer, Heard>, Failure> {
         let mut sent = call.secrets();
-        let mut content = match &call.body {
+        let content = match &call.body {
             Body::None | Body::Grant => Content::Empty,
             Body::Json(text) => Content::Json(text.clone()),
         };
@@ -201,16 +202,11 @@ impl Server {
                 Err(heard) => return Ok(Err(heard)),
             },
             Auth::Client => {
-                let Some(proof) = proof(ledger, now) else {
-                    return Ok(Err(Heard::Unsent("there is nothing to prove the client by".to_owned())));
+                let Some(ledger) = ledger else {
+                    return Ok(Err(Heard::Unsent("there is no client to ask as".to_owned())));
                 };
                 let access = Access { resources: &[], scopes: &[] };
-                content = Content::Form(token_request::client_credentials(access, &proof));
-                sent.extend(proof.header.iter().cloned());
-                sent.extend(ledger.current.iter().filter_map(|current| current.client_secret.clone()));
-                sent.extend(proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, it)| it.clone()));
-                let message = message(call, proof.header.clone(), content);
-                return self.exchange(context, &message, sent).await;
+                return self.grant(context, &call.url, ledger, access, now).await;
             }
         };
         sent.extend(authorization.clone());
@@ -221,6 +217,27 @@ impl Server {
             *self.admin.lock().await = None;
         }
         Ok(answered)
+    }
+
+    /// Asks for a token as the current client.
+    pub(super) async fn grant(
+        &self,
+        context: &Context,
+        url: &str,
+        ledger: &Ledger,
+        access: Access<'_>,
+        now: i64,
+    ) -> Result<Result<Answer, Heard>, Failure> {
+        let Some(proof) = proof(ledger, now) else {
+            return Ok(Err(Heard::Unsent("there is nothing to prove the client by".to_owned())));
+        };
+        let content = Content::Form(token_request::client_credentials(access, &proof));
+        let secrets = proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, it)| it);
+        // The header has the secret in another form.
+        let secret = ledger.current.iter().filter_map(|current| current.client_secret.as_ref());
+        let sent = proof.header.iter().chain(secrets).chain(secret).cloned().collect();
+        let message = Message { method: Method::POST, url: url.to_owned(), authorization: proof.header, content };
+        self.exchange(context, &message, sent).await
     }
 
     async fn exchange(

@@ -10,7 +10,7 @@ use kube::Api;
 
 use super::index::Entry;
 use super::servers::NotAsked;
-use super::{Anchor, ledgers, now, remove, turn};
+use super::{Anchor, ledgers, now, remove, resources, turn};
 use crate::api::{Key, Kind};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
@@ -40,7 +40,7 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
         owners.into_iter().filter(|owner| !is_there(owner)).map(|(uid, _)| uid).collect()
     };
     context.look_at(gone.into_iter().map(|uid| (Subject::Unowned(uid), Depth::Sweep)).collect());
-    Ok(())
+    resources::tidy(context).await
 }
 
 async fn read_all(context: &Context) -> Result<(), Failure> {

@@ -21,7 +21,7 @@ use crate::sensitive::Sensitive;
 pub struct Keycloak;
 
 /// The attribute of a client that says whose it is.
-const OWNER: &str = "portcullis.owner";
+pub(super) const OWNER: &str = "portcullis.owner";
 /// What our audience mappers are called, followed by a number.
 const MAPPER: &str = "portcullis-audience-";
 
@@ -206,7 +206,7 @@ fn is_ours(mapper: &Value) -> bool {
 }
 
 /// The client of this id, among those that the search found. Only a list of nothing says that there is none.
-fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'static str> {
+pub(super) fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'static str> {
     // The parser reads objects only, and a search answers with a list.
     let text = [b"{\"found\":", body, b"}"].concat();
     let Ok(mut whole) = json::object(&text) else { return Err("its answer is not a list of clients") };
@@ -221,7 +221,7 @@ fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'s
     }
 }
 
-fn text_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
+pub(super) fn text_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
     object.get(name).and_then(Value::as_str)
 }
 
@@ -267,7 +267,7 @@ fn described(found: Map<String, Value>, marks: &Marks, wanted: Option<&Wanted>) 
 }
 
 /// It becomes part of a URL.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 

@@ -4,6 +4,7 @@
 //! [`super::next`], for all of them.
 
 mod keycloak;
+pub mod resource;
 mod standard;
 
 pub use keycloak::Keycloak;

@@ -541,3 +541,18 @@ fn a_policy_may_name_a_client_once_its_id_is_known() {
     assert!(!any && missing && ids.iter().all(|id| id.contains('\u{7f}')), "{ids:?}");
     assert_eq!(ruled("Deny", unknown()), (true, vec![], true));
 }
+
+#[test]
+fn a_server_that_takes_the_issuers_tokens_takes_those_for_itself_and_for_what_is_allowed_besides() {
+    let trusting = json!({"servers": ["corp"], "audiences": ["guid"], "scopes": {"baseline": ["mcp:use"]}});
+    let server = server_with(json!({ "authorization": trusting }));
+    let resolution = resolve(&[anchor(json!({"allowedAudiences": ["guid", "other"]})), local(), server]);
+    let generated = resolution.generated.iter();
+    let authorities = generated.filter_map(|g| if let Generated::Authority(a) = g { Some(a) } else { None });
+    let lookup = Lookup { authorities: authorities.map(|a| (a.id.name.as_str(), a)).collect(), ..Lookup::default() };
+    let servers = servers_of(&resolution);
+    let [target] = crate::resolve::registered::targets(&servers, "corp", &lookup).try_into().unwrap();
+    assert_eq!((&*target.server, &*target.resource), ("s", &*servers[0].resource));
+    assert_eq!((target.accepted, target.scopes), (vec![target.resource, "guid".into()], vec!["mcp:use".into()]));
+    assert!(crate::resolve::registered::targets(&servers, "local", &lookup).is_empty());
+}

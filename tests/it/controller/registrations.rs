@@ -1,6 +1,7 @@
 //! Clients that the controller registers at real authorization servers, through their whole life.
 
 mod apart;
+mod audience;
 mod behind;
 pub(crate) mod boundaries;
 mod canary;

@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn keycloak_is_not_told_the_resource() {
         let target = target("notes");
-        assert_eq!(target.access(Profile::Generic).resources, [target.resource.clone()]);
+        assert_eq!(target.access(Profile::Generic).resources, std::slice::from_ref(&target.resource));
         assert!(target.access(Profile::Keycloak).resources.is_empty());
         assert_eq!(target.access(Profile::Keycloak).scopes, ["mcp:use"]);
     }

@@ -42,8 +42,13 @@ async fn webhook(drain: &Drain, linger: Duration) -> (SocketAddr, TlsConnector) 
     (address, TlsConnector::from(Arc::new(config)))
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test client on loopback")]
+async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 async fn connect(address: SocketAddr, tls: &TlsConnector) -> SendRequest<Full<Bytes>> {
-    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = dial(address).await.unwrap();
     let stream = tls.connect(ServerName::try_from("webhook").unwrap(), stream).await.unwrap();
     let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -56,6 +61,7 @@ async fn ask(sender: &mut SendRequest<Full<Bytes>>) -> (StatusCode, Option<Heade
     let request = Request::post("/whatever").header("host", "webhook").body(Full::default()).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let (head, body) = response.into_parts();
+    #[expect(clippy::disallowed_methods, reason = "what it answers is a word")]
     body.collect().await.unwrap();
     (head.status, head.headers.get(CONNECTION).cloned())
 }
@@ -75,7 +81,7 @@ async fn who_asks_after_the_listener_is_shut_is_answered_and_told_that_it_was_th
     assert_eq!(ask(&mut first).await, (StatusCode::NOT_FOUND, None));
     assert_eq!(ask(&mut second).await, (StatusCode::NOT_FOUND, None));
     drain.start();
-    until(async || TcpStream::connect(address).await.is_err()).await;
+    until(async || dial(address).await.is_err()).await;
     for connection in [&mut first, &mut second] {
         let last = Some(HeaderValue::from_static("close"));
         assert_eq!(ask(connection).await, (StatusCode::NOT_FOUND, last));

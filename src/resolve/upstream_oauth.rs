@@ -88,7 +88,16 @@ fn chosen(target: &Target<'_>, settings: &Settings<'_>, lookup: &Lookup<'_>) -> 
     let Some(object) = lookup.client_objects.get(&(namespace, name)) else {
         return Err(unfit(format!("no McpClient {namespace}/{name} that can be read")));
     };
-    let invalid = |finding: &Finding| unfit(format!("McpClient {namespace}/{name}: {finding}"));
+    let invalid = |finding: &Finding| {
+        let message = format!("McpClient {namespace}/{name}: {finding}");
+        match finding.reason {
+            // Whoever sees no Secrets is not to say that one is missing.
+            Reason::SecretNotFound | Reason::SecretForbidden | Reason::SecretInvalid => {
+                Box::new(Finding::new(finding.reason, at("client"), message))
+            }
+            _ => unfit(message),
+        }
+    };
     let resolved = client(object, settings, lookup).map_err(|errors| match errors.first() {
         Some(first) => invalid(first),
         None => unfit(format!("McpClient {namespace}/{name} is invalid")),

@@ -248,7 +248,7 @@ fn whoever_only_answers_questions_presumes_what_a_controller_makes_and_finds() {
     oauth_of(&resolution);
     let documents = [authority_named("corp"), server_of(json!({})), client_of(json!({}))];
     let resolution = resolve(&documents);
-    assert_eq!(closed(&resolution), "UpstreamClientUnfit");
+    assert_eq!(closed(&resolution), "SecretNotFound");
     // What is wrong with the client is told at the client.
     let field = "spec.registration.clientSecretRef".to_owned();
     assert!(found(&resolution).contains(&("SecretNotFound", field)), "{:?}", found(&resolution));

@@ -1,5 +1,6 @@
 //! Clients that the controller registers at real authorization servers, through their whole life.
 
+mod authorized;
 mod behind;
 mod canary;
 mod crash;

@@ -2,6 +2,7 @@
 
 mod apart;
 mod audience;
+mod authorized;
 mod behind;
 pub(crate) mod boundaries;
 mod canary;

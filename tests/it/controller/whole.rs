@@ -18,13 +18,13 @@ use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
 
 /// A proxy of the real binary. Dropping it kills it.
-struct Proxy {
+pub(super) struct Proxy {
     process: Process,
     _state: TempDir,
 }
 
 impl Proxy {
-    fn start(cluster: &Cluster) -> Self {
+    pub(super) fn start(cluster: &Cluster) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut command = portcullis();
         command.args(["proxy", "--gateway-namespace", GATEWAY, "--pod-name", "gate-0", "--public-url", PUBLIC_URL]);
@@ -42,13 +42,13 @@ impl Proxy {
         })
     }
 
-    fn call(&self, token: &str, tool: &str) -> Response {
+    pub(super) fn call(&self, token: &str, tool: &str) -> Response {
         let url = format!("{}/team/notes", PUBLIC_URL.replace("https", "http"));
         let params = json!({"name": tool, "arguments": {}});
         http::send(&self.address().to_string(), &http::request_2026(&url, Some(token), "tools/call", &params))
     }
 
-    fn is_allowed(&self, token: &str) -> bool {
+    pub(super) fn is_allowed(&self, token: &str) -> bool {
         let answer = self.call(token, "echo");
         answer.status == 200 && answer.json().get("result").is_some_and(|result| result["isError"] != true)
     }

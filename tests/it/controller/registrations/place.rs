@@ -71,7 +71,11 @@ impl Place {
 
     /// The same, with these options of npm oidc-provider.
     pub(super) fn with(way: Way, options: &Value) -> Self {
-        let cluster = crate::chart::installed();
+        Self::on(crate::chart::installed(), way, options)
+    }
+
+    /// The same, on this cluster.
+    pub(super) fn on(cluster: Cluster, way: Way, options: &Value) -> Self {
         cluster.namespace("team", &[]);
         let house = match way {
             Way::ProviderDcr | Way::ProviderTold => House::provider(options),

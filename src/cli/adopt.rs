@@ -24,7 +24,7 @@ use super::output;
 use crate::api::{McpAuthorizationServer, McpClient};
 use crate::cluster;
 use crate::controller::conditions::{ADOPTION_REFUSED, READY};
-use crate::controller::registrations::{ADOPT, CLUSTER_ANNOTATION, LABEL, request_name};
+use crate::controller::registrations::{ADOPT, CLUSTER_ANNOTATION, LABEL, REQUEST_LABEL, request_name};
 use crate::generated::kind::SOURCE;
 use crate::sensitive::Sensitive;
 
@@ -42,7 +42,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// With --ledger, this installation goes on with what another one has registered, whose place it has taken. What a client is
 /// managed with is kept in a Secret of the controller's namespace. Where that was restored from another installation's backup,
 /// nothing is done with it before you say so: that other installation may still use the client. Afterwards, the client is deleted
-/// at its authorization server if its McpClient, by its UID, is not here.
+/// at its authorization server if its McpClient, by its UID, is not here, and no other one has taken it over.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -119,8 +119,8 @@ async fn take_over(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
     annotate(&api, &found, CLUSTER_ANNOTATION, Some(&cluster)).await?;
     let source = found.annotations().get(SOURCE).map_or("an object that nobody knows", String::as_str);
     println!(
-        "Secret {namespace}/{name} is this installation's now. The client that it tells of is deleted at its authorization \
-         server, unless {} is here under the UID that it had.",
+        "Secret {namespace}/{name} is this installation's now. Within a minute, the client that it tells of is deleted at its \
+         authorization server, unless {} is here under the UID that it had, or another McpClient has taken it over.",
         output::printable(source)
     );
     Ok(ExitCode::SUCCESS)
@@ -192,7 +192,8 @@ fn members(args: &Args, client_id: &str, issuer: &str, token: Option<&Sensitive>
 
 impl Request<'_> {
     async fn ask(&self, data: BTreeMap<String, ByteString>) -> anyhow::Result<()> {
-        let metadata = ObjectMeta { name: Some(self.secret.clone()), ..ObjectMeta::default() };
+        let labels = self.found.uid().map(|uid| BTreeMap::from([(REQUEST_LABEL.to_owned(), uid)]));
+        let metadata = ObjectMeta { name: Some(self.secret.clone()), labels, ..ObjectMeta::default() };
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
         if let Err(error) = self.secrets.create(&PostParams::default(), &secret).await {
             if matches!(&error, kube::Error::Api(status) if status.code == 409) {

@@ -114,12 +114,13 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
 
 /// A client that is registered, as its status says.
 fn shown(client: &McpClient) -> Option<Shown> {
-    if client.spec.method == Some(ClientMethod::Token) {
-        return None;
-    }
     let status = client.status.clone().unwrap_or_default();
     let says = |type_: &str, truth: &str| status.conditions.iter().any(|one| one.type_ == type_ && one.status == truth);
     let holds = |type_: &str| says(type_, "True");
+    // What one with a token was registered as may be left.
+    if client.spec.method == Some(ClientMethod::Token) && !holds("Orphaned") && !holds("LeftBehind") {
+        return None;
+    }
     let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
     let state = ready.map_or("Pending", |ready| if ready.status == "True" { "Ready" } else { ready.reason.as_str() });
     let registration = status.registration.clone();

@@ -237,8 +237,13 @@ impl Statement {
     /// Says a member besides the conditions.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.tell(name, value.into());
         self
+    }
+
+    /// The same, of a statement that is made already.
+    pub fn tell(&mut self, name: &str, value: Value) {
+        self.members.insert(name.to_owned(), value);
     }
 
     /// The condition of this type.

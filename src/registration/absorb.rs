@@ -49,6 +49,12 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
     if purpose == Purpose::DeleteRetired {
         return retired_deleted(seen, heard, now);
     }
+    if let (Purpose::Delete, Heard::Refused(_), true) = (purpose, &heard, wish.owner_stays())
+        && let Some(current) = seen.ledger.current.clone()
+    {
+        // The server deletes it for nobody, and the owner goes on without it.
+        return gone_or_lost(seen, &current, now);
+    }
     if let Some((what, detail, retry_after)) = not_now(purpose, &heard) {
         seen.is_in_trouble(what, Some(purpose), detail);
         if let Some(trouble) = &mut seen.trouble {
@@ -258,7 +264,8 @@ fn read(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
                 republishes |= takes(&mut current, *client, now);
                 seen.drift = differences.iter().filter(|one| !known(one)).cloned().collect();
                 current.substituted.retain(is_still);
-                if !seen.drift.is_empty() {
+                // Nothing is reverted of what is about to be deleted.
+                if !seen.drift.is_empty() && wanted.is_some() && seen.ledger.step != Step::Deleting {
                     seen.news.push(News::Drifted { fields: seen.drift.iter().map(|one| one.field).collect() });
                 }
             }

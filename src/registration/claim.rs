@@ -94,7 +94,7 @@ pub enum ClaimError {
     )]
     Begun(String),
     /// Somebody else of this installation has it.
-    #[error("it belongs to the McpClient {0}, which is there")]
+    #[error("it belongs to the McpClient {0}, whose ledger is here")]
     Held(String),
     /// The administrator allows another way.
     #[error("it would be managed by {}, which neither spec.registration.methods of the McpAuthorizationServer nor the McpClient allows", .0.as_str())]

@@ -59,6 +59,9 @@ pub struct Ledger {
     pub forgotten: Option<String>,
     /// Since when its owner does not wait for it any more: it is a tombstone (Unix seconds).
     pub released: Option<i64>,
+    /// Whether there was a client once: nothing keeps its owner from having another one in its place.
+    #[serde(default)]
+    pub had_client: bool,
 }
 
 /// Whose registration it is.
@@ -286,6 +289,7 @@ impl Ledger {
             lost_besides: 0,
             forgotten: None,
             released: None,
+            had_client: false,
         }
     }
 
@@ -303,7 +307,11 @@ impl Ledger {
         }
         match serde_json::from_slice::<Version>(bytes) {
             Ok(Version { version }) if version > VERSION => Err(LedgerError::Later),
-            _ => serde_json::from_slice(bytes).map_err(|_| LedgerError::Malformed),
+            _ => {
+                let ledger: Self = serde_json::from_slice(bytes).map_err(|_| LedgerError::Malformed)?;
+                // Earlier versions wrote nothing of that.
+                Ok(Self { had_client: ledger.had_client || ledger.current.is_some(), ..ledger })
+            }
         }
     }
 
@@ -324,6 +332,11 @@ impl Ledger {
     /// Whether nothing is left at the server that could be removed.
     pub fn is_empty(&self) -> bool {
         self.current.is_none() && self.retired.is_empty() && !matches!(self.step, Step::Creating { .. })
+    }
+
+    /// Whether it is kept for what was lost alone: what is registered next begins anew.
+    pub fn is_over(&self) -> bool {
+        self.released.is_some() && self.is_empty() && self.losses() > 0
     }
 
     /// Notes what may be left at the server.

@@ -34,8 +34,8 @@ pub enum Wish<'d> {
     Remove {
         /// Since when its owner waits for that (Unix seconds), if it waits.
         waits_since: Option<i64>,
-        /// What is known of the wish of before, if the owner is still there.
-        desired: Option<&'d Desired>,
+        /// Whether the owner is there, and goes on without it.
+        stays: bool,
     },
 }
 
@@ -43,9 +43,14 @@ impl Wish<'_> {
     /// What is wanted, as far as it is known.
     pub(super) fn wanted(&self, ledger: &Ledger) -> Option<Wanted> {
         match self {
-            Wish::Keep(desired) | Wish::Remove { desired: Some(desired), .. } => Some(Wanted::new(desired, ledger)),
-            Wish::Remove { desired: None, .. } => None,
+            Wish::Keep(desired) => Some(Wanted::new(desired, ledger)),
+            Wish::Remove { .. } => None,
         }
+    }
+
+    /// Whether the owner is there, and is to be.
+    pub fn owner_stays(&self) -> bool {
+        matches!(self, Wish::Keep(_) | Wish::Remove { stays: true, .. })
     }
 }
 
@@ -62,12 +67,13 @@ pub fn next(seen: &mut Seen, wish: &Wish<'_>, place: &Place, now: i64) -> Action
 /// `None`: something was noted, and it goes on from there.
 fn turn(seen: &mut Seen, wish: &Wish<'_>, place: &Place, now: i64) -> Option<Action> {
     if !seen.stored {
+        seen.ledger.had_client |= seen.ledger.current.is_some();
         return Some(Action::Persist);
     }
     let removes = seen.ledger.step == Step::Deleting || matches!(wish, Wish::Remove { .. });
     if seen.trouble.is_some() && !seen.ledger.is_only_told() {
-        if let Wish::Remove { waits_since: Some(since), .. } = wish {
-            release(seen, *since, now)?;
+        if let Wish::Remove { waits_since, .. } = wish {
+            release(seen, *waits_since, now)?;
         }
         return Some(Action::Settled { again: settled(seen, wish, now) });
     }
@@ -77,11 +83,18 @@ fn turn(seen: &mut Seen, wish: &Wish<'_>, place: &Place, now: i64) -> Option<Act
     }
 }
 
-/// Lets the owner go, if it has waited long enough.
-fn release(seen: &mut Seen, since: i64, now: i64) -> Option<()> {
-    let due = now >= deadline(seen, since) && seen.ledger.deletion.on_unavailable == OnUnavailable::Orphan;
-    if due && seen.ledger.released.is_none() {
-        seen.ledger.released = Some(now);
+/// Notes that nobody waits: no owner does, or it has waited for long enough.
+fn release(seen: &mut Seen, waits_since: Option<i64>, now: i64) -> Option<()> {
+    let may_go = seen.ledger.deletion.on_unavailable == OnUnavailable::Orphan;
+    let is_due = waits_since.is_none_or(|since| may_go && now >= deadline(seen, since));
+    let released = match (seen.ledger.released, waits_since) {
+        (None, _) if is_due => Some(now),
+        // It was left behind before its owner went, who waits for it now.
+        (Some(at), Some(since)) if at < since && !is_due => None,
+        (released, _) => released,
+    };
+    if seen.ledger.released != released {
+        seen.ledger.released = released;
         seen.stored = false;
         return None;
     }
@@ -95,8 +108,8 @@ fn deadline(seen: &Seen, since: i64) -> i64 {
 
 fn keep(seen: &mut Seen, desired: &Desired, place: &Place, now: i64) -> Option<Action> {
     let wanted = Wanted::new(desired, &seen.ledger);
-    if seen.ledger.deletion != desired.deletion {
-        seen.ledger.deletion = desired.deletion;
+    if seen.ledger.deletion != desired.deletion || seen.ledger.released.is_some() {
+        (seen.ledger.deletion, seen.ledger.released) = (desired.deletion, None);
         seen.stored = false;
         return None;
     }

@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
 use super::claim::Claim;
-use super::desired::Deletion;
+use super::desired::{Deletion, Method};
 use super::document;
-use super::ledger::{Ledger, Step};
+use super::ledger::{Ledger, Registration, Step};
 use crate::generated::Client;
 use crate::oauth::client_registration::Difference;
 use crate::sensitive::Sensitive;
@@ -284,6 +284,57 @@ impl Seen {
         self.published
     }
 
+    /// Whether there is a client, or was one.
+    pub fn had_client(&self) -> bool {
+        self.ledger.had_client || self.ledger.current.is_some()
+    }
+
+    /// Whether what is known is stored.
+    pub fn is_stored(&self) -> bool {
+        self.stored
+    }
+
+    /// What was registered is over, and its owner is there: what was lost is kept, and nothing besides.
+    pub fn keep_losses(&mut self, now: i64) {
+        if !self.ledger.is_over() {
+            let ledger = &mut self.ledger;
+            (ledger.current, ledger.released, ledger.had_client) = (None, Some(now), false);
+            ledger.retired.clear();
+            ledger.keys.clear();
+            self.set_step(Step::Idle);
+        }
+    }
+
+    /// Where a registration is over, another one begins.
+    pub fn begin_anew(&mut self, method: Method) {
+        (self.ledger.method, self.ledger.released) = (method, None);
+        (self.stored, self.published, self.doubt) = (false, false, None);
+        self.drift.clear();
+    }
+
+    /// A client that another owner has by now, as this tells, is that one's alone.
+    pub fn leave_to_others(&mut self, is_anothers: impl Fn(&str) -> bool) {
+        let before = self.ledger.retired.len();
+        self.ledger.retired.retain(|retired| !is_anothers(&retired.registration.client_id));
+        self.stored &= self.ledger.retired.len() == before;
+        if self.ledger.current.as_ref().is_some_and(|current| is_anothers(&current.client_id)) {
+            self.ledger.current = None;
+            self.set_step(Step::Idle);
+        }
+    }
+
+    /// Nobody asks for it to be taken over any more: a client that was not brought yet to what is wanted is left as it is.
+    pub fn give_adoption_up(&mut self) {
+        let is_new = |current: &Registration| current.digest.is_empty();
+        let is_taking = matches!(self.ledger.step, Step::Updating { .. });
+        if is_taking && self.ledger.current.as_ref().is_some_and(is_new) {
+            (self.ledger.current, self.ledger.had_client) = (None, false);
+            self.doubt = None;
+            self.drift.clear();
+            self.set_step(Step::Idle);
+        }
+    }
+
     /// What was stored is not there any more.
     pub fn unstored(&mut self) {
         self.stored = false;
@@ -381,7 +432,6 @@ pub enum Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registration::Method;
     use crate::registration::ledger::WhyLost;
     use crate::registration::tests::desired;
 

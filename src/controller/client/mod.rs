@@ -56,6 +56,8 @@ pub async fn reconcile(context: &Context, key: &Key, depth: Depth) -> Result<Opt
             verdict.last.client_id = Some(client.client_id.clone());
             if registered::has_left(context, &raw.source) {
                 context.look_at(vec![(Subject::Registered(key.clone()), depth)]);
+            } else if context.registrations.are_known() {
+                registrations::remember_left(context, &id.uid, None);
             }
             let outcome = issue(context, key, &client, &raw, &mut verdict.last, now).await?;
             let again = outcome.again(now);
@@ -65,7 +67,9 @@ pub async fn reconcile(context: &Context, key: &Key, depth: Depth) -> Result<Opt
     };
     let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
     let programming = context.store().client_programming(key);
-    speak::speak(context, key, &id.uid, &status::status(&id, &verdict, programming, account)).await?;
+    let mut statement = status::status(&id, &verdict, programming, account);
+    registered::beside_token(context, &raw.source, &mut statement);
+    speak::speak(context, key, &id.uid, &statement).await?;
     Ok(again)
 }
 
@@ -85,7 +89,8 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
         Ok(turn) => turn,
         Err(wait) => return Ok(Some(wait)),
     };
-    if raw.source.ending.is_some() && raw.source.has_finalizer(registered::FINALIZER) {
+    if raw.source.ending.is_some() {
+        // Somebody else may hold it for longer: nothing is registered for it any more.
         return registered::end(context, key, &raw).await;
     }
     if !is_asked_for {

@@ -22,8 +22,9 @@ use crate::controller::conditions::{
 };
 use crate::controller::error::{ApiError, Failure, code};
 use crate::controller::proxies::Programming;
+use crate::controller::queue::{Depth, Subject};
 use crate::controller::registrations::{
-    self, ABANDON, ADOPT, Audiences, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Standing, Waits, Words,
+    self, ABANDON, ADOPT, Audiences, FORGET, ISSUER_ANNOTATION, Left, Outcome, Publication, Standing, Waits, Words,
 };
 use crate::controller::store::Source;
 use crate::controller::{Context, owned_secret, speak};
@@ -120,8 +121,12 @@ async fn registered(
     if is_ours && !raw.source.has_finalizer(FINALIZER) {
         hold(context, key, &desired.owner.uid, true).await?;
     }
-    let words = Words { forget: raw.source.annotation(FORGET), adopt: raw.source.annotation(ADOPT) };
-    registrations::keep(context, &anchor, desired, client.given.as_ref(), &words).await
+    registrations::keep(context, &anchor, desired, client.given.as_ref(), &words(raw)).await
+}
+
+/// What its author says beside what is wanted.
+fn words(raw: &Raw) -> Words {
+    Words { forget: raw.source.annotation(FORGET), adopt: raw.source.annotation(ADOPT) }
 }
 
 /// The name of the Secret that holds the credentials. One of another name, that held them before, goes once this one does.
@@ -169,23 +174,21 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     }
     if raw.source.annotation(ABANDON).is_some() {
         registrations::abandon(context, &uid).await?;
-        registrations::withdraw(context, &uid).await?;
-        hold(context, key, &uid, false).await?;
+        let_go(context, key, &uid).await?;
         return Ok(None);
     }
     let since = raw.source.ending.unwrap_or(now);
-    let waits = Waits { since: Some(since), deletion: deletion(context, raw) };
-    let again = registrations::take_back(context, &uid, waits, |_| true).await?;
+    let waits = Waits { since: Some(since), deletion: deletion(context, raw), stays: None };
+    let (again, left) = registrations::take_back(context, &uid, waits, |_| true).await?;
     match again.filter(|again| !again.is_released) {
         None => {
             // Not before: until then somebody may use what is registered.
-            registrations::withdraw(context, &uid).await?;
             registrations::tidy(context).await?;
-            hold(context, key, &uid, false).await?;
+            let_go(context, key, &uid).await?;
             Ok(None)
         }
         Some(again) => {
-            if let Some((issuer, trouble)) = &again.why {
+            if let Some((issuer, trouble)) = &left.behind {
                 speak::speak(context, key, &uid, &leaving(raw, (since, waits.deletion), issuer, trouble)).await?;
             }
             Ok(Some(until(again.at.min(now.saturating_add(REREAD_SECONDS)), now)))
@@ -198,13 +201,88 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
 /// # Errors
 /// If a step could not be taken; it is to be tried again.
 pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Option<Duration>, Failure> {
-    let uid = &raw.source.id.uid;
-    let left = registrations::take_back(context, uid, Waits::default(), |_| true).await?;
-    if left.is_none() && raw.source.has_finalizer(FINALIZER) {
-        registrations::withdraw(context, uid).await?;
-        hold(context, key, uid, false).await?;
+    if !context.registrations.are_known() {
+        return Ok(Some(Duration::from_secs(1)));
     }
-    Ok(left.map(|left| until(left.at, SystemClock::default().unix())))
+    let (uid, now) = (&raw.source.id.uid, SystemClock::default().unix());
+    let words = words(raw);
+    let waits = Waits { stays: Some(&words), ..Waits::default() };
+    let (again, left) = registrations::take_back(context, uid, waits, |_| true).await?;
+    drop_credentials(context, raw).await?;
+    if again.is_none() && raw.source.has_finalizer(FINALIZER) {
+        let_go(context, key, uid).await?;
+    }
+    // It is said beside what is said of its token, by whoever says that.
+    if registrations::remember_left(context, uid, Some(left).filter(|left| again.is_some() || !left.is_none())) {
+        context.look_at(vec![(Subject::Source(key.clone()), Depth::Whole)]);
+    }
+    Ok(again.map(|again| until(again.at.min(now.saturating_add(REREAD_SECONDS)), now)))
+}
+
+/// Nothing is left to be taken back: the object may go, and nobody asks for anything on its behalf any more.
+async fn let_go(context: &Context, key: &Key, uid: &str) -> Result<(), Failure> {
+    registrations::withdraw(context, uid).await?;
+    registrations::withdraw_request(context, uid).await?;
+    hold(context, key, uid, false).await
+}
+
+/// What it had as a client that is registered no more, unless its token is there by now.
+async fn drop_credentials(context: &Context, raw: &Raw) -> Result<(), Failure> {
+    let last = raw.source.client_status();
+    let Some(name) = last.registration.and_then(|last| last.secret_name) else { return Ok(()) };
+    let cluster = context.cluster();
+    let is_tokens = match validate(raw, &context.installation.settings(&cluster)).map(|resolved| resolved.object) {
+        Ok(ClientKind::Token(client)) => client.secret_name == name,
+        Ok(ClientKind::Registered(_)) | Err(_) => true,
+    };
+    if is_tokens {
+        return Ok(());
+    }
+    let removal = owned_secret::remove(&context.client, &raw.source.id, &name);
+    context.while_leading(removal).await?.map_err(Failure::Apply)
+}
+
+/// Says, beside what is said of its token, what is left of what a client was registered as.
+pub(super) fn beside_token(context: &Context, source: &Source, statement: &mut Statement) {
+    let id = &source.id;
+    match registrations::left(context, &id.uid) {
+        Some(left) => left_over(&left, id).into_iter().for_each(|said| statement.beside(said)),
+        // Nobody knows yet: what was said stays, and so does where its credentials are.
+        None if has_left(context, source) || !context.registrations.are_known() => {
+            let known = conditions::conditions(&source.status);
+            let all = [LEFT_BEHIND, ORPHANED].into_iter();
+            let again = all.filter_map(|type_| {
+                known.iter().find(|one| one.type_ == type_).and_then(|one| conditions::said_again(type_, one))
+            });
+            again.for_each(|said| statement.beside(said));
+            if let Some(registration) = source.client_status().registration {
+                statement.tell("registration", json!(registration));
+            }
+        }
+        None => {}
+    }
+}
+
+/// What is left where it is not to be: conditions that are there only while they hold.
+fn left_over(left: &Left, id: &ObjectId) -> Vec<Said> {
+    let mut all = Vec::new();
+    if let Some((issuer, trouble)) = &left.behind {
+        let message =
+            format!("it is registered at {issuer} as well, and could not be removed there yet: {}", in_words(trouble));
+        all.push(Said::new(LEFT_BEHIND, Truth::True, trouble.what.reason(), message));
+    }
+    if left.losses > 0 {
+        let message = format!(
+            "{} of its clients may be left at the authorization server, and cannot be removed from here: {}. Remove them \
+             there, then run: portcullis clients forget {namespace}/{name}",
+            left.losses,
+            left.lost.join(", "),
+            namespace = id.namespace,
+            name = id.name
+        );
+        all.push(Said::new(ORPHANED, Truth::True, ORPHANED, message));
+    }
+    all
 }
 
 /// What its author says is to become of the registration, if that can be read: they may have another mind while they wait.
@@ -364,11 +442,6 @@ impl Told<'_> {
                 format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
             all.push(Said::new(CLIENT_DRIFTED, Truth::True, CLIENT_DRIFTED, message));
         }
-        if let Some((issuer, trouble)) = &outcome.left {
-            let why = in_words(trouble);
-            let message = format!("it is registered at {issuer} as well, and could not be removed there yet: {why}");
-            all.push(Said::new(LEFT_BEHIND, Truth::True, trouble.what.reason(), message));
-        }
         let secret = outcome.client.as_ref().and_then(|client| client.secret);
         // It is replaced after two thirds of its life; by now, that has not worked for a while.
         let late = |(since, expires): &(i64, i64)| now >= since.saturating_add(expires.saturating_sub(*since) / 6 * 5);
@@ -379,17 +452,7 @@ impl Told<'_> {
         if let Some(why) = &outcome.adoption {
             all.push(Said::new(ADOPTION_REFUSED, Truth::True, ADOPTION_REFUSED, why.clone()));
         }
-        if outcome.losses > 0 {
-            let message = format!(
-                "{} of its clients may be left at the authorization server, and cannot be removed from here: {}. Remove them \
-                 there, then run: portcullis clients forget {namespace}/{name}",
-                outcome.losses,
-                outcome.lost.join(", "),
-                namespace = id.namespace,
-                name = id.name
-            );
-            all.push(Said::new(ORPHANED, Truth::True, ORPHANED, message));
-        }
+        all.extend(left_over(&outcome.left, id));
         all
     }
 

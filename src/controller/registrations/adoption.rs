@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Preconditions};
 use kube::{Api, Client};
 
 use super::ledgers::failed;
+use super::{SWEEP, now};
 use crate::controller::Context;
-use crate::controller::error::{Failure, code};
+use crate::controller::error::{ApiError, Failure, code};
 use crate::registration::claim::Mark;
 use crate::registration::wanted::Marks;
 use crate::registration::{Claim, ClaimError, Desired, Ledger, Method, Trouble, What};
@@ -19,6 +20,8 @@ use crate::registration::{Claim, ClaimError, Desired, Ledger, Method, Trouble, W
 /// The annotation that keeps an McpClient from being registered until it is said which client it takes over. Another word is
 /// another request.
 pub const ADOPT: &str = "portcullis.dev/adopt-registration";
+/// The label of such a request: the UID of the owner that it is for.
+pub const REQUEST_LABEL: &str = "portcullis.dev/adoption";
 /// As much of that word is repeated.
 const MOST_WORD: usize = 40;
 
@@ -45,6 +48,11 @@ pub(super) enum Asked {
 }
 
 impl Asked {
+    /// Whether nobody asks for a client to be taken over.
+    pub(super) fn is_for_none(&self) -> bool {
+        matches!(self, Asked::Nothing | Asked::Waits)
+    }
+
     /// The client that is to be taken over.
     pub(super) fn claim(&self) -> Option<&Claim> {
         match self {
@@ -128,25 +136,79 @@ fn holder(context: &Context, claim: &Claim, ledger: &Ledger) -> Option<String> {
         }
         Some(Mark::None) | None => None,
     };
-    let holder = index.holder(&claim.issuer, &claim.claimed.client_id, &ledger.owner.uid).or(of_mark)?;
+    let mut holders = index.holders(&claim.issuer, &claim.claimed.client_id, &ledger.owner.uid);
+    let holder = holders.next().map(|(_, entry)| entry.clone()).or(of_mark)?;
     Some(format!("{}/{}", holder.owner.0, holder.owner.1))
 }
 
 /// The request is met.
 pub(super) async fn done(context: &Context, desired: &Desired, asked: &Asked) -> Result<(), Failure> {
     let Asked::Claim { uid, .. } = asked else { return Ok(()) };
-    let (namespace, name) = (&context.installation.system_namespace, request_name(&desired.owner.uid));
     let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    delete(context, &request_name(&desired.owner.uid), params).await
+}
+
+/// The owner of a request is not registered any more, or is gone: what it was to be given is nobody's.
+///
+/// # Errors
+/// If the API server does not do it.
+pub(in crate::controller) async fn withdraw(context: &Context, uid: &str) -> Result<(), Failure> {
+    delete(context, &request_name(uid), DeleteParams::default()).await
+}
+
+/// Withdraws the requests of owners that are not registered, as `is_registered` tells of a UID.
+pub(super) async fn sweep(context: &Context, is_registered: impl Fn(&str) -> bool) -> Result<(), Failure> {
+    let namespace = &context.installation.system_namespace;
+    let params = ListParams::default().labels(REQUEST_LABEL).match_any();
+    let listed = secrets(&context.client, namespace).list_metadata(&params).await;
+    let listed =
+        listed.map_err(|error| Failure::Dereference(ApiError::new("requests to take clients over", &error)))?;
+    let asking = listed.items.into_iter().filter_map(|request| asking(request.metadata, now()));
+    for uid in asking.filter(|uid| !is_registered(uid)) {
+        tracing::warn!(uid, "a request to take a client over is withdrawn: its McpClient is not registered");
+        withdraw(context, &uid).await?;
+    }
+    Ok(())
+}
+
+/// For whom a request is that is old enough for its owner to be known here.
+fn asking(request: ObjectMeta, now: i64) -> Option<String> {
+    let made = request.creation_timestamp?.0.as_second();
+    let is_old = now.saturating_sub(made) >= i64::try_from(SWEEP.as_secs()).ok()?;
+    request.labels?.remove(REQUEST_LABEL).filter(|_| is_old)
+}
+
+async fn delete(context: &Context, name: &str, params: DeleteParams) -> Result<(), Failure> {
+    let namespace = &context.installation.system_namespace;
     let secrets = secrets(&context.client, namespace);
-    match context.while_leading(secrets.delete(&name, &params)).await? {
+    match context.while_leading(secrets.delete(name, &params)).await? {
         Ok(_) => Ok(()),
         // Another request is another one.
         Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-        Err(error) => Err(Failure::Apply(failed("deleting", namespace, &name, &error))),
+        Err(error) => Err(Failure::Apply(failed("deleting", namespace, name, &error))),
     }
 }
 
 fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
     Api::namespaced(client.clone(), namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_withdrawn_by_its_owners_uid_and_not_before_its_owner_can_be_known_here() {
+        let request = |labels| -> ObjectMeta {
+            serde_json::from_value(json!({"creationTimestamp": "2026-01-01T00:00:00Z", "labels": labels})).unwrap()
+        };
+        let made = request(json!({})).creation_timestamp.unwrap().0.as_second();
+        let labelled = || request(json!({REQUEST_LABEL: "u-1"}));
+        assert_eq!(asking(labelled(), made + 59), None);
+        assert_eq!(asking(labelled(), made + 60).as_deref(), Some("u-1"));
+        assert_eq!(asking(request(json!({})), made + 60), None);
+    }
 }

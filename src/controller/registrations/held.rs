@@ -4,9 +4,10 @@
 //! labels: it is dropped only if what is stored says something that was not written here.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::jiff::Timestamp;
 
 use super::servers::NotAsked;
-use super::{FIRST_WAIT, LASTING_WAIT, LONGEST_WAIT, ledgers};
+use super::{FIRST_WAIT, LASTING_WAIT, LONGEST_WAIT, Words, ledgers};
 use crate::controller::Context;
 use crate::controller::error::Failure;
 use crate::registration::{CHECK_SECONDS, Ledger, Seen};
@@ -127,11 +128,18 @@ impl Held {
         Some(self.seen.checked()).filter(|checked| *checked > 0 && Some(*checked) != self.assumed)
     }
 
+    /// What its author says of what was lost.
+    pub(super) fn heed(&mut self, words: &Words) {
+        if let Some(word) = &words.forget {
+            self.seen.forget_losses(word, word.parse().ok().map(|time: Timestamp| time.as_second()));
+        }
+    }
+
     /// Begins a look: with another wish, or once its time has come, what did not work is tried again.
     pub(super) fn follow(&mut self, wish: String, now: i64) {
         if self.wish != wish || self.is_due(now) {
             if self.wish != wish {
-                self.failures = 0;
+                (self.failures, self.not_before) = (0, 0);
             }
             self.wish = wish;
             self.seen.try_again();
@@ -228,5 +236,16 @@ mod tests {
         assert!(held.seen.trouble().is_some(), "not yet");
         held.follow(String::new(), 2_000);
         assert!(held.seen.trouble().is_none(), "that was long ago");
+    }
+
+    #[test]
+    fn another_wish_waits_for_nothing_that_kept_the_one_before() {
+        let mut held = held();
+        held.follow("one".to_owned(), 10_000);
+        held.seen.cannot(What::Refused, "no".to_owned());
+        assert_eq!(held.rest(10_000), Some(10_000 + LASTING_WAIT));
+        held.follow("another".to_owned(), 10_001);
+        held.seen.cannot(What::Busy, "not now".to_owned());
+        assert_eq!(held.rest(10_001), Some(10_001 + FIRST_WAIT));
     }
 }

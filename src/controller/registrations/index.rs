@@ -2,7 +2,7 @@
 //!
 //! Invariant: it is read whole before anything is registered, and kept by whoever writes ledgers, which is this process alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{AUTHORITY_ANNOTATION, ISSUER_ANNOTATION};
 use crate::generated::kind::SOURCE;
@@ -19,6 +19,8 @@ pub(in crate::controller) struct Entry {
     pub(super) owner: (String, String),
     /// The client's id, once there is one.
     client_id: Option<String>,
+    /// Whether it is kept for what was lost alone.
+    pub(super) is_over: bool,
 }
 
 impl Entry {
@@ -29,6 +31,7 @@ impl Entry {
             issuer: ledger.issuer.clone(),
             owner: (ledger.owner.namespace.clone(), ledger.owner.name.clone()),
             client_id: ledger.current.as_ref().map(|current| current.client_id.clone()),
+            is_over: ledger.is_over(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Entry {
             issuer: annotations.get(ISSUER_ANNOTATION)?.clone(),
             owner: (namespace.to_owned(), name.to_owned()),
             client_id: None,
+            is_over: false,
         })
     }
 }
@@ -80,11 +84,17 @@ impl Index {
         self.owners.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Who else than the owner with this UID has that client of an issuer.
-    pub(super) fn holder(&self, issuer: &str, client_id: &str, uid: &str) -> Option<Entry> {
-        let others = self.owners.iter().filter(|(other, _)| *other != uid);
-        let mut entries = others.flat_map(|(_, names)| names.values());
-        entries.find(|entry| entry.issuer == issuer && entry.client_id.as_deref() == Some(client_id)).cloned()
+    /// Every name that is known, be it another installation's.
+    pub(super) fn names(&self) -> HashSet<String> {
+        let ours = self.owners.values().flat_map(|names| names.keys());
+        ours.chain(&self.elsewhere).cloned().collect()
+    }
+
+    /// Who else than the owner with this UID has that client of an issuer: their UIDs, and where their ledgers belong.
+    pub(super) fn holders(&self, issuer: &str, client_id: &str, uid: &str) -> impl Iterator<Item = (&String, &Entry)> {
+        let others = self.owners.iter().filter(move |(other, _)| *other != uid);
+        let entries = others.flat_map(|(other, names)| names.values().map(move |entry| (other, entry)));
+        entries.filter(move |(_, entry)| entry.issuer == issuer && entry.client_id.as_deref() == Some(client_id))
     }
 
     /// The names of those at an issuer.

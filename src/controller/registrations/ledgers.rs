@@ -90,6 +90,13 @@ pub(super) async fn all(client: &Client, namespace: &str) -> Result<Vec<Stored>,
     }
 }
 
+/// The names of all of them.
+pub(super) async fn names(client: &Client, namespace: &str) -> Result<Vec<String>, ApiError> {
+    let listed = secrets(client, namespace).list_metadata(&ListParams::default().labels(LABEL).match_any()).await;
+    let listed = listed.map_err(|error| ApiError::new("ledgers", &error))?;
+    Ok(listed.items.into_iter().filter_map(|secret| secret.metadata.name).collect())
+}
+
 /// One of them.
 pub(super) async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Stored>, ApiError> {
     let found = secrets(client, namespace).get_opt(name).await;
@@ -157,7 +164,11 @@ pub(super) async fn remove(
 }
 
 fn secret(name: &str, cluster: &str, over: Option<&(String, String)>, (ledger, text): (&Ledger, Vec<u8>)) -> Secret {
-    let state = if ledger.released.is_some() { "tombstone" } else { "live" };
+    let state = match ledger.released {
+        _ if ledger.is_over() => "orphans",
+        Some(_) => "tombstone",
+        None => "live",
+    };
     let owner = &ledger.owner;
     let labels = [(LABEL.to_owned(), state.to_owned()), (SOURCE_UID.to_owned(), owner.uid.clone())];
     let annotations = [

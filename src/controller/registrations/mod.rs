@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use k8s_openapi::jiff::Timestamp;
 
-pub use self::adoption::{ADOPT, request_name};
+pub(super) use self::adoption::withdraw as withdraw_request;
+pub use self::adoption::{ADOPT, REQUEST_LABEL, request_name};
 pub(super) use self::audience::{Audiences, verify};
 pub(super) use self::documents::withdraw;
-pub(super) use self::outcome::{Client, Outcome, PURPOSES, Publication, Standing, WORDS};
+pub(super) use self::outcome::{Client, Left, Outcome, PURPOSES, Publication, Standing, WORDS};
 pub(super) use self::resources::tidy;
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{Waits, abandon, anchor, look, moved, sweep, take_back};
@@ -61,7 +61,8 @@ pub const ISSUER_ANNOTATION: &str = "portcullis.dev/issuer";
 pub const AUTHORITY_ANNOTATION: &str = "portcullis.dev/authorization-server";
 /// On a ledger, the installation that goes on with it: the UID of its system namespace.
 pub const CLUSTER_ANNOTATION: &str = "portcullis.dev/cluster";
-/// The label that ledgers are found by: `live`, or `tombstone` of one whose owner does not wait for it any more.
+/// The label that ledgers are found by: `live`; `tombstone` of one whose owner does not wait for it any more; or `orphans` of one
+/// that is kept for what was lost alone.
 pub const LABEL: &str = "portcullis.dev/registration";
 /// How often registrations without an owner are looked for, besides when an owner goes.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
@@ -70,6 +71,8 @@ const FIRST_WAIT: i64 = 2;
 const LONGEST_WAIT: i64 = 300;
 /// What only a change helps against is tried again after this all the same (seconds).
 const LASTING_WAIT: i64 = 600;
+/// What only the owner of a Secret or of a namespace can mend is looked at again after this (seconds).
+const HINDERED_WAIT: i64 = 10;
 /// A ledger is written over what turned out to be there instead so many times.
 const MOST_WRITES: usize = 4;
 /// No registration takes more deeds than this in one look.
@@ -80,6 +83,8 @@ const MOST_DEEDS: usize = 64;
 pub struct Registrations {
     held: Mutex<HashMap<String, Box<Held>>>,
     index: Mutex<Index>,
+    /// What owners have left that are registered no more, by their UID.
+    left: Mutex<HashMap<String, Left>>,
     servers: Servers,
     turns: Turns,
     resources: Resources,
@@ -98,6 +103,10 @@ impl Registrations {
     /// What tells this installation from others, once all that is stored is known.
     fn cluster(&self) -> Result<String, Failure> {
         self.index().cluster.clone().ok_or(Failure::Build("LedgersUnread"))
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashMap<String, Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -125,6 +134,21 @@ pub(super) fn has_any(context: &Context, uid: &str) -> bool {
     context.registrations.index().has_any(uid)
 }
 
+/// What an owner is known to have left that is registered no more; `None`: nobody knows yet.
+pub(super) fn left(context: &Context, uid: &str) -> Option<Left> {
+    context.registrations.left().get(uid).cloned()
+}
+
+/// Remembers what an owner has left that is registered no more. Whether that is news.
+pub(super) fn remember_left(context: &Context, uid: &str, left: Option<Left>) -> bool {
+    let mut all = context.registrations.left();
+    let before = match &left {
+        Some(left) => all.insert(uid.to_owned(), left.clone()),
+        None => all.remove(uid),
+    };
+    before != left
+}
+
 /// What an author says beside what is wanted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Words {
@@ -147,9 +171,12 @@ pub(super) async fn keep(
 ) -> Result<Outcome, Failure> {
     // What it has elsewhere is taken back: its author chose another server, or agreed to another issuer.
     let elsewhere = |entry: &Entry| entry.issuer != desired.issuer;
-    let left = take_back(context, &desired.owner.uid, Waits::default(), elsewhere).await?;
-    let outcome = keep_here(context, anchor, desired, given, words).await?;
-    Ok(Outcome { left: left.and_then(|again| again.why), ..outcome })
+    let waits = Waits { stays: Some(words), ..Waits::default() };
+    let (_, left) = take_back(context, &desired.owner.uid, waits, elsewhere).await?;
+    remember_left(context, &desired.owner.uid, None);
+    let mut outcome = keep_here(context, anchor, desired, given, words).await?;
+    outcome.left.add(left);
+    Ok(outcome)
 }
 
 async fn keep_here(
@@ -165,18 +192,17 @@ async fn keep_here(
         Ok(server) => server,
         Err(not) => return Ok(Outcome::not_asked(not, now)),
     };
-    let known = match recall(context, &name, now).await? {
+    let mut known = match recall(context, &name, now).await? {
         Recalled::Not(not) => return Ok(Outcome::not_asked(not, now)),
-        Recalled::Here(held) if is_another(desired, held.seen.ledger.method) => {
+        Recalled::Here(held) if !held.seen.ledger.is_over() && is_another(desired, held.seen.ledger.method) => {
             context.registrations.held().insert(name.clone(), held);
-            return another(context, anchor, desired, &name).await;
+            return another(context, anchor, (desired, words), &name).await;
         }
         Recalled::Here(held) => Some(held),
         Recalled::Nothing => None,
     };
     let cluster = context.registrations.cluster()?;
     let ledger = known.as_ref().map(|held| &held.seen.ledger);
-    let has_client = ledger.is_some_and(|ledger| ledger.current.is_some());
     let asked = match adoption::asked(context, desired, ledger, &cluster, words.adopt.as_deref()).await {
         Ok(asked) => asked,
         Err(failure) => {
@@ -184,33 +210,50 @@ async fn keep_here(
             return Err(failure);
         }
     };
-    if let Some((what, why)) = asked.hindrance().filter(|_| !has_client) {
+    let run = Run { context, server: Ok(&server), anchor: Some(anchor), name: &name, wish: Wish::Keep(desired) };
+    if let Some(held) = &mut known {
+        held.heed(words);
+        if asked.is_for_none() {
+            held.seen.give_adoption_up();
+        }
+    }
+    // Whoever had a client, and lost it, is given another: nobody waits for that to be said.
+    let had_client = known.as_ref().is_some_and(|held| held.seen.had_client());
+    if let Some((what, why)) = asked.hindrance().filter(|_| !had_client) {
         let mut outcome = Outcome::waiting(known.as_deref(), NotAsked::new(what, why), now);
         outcome.adoption = asked.refusal(None);
+        // What was given up is given up.
+        let stored = match known.as_mut().filter(|held| !held.seen.is_stored()) {
+            Some(held) => run.persist(held).await.map(drop),
+            None => Ok(()),
+        };
         context.registrations.held().extend(known.map(|held| (name, held)));
-        return Ok(outcome);
+        return stored.map(|()| outcome);
     }
     let mut held = match known {
-        Some(held) => held,
+        Some(held) if !held.seen.ledger.is_over() => held,
         // Nothing is begun before it is known how.
-        None => match chosen(&server, desired, asked.claim(), now).await {
-            Ok(method) => Box::new(Held::new(Ledger::new(desired, "McpClient", method, &cluster), now)),
-            Err(not) => return Ok(Outcome::not_asked(not, now)),
+        over => match chosen(&server, desired, asked.claim(), now).await {
+            Ok(method) => begun(over, desired, words, method, &cluster, now),
+            Err(not) => {
+                let outcome = Outcome::waiting(over.as_deref(), not, now);
+                context.registrations.held().extend(over.map(|held| (name, held)));
+                return Ok(outcome);
+            }
         },
     };
     held.seen.belongs_to(&desired.authority);
     held.seen.give(given);
-    if let Some(word) = &words.forget {
-        held.seen.forget_losses(word, word.parse().ok().map(|time: Timestamp| time.as_second()));
-    }
     held.seen.set_claim(asked.claim().cloned());
     held.follow(wish_digest(desired, words), now);
-    let wish = Wish::Keep(desired);
-    let run = Run { context, server: Ok(&server), anchor: Some(anchor), name: &name, wish };
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
     let has_taken_over = held.seen.has_taken_over();
     let mut outcome = finish(context, name, held, ended).await?;
+    if outcome.is_over {
+        // What was being deleted is gone, and is wanted again.
+        outcome.again = now;
+    }
     if !is_served {
         withdraw(context, &desired.owner.uid).await?;
     }
@@ -219,6 +262,28 @@ async fn keep_here(
     }
     outcome.adoption = asked.refusal(outcome.trouble.as_ref());
     Ok(outcome)
+}
+
+/// A registration that is begun by this method, where nothing was, or another one is over.
+fn begun(
+    over: Option<Box<Held>>,
+    desired: &Desired,
+    words: &Words,
+    method: Method,
+    cluster: &str,
+    now: i64,
+) -> Box<Held> {
+    match over {
+        Some(mut held) => {
+            held.seen.begin_anew(method);
+            held
+        }
+        None => {
+            let mut held = Box::new(Held::new(Ledger::new(desired, "McpClient", method, cluster), now));
+            held.heed(words);
+            held
+        }
+    }
 }
 
 /// The method by which a client is registered of which nothing is known yet: what somebody has registered already, or asks to be
@@ -240,14 +305,19 @@ async fn chosen(
 }
 
 /// Its author asks for another method by now: what there is goes first, since that is another registration.
-async fn another(context: &Context, anchor: &Anchor, desired: &Desired, name: &str) -> Result<Outcome, Failure> {
-    let outcome = remove(context, Ok(anchor), name, Waits::default()).await?;
-    if !outcome.is_forgotten {
+async fn another(
+    context: &Context,
+    anchor: &Anchor,
+    (desired, words): (&Desired, &Words),
+    name: &str,
+) -> Result<Outcome, Failure> {
+    let waits = Waits { stays: Some(words), ..Waits::default() };
+    let outcome = remove(context, Ok(anchor), name, waits).await?;
+    if !outcome.is_over {
         return Ok(outcome);
     }
-    context.registrations.index().forget(&desired.owner.uid, name);
     withdraw(context, &desired.owner.uid).await?;
-    Ok(Outcome::under_way(now()))
+    Ok(Outcome { again: now(), ..outcome })
 }
 
 /// Takes back the registration of an object that goes, or is gone.
@@ -258,7 +328,7 @@ pub(super) async fn remove(
     context: &Context,
     anchor: Result<&Anchor, NotAsked>,
     name: &str,
-    waits: Waits,
+    waits: Waits<'_>,
 ) -> Result<Outcome, Failure> {
     let now = now();
     let mut held = match recall(context, name, now).await? {
@@ -272,9 +342,17 @@ pub(super) async fn remove(
     if let Some(deletion) = waits.deletion {
         held.seen.goes_by(deletion);
     }
+    if let Some(words) = waits.stays {
+        held.heed(words);
+    }
+    // Whoever goes takes nothing over; and what was taken over since is its new owner's.
+    held.seen.set_claim(None);
+    let owner = held.seen.ledger.owner.uid.clone();
+    let issuer = held.seen.ledger.issuer.clone();
+    held.seen.leave_to_others(|client_id| tombstones::is_anothers(context, (&issuer, client_id), &owner));
     held.follow("-".to_owned(), now);
     let server = anchor.clone().and_then(|anchor| context.registrations.servers.of(anchor, &context.egress));
-    let wish = Wish::Remove { waits_since: waits.since, desired: None };
+    let wish = Wish::Remove { waits_since: waits.since, stays: waits.stays.is_some() };
     let server = server.as_deref().map_err(Clone::clone);
     let run = Run { context, server, anchor: anchor.ok(), name, wish };
     let ended = run.go_on(&mut held, None).await;
@@ -297,6 +375,8 @@ enum Ended {
     Settled(i64),
     /// Nothing is left.
     Forgotten,
+    /// Nothing is left to be done, and what was lost is kept for its owner.
+    Over,
     /// The ledger is not what it was taken for: it begins again with what is stored.
     Overtaken,
     /// The credentials could not be written.
@@ -308,7 +388,8 @@ enum Ended {
 impl Run<'_> {
     async fn go_on(&self, held: &mut Held, desired: Option<&Desired>) -> Result<Ended, Failure> {
         let context = self.context;
-        let place = self.place(now()).await.unwrap_or_else(|not| {
+        let place = if held.seen.ledger.is_over() { Ok(self.known_place()) } else { self.place(now()).await };
+        let place = place.unwrap_or_else(|not| {
             // What is registered can be managed, and given to its owner, by what is known of it.
             if held.seen.ledger.current.is_none() && !held.seen.ledger.is_only_told() {
                 held.seen.cannot(not.what, not.detail);
@@ -405,7 +486,12 @@ impl Run<'_> {
         })
     }
 
-    async fn forget(&self, held: &Held) -> Result<Ended, Failure> {
+    async fn forget(&self, held: &mut Held) -> Result<Ended, Failure> {
+        if self.wish.owner_stays() && held.seen.ledger.losses() > 0 {
+            held.seen.keep_losses(now());
+            let is_kept = held.seen.is_stored() || self.persist(held).await?;
+            return Ok(if is_kept { Ended::Over } else { Ended::Overtaken });
+        }
         let Some(version) = held.version() else { return Ok(Ended::Forgotten) };
         let context = self.context;
         let namespace = &context.installation.system_namespace;
@@ -440,10 +526,14 @@ async fn finish(
             context.registrations.index().forget(&held.seen.ledger.owner.uid, &name);
             return Ok(Outcome::forgotten());
         }
+        Ended::Over => {
+            (outcome.is_over, outcome.is_released) = (true, true);
+            now + CHECK_SECONDS
+        }
         Ended::Overtaken => now + 1,
         Ended::Unpublished(why) => {
             outcome.publication = why;
-            now + FIRST_WAIT
+            now + HINDERED_WAIT
         }
         Ended::Unserved(programming) => {
             outcome.unserved = Some(programming);

@@ -43,18 +43,39 @@ pub(in crate::controller) struct Outcome {
     pub(in crate::controller) unserved: Option<Programming>,
     /// What somebody changed at the server, and is not reverted yet.
     pub(in crate::controller) drift: Vec<String>,
-    /// What may be left at the server: an id, or the attempt that may have made it.
+    /// Why the client that an administrator has named is not taken over.
+    pub(in crate::controller) adoption: Option<String>,
+    /// What is left of it where it is not to be.
+    pub(in crate::controller) left: Left,
+    /// Nothing is left to be done for it.
+    pub(in crate::controller) is_over: bool,
+    /// Its owner need not wait for it.
+    pub(in crate::controller) is_released: bool,
+}
+
+/// What is left where it is not to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct Left {
+    /// At which issuer a client is not taken back yet, and why.
+    pub(in crate::controller) behind: Option<(String, Trouble)>,
+    /// What may be left, and cannot be removed from here: an id, or the attempt that may have made it.
     pub(in crate::controller) lost: Vec<String>,
     /// How many that are, the unnamed included.
     pub(in crate::controller) losses: u64,
-    /// Why the client that an administrator has named is not taken over.
-    pub(in crate::controller) adoption: Option<String>,
-    /// What it has at another issuer and is not taken back yet: that issuer, and why.
-    pub(in crate::controller) left: Option<(String, Trouble)>,
-    /// Nothing is left of it.
-    pub(in crate::controller) is_forgotten: bool,
-    /// Its owner need not wait for it.
-    pub(in crate::controller) is_released: bool,
+}
+
+impl Left {
+    /// With what is left elsewhere.
+    pub(in crate::controller) fn add(&mut self, other: Left) {
+        self.behind = self.behind.take().or(other.behind);
+        self.lost.extend(other.lost);
+        self.losses = self.losses.saturating_add(other.losses);
+    }
+
+    /// Whether there is nothing.
+    pub(in crate::controller) fn is_none(&self) -> bool {
+        self.behind.is_none() && self.losses == 0
+    }
 }
 
 /// What is known of a client's standing at the server.
@@ -100,11 +121,13 @@ impl Outcome {
             publication,
             unserved: None,
             drift: seen.drift().iter().map(|one| one.field.to_owned()).collect(),
-            lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
-            losses: ledger.losses(),
             adoption: None,
-            left: None,
-            is_forgotten: false,
+            left: Left {
+                behind: None,
+                lost: ledger.lost.iter().map(|lost| named(lost.client_id.as_deref(), lost.attempt)).collect(),
+                losses: ledger.losses(),
+            },
+            is_over: false,
             is_released: ledger.released.is_some(),
         }
     }
@@ -128,14 +151,9 @@ impl Outcome {
         }
     }
 
-    /// It begins anew, at once.
-    pub(super) fn under_way(now: i64) -> Self {
-        Self { again: now, ..Self::nothing() }
-    }
-
     /// Nothing is left.
     pub(super) fn forgotten() -> Self {
-        Self { is_forgotten: true, is_released: true, ..Self::nothing() }
+        Self { is_over: true, is_released: true, ..Self::nothing() }
     }
 
     fn nothing() -> Self {
@@ -147,11 +165,9 @@ impl Outcome {
             publication: Publication::Unknown,
             unserved: None,
             drift: Vec::new(),
-            lost: Vec::new(),
-            losses: 0,
             adoption: None,
-            left: None,
-            is_forgotten: false,
+            left: Left::default(),
+            is_over: false,
             is_released: false,
         }
     }

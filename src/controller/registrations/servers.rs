@@ -197,10 +197,7 @@ impl Server {
                 Err(heard) => return Ok(Err(heard)),
             },
             Auth::Registration(token) => Some(token.clone()),
-            Auth::Admin => match self.admin(context, now).await? {
-                Ok(token) => Some(token),
-                Err(heard) => return Ok(Err(heard)),
-            },
+            Auth::Admin => return self.administer(context, call, content, sent, now).await,
             Auth::Client => {
                 let Some(ledger) = ledger else {
                     return Ok(Err(Heard::Unsent("there is no client to ask as".to_owned())));
@@ -210,13 +207,38 @@ impl Server {
             }
         };
         sent.extend(authorization.clone());
-        let bearer = authorization.map(|token| Sensitive::new(format!("Bearer {}", token.expose())));
-        let answered = self.exchange(context, &message(call, bearer, content), sent).await?;
-        if matches!((&call.auth, &answered), (Auth::Admin, Ok(answer)) if answer.status == 401) {
-            // It may have been ended before its time: the next request asks for another.
-            *self.admin.lock().await = None;
+        self.exchange(context, &message(call, authorization.as_ref().map(bearer), content), sent).await
+    }
+
+    /// Asks the administrative API. A token that we had may have been ended before its time: then another one is tried, once.
+    async fn administer(
+        &self,
+        context: &Context,
+        call: &Call,
+        content: Content,
+        mut sent: Vec<Sensitive>,
+        now: i64,
+    ) -> Result<Result<Answer, Heard>, Failure> {
+        let mut was_held = self.admin.lock().await.is_some();
+        loop {
+            let token = match self.admin(context, now).await? {
+                Ok(token) => token,
+                Err(heard) => return Ok(Err(heard)),
+            };
+            sent.push(token.clone());
+            let message = message(call, Some(bearer(&token)), content.clone());
+            let answered = self.exchange(context, &message, sent.clone()).await?;
+            if !matches!(&answered, Ok(answer) if answer.status == 401) {
+                return Ok(answered);
+            }
+            let mut held = self.admin.lock().await;
+            if held.as_ref().is_some_and(|(known, _)| *known == token) {
+                *held = None;
+            }
+            if !std::mem::take(&mut was_held) {
+                return Ok(answered);
+            }
         }
-        Ok(answered)
     }
 
     /// Asks for a token as the current client.
@@ -337,6 +359,10 @@ impl Server {
             Err(error) => Err(Heard::Denied(format!("the administrative client gets no token: {error}"))),
         })
     }
+}
+
+fn bearer(token: &Sensitive) -> Sensitive {
+    Sensitive::new(format!("Bearer {}", token.expose()))
 }
 
 fn late(issuer: &str) -> MetadataError {

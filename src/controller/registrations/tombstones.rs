@@ -8,17 +8,18 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
-use super::index::Entry;
+use super::index::{Entry, Index};
+use super::ledgers::Stored;
 use super::servers::NotAsked;
-use super::{Anchor, ledgers, now, remove, resources, turn};
+use super::{Anchor, Left, Words, adoption, ledgers, now, remember_left, remove, resources, turn};
 use crate::api::{Key, Kind};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::queue::{Depth, Subject};
 use crate::controller::store::Store;
 use crate::generated::authority::KeySource;
+use crate::registration::What;
 use crate::registration::desired::{Deletion, DeletionPolicy, OnUnavailable};
-use crate::registration::{Trouble, What};
 
 /// Reads which ledgers there are, and has those looked at whose owner is gone.
 ///
@@ -28,19 +29,34 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
     let known = context.registrations.index().cluster.clone();
     match known {
         None => read_all(context).await?,
-        Some(cluster) => look_elsewhere(context, &cluster).await?,
+        Some(cluster) => {
+            look_elsewhere(context, &cluster).await?;
+            look_for_others(context, &cluster).await?;
+        }
     }
     let owners = context.registrations.index().owners();
     let gone: Vec<String> = {
         let store = context.store();
-        let is_there = |(uid, (namespace, name)): &(String, (String, String))| {
-            let key = Key { kind: Kind::McpClient, namespace: namespace.clone(), name: name.clone() };
-            store.source(&key).is_some_and(|source| source.id.uid == *uid)
-        };
-        owners.into_iter().filter(|owner| !is_there(owner)).map(|(uid, _)| uid).collect()
+        owners.into_iter().filter(|(uid, owner)| !is_there(&store, uid, owner)).map(|(uid, _)| uid).collect()
     };
     context.look_at(gone.into_iter().map(|uid| (Subject::Unowned(uid), Depth::Sweep)).collect());
+    let registered = context.store().registered_clients();
+    adoption::sweep(context, |uid| registered.contains(uid)).await?;
     resources::tidy(context).await
+}
+
+/// Whether the owner with this UID is there.
+fn is_there(store: &Store, uid: &str, (namespace, name): &(String, String)) -> bool {
+    let key = Key { kind: Kind::McpClient, namespace: namespace.clone(), name: name.clone() };
+    store.source(&key).is_some_and(|source| source.id.uid == uid)
+}
+
+/// Whether another McpClient that is there has this client of an issuer: it was taken over from the owner with this UID.
+pub(super) fn is_anothers(context: &Context, (issuer, client_id): (&str, &str), uid: &str) -> bool {
+    let owner = |(uid, entry): (&String, &Entry)| (uid.clone(), entry.owner.clone());
+    let holders: Vec<_> = context.registrations.index().holders(issuer, client_id, uid).map(owner).collect();
+    let store = context.store();
+    holders.iter().any(|(other, owner)| is_there(&store, other, owner))
 }
 
 async fn read_all(context: &Context) -> Result<(), Failure> {
@@ -48,21 +64,39 @@ async fn read_all(context: &Context) -> Result<(), Failure> {
     let stored = ledgers::all(&context.client, namespace).await.map_err(Failure::Dereference)?;
     let cluster = namespace_uid(context).await?;
     let mut index = context.registrations.index();
-    for one in stored {
-        let name = one.name.clone();
-        let is_elsewhere = one.is_elsewhere(&cluster);
-        if let Some((uid, entry)) = one.place.clone().filter(|_| !is_elsewhere) {
-            index.know(&uid, &name, entry);
-        }
-        if let Err(not) = one.usable(namespace, &cluster) {
-            tracing::error!(secret = name, reason = not.what.reason(), why = not.detail, "a ledger is not used");
-        }
-        if is_elsewhere {
-            index.elsewhere.insert(name);
-        }
-    }
+    stored.into_iter().for_each(|one| take_in(&mut index, one, namespace, &cluster));
     context.metrics.ledgers_elsewhere.set(i64::try_from(index.elsewhere.len()).unwrap_or(i64::MAX));
     index.cluster = Some(cluster);
+    Ok(())
+}
+
+/// Notes that there is this ledger.
+fn take_in(index: &mut Index, one: Stored, namespace: &str, cluster: &str) {
+    let name = one.name.clone();
+    let is_elsewhere = one.is_elsewhere(cluster);
+    if let Some((uid, entry)) = one.place.clone().filter(|_| !is_elsewhere) {
+        index.know(&uid, &name, entry);
+    }
+    if let Err(not) = one.usable(namespace, cluster) {
+        tracing::error!(secret = name, reason = not.what.reason(), why = not.detail, "a ledger is not used");
+    }
+    if is_elsewhere {
+        index.elsewhere.insert(name);
+    }
+}
+
+/// Sees whether somebody has restored ledgers, of this installation or of another.
+async fn look_for_others(context: &Context, cluster: &str) -> Result<(), Failure> {
+    let namespace = &context.installation.system_namespace;
+    let names = ledgers::names(&context.client, namespace).await.map_err(Failure::Dereference)?;
+    let known = context.registrations.index().names();
+    for name in names.into_iter().filter(|name| !known.contains(name)) {
+        let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
+        let Some(stored) = stored else { continue };
+        let mut index = context.registrations.index();
+        take_in(&mut index, stored, namespace, cluster);
+        context.metrics.ledgers_elsewhere.set(i64::try_from(index.elsewhere.len()).unwrap_or(i64::MAX));
+    }
     Ok(())
 }
 
@@ -106,20 +140,26 @@ pub(in crate::controller) async fn look(context: &Context, uid: &str) -> Result<
         Ok(turn) => turn,
         Err(wait) => return Ok(Some(wait)),
     };
-    let again = take_back(context, uid, Waits::default(), |_| true).await?;
+    let (again, _) = take_back(context, uid, Waits::default(), |_| true).await?;
+    if again.is_none() {
+        adoption::withdraw(context, uid).await?;
+        remember_left(context, uid, None);
+    }
     Ok(again.map(|again| Duration::from_secs(u64::try_from(again.at.saturating_sub(now())).unwrap_or_default().max(1))))
 }
 
 /// Who waits for a registration to be taken back.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::controller) struct Waits {
+pub(in crate::controller) struct Waits<'w> {
     /// Since when its owner does (Unix seconds), if it does.
     pub(in crate::controller) since: Option<i64>,
     /// What its author says is to become of it, if that can be read.
     pub(in crate::controller) deletion: Option<Deletion>,
+    /// What its author says, if the owner is there and goes on without it.
+    pub(in crate::controller) stays: Option<&'w Words>,
 }
 
-impl Waits {
+impl Waits<'_> {
     /// Whether the owner need not wait, or has waited for long enough.
     pub(super) fn are_over(&self, now: i64) -> bool {
         let Some(Deletion { policy, timeout_seconds, on_unavailable }) = self.deletion else { return false };
@@ -136,44 +176,44 @@ pub(in crate::controller) struct Again {
     pub(in crate::controller) at: i64,
     /// Whether nobody waits for it any more.
     pub(in crate::controller) is_released: bool,
-    /// At which issuer it is, and why it is there.
-    pub(in crate::controller) why: Option<(String, Trouble)>,
 }
 
-/// Takes back what an owner has registered, as far as `which` chooses. `None`: nothing of that is left.
+/// Takes back what an owner has registered, as far as `which` chooses. Answers when to go on, if something is to be done yet;
+/// and what is left.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
 pub(in crate::controller) async fn take_back(
     context: &Context,
     uid: &str,
-    waits: Waits,
+    waits: Waits<'_>,
     which: impl Fn(&Entry) -> bool,
-) -> Result<Option<Again>, Failure> {
+) -> Result<(Option<Again>, Left), Failure> {
     if !context.registrations.are_known() {
-        return Ok(Some(Again { at: now() + 1, is_released: false, why: None }));
+        return Ok((Some(Again { at: now() + 1, is_released: false }), Left::default()));
     }
     let all = context.registrations.index().of(uid);
-    let mut left: Option<Again> = None;
+    let (mut again, mut left): (Option<Again>, Left) = (None, Left::default());
     for (name, entry) in all.into_iter().filter(|(_, entry)| which(entry)) {
         let anchor = anchor(context, &entry.authority);
         let outcome = remove(context, anchor.as_ref().map_err(Clone::clone), &name, waits).await?;
-        if outcome.is_forgotten {
+        if outcome.is_over && outcome.left.losses == 0 {
             context.registrations.index().forget(uid, &name);
             continue;
         }
-        let why = outcome.trouble.map(|trouble| (entry.issuer, trouble));
-        let one = Again { at: outcome.again, is_released: outcome.is_released, why };
-        left = Some(match left {
-            None => one,
-            Some(left) => Again {
-                at: left.at.min(one.at),
-                is_released: left.is_released && one.is_released,
-                why: left.why.or(one.why),
-            },
-        });
+        let Entry { issuer, .. } = entry;
+        let lost = outcome.left.lost.iter().map(|one| format!("{one} at {issuer}")).collect();
+        let behind = outcome.trouble.map(|trouble| (issuer, trouble));
+        left.add(Left { behind, lost, losses: outcome.left.losses });
+        if !outcome.is_over {
+            let (at, is_released) = (outcome.again, outcome.is_released);
+            again = Some(again.map_or(Again { at, is_released }, |before: Again| Again {
+                at: before.at.min(at),
+                is_released: before.is_released && is_released,
+            }));
+        }
     }
-    Ok(left)
+    Ok((again, left))
 }
 
 /// A trust anchor, as far as clients are registered at it.
@@ -240,7 +280,8 @@ pub(in crate::controller) fn moved(
     if agreed == Some(&desired.issuer) {
         return None;
     }
-    let known = context.registrations.index().of(&desired.owner.uid);
+    let mut known = context.registrations.index().of(&desired.owner.uid);
+    known.retain(|_, entry| !entry.is_over);
     let is_known = known.values().any(|entry| entry.issuer == desired.issuer);
     let before = known.into_values().find(|entry| entry.authority == desired.authority)?;
     Some(before.issuer).filter(|_| !is_known)

@@ -1,5 +1,6 @@
 //! Clients, and the authorities that list them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::source::{self, Outline, Source};
@@ -41,6 +42,13 @@ impl Store {
             .filter(|(of, _)| of == authority)
             .map(|(_, listed)| listed)
             .collect()
+    }
+
+    /// The UIDs of clients that are registered at authorization servers, or may be: what cannot be read may say so.
+    pub fn registered_clients(&self) -> HashSet<String> {
+        let clients = self.sources.values().filter(|source| source.key.kind == api::Kind::McpClient);
+        let registered = clients.filter(|source| source.client().is_none_or(|it| it.spec.registration.is_some()));
+        registered.map(|source| source.id.uid.clone()).collect()
     }
 
     /// A client that is valid in itself, with the id that policies name it by: that by which it is registered at the issuer that

@@ -2,6 +2,7 @@
 
 mod claims;
 mod doubts;
+mod leaving;
 mod limits;
 mod lives;
 mod model;

@@ -362,7 +362,7 @@ impl World {
         kill: usize,
         fault: &mut dyn FnMut(usize, &Call) -> Option<Fault>,
     ) -> (End, usize) {
-        let wish = if keeps { Wish::Keep(desired) } else { Wish::Remove { waits_since: None, desired: None } };
+        let wish = if keeps { Wish::Keep(desired) } else { Wish::Remove { waits_since: None, stays: false } };
         let (mut boundary, mut sent) = (0, 0);
         for _ in 0..100 {
             let place = match self.is_away {

@@ -323,7 +323,7 @@ fn an_owner_that_has_waited_long_enough_goes_and_leaves_a_tombstone() {
     let mut world = settled(Habits::default(), &desired(), Method::Dcr);
     let mut seen = world.loaded(&desired(), Method::Dcr);
     let deadline = world.now + i64::from(desired().deletion.timeout_seconds);
-    let wish = Wish::Remove { waits_since: Some(world.now), desired: None };
+    let wish = Wish::Remove { waits_since: Some(world.now), stays: false };
     let turn = |seen: &mut Seen, world: &mut World| {
         seen.try_again();
         loop {

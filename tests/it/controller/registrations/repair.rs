@@ -12,16 +12,16 @@ use crate::support::kube::SYSTEM;
 use crate::support::process::portcullis;
 use crate::support::wait::until;
 
-const ADOPT: &str = "portcullis.dev/adopt-registration";
-const CLIENT: &str = "team/reports";
+pub(super) const ADOPT: &str = "portcullis.dev/adopt-registration";
+pub(super) const CLIENT: &str = "team/reports";
 
 /// What a command said, all of it, and its exit code.
-struct Said {
-    text: String,
-    code: Option<i32>,
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) code: Option<i32>,
 }
 
-fn clients(place: &Place, arguments: &[&str], stdin: &str) -> Said {
+pub(super) fn clients(place: &Place, arguments: &[&str], stdin: &str) -> Said {
     let mut command = portcullis();
     // kubectl calls plugins by their name.
     command.arg0("kubectl-portcullis").arg("clients").args(arguments).env("KUBECONFIG", place.cluster.kubeconfig());
@@ -33,22 +33,22 @@ fn clients(place: &Place, arguments: &[&str], stdin: &str) -> Said {
     Said { text, code: status.code() }
 }
 
-fn listed(place: &Place) -> (Vec<Value>, Option<i32>) {
+pub(super) fn listed(place: &Place) -> (Vec<Value>, Option<i32>) {
     let said = clients(place, &["list", "-o", "json"], "");
     let all: Value = serde_json::from_str(&said.text).unwrap_or_else(|_| panic!("{}", said.text));
     (all.as_array().unwrap().clone(), said.code)
 }
 
 /// A client as its server and a ledger know it that are about to be parted.
-struct Lost {
-    id: String,
-    mark: String,
-    uri: Option<String>,
-    token: Option<String>,
+pub(super) struct Lost {
+    pub(super) id: String,
+    pub(super) mark: String,
+    pub(super) uri: Option<String>,
+    pub(super) token: Option<String>,
 }
 
 /// The cluster with the McpClient is lost; the client stays at its server.
-fn lose(place: &Place) -> Lost {
+pub(super) fn lose(place: &Place) -> Lost {
     let controller = place.controller();
     place.apply(&json!({}));
     place.wait_ready();
@@ -74,7 +74,7 @@ fn lose(place: &Place) -> Lost {
 }
 
 /// The same McpClient in a new cluster, which is not to be registered.
-fn apply_waiting(place: &Place, name: &str) {
+pub(super) fn apply_waiting(place: &Place, name: &str) {
     let mut client = place.client(name, &json!({}));
     client["metadata"]["annotations"] = json!({ADOPT: "soon"});
     place.cluster.apply(&client);

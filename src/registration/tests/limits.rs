@@ -214,7 +214,7 @@ fn a_ledger_writes_nothing_that_it_would_not_read() {
         substituted: vec![substitution.clone(); 12],
     };
     let mut ledger = Ledger::new(&with_secret(), "McpClient", Method::Dcr, "cluster");
-    ledger.current = Some(largest(0));
+    (ledger.current, ledger.had_client) = (Some(largest(0)), true);
     for number in 1..100 {
         if let Some(crowded_out) = ledger.retire(Retired { registration: largest(number), until: number }) {
             ledger.lose(Some(crowded_out.client_id), START, crate::registration::ledger::WhyLost::Unmanageable);

@@ -437,9 +437,20 @@ impl World {
         if unseen(Reason::LockNotFound) {
             server.lock = None;
         }
-        // What is wrong with a client is told; but it may be mended by who has no right to open a server, so that counts as open.
-        let is_known = client.is_some_and(|client| self.has(&client) || found.was_asked(&client));
-        let is_told = |reason: Reason| reason == Reason::UpstreamClientUnfit && is_known;
+        // What is wrong with a client is told, unless only the controller can see it; but it may be mended by who has no right to
+        // open a server, so that counts as open.
+        let presumed = |client: &Key| {
+            let found = lookup.clients.get(&(client.namespace.as_str(), client.name.as_str()));
+            found.is_some_and(|found| match found {
+                ClientKind::Registered(of) => {
+                    of.desired.as_ref().is_err_and(|finding| UNSEEN.contains(&finding.reason))
+                }
+                ClientKind::Token(_) => false,
+            })
+        };
+        let judged = |client: &Key| (self.has(client) || found.was_asked(client)) && !presumed(client);
+        let is_judged = client.as_ref().is_some_and(judged);
+        let is_told = |reason: Reason| reason == Reason::UpstreamClientUnfit && is_judged;
         resolved.warnings.retain(|finding| is_told(finding.reason) || !unseen(finding.reason));
         Ok(resolved)
     }

@@ -34,6 +34,7 @@ pub(super) use self::resources::tidy;
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{Waits, abandon, anchor, look, moved, sweep, take_back};
 
+use self::adoption::Asked;
 use self::held::{Held, Recalled, recall};
 use self::index::{Entry, Index};
 use self::resources::Resources;
@@ -246,19 +247,25 @@ async fn keep_here(
     held.seen.give(given);
     held.seen.set_claim(asked.claim().cloned());
     held.follow(wish_digest(desired, words), now);
+    look_on(run, held, desired, &asked).await
+}
+
+/// Looks at a registration that its owner wants, and sees to what stands beside it.
+async fn look_on(run: Run<'_>, mut held: Box<Held>, desired: &Desired, asked: &Asked) -> Result<Outcome, Failure> {
+    let context = run.context;
     let ended = run.go_on(&mut held, Some(desired)).await;
     let is_served = held.seen.ledger.method == Method::Cimd && desired.client_id.is_none();
     let has_taken_over = held.seen.has_taken_over();
-    let mut outcome = finish(context, name, held, ended).await?;
+    let mut outcome = finish(context, run.name.to_owned(), held, ended).await?;
     if outcome.is_over {
         // What was being deleted is gone, and is wanted again.
-        outcome.again = now;
+        outcome.again = now();
     }
     if !is_served {
         withdraw(context, &desired.owner.uid).await?;
     }
     if has_taken_over {
-        adoption::done(context, desired, &asked).await?;
+        adoption::done(context, desired, asked).await?;
     }
     outcome.adoption = asked.refusal(outcome.trouble.as_ref());
     Ok(outcome)

@@ -131,6 +131,8 @@ async fn stand(context: &Context, server: &Server, wanted: &str, mark: &str) -> 
 /// If this process does not lead any more.
 pub(in crate::controller) async fn tidy(context: &Context) -> Result<(), Failure> {
     let resources = &context.registrations.resources;
+    let names = context.registrations.index().names();
+    resources.needs().retain(|name, _| names.contains(name));
     let issuers: Vec<_> = resources.issuers().iter().map(|(name, issuer)| (name.clone(), issuer.clone())).collect();
     for (name, issuer) in issuers {
         let mut issuer = issuer.lock().await;

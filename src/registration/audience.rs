@@ -296,10 +296,10 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_strangers_audiences_is_short_and_plain() {
-        let many: Vec<String> = (0..900).map(|i| format!("a{i}\n\u{202e}{}", "x".repeat(300))).collect();
+        let many: Vec<String> = (0..20).map(|i| format!("a{i}\n\u{202e}{}", "x".repeat(300))).collect();
         let (verdict, detail) = verdict(&token(&json!({ "aud": many })));
         assert_eq!(verdict, Verdict::Missing);
-        assert!(detail.len() < 1100 && detail.ends_with("and 895 more"), "{detail}");
+        assert!(detail.len() < 1100 && detail.ends_with("and 15 more"), "{detail}");
         assert!(detail.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{detail}");
     }
 

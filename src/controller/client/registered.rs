@@ -174,7 +174,7 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     }
     if raw.source.annotation(ABANDON).is_some() {
         registrations::abandon(context, &uid).await?;
-        let_go(context, key, &uid).await?;
+        let_go(context, key, raw).await?;
         return Ok(None);
     }
     let since = raw.source.ending.unwrap_or(now);
@@ -184,7 +184,7 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
         None => {
             // Not before: until then somebody may use what is registered.
             registrations::tidy(context).await?;
-            let_go(context, key, &uid).await?;
+            let_go(context, key, raw).await?;
             Ok(None)
         }
         Some(again) => {
@@ -210,7 +210,9 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
     let (again, left) = registrations::take_back(context, uid, waits, |_| true).await?;
     drop_credentials(context, raw).await?;
     if again.is_none() && raw.source.has_finalizer(FINALIZER) {
-        let_go(context, key, uid).await?;
+        // Whoever no longer wants to be registered says so no longer either.
+        registrations::withdraw_request(context, uid).await?;
+        let_go(context, key, raw).await?;
     }
     // It is said beside what is said of its token, by whoever says that.
     if registrations::remember_left(context, uid, Some(left).filter(|left| again.is_some() || !left.is_none())) {
@@ -220,9 +222,12 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
 }
 
 /// Nothing is left to be taken back: the object may go, and nobody asks for anything on its behalf any more.
-async fn let_go(context: &Context, key: &Key, uid: &str) -> Result<(), Failure> {
+async fn let_go(context: &Context, key: &Key, raw: &Raw) -> Result<(), Failure> {
+    let uid = &raw.source.id.uid;
     registrations::withdraw(context, uid).await?;
-    registrations::withdraw_request(context, uid).await?;
+    if raw.source.annotation(ADOPT).is_some() {
+        registrations::withdraw_request(context, uid).await?;
+    }
     hold(context, key, uid, false).await
 }
 

@@ -28,6 +28,10 @@ impl Place {
         let local = json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": "local"},
             "spec": {"local": {}}});
         self.cluster.apply(&local);
+        let upstream = json!({"url": "https://notes.example/mcp", "credentials": {"none": {}}});
+        let spec = json!({"upstream": upstream, "authorization": {"servers": ["local"]}});
+        self.cluster.apply(&json!({"apiVersion": VERSION, "kind": "McpServer",
+            "metadata": {"name": "notes", "namespace": "team"}, "spec": spec}));
         let mut client = self.client("reports", &json!({}));
         client["spec"] = json!({"authorizationServer": "local", "method": "Token",
             "token": {"subject": "ana", "servers": ["notes"]}});

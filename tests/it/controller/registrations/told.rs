@@ -377,7 +377,7 @@ fn what_somebody_has_registered_is_handed_on_tried_and_left_alone() {
         place.let_it_write_secrets();
         hosted.poke();
         place.wait_registered("False", "SecretNotFound");
-        give(place, "with a line break\n");
+        give(place, "with a line\nbreak");
         hosted.poke();
         place.wait_registered("False", "SecretInvalid");
         assert!(place.ledgers().is_empty(), "nothing is begun");

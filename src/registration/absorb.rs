@@ -49,7 +49,7 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
     if purpose == Purpose::DeleteRetired {
         return retired_deleted(seen, heard, now);
     }
-    if let (Purpose::Delete, Heard::Refused(_), true) = (purpose, &heard, wish.owner_stays())
+    if let (Purpose::Delete, Heard::NotDeleted(_), true) = (purpose, &heard, wish.owner_stays())
         && let Some(current) = seen.ledger.current.clone()
     {
         // The server deletes it for nobody, and the owner goes on without it.
@@ -83,7 +83,7 @@ pub fn absorb(seen: &mut Seen, purpose: Purpose, heard: Heard, wish: &Wish<'_>, 
 fn not_now(purpose: Purpose, heard: &Heard) -> Option<(What, String, Option<u32>)> {
     match heard {
         Heard::Refused(detail) if purpose == Purpose::Adopt => Some((What::AdoptionRefused, detail.clone(), None)),
-        Heard::Refused(detail) => Some((What::Refused, detail.clone(), None)),
+        Heard::Refused(detail) | Heard::NotDeleted(detail) => Some((What::Refused, detail.clone(), None)),
         Heard::Denied(detail) => Some((What::Denied, detail.clone(), None)),
         Heard::Foreign => Some((What::Foreign, "a client of our id is there, and it is not ours".to_owned(), None)),
         Heard::Later { retry_after, status } => {
@@ -282,11 +282,16 @@ fn updated(seen: &mut Seen, heard: Heard, wish: &Wish<'_>, now: i64) {
         Heard::Client(client) => {
             let Some(mut current) = seen.ledger.current.clone() else { return };
             let renews = matches!(seen.ledger.step, Step::Updating { renews: true, .. });
+            let withholds = current.substituted.iter().any(|one| one.field == CLIENT_SECRET);
             let differences = substitutions(&client.differences);
             if let Some(wanted) = wish.wanted(&seen.ledger) {
                 settle(&mut current, &wanted, client.auth_method, differences, now);
             }
             let has_new_secret = takes(&mut current, *client, now);
+            if let Some(wanted) = wish.wanted(&seen.ledger).filter(|_| withholds) {
+                // It gives none to this one either.
+                current.substituted.extend(without_secret(&current, &wanted));
+            }
             seen.drift.clear();
             seen.set_step(Step::Idle);
             let renews = renews && current.auth_method.shares_secret();
@@ -347,7 +352,7 @@ fn retired_deleted(seen: &mut Seen, heard: Heard, now: i64) {
     match heard {
         Heard::Absent => seen.news.push(News::Deleted { client_id: retired.registration.client_id }),
         // It may be there or not, and nothing of ours can tell; or it is there, and the server deletes it for nobody.
-        Heard::Missing | Heard::Unmanageable | Heard::Refused(_) => {
+        Heard::Missing | Heard::Unmanageable | Heard::NotDeleted(_) => {
             lose(seen, Some(retired.registration.client_id), now, WhyLost::Unmanageable);
         }
         heard => {

@@ -192,6 +192,8 @@ pub enum Heard {
     },
     /// The client itself is believed.
     Alive,
+    /// It deletes the client for nobody.
+    NotDeleted(String),
     /// It does not take the request as it is, however often it comes.
     Refused(String),
     /// It does not take it from us.

@@ -4,9 +4,10 @@ use serde_json::{Map, Value};
 
 use super::call::{Call, Purpose};
 use super::claim::Claim;
-use super::desired::{Deletion, Method};
+use super::desired::{Deletion, Method, Profile};
 use super::document;
-use super::ledger::{Ledger, Registration, Step};
+use super::ledger::{Handle, Ledger, Registration, Step, WhyLost};
+use super::next::lose;
 use crate::generated::Client;
 use crate::oauth::client_registration::Difference;
 use crate::sensitive::Sensitive;
@@ -296,8 +297,9 @@ impl Seen {
 
     /// What was registered is over, and its owner is there: what was lost is kept, and nothing besides.
     pub fn keep_losses(&mut self, now: i64) {
-        if !self.ledger.is_over() {
-            let ledger = &mut self.ledger;
+        let ledger = &mut self.ledger;
+        let is_bare = ledger.keys.is_empty() && !ledger.had_client && ledger.step == Step::Idle;
+        if !(ledger.is_over() && is_bare) {
             (ledger.current, ledger.released, ledger.had_client) = (None, Some(now), false);
             ledger.retired.clear();
             ledger.keys.clear();
@@ -305,11 +307,13 @@ impl Seen {
         }
     }
 
-    /// Where a registration is over, another one begins.
-    pub fn begin_anew(&mut self, method: Method) {
-        (self.ledger.method, self.ledger.released) = (method, None);
-        (self.stored, self.published, self.doubt) = (false, false, None);
+    /// Where a registration is over, another one begins: by this method, at a server that may be another product by now.
+    pub fn begin_anew(&mut self, method: Method, profile: Profile) {
+        (self.ledger.method, self.ledger.profile) = (method, profile);
+        (self.ledger.released, self.ledger.token_endpoint) = (None, None);
+        (self.published, self.doubt) = (false, None);
         self.drift.clear();
+        self.set_step(Step::Idle);
     }
 
     /// A client that another owner has by now, as this tells, is that one's alone.
@@ -324,11 +328,16 @@ impl Seen {
     }
 
     /// Nobody asks for it to be taken over any more: a client that was not brought yet to what is wanted is left as it is.
-    pub fn give_adoption_up(&mut self) {
+    pub fn give_adoption_up(&mut self, now: i64) {
         let is_new = |current: &Registration| current.digest.is_empty();
         let is_taking = matches!(self.ledger.step, Step::Updating { .. });
         if is_taking && self.ledger.current.as_ref().is_some_and(is_new) {
-            (self.ledger.current, self.ledger.had_client) = (None, false);
+            let given_up = self.ledger.current.take();
+            self.ledger.had_client = false;
+            // By RFC 7592, a look at it may have been answered with another token: nobody has that any more.
+            if let Some(Registration { client_id, handle: Handle::Protocol { .. }, .. }) = given_up {
+                lose(self, Some(client_id), now, WhyLost::Unmanageable);
+            }
             self.doubt = None;
             self.drift.clear();
             self.set_step(Step::Idle);

@@ -101,7 +101,13 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
     match validate::validate(&raw, &context.installation.settings(&cluster)) {
         Err(findings) => {
             let id = &raw.source.id;
-            speak::speak(context, key, &id.uid, &registered::refused(&findings, id.generation)).await?;
+            speak::speak(
+                context,
+                key,
+                &id.uid,
+                &registered::refused(&findings, id.generation, &raw.source.client_status()),
+            )
+            .await?;
             Ok(None)
         }
         Ok(Resolved { object: ClientKind::Registered(client), warnings }) => {

@@ -225,6 +225,7 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
 async fn let_go(context: &Context, key: &Key, raw: &Raw) -> Result<(), Failure> {
     let uid = &raw.source.id.uid;
     registrations::withdraw(context, uid).await?;
+    registrations::remember_left(context, uid, None);
     if raw.source.annotation(ADOPT).is_some() {
         registrations::withdraw_request(context, uid).await?;
     }
@@ -254,13 +255,9 @@ pub(super) fn beside_token(context: &Context, source: &Source, statement: &mut S
         Some(left) => left_over(&left, id).into_iter().for_each(|said| statement.beside(said)),
         // Nobody knows yet: what was said stays, and so does where its credentials are.
         None if has_left(context, source) || !context.registrations.are_known() => {
-            let known = conditions::conditions(&source.status);
-            let all = [LEFT_BEHIND, ORPHANED].into_iter();
-            let again = all.filter_map(|type_| {
-                known.iter().find(|one| one.type_ == type_).and_then(|one| conditions::said_again(type_, one))
-            });
-            again.for_each(|said| statement.beside(said));
-            if let Some(registration) = source.client_status().registration {
+            let last = source.client_status();
+            still_left(&last).into_iter().for_each(|said| statement.beside(said));
+            if let Some(registration) = last.registration {
                 statement.tell("registration", json!(registration));
             }
         }
@@ -441,7 +438,10 @@ impl Told<'_> {
         if let Some((before, now)) = &self.moved {
             all.push(Said::new(ISSUER_CHANGED, Truth::True, ISSUER_CHANGED, changed(before, now)));
         }
-        let Some(outcome) = &self.outcome else { return all };
+        let Some(outcome) = &self.outcome else {
+            all.extend(self.left_before(&[]));
+            return all;
+        };
         if !outcome.drift.is_empty() {
             let message =
                 format!("changed at the authorization server, and not reverted yet: {}", outcome.drift.join(", "));
@@ -458,7 +458,16 @@ impl Told<'_> {
             all.push(Said::new(ADOPTION_REFUSED, Truth::True, ADOPTION_REFUSED, why.clone()));
         }
         all.extend(left_over(&outcome.left, id));
+        if outcome.method.is_none() {
+            all.extend(self.left_before(&all));
+        }
         all
+    }
+
+    /// What was said to be left, where nobody has looked since and `said` says nothing of it.
+    fn left_before(&self, said: &[Said]) -> Vec<Said> {
+        let known = still_left(&self.last);
+        known.into_iter().filter(|one| said.iter().all(|other| other.type_ != one.type_)).collect()
     }
 
     fn with_members(&self, statement: Statement) -> Statement {
@@ -542,10 +551,19 @@ fn in_words(trouble: &Trouble) -> String {
     }
 }
 
+/// What was said to be left, said again.
+fn still_left(last: &McpClientStatus) -> Vec<Said> {
+    let said = |type_| last.conditions.iter().find(|one| one.type_ == type_);
+    let again = |type_| said(type_).and_then(|one| conditions::said_again(type_, one));
+    [LEFT_BEHIND, ORPHANED].into_iter().filter_map(again).collect()
+}
+
 /// What is said of one that is not accepted.
-pub(super) fn refused(errors: &Findings, generation: i64) -> Statement {
+pub(super) fn refused(errors: &Findings, generation: i64, last: &McpClientStatus) -> Statement {
     let accepted = conditions::accepted(errors, &[], "nothing is changed at its authorization server.");
     let resolved = conditions::resolved_refs(false, &[]);
     let registered = Said::new(REGISTERED, Truth::Unknown, NOT_ACCEPTED, "it is registered once it is accepted");
-    Statement::new(generation, vec![accepted, resolved, registered])
+    let mut statement = Statement::new(generation, vec![accepted, resolved, registered]);
+    still_left(last).into_iter().for_each(|said| statement.beside(said));
+    as_known(statement, last)
 }

@@ -17,7 +17,7 @@ pub(in crate::controller) struct Entry {
     pub(super) issuer: String,
     /// Its owner's namespace and name.
     pub(super) owner: (String, String),
-    /// The client's id, once there is one.
+    /// The id of the client that is managed here, once there is one.
     client_id: Option<String>,
     /// Whether it is kept for what was lost alone.
     pub(super) is_over: bool,
@@ -30,7 +30,9 @@ impl Entry {
             authority: ledger.authority.clone(),
             issuer: ledger.issuer.clone(),
             owner: (ledger.owner.namespace.clone(), ledger.owner.name.clone()),
-            client_id: ledger.current.as_ref().map(|current| current.client_id.clone()),
+            // Whoever only says which id it has holds nothing by that.
+            client_id: (ledger.current.as_ref().filter(|_| !ledger.is_only_told()))
+                .map(|current| current.client_id.clone()),
             is_over: ledger.is_over(),
         }
     }
@@ -56,6 +58,8 @@ pub(super) struct Index {
     pub(super) cluster: Option<String>,
     /// Names of those that are another installation's: nothing is done with them.
     pub(super) elsewhere: BTreeSet<String>,
+    /// Names of those that cannot be read, and do not say whose they are.
+    pub(super) nobodys: BTreeSet<String>,
 }
 
 impl Index {
@@ -87,7 +91,7 @@ impl Index {
     /// Every name that is known, be it another installation's.
     pub(super) fn names(&self) -> HashSet<String> {
         let ours = self.owners.values().flat_map(|names| names.keys());
-        ours.chain(&self.elsewhere).cloned().collect()
+        ours.chain(&self.elsewhere).chain(&self.nobodys).cloned().collect()
     }
 
     /// Who else than the owner with this UID has that client of an issuer: their UIDs, and where their ledgers belong.
@@ -107,5 +111,30 @@ impl Index {
     pub(super) fn owners(&self) -> Vec<(String, (String, String))> {
         let first = |names: &BTreeMap<String, Entry>| names.values().next().map(|entry| entry.owner.clone());
         self.owners.iter().filter_map(|(uid, names)| Some((uid.clone(), first(names)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::ledgers::tests::ledger;
+    use super::*;
+    use crate::registration::Method;
+
+    #[test]
+    fn whoever_only_says_which_id_it_has_holds_no_client_by_that() {
+        let current = json!({"client_id": "c", "client_secret": null, "secret_expires_at": null, "secret_since": 0,
+            "registered_at": 0, "updated_at": 0, "handle": {"Given": {"is_believed": false}}, "digest": "", "kids": [],
+            "substituted": []});
+        let mut theirs = ledger();
+        theirs.current = Some(serde_json::from_value(current).unwrap());
+        for (method, holds) in [(Method::Dcr, true), (Method::Preregistered, false), (Method::Cimd, false)] {
+            theirs.method = method;
+            let mut index = Index::default();
+            index.know("theirs", "registration-theirs-0", Entry::of(&theirs));
+            assert_eq!(index.holders(&theirs.issuer, "c", "ours").count(), usize::from(holds), "{method:?}");
+            assert_eq!(index.holders(&theirs.issuer, "c", "theirs").count(), 0);
+        }
     }
 }

@@ -126,7 +126,8 @@ pub(super) fn turn<'c>(
     authority: Option<&String>,
 ) -> Result<Turn<'c>, Duration> {
     let has: Vec<Entry> = context.registrations.index().of(uid).into_values().collect();
-    let servers = has.into_iter().map(|entry| entry.authority).chain(authority.cloned());
+    // Of what is over, nobody is asked anything.
+    let servers = has.into_iter().filter(|entry| !entry.is_over).map(|entry| entry.authority).chain(authority.cloned());
     context.registrations.turns.take(uid, owner, servers, context.start.elapsed())
 }
 
@@ -212,10 +213,11 @@ async fn keep_here(
         }
     };
     let run = Run { context, server: Ok(&server), anchor: Some(anchor), name: &name, wish: Wish::Keep(desired) };
+    let is_over = known.as_ref().is_some_and(|held| held.seen.ledger.is_over());
     if let Some(held) = &mut known {
         held.heed(words);
         if asked.is_for_none() {
-            held.seen.give_adoption_up();
+            held.seen.give_adoption_up(now);
         }
     }
     // Whoever had a client, and lost it, is given another: nobody waits for that to be said.
@@ -232,7 +234,7 @@ async fn keep_here(
         return stored.map(|()| outcome);
     }
     let mut held = match known {
-        Some(held) if !held.seen.ledger.is_over() => held,
+        Some(held) if !is_over => held,
         // Nothing is begun before it is known how.
         over => match chosen(&server, desired, asked.claim(), now).await {
             Ok(method) => begun(over, desired, words, method, &cluster, now),
@@ -282,7 +284,7 @@ fn begun(
 ) -> Box<Held> {
     match over {
         Some(mut held) => {
-            held.seen.begin_anew(method);
+            held.seen.begin_anew(method, desired.profile);
             held
         }
         None => {
@@ -395,7 +397,9 @@ enum Ended {
 impl Run<'_> {
     async fn go_on(&self, held: &mut Held, desired: Option<&Desired>) -> Result<Ended, Failure> {
         let context = self.context;
-        let place = if held.seen.ledger.is_over() { Ok(self.known_place()) } else { self.place(now()).await };
+        let ledger = &held.seen.ledger;
+        let is_nothing_left = ledger.is_over() || (matches!(self.wish, Wish::Remove { .. }) && ledger.is_empty());
+        let place = if is_nothing_left { Ok(self.known_place()) } else { self.place(now()).await };
         let place = place.unwrap_or_else(|not| {
             // What is registered can be managed, and given to its owner, by what is known of it.
             if held.seen.ledger.current.is_none() && !held.seen.ledger.is_only_told() {

@@ -56,7 +56,16 @@ pub(super) fn is_anothers(context: &Context, (issuer, client_id): (&str, &str), 
     let owner = |(uid, entry): (&String, &Entry)| (uid.clone(), entry.owner.clone());
     let holders: Vec<_> = context.registrations.index().holders(issuer, client_id, uid).map(owner).collect();
     let store = context.store();
-    holders.iter().any(|(other, owner)| is_there(&store, other, owner))
+    // Who goes as well takes it nowhere.
+    let stays = |(uid, (namespace, name)): &(String, (String, String))| {
+        let key = Key { kind: Kind::McpClient, namespace: namespace.clone(), name: name.clone() };
+        store.source(&key).is_some_and(|source| source.id.uid == *uid && source.ending.is_none())
+    };
+    let is = holders.iter().any(stays);
+    if is {
+        tracing::info!(client_id, issuer, "another McpClient has taken the client over: it is left to that one");
+    }
+    is
 }
 
 async fn read_all(context: &Context) -> Result<(), Failure> {
@@ -73,7 +82,7 @@ async fn read_all(context: &Context) -> Result<(), Failure> {
 /// Notes that there is this ledger.
 fn take_in(index: &mut Index, one: Stored, namespace: &str, cluster: &str) {
     let name = one.name.clone();
-    let is_elsewhere = one.is_elsewhere(cluster);
+    let (is_elsewhere, is_nobodys) = (one.is_elsewhere(cluster), one.place.is_none());
     if let Some((uid, entry)) = one.place.clone().filter(|_| !is_elsewhere) {
         index.know(&uid, &name, entry);
     }
@@ -82,6 +91,8 @@ fn take_in(index: &mut Index, one: Stored, namespace: &str, cluster: &str) {
     }
     if is_elsewhere {
         index.elsewhere.insert(name);
+    } else if is_nobodys {
+        index.nobodys.insert(name);
     }
 }
 

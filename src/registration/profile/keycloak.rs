@@ -103,6 +103,9 @@ impl Adapter for Keycloak {
                 Heard::Refused(what.to_owned())
             }
             (_, 404) => Heard::Missing,
+            (Purpose::Delete | Purpose::DeleteRetired, 405 | 501) => {
+                Heard::NotDeleted(told(&answer.refusal(), answer.status))
+            }
             (_, 401 | 403) => Heard::Denied(told(&answer.refusal(), answer.status)),
             (_, 400 | 405..=428 | 430..=499) => Heard::Refused(told(&answer.refusal(), answer.status)),
             _ => Heard::neither(answer),

@@ -92,6 +92,10 @@ impl Adapter for Standard {
             // RFC 7592 section 2.1 has another answer for a client that is gone, and some servers this one.
             (Purpose::Adopt, 404 | 410) => Heard::Absent,
             (Purpose::Delete | Purpose::DeleteRetired | Purpose::Read | Purpose::Update, 404 | 410) => Heard::Missing,
+            // RFC 7592 section 2.3: a server need not delete clients.
+            (Purpose::Delete | Purpose::DeleteRetired, 405 | 501) => {
+                Heard::NotDeleted(told(&answer.refusal(), answer.status))
+            }
             (_, 400..=499) if answer.status != 429 => {
                 let refusal = answer.refusal();
                 let told = told(&refusal, answer.status);

@@ -5,7 +5,7 @@ use super::model::{End, Habits, START, World, desired, place};
 use crate::registration::call::{Heard, Purpose};
 use crate::registration::desired::OnUnavailable;
 use crate::registration::ledger::{Step, WhyLost};
-use crate::registration::{Action, Method, Seen, Wish, absorb, next};
+use crate::registration::{Action, Method, Profile, Seen, Wish, absorb, next};
 
 const NEVER: usize = usize::MAX;
 
@@ -32,7 +32,7 @@ fn a_client_that_its_server_deletes_for_nobody_is_told_lost_if_its_owner_goes_on
         let mut seen = world.loaded(&desired(), Method::Dcr);
         let wish = Wish::Remove { waits_since: None, stays };
         assert!(matches!(turn(&mut seen, &wish, START), Action::Send(call) if call.purpose == Purpose::Delete));
-        absorb(&mut seen, Purpose::Delete, Heard::Refused("405".into()), &wish, START);
+        absorb(&mut seen, Purpose::Delete, Heard::NotDeleted("405".into()), &wish, START);
         let action = turn(&mut seen, &wish, START);
         if stays {
             assert_eq!((action, seen.ledger.losses()), (Action::Forget, 1));
@@ -56,7 +56,8 @@ fn what_was_lost_outlives_a_registration_and_counts_for_the_next() {
     seen.persisted();
     seen.keep_losses(START + 1);
     assert!(seen.is_stored(), "that is no news");
-    seen.begin_anew(Method::Dcr);
+    seen.begin_anew(Method::Dcr, Profile::Generic);
+    assert_eq!(seen.ledger.profile, Profile::Generic, "it may be another product by now");
     assert!(!seen.ledger.is_over());
     let wish = desired();
     let mut keyed = seen.clone();
@@ -117,12 +118,36 @@ fn whoever_had_a_client_is_known_to_have_had_one() {
 #[test]
 fn an_adoption_that_is_given_up_leaves_the_client_as_it_is() {
     let mut seen = settled(Method::Admin).loaded(&desired(), Method::Admin);
-    seen.give_adoption_up();
+    seen.give_adoption_up(START);
     assert!(seen.ledger.current.is_some(), "it is ours");
     seen.ledger.step = Step::Updating { digest: "d".into(), renews: false };
-    seen.give_adoption_up();
+    seen.give_adoption_up(START);
     assert!(seen.ledger.current.is_some(), "it was as it was wanted once");
     seen.ledger.current.as_mut().unwrap().digest.clear();
-    seen.give_adoption_up();
+    seen.give_adoption_up(START);
     assert_eq!((seen.ledger.current.as_ref(), seen.had_client(), &seen.ledger.step), (None, false, &Step::Idle));
+}
+
+#[test]
+fn an_adoption_by_rfc_7592_that_is_given_up_is_told_since_its_token_may_be_another_by_now() {
+    let mut seen = settled(Method::Dcr).loaded(&desired(), Method::Dcr);
+    seen.ledger.step = Step::Updating { digest: "d".into(), renews: false };
+    seen.ledger.current.as_mut().unwrap().digest.clear();
+    let id = seen.ledger.current.as_ref().unwrap().client_id.clone();
+    seen.give_adoption_up(START);
+    assert_eq!((seen.ledger.current.as_ref(), seen.ledger.losses()), (None, 1));
+    assert_eq!(seen.ledger.lost[0].client_id, Some(id));
+}
+
+#[test]
+fn a_page_that_somebody_puts_before_a_server_gives_no_client_up_whose_owner_goes_on_without_it() {
+    for heard in [Heard::Refused("a redirect".into()), Heard::Later { retry_after: None, status: 503 }] {
+        let world = settled(Method::Dcr);
+        let mut seen = world.loaded(&desired(), Method::Dcr);
+        let wish = Wish::Remove { waits_since: None, stays: true };
+        assert!(matches!(turn(&mut seen, &wish, START), Action::Send(call) if call.purpose == Purpose::Delete));
+        absorb(&mut seen, Purpose::Delete, heard, &wish, START);
+        turn(&mut seen, &wish, START);
+        assert!(seen.ledger.current.is_some() && seen.ledger.losses() == 0 && seen.trouble().is_some());
+    }
 }

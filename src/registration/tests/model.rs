@@ -137,7 +137,7 @@ impl Server {
             let takes = takes_secret(&client.body);
             if !takes {
                 client.secret = None;
-            } else if habits.rotates_secrets || client.secret.is_none() {
+            } else if !habits.withholds_secrets && (habits.rotates_secrets || client.secret.is_none()) {
                 client.secret = Some(secret);
                 client.expires = habits.secret_lifetime.map(|life| now + life);
             }

@@ -170,6 +170,13 @@ fn a_client_without_the_secret_that_it_was_to_have_is_not_given_to_anybody() {
         assert!(matches!(end, End::Settled(_, Some(trouble)) if trouble.what == What::Weakened));
         assert_eq!((world.server.asked(Purpose::Create), world.ours().len()), (1, 1), "reading it back gives it none");
     }
+    for name in ["One", "Two"] {
+        let mut edited = with_secret();
+        edited.metadata.client_name = name.into();
+        let (end, _) = world.run(&edited, Method::Dcr, true, NEVER);
+        assert!(matches!(end, End::Settled(_, Some(trouble)) if trouble.what == What::Weakened));
+        assert_eq!((world.server.asked(Purpose::Create), world.ours().len()), (1, 1), "nor does an edit");
+    }
 }
 
 /// What is in the way of a new client is in nobody's way who has the old one.

@@ -111,10 +111,14 @@ impl Target {
     }
 }
 
+/// Whether it gets tokens without anybody who logs in.
+pub fn speaks_for_itself(desired: &Desired) -> bool {
+    desired.metadata.grant_types.iter().any(|grant| grant == "client_credentials")
+}
+
 /// Whether a token can be asked for as the client: it speaks for itself, and what proves it is here.
 pub fn can_ask(desired: &Desired, ledger: &Ledger) -> bool {
-    let speaks_for_itself = desired.metadata.grant_types.iter().any(|grant| grant == "client_credentials");
-    speaks_for_itself && ledger.current.as_ref().is_some_and(|current| has_proof(ledger, current))
+    speaks_for_itself(desired) && ledger.current.as_ref().is_some_and(|current| has_proof(ledger, current))
 }
 
 /// What is to be asked.

@@ -97,6 +97,9 @@ pub struct Lookup<'a> {
     pub upstream_tokens: BTreeMap<(&'a str, &'a str), Sensitive>,
     /// For McpServers: McpClients as they are written.
     pub client_objects: BTreeMap<(&'a str, &'a str), &'a McpClient>,
+    /// For McpServers: issuers to which what proves an McpClient may be sent, where it is known to be registered: that one, and
+    /// that to which its author has agreed.
+    pub client_issuers: BTreeMap<(&'a str, &'a str), BTreeSet<String>>,
     /// For McpServers: whom their upstreams trust. `None`: nobody asks them, for nothing is served of what is resolved.
     pub discovered: Option<BTreeMap<(&'a str, &'a str), &'a upstream_trust::Known>>,
     /// For McpClients: servers that have been resolved.

@@ -231,6 +231,7 @@ fn proof(target: &Target<'_>, chosen: &Chosen, lookup: &Lookup<'_>) -> Result<(S
     let namespace = target.server.0;
     let shares = desired.metadata.auth_method != AuthMethod::PrivateKeyJwt;
     if let Some(from) = desired.client_secret.as_ref().filter(|_| shares) {
+        is_meant(target, desired, lookup)?;
         let secret = registered::given(from, namespace, lookup, at("client")).map_err(Box::new)?;
         let client_id = chosen.client.client_id.clone();
         let client_id = client_id.ok_or_else(|| unfit("the McpClient has a secret and no clientId"))?;
@@ -260,6 +261,21 @@ fn proof(target: &Target<'_>, chosen: &Chosen, lookup: &Lookup<'_>) -> Result<(S
         method => by_secret(method, Sensitive::new(text)),
     };
     Ok((client_id, proof))
+}
+
+/// A secret that its author gave says not for which issuer: it goes to no other than that at which the client is registered.
+fn is_meant(target: &Target<'_>, desired: &Desired, lookup: &Lookup<'_>) -> Result<(), Box<Finding>> {
+    let (place, issuer) = ((target.server.0, target.spec.client.as_str()), &desired.issuer);
+    let Some(issuers) = lookup.client_issuers.get(&place).filter(|issuers| !issuers.contains(issuer)) else {
+        return Ok(());
+    };
+    let (name, known) = (place.1, issuers.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+    let message = format!(
+        "the secret of McpClient {name} is for {known}, and its McpAuthorizationServer names {issuer} by now: nothing is sent \
+         there"
+    );
+    let remedy = format!("if that is meant, annotate the McpClient with portcullis.dev/issuer={issuer}");
+    Err(Box::new(unfit(message).remedy(remedy)))
 }
 
 fn by_secret(method: AuthMethod, secret: Sensitive) -> Proof {

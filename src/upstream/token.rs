@@ -10,12 +10,13 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use serde_json::Value;
+use url::Url;
 
 use super::UpstreamError;
 use crate::egress::{Content, Egress, Exchanger, Limits, Message, TlsOptions};
 use crate::generated::server::{Grant, Oauth, Proof};
 use crate::oauth::client_key::ClientKey;
-use crate::oauth::identifier::{Identifier, is_above};
+use crate::oauth::identifier::is_above;
 use crate::oauth::token_request::{self, Access, Authentication, Token};
 use crate::oauth::{RefusalKind, json};
 use crate::sensitive::Sensitive;
@@ -212,7 +213,8 @@ fn audience(token: &Sensitive, resource: &str) -> Audience {
     if named.contains(&resource) {
         return Audience::Resource;
     }
-    let is_url = |name: &&&str| Identifier::resource(name).is_ok();
+    // Also one that is no resource identifier: whoever is within the cluster is called by http.
+    let is_url = |name: &&&str| Url::parse(name).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     match (named.iter().any(|name| is_above(name, resource)), named.iter().find(is_url)) {
         (false, Some(_)) => Audience::Elsewhere,
         (true, _) | (false, None) => Audience::Unsaid,

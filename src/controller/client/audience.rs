@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::next::time;
 use crate::api::v1alpha1::McpClientStatus;
 use crate::controller::conditions::{AUDIENCE_VERIFIED, NO_PROBE, PENDING, RESOURCE_UNKNOWN, Said, Truth};
-use crate::controller::registrations::{Audiences, Outcome};
+use crate::controller::registrations::Audiences;
 use crate::registration::audience::{Known, Target, Verdict, remedy};
 use crate::registration::{Desired, Method, Profile};
 
@@ -16,9 +16,10 @@ const MOST_NAMED: usize = 10;
 /// The longest detail that is kept.
 const LONGEST_DETAIL: usize = 1024;
 
-/// What was learned before.
-pub(super) fn before(status: &McpClientStatus) -> Vec<Known> {
-    let told = status.registration.iter().flat_map(|registration| &registration.audiences);
+/// What was learned before at this issuer.
+pub(super) fn before(status: &McpClientStatus, issuer: &str) -> Vec<Known> {
+    let here = status.registration.iter().filter(|registration| registration.issuer == issuer);
+    let told = here.flat_map(|registration| &registration.audiences);
     told.filter_map(|one| {
         Some(Known {
             server: one.server.clone(),
@@ -46,7 +47,12 @@ pub(super) fn member(known: &[Known]) -> Value {
 }
 
 /// `AudienceVerified`; `None` of a client that is for no server which takes its issuer's tokens.
-pub(super) fn said(targets: &[Target], desired: &Desired, outcome: &Outcome, audiences: &Audiences) -> Option<Said> {
+pub(super) fn said(
+    targets: &[Target],
+    desired: &Desired,
+    method: Option<Method>,
+    audiences: &Audiences,
+) -> Option<Said> {
     targets.first()?;
     let said = |truth, reason: &str, message: String| Some(Said::new(AUDIENCE_VERIFIED, truth, reason, message));
     if !audiences.strange.is_empty() {
@@ -66,7 +72,7 @@ pub(super) fn said(targets: &[Target], desired: &Desired, outcome: &Outcome, aud
         let known = targets.iter().filter_map(|target| Some((target, of(target)?)));
         known.filter(|(_, known)| truth(known.verdict)).collect()
     };
-    let method = outcome.method.unwrap_or(Method::Preregistered);
+    let method = method.unwrap_or(Method::Preregistered);
     let in_words = |all: &[(&Target, &Known)]| {
         let mut lines: Vec<String> =
             all.iter().take(MOST_NAMED).map(|(target, known)| line(target, known, desired, method)).collect();
@@ -126,4 +132,69 @@ fn by_hand(targets: &[Target], desired: &Desired) -> String {
          portcullis audit query shows them as AudienceMismatch{trap}",
         accepts.join("; ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Object, object};
+    use crate::resolve::{self, ClientKind, Lookup, PublicUrl, Settings};
+
+    /// What is wanted of a client with this registration.
+    fn desired(registration: Value) -> Desired {
+        let read = |kind: &str, metadata: Value, spec: Value| {
+            let whole =
+                json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+            object::read(&whole).unwrap()
+        };
+        let spec = json!({"issuer": "https://as.example", "allowedAudiences": ["https://aud"],
+            "registration": {"methods": ["DCR"]}});
+        let Object::AuthorizationServer(corp) = read("McpAuthorizationServer", json!({"name": "corp"}), spec) else {
+            panic!()
+        };
+        let spec = json!({"authorizationServer": "corp", "method": "DCR", "registration": registration});
+        let Object::Client(client) = read("McpClient", json!({"name": "c", "namespace": "team"}), spec) else {
+            panic!()
+        };
+        let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+        let cluster = resolve::Cluster::presumed();
+        let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: Some(&cluster) };
+        let authority = resolve::authority(&corp, &settings, &Lookup::default()).unwrap().object;
+        let registration = resolve::registration(&corp).unwrap().unwrap();
+        let lookup = Lookup {
+            authorities: [("corp", &authority)].into(),
+            registrations: [("corp", &registration)].into(),
+            ..Lookup::default()
+        };
+        match resolve::client(&client, &settings, &lookup).unwrap().object {
+            ClientKind::Registered(client) => client.desired.unwrap(),
+            ClientKind::Token(client) => panic!("{client:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_learned_is_not_unknown_because_nothing_can_be_looked_at() {
+        let status: McpClientStatus = serde_json::from_value(json!({"registration": {
+            "method": "DCR", "issuer": "https://as.example", "audiences": [
+                {"server": "notes", "result": "AudienceVerified", "checkedAt": "2026-01-01T00:00:00Z", "of": "x"}]}}))
+        .unwrap();
+        let target = Target {
+            server: "notes".to_owned(),
+            resource: "https://mcp.example.com/team/notes".to_owned(),
+            accepted: vec!["https://mcp.example.com/team/notes".to_owned()],
+            scopes: Vec::new(),
+        };
+        let said = |issuer: &str, desired: &Desired| {
+            let audiences = Audiences::as_before(desired, before(&status, issuer));
+            let said = super::said(std::slice::from_ref(&target), desired, Some(Method::Dcr), &audiences).unwrap();
+            (said.truth, said.reason)
+        };
+        let agent = desired(json!({}));
+        let verified = AUDIENCE_VERIFIED.to_owned();
+        assert_eq!(said("https://as.example", &agent), (Truth::True, verified));
+        assert_eq!(said("https://other.example", &agent), (Truth::Unknown, PENDING.to_owned()), "it was another's");
+        // Of one that a person logs in for, nobody would ever ask.
+        let login = desired(json!({"redirectUris": ["https://app.example/cb"]}));
+        assert_eq!(said("https://other.example", &login), (Truth::Unknown, NO_PROBE.to_owned()));
+    }
 }

@@ -154,12 +154,10 @@ async fn audiences(
     outcome: &Outcome,
     last: &McpClientStatus,
 ) -> Result<Audiences, Failure> {
+    let before = audience::before(last, &desired.issuer);
     match registrations::anchor(context, &desired.authority) {
-        Ok(anchor) => {
-            let before = audience::before(last);
-            registrations::verify(context, &anchor, (desired, &client.targets), outcome, before).await
-        }
-        Err(_) => Ok(Audiences::default()),
+        Ok(anchor) => registrations::verify(context, &anchor, (desired, &client.targets), outcome, before).await,
+        Err(_) => Ok(Audiences::as_before(desired, before)),
     }
 }
 
@@ -178,12 +176,13 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
         return Ok(None);
     }
     let since = raw.source.ending.unwrap_or(now);
+    let issuers = registrations::issuers(context, &uid);
     let waits = Waits { since: Some(since), deletion: deletion(context, raw), stays: None };
     let (again, left) = registrations::take_back(context, &uid, waits, |_| true).await?;
     match again.filter(|again| !again.is_released) {
         None => {
             // Not before: until then somebody may use what is registered.
-            registrations::tidy(context).await?;
+            registrations::tidy(context, |issuer| issuers.contains(issuer)).await?;
             let_go(context, key, raw).await?;
             Ok(None)
         }
@@ -363,8 +362,8 @@ impl Told<'_> {
         let registered = self.registered(client, account, &resolved);
         let mut statement = Statement::new(client.id.generation, vec![accepted, resolved, registered]);
         let audience = client.desired.as_ref().ok().zip(self.outcome.as_ref());
-        let audience =
-            audience.and_then(|(desired, outcome)| audience::said(&client.targets, desired, outcome, &self.audiences));
+        let audience = audience
+            .and_then(|(desired, outcome)| audience::said(&client.targets, desired, outcome.method, &self.audiences));
         for said in audience.into_iter().chain(self.troubles(&client.id, now)) {
             statement.beside(said);
         }

@@ -29,6 +29,13 @@ impl Default for Audiences {
     }
 }
 
+impl Audiences {
+    /// Nothing could be looked at: what was learned before is not unknown for that.
+    pub(in crate::controller) fn as_before(desired: &Desired, known: Vec<Known>) -> Self {
+        Self { known, can_ask: audience::speaks_for_itself(desired), ..Self::default() }
+    }
+}
+
 /// Sees to it that the issuer knows what its tokens are to be for, and asks for one, if it is time for that. `known`: what was
 /// learned before.
 ///
@@ -44,13 +51,18 @@ pub(in crate::controller) async fn verify(
     let now = super::now();
     let name = ledgers::name(&desired.owner.uid, &desired.issuer);
     let ledger = context.registrations.held().get(&name).map(|held| held.seen.ledger.clone());
-    let Some(ledger) = ledger.filter(|ledger| ledger.current.is_some()) else { return Ok(Audiences::default()) };
+    let Some(ledger) = ledger else { return Ok(Audiences::as_before(desired, known)) };
+    // Whatever is in its way: it keeps nobody else's from being deleted.
+    let needed = resources::need(context, &name, (desired, &ledger));
+    if ledger.current.is_none() {
+        return Ok(Audiences::default());
+    }
     // What is in its way is told already, and looked at again.
     let is_well =
         outcome.publication == Publication::Written && outcome.trouble.is_none() && outcome.unserved.is_none();
     let server = context.registrations.servers.of(anchor, &context.egress);
     let strange = match &server {
-        Ok(server) if is_well => resources::ensure(context, server, &name, (desired, &ledger)).await?,
+        Ok(server) if is_well => resources::ensure(context, server, &ledger, needed).await?,
         _ => Vec::new(),
     };
     if !audience::can_ask(desired, &ledger) {

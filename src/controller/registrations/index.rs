@@ -101,10 +101,10 @@ impl Index {
         entries.filter(move |(_, entry)| entry.issuer == issuer && entry.client_id.as_deref() == Some(client_id))
     }
 
-    /// The names of those at an issuer.
+    /// The names of those at an issuer by which there may be a client.
     pub(super) fn at(&self, issuer: &str) -> Vec<String> {
         let all = self.owners.values().flatten();
-        all.filter(|(_, entry)| entry.issuer == issuer).map(|(name, _)| name.clone()).collect()
+        all.filter(|(_, entry)| entry.issuer == issuer && !entry.is_over).map(|(name, _)| name.clone()).collect()
     }
 
     /// Every owner, with its namespace and name.

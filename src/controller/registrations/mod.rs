@@ -30,7 +30,7 @@ pub use self::adoption::{ADOPT, REQUEST_LABEL, request_name};
 pub(super) use self::audience::{Audiences, verify};
 pub(super) use self::documents::withdraw;
 pub(super) use self::outcome::{Client, Left, Outcome, PURPOSES, Publication, Standing, WORDS};
-pub(super) use self::resources::tidy;
+pub(super) use self::resources::{issuers, tidy};
 pub(super) use self::servers::Anchor;
 pub(super) use self::tombstones::{Waits, abandon, anchor, look, moved, sweep, take_back};
 
@@ -46,6 +46,7 @@ use super::proxies::Programming;
 use crate::issuer::{Clock as _, SystemClock};
 use crate::oauth::client_key::ClientKey;
 use crate::registration::call::{Call, Heard, Place};
+use crate::registration::desired::DeletionPolicy;
 use crate::registration::ledger::Key;
 use crate::registration::{
     Action, CHECK_SECONDS, Claim, Desired, Ledger, Method, What, Wish, absorb, add_key, choose, hear, is_another, next,
@@ -498,6 +499,9 @@ impl Run<'_> {
     }
 
     async fn forget(&self, held: &mut Held) -> Result<Ended, Failure> {
+        if held.seen.ledger.deletion.policy == DeletionPolicy::Retain {
+            self.context.registrations.resources.stay(self.name, &held.seen.ledger.issuer);
+        }
         if self.wish.owner_stays() && held.seen.ledger.losses() > 0 {
             held.seen.keep_losses(now());
             let is_kept = held.seen.is_stored() || self.persist(held).await?;

@@ -42,7 +42,7 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
     context.look_at(gone.into_iter().map(|uid| (Subject::Unowned(uid), Depth::Sweep)).collect());
     let registered = context.store().registered_clients();
     adoption::sweep(context, |uid| registered.contains(uid)).await?;
-    resources::tidy(context).await
+    resources::tidy(context, |_| true).await
 }
 
 /// Whether the owner with this UID is there.
@@ -268,6 +268,7 @@ pub(in crate::controller) async fn abandon(context: &Context, uid: &str) -> Resu
     let all = context.registrations.index().of(uid);
     for (name, entry) in all {
         let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
+        context.registrations.resources.stay(&name, &entry.issuer);
         if let Some(stored) = stored {
             let removal = ledgers::remove(&context.client, namespace, &name, &stored.version);
             if !context.while_leading(removal).await?.map_err(Failure::Apply)? {

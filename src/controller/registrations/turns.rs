@@ -95,9 +95,13 @@ impl Turns {
 
     /// A request is sent.
     pub(super) fn spend(&self, (namespace, name): (&str, &str), server: &str, now: Duration) {
-        let mut lists = self.lists();
-        lists.spend(Party::Owner(namespace.to_owned(), name.to_owned()), now);
-        lists.spend(Party::Server(server.to_owned()), now);
+        self.lists().spend(Party::Owner(namespace.to_owned(), name.to_owned()), now);
+        self.spend_at(server, now);
+    }
+
+    /// A request is sent for no owner.
+    pub(super) fn spend_at(&self, server: &str, now: Duration) {
+        self.lists().spend(Party::Server(server.to_owned()), now);
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {

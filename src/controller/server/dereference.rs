@@ -10,6 +10,7 @@ use crate::api::{self, Key, McpClient, McpServer};
 use crate::controller::Context;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::fetch::{self, Fetched};
+use crate::controller::registrations::ISSUER_ANNOTATION;
 use crate::controller::service_account::{self, UpstreamToken};
 use crate::controller::store::{Reference, Source};
 use crate::generated::server::Credentials;
@@ -45,6 +46,14 @@ pub(super) struct Raw {
 pub(super) struct RawClient {
     pub(super) source: Arc<Source>,
     pub(super) registration: Option<Arc<Registration>>,
+}
+
+impl RawClient {
+    /// The issuers to which what proves it may be sent, if it is known to be registered.
+    pub(super) fn issuers(&self) -> Option<BTreeSet<String>> {
+        let registered = self.source.client_status().registration?.issuer;
+        Some(self.source.annotation(ISSUER_ANNOTATION).into_iter().chain([registered]).collect())
+    }
 }
 
 impl Raw {

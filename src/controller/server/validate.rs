@@ -66,13 +66,12 @@ pub(super) fn validate(raw: Raw, settings: &Settings<'_>) -> Validated {
             let token = raw.upstream_token.as_ref().map(|token| token.token.clone());
             lookup.upstream_tokens.extend(token.map(|token| ((namespace, raw.source.key.name.as_str()), token)));
             let place = (namespace, raw.source.key.name.as_str());
-            if let Some((client, registration)) =
-                raw.client.as_ref().and_then(|raw| Some((raw.source.client()?, &raw.registration)))
-            {
+            if let Some((raw, client)) = raw.client.as_ref().and_then(|raw| Some((raw, raw.source.client()?))) {
                 let name = client.metadata.name.as_deref().unwrap_or_default();
                 lookup.client_objects.insert((namespace, name), client);
                 let authority = client.spec.authorization_server.as_str();
-                lookup.registrations.extend(registration.as_deref().map(|registration| (authority, registration)));
+                lookup.registrations.extend(raw.registration.as_deref().map(|one| (authority, one)));
+                lookup.client_issuers.extend(raw.issuers().map(|issuers| ((namespace, name), issuers)));
             }
             lookup.discovered = Some(raw.trust.iter().map(|known| (place, known)).collect());
             question = resolve::asked_of(server, settings, &lookup);

@@ -253,3 +253,46 @@ fn whoever_only_answers_questions_presumes_what_a_controller_makes_and_finds() {
     let field = "spec.registration.clientSecretRef".to_owned();
     assert!(found(&resolution).contains(&("SecretNotFound", field)), "{:?}", found(&resolution));
 }
+
+/// Nobody who moves a trust anchor to another issuer learns secrets that were given for the one before.
+#[test]
+fn a_secret_that_was_given_goes_to_no_other_issuer_than_that_at_which_its_client_is_registered() {
+    let documents = [authority_named("corp"), server_of(json!({})), client_of(json!({})), given()];
+    let objects: Vec<Object> = documents.iter().map(|document| object::read(document).unwrap()).collect();
+    let [Object::AuthorizationServer(corp), Object::Server(written), Object::Client(client), Object::Secret(secret)] =
+        objects.as_slice()
+    else {
+        panic!("{objects:?}")
+    };
+    let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
+    let authority = authority(corp, &settings, &Lookup::default()).unwrap().object;
+    let registration = registration(corp).unwrap().unwrap();
+    let (place, known) = (("team", "c"), known(holds()).unwrap());
+    let with = |issuers: Option<&[&str]>| {
+        let issuers = issuers.map(|all| (place, all.iter().map(|one| (*one).to_owned()).collect()));
+        let lookup = Lookup {
+            authorities: BTreeMap::from([("corp", &authority)]),
+            registrations: BTreeMap::from([("corp", &registration)]),
+            client_objects: BTreeMap::from([(place, &**client)]),
+            client_issuers: issuers.into_iter().collect(),
+            secrets: BTreeMap::from([(("team", "given"), secret)]),
+            discovered: Some(BTreeMap::from([(("team", "s"), &known)])),
+            ..Lookup::default()
+        };
+        server(written, &settings, &lookup).unwrap().object
+    };
+    // Where it is not known yet, it is at the issuer of now; and what its author has agreed to is meant.
+    for issuers in [None, Some([ISSUER].as_slice()), Some(&["https://before.example.com", ISSUER])] {
+        assert!(matches!(with(issuers).upstream.credentials, Credentials::Oauth(_)), "{issuers:?}");
+    }
+    for issuers in [["https://before.example.com"].as_slice(), &["https://before.example.com", "https://b.example.com"]]
+    {
+        let server = with(Some(issuers));
+        let State::Unserved { reason, message } = &server.state else { panic!("{:?}", server.state) };
+        assert_eq!((reason.as_str(), &server.upstream.credentials), ("UpstreamClientUnfit", &Credentials::None));
+        for part in ["McpClient c", "https://before.example.com", ISSUER] {
+            assert!(message.contains(part), "no {part} in {message}");
+        }
+    }
+}

@@ -67,6 +67,8 @@ async fn a_token_that_says_that_it_is_for_another_place_is_not_sent() {
         (r#"{"aud":["https://other.example","account"]}"#, false),
         (r#"{"aud":"https://up.example/mc"}"#, false),
         (r#"{"aud":"https://up.example.evil.example"}"#, false),
+        (r#"{"aud":"http://billing.internal/api"}"#, false),
+        (r#"{"aud":["account","http://up.example/mcp"]}"#, false),
     ] {
         let jwt = format!("e30.{}.AA", BASE64_URL_SAFE_NO_PAD.encode(claims));
         let answer = format!(r#"{{"access_token":"{jwt}","token_type":"Bearer","expires_in":60}}"#);

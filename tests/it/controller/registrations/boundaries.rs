@@ -48,8 +48,9 @@ pub(super) struct Boundary {
 pub(super) fn requests(way: Way, deed: Deed, at: At) -> usize {
     let is_admin = way == Way::KeycloakAdmin;
     match (at, deed) {
-        // The administrative API is read besides.
-        (At::Server, Deed::Create | Deed::Update | Deed::RotateKey | Deed::Delete) => 1 + usize::from(is_admin),
+        // The administrative API is read besides; and, since it describes nothing, read back.
+        (At::Server, Deed::Create | Deed::Delete) => 1 + usize::from(is_admin),
+        (At::Server, Deed::Update | Deed::RotateKey) => 1 + 2 * usize::from(is_admin),
         // RFC 7592 has no request for another secret: an update is tried, and then another client is made.
         (At::Server, Deed::RotateSecret) => 2 - usize::from(is_admin),
         // As nothing, with a key, as begun, as made.

@@ -221,9 +221,10 @@ fn a_redirect_is_not_followed_and_no_credential_goes_where_it_leads() {
         ),
         (Way::KeycloakAdmin, [("POST", "/realms/", "RegistrationRefused"), ("POST", "/admin/", "RegistrationRefused")]),
     ] {
-        let place = Place::new(way);
-        let _controller = place.controller();
         for (method, path, reason) in rows {
+            // One McpClient has its share of requests, and another one of its name has no other.
+            let place = Place::new(way);
+            let _controller = place.controller();
             is_not_followed(&place, &canaries, (method, path, reason));
         }
     }
@@ -232,7 +233,7 @@ fn a_redirect_is_not_followed_and_no_credential_goes_where_it_leads() {
 /// What is asked first is redirected, and then what changes the client and what removes it.
 fn is_not_followed(place: &Place, canaries: &Canaries, (method, path, reason): (&'static str, &str, &str)) {
     let (way, inside) = (place.way, format!("http://127.0.0.2:{}/x", canaries.port()));
-    // Who is not to be removed is not waited for: the next one has the same name.
+    // Who cannot be removed is not waited for.
     let wanted = |name: &str| json!({"clientName": name, "deletion": {"timeout": "1s"}});
     let redirect = |method, path: &str| {
         place.house.hop.fault(Matching::every(method, path), Fault::Instead(Answer::redirect(&inside)))

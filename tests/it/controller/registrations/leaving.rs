@@ -125,8 +125,9 @@ fn what_a_client_with_a_token_could_not_remove_yet_is_told_beside_it() {
     let (all, code) = listed(&place);
     assert!(code == Some(1) || all.iter().any(|one| one["state"] == "Tombstone"), "{all:?}");
     place.house.hop.up();
-    until("nothing to be registered", || place.ours().is_empty().then_some(()));
-    until("nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));
+    // A server that was away is asked again after a minute at the latest.
+    until_within(SWEPT, "nothing to be registered", || place.ours().is_empty().then_some(()));
+    until_within(SWEPT, "nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));
 }
 
 #[test]

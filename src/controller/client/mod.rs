@@ -81,6 +81,8 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
     let Some(mut raw) = dereference::dereference(context, key) else { return Ok(None) };
     let is_asked_for = registered::is_asked_for(&raw.source);
     if !is_asked_for && !registered::has_left(context, &raw.source) {
+        // What was left is gone by now, and is told no longer.
+        context.look_at(vec![(Subject::Source(key.clone()), Depth::Whole)]);
         return Ok(None);
     }
     let authority = raw.source.client().map(|client| &client.spec.authorization_server);

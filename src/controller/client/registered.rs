@@ -167,6 +167,8 @@ async fn audiences(
 /// If a step could not be taken; it is to be tried again.
 pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Option<Duration>, Failure> {
     let (uid, now) = (raw.source.id.uid.clone(), SystemClock::default().unix());
+    // Whoever goes is told of it here, and beside no token.
+    registrations::remember_left(context, &uid, None);
     if !raw.source.has_finalizer(FINALIZER) {
         return Ok(None);
     }
@@ -208,7 +210,8 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
     let waits = Waits { stays: Some(&words), ..Waits::default() };
     let (again, left) = registrations::take_back(context, uid, waits, |_| true).await?;
     drop_credentials(context, raw).await?;
-    if again.is_none() && raw.source.has_finalizer(FINALIZER) {
+    let is_let_go = again.is_none() && raw.source.has_finalizer(FINALIZER);
+    if is_let_go {
         // Whoever no longer wants to be registered says so no longer either.
         registrations::withdraw_request(context, uid).await?;
         let_go(context, key, raw).await?;
@@ -217,6 +220,10 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
     if registrations::remember_left(context, uid, Some(left).filter(|left| again.is_some() || !left.is_none())) {
         context.look_at(vec![(Subject::Source(key.clone()), Depth::Whole)]);
     }
+    if is_let_go {
+        // Before this process has heard of that, whoever speaks of its token takes it for one that has something left.
+        return Ok(Some(Duration::from_secs(1)));
+    }
     Ok(again.map(|again| until(again.at.min(now.saturating_add(REREAD_SECONDS)), now)))
 }
 
@@ -224,7 +231,6 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
 async fn let_go(context: &Context, key: &Key, raw: &Raw) -> Result<(), Failure> {
     let uid = &raw.source.id.uid;
     registrations::withdraw(context, uid).await?;
-    registrations::remember_left(context, uid, None);
     if raw.source.annotation(ADOPT).is_some() {
         registrations::withdraw_request(context, uid).await?;
     }

@@ -116,25 +116,20 @@ fn what_another_installation_has_registered_is_left_alone_until_somebody_says_th
 
 #[test]
 fn an_initial_access_token_goes_to_no_other_origin_whatever_metadata_says() {
-    let place = Place::new(Way::ProviderDcr);
-    let other = Hop::start();
-    let mut metadata = place.house.metadata();
-    metadata["registration_endpoint"] = json!(format!("{}/reg", other.url()));
-    let answer = Fault::Replaced(Answer::json(200, &metadata.to_string()));
-    place.house.hop.fault(Matching::every("GET", "/.well-known"), answer);
-    let _controller = place.controller();
-    place.apply(&json!({}));
-    let said = place.wait_registered("False", "RegistrationDenied");
-    assert!(said.contains(&other.url()), "{said}");
-    assert!(other.seen().is_empty(), "{:?}", other.seen());
+    lends_nothing_to_another_origin(Way::ProviderDcr, "registration_endpoint");
 }
 
 #[test]
 fn the_secret_of_an_administrative_client_goes_to_no_other_origin_whatever_metadata_says() {
-    let place = Place::new(Way::KeycloakAdmin);
+    lends_nothing_to_another_origin(Way::KeycloakAdmin, "token_endpoint");
+}
+
+/// `member`: where its metadata says that what an administrator has lent is to go.
+fn lends_nothing_to_another_origin(way: Way, member: &str) {
+    let place = Place::new(way);
     let other = Hop::start();
     let mut metadata = place.house.metadata();
-    metadata["token_endpoint"] = json!(format!("{}/token", other.url()));
+    metadata[member] = json!(format!("{}/x", other.url()));
     let answer = Fault::Replaced(Answer::json(200, &metadata.to_string()));
     place.house.hop.fault(Matching::every("GET", "/.well-known"), answer);
     let _controller = place.controller();

@@ -13,6 +13,8 @@ use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::kube::SYSTEM;
 use crate::support::wait::{until, until_within};
 
+/// Before anybody looks again because time has passed, which is after a minute.
+const PROMPTLY: Duration = Duration::from_secs(40);
 /// Two sweeps, and time for a loaded machine.
 const SWEPT: Duration = Duration::from_secs(180);
 
@@ -125,9 +127,8 @@ fn what_a_client_with_a_token_could_not_remove_yet_is_told_beside_it() {
     let (all, code) = listed(&place);
     assert!(code == Some(1) || all.iter().any(|one| one["state"] == "Tombstone"), "{all:?}");
     place.house.hop.up();
-    // A server that was away is asked again after a minute at the latest.
-    until_within(SWEPT, "nothing to be registered", || place.ours().is_empty().then_some(()));
-    until_within(SWEPT, "nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));
+    until("nothing to be registered", || place.ours().is_empty().then_some(()));
+    until_within(PROMPTLY, "nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));
 }
 
 #[test]

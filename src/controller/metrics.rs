@@ -39,6 +39,8 @@ pub struct Metrics {
     pub unwritten: Gauge,
     /// How many ledgers of registrations are another installation's.
     pub ledgers_elsewhere: Gauge,
+    /// Clients that may be left at authorization servers.
+    pub orphaned: Gauge,
     /// How many things wait to be looked at.
     pub queue: Gauge,
     /// Whether this process leads.
@@ -108,6 +110,9 @@ impl Metrics {
         let ledgers_elsewhere = Gauge::default();
         let help = "Ledgers of another installation's registrations: nothing is done with them";
         registry.register("registration_ledgers_elsewhere", help, ledgers_elsewhere.clone());
+        let orphaned = Gauge::default();
+        let help = "Clients that may be left at authorization servers, and cannot be removed from here";
+        registry.register("registrations_orphaned", help, orphaned.clone());
         let (queue, leader, proxies) = (Gauge::default(), Gauge::default(), Gauge::default());
         let silence = FloatGauge::default();
         registry.register("queue_depth", "Objects that wait to be looked at", queue.clone());
@@ -126,6 +131,7 @@ impl Metrics {
             followed,
             unwritten,
             ledgers_elsewhere,
+            orphaned,
             queue,
             leader,
             proxies,

@@ -38,15 +38,10 @@ pub struct Marks {
 impl Marks {
     /// The marks of what a ledger tells of.
     pub fn of(ledger: &Ledger) -> Self {
-        let (uid, cluster) = (&ledger.owner.uid, &ledger.cluster);
-        let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-        let cluster: String = plain(cluster).chars().take(8).collect();
+        let (uid, cluster) = (&ledger.owner.uid, short(&ledger.cluster));
         // All of the UID: two objects never share an id.
-        Self {
-            client_id: format!("portcullis-{cluster}-{}", plain(uid)),
-            owner: format!("portcullis:{cluster}:{uid}"),
-            claimed: None,
-        }
+        let client_id = format!("portcullis-{cluster}-{}", plain(uid).collect::<String>());
+        Self { client_id, owner: format!("{}{uid}", mark_prefix(&ledger.cluster)), claimed: None }
     }
 
     /// Those of the client that there is, if there is one: one that was taken over has kept its id.
@@ -84,6 +79,19 @@ impl Wanted {
         let bytes = digest(&SHA256, text.as_bytes());
         bytes.as_ref().try_into().map(|bytes| Digest(bytes).hex()).unwrap_or_default()
     }
+}
+
+/// What the marks of everything begin with that is an installation's.
+pub(super) fn mark_prefix(cluster: &str) -> String {
+    format!("portcullis:{}:", short(cluster))
+}
+
+fn short(cluster: &str) -> String {
+    plain(cluster).take(8).collect()
+}
+
+fn plain(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(char::is_ascii_alphanumeric)
 }
 
 /// Whether the client authenticates by a key that is made for it.

@@ -15,6 +15,7 @@ use crate::{
     api::{
         FieldPath,
         core::Secret,
+        schema::nearest,
         v1alpha1::{ClientMethod, McpServerSpec, OauthGrant, OauthSpec},
     },
     generated::{
@@ -86,7 +87,12 @@ struct Chosen {
 fn chosen(target: &Target<'_>, settings: &Settings<'_>, lookup: &Lookup<'_>) -> Result<Chosen, Box<Finding>> {
     let (namespace, name) = (target.server.0, target.spec.client.as_str());
     let Some(object) = lookup.client_objects.get(&(namespace, name)) else {
-        return Err(unfit(format!("no McpClient {namespace}/{name} that can be read")));
+        let others = lookup.client_objects.keys().filter(|(place, _)| *place == namespace).map(|(_, other)| *other);
+        let finding = unfit(format!("no McpClient {namespace}/{name} that can be read"));
+        return Err(match nearest(name, others) {
+            Some(meant) => Box::new(finding.remedy(format!("did you mean {meant:?}?"))),
+            None => finding,
+        });
     };
     let invalid = |finding: &Finding| {
         let message = format!("McpClient {namespace}/{name}: {finding}");

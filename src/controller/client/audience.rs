@@ -185,7 +185,7 @@ mod tests {
             scopes: Vec::new(),
         };
         let said = |issuer: &str, desired: &Desired| {
-            let audiences = Audiences::as_before(desired, before(&status, issuer));
+            let audiences = Audiences::learned(desired, None, before(&status, issuer));
             let said = super::said(std::slice::from_ref(&target), desired, Some(Method::Dcr), &audiences).unwrap();
             (said.truth, said.reason)
         };

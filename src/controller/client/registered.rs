@@ -157,7 +157,7 @@ async fn audiences(
     let before = audience::before(last, &desired.issuer);
     match registrations::anchor(context, &desired.authority) {
         Ok(anchor) => registrations::verify(context, &anchor, (desired, &client.targets), outcome, before).await,
-        Err(_) => Ok(Audiences::as_before(desired, before)),
+        Err(_) => Ok(Audiences::as_before(context, desired, before)),
     }
 }
 

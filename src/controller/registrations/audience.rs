@@ -5,9 +5,9 @@
 use super::{Anchor, Outcome, Publication, ledgers, resources};
 use crate::controller::Context;
 use crate::controller::error::Failure;
-use crate::registration::Desired;
 use crate::registration::audience::{self, Known, Target};
 use crate::registration::call::{Heard, Purpose};
+use crate::registration::{Desired, Ledger};
 
 /// What is known of a client's tokens.
 #[derive(Clone, Debug)]
@@ -31,8 +31,20 @@ impl Default for Audiences {
 
 impl Audiences {
     /// Nothing could be looked at: what was learned before is not unknown for that.
-    pub(in crate::controller) fn as_before(desired: &Desired, known: Vec<Known>) -> Self {
-        Self { known, can_ask: audience::speaks_for_itself(desired), ..Self::default() }
+    pub(in crate::controller) fn as_before(context: &Context, desired: &Desired, known: Vec<Known>) -> Self {
+        let name = ledgers::name(&desired.owner.uid, &desired.issuer);
+        let held = context.registrations.held();
+        let ledger = held.get(&name).map(|held| &held.seen.ledger);
+        Self { strange: resources::missing(context, &name), ..Self::learned(desired, ledger, known) }
+    }
+
+    /// What was learned of the tokens of a client, as far as they can be asked for.
+    pub(in crate::controller) fn learned(desired: &Desired, ledger: Option<&Ledger>, known: Vec<Known>) -> Self {
+        let can_ask = match ledger.filter(|ledger| ledger.current.is_some()) {
+            Some(ledger) => audience::can_ask(desired, ledger),
+            None => audience::speaks_for_itself(desired),
+        };
+        Self { known, can_ask, ..Self::default() }
     }
 }
 
@@ -51,7 +63,7 @@ pub(in crate::controller) async fn verify(
     let now = super::now();
     let name = ledgers::name(&desired.owner.uid, &desired.issuer);
     let ledger = context.registrations.held().get(&name).map(|held| held.seen.ledger.clone());
-    let Some(ledger) = ledger else { return Ok(Audiences::as_before(desired, known)) };
+    let Some(ledger) = ledger else { return Ok(Audiences::as_before(context, desired, known)) };
     // Whatever is in its way: it keeps nobody else's from being deleted.
     let needed = resources::need(context, &name, (desired, &ledger));
     if ledger.current.is_none() {
@@ -62,8 +74,8 @@ pub(in crate::controller) async fn verify(
         outcome.publication == Publication::Written && outcome.trouble.is_none() && outcome.unserved.is_none();
     let server = context.registrations.servers.of(anchor, &context.egress);
     let strange = match &server {
-        Ok(server) if is_well => resources::ensure(context, server, &ledger, needed).await?,
-        _ => Vec::new(),
+        Ok(server) if is_well => resources::ensure(context, server, (&name, &ledger), needed).await?,
+        _ => resources::missing(context, &name),
     };
     if !audience::can_ask(desired, &ledger) {
         return Ok(Audiences { can_ask: false, strange, ..Audiences::default() });

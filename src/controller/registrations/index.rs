@@ -21,6 +21,8 @@ pub(in crate::controller) struct Entry {
     client_id: Option<String>,
     /// Whether it is kept for what was lost alone.
     pub(super) is_over: bool,
+    /// How many clients may be left at the server that cannot be removed from here.
+    losses: u64,
 }
 
 impl Entry {
@@ -34,6 +36,7 @@ impl Entry {
             client_id: (ledger.current.as_ref().filter(|_| !ledger.is_only_told()))
                 .map(|current| current.client_id.clone()),
             is_over: ledger.is_over(),
+            losses: ledger.losses(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Entry {
             owner: (namespace.to_owned(), name.to_owned()),
             client_id: None,
             is_over: false,
+            losses: 0,
         })
     }
 }
@@ -60,18 +64,27 @@ pub(super) struct Index {
     pub(super) elsewhere: BTreeSet<String>,
     /// Names of those that cannot be read, and do not say whose they are.
     pub(super) nobodys: BTreeSet<String>,
+    /// How many clients may be left at servers that cannot be removed from here.
+    losses: u64,
 }
 
 impl Index {
     /// There is one of the owner with this UID.
     pub(super) fn know(&mut self, uid: &str, name: &str, entry: Entry) {
-        self.owners.entry(uid.to_owned()).or_default().insert(name.to_owned(), entry);
+        let more = entry.losses;
+        let before = self.owners.entry(uid.to_owned()).or_default().insert(name.to_owned(), entry);
+        self.losses = (self.losses - before.map_or(0, |before| before.losses)).saturating_add(more);
+    }
+
+    /// How many clients of all owners may be left at servers that cannot be removed from here.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// There is none any more.
     pub(super) fn forget(&mut self, uid: &str, name: &str) {
         if let Some(names) = self.owners.get_mut(uid) {
-            names.remove(name);
+            self.losses -= names.remove(name).map_or(0, |entry| entry.losses);
             if names.is_empty() {
                 self.owners.remove(uid);
             }
@@ -121,6 +134,24 @@ mod tests {
     use super::super::ledgers::tests::ledger;
     use super::*;
     use crate::registration::Method;
+
+    #[test]
+    fn what_is_lost_is_counted_once_whatever_is_learned_of_it_again() {
+        let mut index = Index::default();
+        let entry = |losses| Entry { losses, ..Entry::of(&ledger()) };
+        index.know("one", "a", entry(2));
+        index.know("one", "b", entry(1));
+        index.know("other", "c", entry(0));
+        assert_eq!(index.losses(), 3);
+        index.know("one", "a", entry(5));
+        assert_eq!(index.losses(), 6);
+        index.forget("one", "a");
+        index.forget("one", "a");
+        index.forget("nobody", "a");
+        assert_eq!(index.losses(), 1);
+        index.know("one", "b", entry(0));
+        assert_eq!(index.losses(), 0);
+    }
 
     #[test]
     fn whoever_only_says_which_id_it_has_holds_no_client_by_that() {

@@ -412,6 +412,9 @@ impl Run<'_> {
             let now = now();
             match next(&mut held.seen, &self.wish, &place, now) {
                 Action::Persist => {
+                    // Whoever ends between the two tells it twice, and never not at all.
+                    let news = held.seen.take_news();
+                    outcome::tell(context, &held.seen.ledger, &news).await?;
                     if !self.persist(held).await? {
                         return Ok(Ended::Overtaken);
                     }
@@ -500,7 +503,7 @@ impl Run<'_> {
 
     async fn forget(&self, held: &mut Held) -> Result<Ended, Failure> {
         if held.seen.ledger.deletion.policy == DeletionPolicy::Retain {
-            self.context.registrations.resources.stay(self.name, &held.seen.ledger.issuer);
+            self.context.registrations.resources.stay(self.name, &held.seen.ledger);
         }
         if self.wish.owner_stays() && held.seen.ledger.losses() > 0 {
             held.seen.keep_losses(now());
@@ -526,6 +529,7 @@ async fn finish(
     let now = now();
     let news = held.seen.take_news();
     let told = outcome::tell(context, &held.seen.ledger, &news).await;
+    count_orphans(context);
     let ended = match ended.and_then(|ended| told.map(|()| ended)) {
         Ok(ended) => ended,
         Err(failure) => {
@@ -558,6 +562,12 @@ async fn finish(
     };
     context.registrations.held().insert(name, held);
     Ok(outcome)
+}
+
+/// Shows how many clients may be left that cannot be removed from here.
+fn count_orphans(context: &Context) {
+    let losses = context.registrations.index().losses();
+    context.metrics.orphaned.set(i64::try_from(losses).unwrap_or(i64::MAX));
 }
 
 /// A key for a client.

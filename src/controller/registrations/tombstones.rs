@@ -34,6 +34,7 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
             look_for_others(context, &cluster).await?;
         }
     }
+    super::count_orphans(context);
     let owners = context.registrations.index().owners();
     let gone: Vec<String> = {
         let store = context.store();
@@ -42,7 +43,7 @@ pub(in crate::controller) async fn sweep(context: &Context) -> Result<(), Failur
     context.look_at(gone.into_iter().map(|uid| (Subject::Unowned(uid), Depth::Sweep)).collect());
     let registered = context.store().registered_clients();
     adoption::sweep(context, |uid| registered.contains(uid)).await?;
-    resources::tidy(context, |_| true).await
+    resources::sweep(context).await
 }
 
 /// Whether the owner with this UID is there.
@@ -268,8 +269,10 @@ pub(in crate::controller) async fn abandon(context: &Context, uid: &str) -> Resu
     let all = context.registrations.index().of(uid);
     for (name, entry) in all {
         let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
-        context.registrations.resources.stay(&name, &entry.issuer);
         if let Some(stored) = stored {
+            if let Ok(ledger) = &stored.ledger {
+                context.registrations.resources.stay(&name, ledger);
+            }
             let removal = ledgers::remove(&context.client, namespace, &name, &stored.version);
             if !context.while_leading(removal).await?.map_err(Failure::Apply)? {
                 return Err(Failure::Build("LedgerOvertaken"));

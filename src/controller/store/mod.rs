@@ -406,6 +406,15 @@ impl Store {
         self.anchor(name)?.1
     }
 
+    /// The same of every trust anchor that is one, by its name.
+    pub fn registrations(&self) -> Vec<(String, Arc<Registration>)> {
+        let registration = |source: &Arc<Source>| match &source.outline {
+            Outline::Authority(authority, registration) => Some((authority.id.name.clone(), registration.clone()?)),
+            Outline::None | Outline::Path(_) | Outline::Client(..) => None,
+        };
+        self.sources.values().filter_map(registration).collect()
+    }
+
     fn anchor(&self, name: &str) -> Option<(Arc<Authority>, Option<Arc<Registration>>)> {
         let key = Key { kind: api::Kind::McpAuthorizationServer, namespace: String::new(), name: name.to_owned() };
         match &self.sources.get(&key)?.outline {

@@ -210,18 +210,23 @@ fn is_ours(mapper: &Value) -> bool {
 
 /// The client of this id, among those that the search found. Only a list of nothing says that there is none.
 pub(super) fn found(body: &[u8], client_id: &str) -> Result<Option<Map<String, Value>>, &'static str> {
-    // The parser reads objects only, and a search answers with a list.
-    let text = [b"{\"found\":", body, b"}"].concat();
-    let Ok(mut whole) = json::object(&text) else { return Err("its answer is not a list of clients") };
-    let Some(Value::Array(all)) = whole.get_mut("found").map(Value::take) else {
-        return Err("its answer is not a list of clients");
-    };
+    let all = clients(body)?;
     let is_empty = all.is_empty();
-    let mut objects = all.into_iter().filter_map(|one| if let Value::Object(one) = one { Some(one) } else { None });
-    match objects.find(|one| text_of(one, "clientId") == Some(client_id)) {
+    match all.into_iter().find(|one| text_of(one, "clientId") == Some(client_id)) {
         None if !is_empty => Err("its answer lists other clients than the one that was asked for"),
         found => Ok(found),
     }
+}
+
+/// The clients that a search has found.
+pub(super) fn clients(body: &[u8]) -> Result<Vec<Map<String, Value>>, &'static str> {
+    const NO_LIST: &str = "its answer is not a list of clients";
+    // The parser reads objects only, and a search answers with a list.
+    let text = [b"{\"found\":", body, b"}"].concat();
+    let mut whole = json::object(&text).map_err(|_| NO_LIST)?;
+    let Some(Value::Array(all)) = whole.get_mut("found").map(Value::take) else { return Err(NO_LIST) };
+    let client = |one| if let Value::Object(one) = one { Ok(one) } else { Err(NO_LIST) };
+    all.into_iter().map(client).collect()
 }
 
 pub(super) fn text_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v str> {

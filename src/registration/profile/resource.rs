@@ -5,21 +5,24 @@
 //! under any other, tokens would be for something that no server accepts. Whose it is, its mark says.
 //!
 //! Invariant: one is made only if there is none of that id, and deleted only if it bears our mark: what somebody else has made is
-//! enough if it stands for the resource, and left as it is in any case.
+//! enough if it stands for the resource, and left as it is in any case. One that a client needs which is to stay there bears
+//! another mark of ours, and stays as well: that is known by whoever asks Keycloak, and forgotten by nobody.
 
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::keycloak::{OWNER, found, is_id, text_of};
+use super::keycloak::{OWNER, clients, found, is_id, text_of};
 use super::standard::told;
 use crate::registration::call::{Answer, Auth, Body, Call, Heard, Place, Purpose, Verb};
 use crate::registration::desired::{Desired, Method, Profile};
 use crate::registration::ledger::Ledger;
-use crate::registration::wanted::Marks;
+use crate::registration::wanted::mark_prefix;
 use crate::sensitive::Sensitive;
 
 /// The attribute that says for which resource a client stands.
 const RESOURCE: &str = "resource_url";
+/// So many are listed at once: each is a few kilobytes.
+pub const LISTED: usize = 40;
 
 /// What there is of a client that stands for a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,14 +43,22 @@ pub enum Standing {
 /// The resources for which clients are to stand for the sake of a registration: a person who logs in with it names them.
 pub fn needed<'d>(desired: &'d Desired, ledger: &Ledger) -> &'d [String] {
     let logs_in = desired.metadata.grant_types.iter().any(|grant| grant == "authorization_code");
-    let is_ours = ledger.method == Method::Admin && ledger.profile == Profile::Keycloak;
-    if logs_in && is_ours { &desired.resources } else { &[] }
+    if logs_in && may_need(ledger) { &desired.resources } else { &[] }
+}
+
+/// Whether a registration may need any.
+pub fn may_need(ledger: &Ledger) -> bool {
+    ledger.method == Method::Admin && ledger.profile == Profile::Keycloak
 }
 
 /// The mark of this installation's.
-pub fn mark(ledger: &Ledger) -> String {
-    let owner = Marks::of(ledger).owner;
-    format!("{}resource", owner.strip_suffix(&ledger.owner.uid).unwrap_or(&owner))
+pub fn mark(cluster: &str) -> String {
+    format!("{}resource", mark_prefix(cluster))
+}
+
+/// The mark of those that stay, whoever goes.
+pub fn kept_mark(cluster: &str) -> String {
+    format!("{}kept-resource", mark_prefix(cluster))
 }
 
 /// Looks for the client that stands for a resource.
@@ -76,6 +87,40 @@ pub fn create(resource: &str, mark: &str, place: &Place) -> Option<Call> {
     });
     let body = Body::Json(Sensitive::new(body.to_string()));
     Some(call(Purpose::Create, Verb::Post, format!("{}/clients", place.admin.as_ref()?), body))
+}
+
+/// Has it stay, whoever goes: by another mark. What is not said stays as it is there.
+pub fn keep(id: &str, resource: &str, mark: &str, place: &Place) -> Option<Call> {
+    let url = format!("{}/clients/{id}", place.admin.as_ref()?);
+    let body = json!({"clientId": resource, "attributes": {RESOURCE: resource, OWNER: mark}});
+    Some(call(Purpose::Update, Verb::Put, url, Body::Json(Sensitive::new(body.to_string()))))
+}
+
+/// Lists those that bear a mark, from the `first`, counted from 0, at most [`LISTED`] of them.
+pub fn list(mark: &str, first: usize, place: &Place) -> Option<Call> {
+    let mut url = Url::parse(&format!("{}/clients", place.admin.as_ref()?)).ok()?;
+    let (first, most) = (first.to_string(), LISTED.to_string());
+    let mut query = url.query_pairs_mut();
+    query.append_pair("q", &format!("{OWNER}:{mark}")).append_pair("first", &first).append_pair("max", &most);
+    drop(query);
+    Some(call(Purpose::Find, Verb::Get, url.into(), Body::None))
+}
+
+/// What an answer to [`list`] lists: the resources that clients of that mark stand for, and how many clients it has in all, since
+/// Keycloak may pass over what it is to search by.
+///
+/// # Errors
+/// In words, if it says nothing.
+pub fn listed(answer: &Answer, mark: &str) -> Result<(Vec<String>, usize), String> {
+    if answer.status != 200 {
+        return Err(told(&answer.refusal(), answer.status));
+    }
+    let all = clients(&answer.body)?;
+    let marked = all.iter().filter(|client| attribute(client, OWNER) == Some(mark));
+    let stands = |client: &Map<String, Value>| {
+        text_of(client, "clientId").filter(|id| attribute(client, RESOURCE) == Some(id)).map(str::to_owned)
+    };
+    Ok((marked.filter_map(stands).collect(), all.len()))
 }
 
 /// Deletes it.
@@ -162,7 +207,30 @@ mod tests {
         assert_eq!((&body["clientId"], &body["attributes"][RESOURCE]), (&json!(NOTES), &json!(NOTES)));
         let flags = body.as_object().unwrap().iter().filter(|(_, value)| **value == json!(true));
         assert_eq!(flags.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["bearerOnly", "enabled"]);
-        assert_eq!(mark(&ledger()), "portcullis:0123abcd:resource");
+        assert_eq!(mark("0123abcd-89ef"), "portcullis:0123abcd:resource");
+        assert_eq!(kept_mark("0123abcd-89ef"), "portcullis:0123abcd:kept-resource");
+    }
+
+    #[test]
+    fn only_what_bears_the_mark_and_stands_for_its_id_is_listed() {
+        let url = list("portcullis:0123abcd:resource", 40, &place()).unwrap().url;
+        assert!(
+            url.ends_with("/clients?q=portcullis.owner%3Aportcullis%3A0123abcd%3Aresource&first=40&max=40"),
+            "{url}"
+        );
+        let client = |id: &str, attributes: Value| json!({"id": "1", "clientId": id, "attributes": attributes});
+        let list = json!([
+            client(NOTES, json!({RESOURCE: NOTES, OWNER: "ours"})),
+            client("https://a", json!({RESOURCE: "https://b", OWNER: "ours"})),
+            client("https://c", json!({RESOURCE: "https://c", OWNER: "theirs"})),
+            client("https://d", json!({RESOURCE: "https://d"})),
+            client("e", json!({OWNER: "ours"})),
+        ]);
+        assert_eq!(listed(&answer(200, &list), "ours"), Ok((vec![NOTES.to_owned()], 5)));
+        assert_eq!(listed(&answer(200, &json!([])), "ours"), Ok((vec![], 0)));
+        for (status, body) in [(403, json!({"error": "x"})), (200, json!({"a": 1})), (500, json!(null))] {
+            assert!(listed(&answer(status, &body), "ours").is_err(), "{status} {body}");
+        }
     }
 
     #[test]

@@ -163,6 +163,18 @@ fn who_cannot_be_the_client_closes_the_server_and_says_why() {
 }
 
 #[test]
+fn a_misspelled_client_is_told_with_the_nearest_of_its_namespace() {
+    for (name, meant) in [("cc", Some("did you mean \"c\"?")), ("gateway", None)] {
+        let documents = [authority_named("corp"), server_of(json!({"client": name})), client_of(json!({})), given()];
+        let resolution = alone(&documents, known(holds()));
+        let told: Vec<_> = resolution.findings.iter().map(|found| found.finding.remedy.clone()).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].contains("did you mean"), meant.is_some(), "{told:?}");
+        assert!(meant.is_none_or(|meant| told[0].as_ref() == meant), "{told:?}");
+    }
+}
+
+#[test]
 fn a_callers_token_is_exchanged_at_an_issuer_of_callers() {
     for (word, grant) in [
         ("TokenExchange", Grant::TokenExchange { authority: "corp".into() }),

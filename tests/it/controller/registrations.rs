@@ -13,6 +13,7 @@ mod life;
 mod many;
 mod place;
 mod repair;
+mod resources;
 mod resync;
 mod ssrf;
 mod told;

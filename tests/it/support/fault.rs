@@ -104,7 +104,9 @@ impl Matching {
     }
 
     fn is_about(&self, method: &str, path: &str) -> bool {
-        (self.method.is_empty() || self.method == method) && path.starts_with(&self.prefix)
+        // A search by what many clients have in common (Keycloak's `q`) is about none of them.
+        let is_below = path.strip_prefix(&self.prefix).is_some_and(|below| !below.starts_with("?q="));
+        (self.method.is_empty() || self.method == method) && is_below
     }
 }
 

@@ -4,42 +4,40 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::place::{Place, READER, Way};
-use crate::authorization_servers::house::{RESOURCE, claims};
-use crate::authorization_servers::log_in::{VERIFIER, authorization_url_to};
-use crate::controller::{Controller, VERSION, message, object, server, wait_condition};
-use crate::support::browser::Browser;
+use crate::authorization_servers::house::claims;
+use crate::controller::{Controller, VERSION, message, server, wait_condition};
 use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::runtime;
 use crate::support::wait::until;
 
 /// What clients of `notes` ask for.
-const NOTES: &str = "https://mcp.example.com/team/notes";
+pub(super) const NOTES: &str = "https://mcp.example.com/team/notes";
 
 /// A server of the team's, and what its tokens are to have.
-fn serve(place: &Place, name: &str, authorization: &Value) {
+pub(super) fn serve(place: &Place, name: &str, authorization: &Value) {
     let mut authorization = authorization.clone();
     authorization["servers"] = json!(["corp"]);
     place.cluster.apply(&server("team", name, &json!({ "authorization": authorization })));
 }
 
-fn controller(place: &Place) -> Controller {
+pub(super) fn controller(place: &Place) -> Controller {
     Controller::start_with(&place.cluster, &["--no-inventory"])
 }
 
 /// Waits until the client says this of its tokens, and returns the message.
-fn told(place: &Place, status: &str, reason: &str) -> String {
+pub(super) fn told(place: &Place, status: &str, reason: &str) -> String {
     let client = wait_condition(&place.cluster, READER, ("AudienceVerified", status, reason));
     message(&client, "AudienceVerified")
 }
 
 /// How many tokens the controller has asked for as a client.
-fn asked(controller: &Controller) -> f64 {
+pub(super) fn asked(controller: &Controller) -> f64 {
     let count = |result| format!("portcullis_registration_requests_total{{purpose=\"probe\",result=\"{result}\"}}");
     controller.metric(&count("answered")) + controller.metric(&count("failed"))
 }
 
 /// Has it looked at once more, after which what was to be asked is asked.
-fn look_again(place: &Place, controller: &Controller, word: &str) {
+pub(super) fn look_again(place: &Place, controller: &Controller, word: &str) {
     let looks = controller.looks("registration");
     place.nudge(word);
     until("it to be looked at", || (controller.looks("registration") > looks).then_some(()));
@@ -176,105 +174,4 @@ fn of_a_client_that_a_person_logs_in_for_nothing_is_claimed() {
     // And of one that is for no server, nothing at all.
     place.apply(&json!({}));
     until("it to say no more", || place.condition("AudienceVerified").is_none().then_some(()));
-}
-
-/// Where persons come back to.
-const REDIRECT: &str = "http://127.0.0.1:7777/callback";
-
-/// What is registered of a client that persons log in with.
-fn login() -> Value {
-    json!({"servers": ["notes"], "grantTypes": ["authorization_code", "refresh_token"], "applicationType": "Native",
-        "tokenEndpointAuthMethod": "none", "redirectUris": [REDIRECT]})
-}
-
-/// The clients that Keycloak has under the resource as their id.
-fn standing(place: &Place) -> Vec<Value> {
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("clientId", NOTES).finish();
-    place.house.realm().admin("GET", &format!("/clients?{query}"), &Value::Null).json().as_array().unwrap().clone()
-}
-
-/// Ana logs in with the client, as MCP clients do it, which name the resource.
-fn log_in(place: &Place) -> Value {
-    let id = place.credentials()["client_id"].clone();
-    let url = authorization_url_to(&place.house, &id, "openid", REDIRECT);
-    let url = url.replace(&encoded(RESOURCE), &encoded(NOTES));
-    assert!(url.contains(&encoded(NOTES)), "{url}");
-    let back = Browser::of("ana", "ana's password").authorize(&url, REDIRECT).unwrap_or_else(|page| panic!("{page:?}"));
-    let code = back.get("code").unwrap_or_else(|| panic!("{back:?}"));
-    let answer = place.house.token(&[
-        ("grant_type", "authorization_code"),
-        ("code", code),
-        ("redirect_uri", REDIRECT),
-        ("client_id", &id),
-        ("code_verifier", VERIFIER),
-        ("resource", NOTES),
-    ]);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    claims(answer.json()["access_token"].as_str().unwrap())["aud"].clone()
-}
-
-fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
-#[test]
-fn a_person_who_logs_in_with_a_client_by_the_administrative_api_gets_a_token_for_the_resource() {
-    let place = Place::new(Way::KeycloakAdmin);
-    place.house.realm().user("ana", "ana's password", &[]);
-    let controller = controller(&place);
-    serve(&place, "notes", &json!({}));
-    for name in ["reports", "other"] {
-        place.cluster.apply(&place.client(name, &login()));
-    }
-    told(&place, "Unknown", "NoProbe");
-    wait_condition(&place.cluster, ("McpClient", Some("team"), "other"), ("AudienceVerified", "Unknown", "NoProbe"));
-    place.wait_ready();
-    assert_eq!(log_in(&place), json!(NOTES));
-
-    // One stands for it, whoever needs it, and nobody gets a token as it.
-    let all = standing(&place);
-    let [one] = all.as_slice() else { panic!("{all:?}") };
-    assert!(one["attributes"]["portcullis.owner"].as_str().unwrap().ends_with(":resource"), "{one}");
-    for flow in ["standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnabled", "serviceAccountsEnabled"] {
-        assert_ne!(one[flow], true, "{flow}");
-    }
-    // It stays as long as somebody needs it, and goes with the last of them.
-    place.cluster.delete(VERSION, "McpClient", Some("team"), "other");
-    let other = || object(&place.cluster, "McpClient", Some("team"), "other");
-    until("the other to be gone", || other().is_none().then_some(()));
-    assert_eq!(standing(&place).len(), 1);
-    assert_eq!(log_in(&place), json!(NOTES));
-    place.delete();
-    place.wait_gone();
-    until("nothing to stand for it", || standing(&place).is_empty().then_some(()));
-    assert_eq!(place.ours(), [""; 0]);
-    assert_eq!(asked(&controller), 0.0);
-}
-
-#[test]
-fn a_client_that_somebody_has_made_for_a_resource_is_enough_and_left_alone() {
-    let place = Place::new(Way::KeycloakAdmin);
-    let realm = place.house.realm();
-    realm.user("ana", "ana's password", &[]);
-    // Of that id, and for nothing.
-    realm.admin("POST", "/clients", &json!({"clientId": NOTES, "standardFlowEnabled": false}));
-    let controller = controller(&place);
-    serve(&place, "notes", &json!({}));
-    place.apply(&login());
-    let said = told(&place, "False", "ResourceUnknown");
-    assert!(said.contains(NOTES) && said.contains("resource_url"), "{said}");
-    place.wait_ready();
-
-    let theirs = standing(&place).remove(0);
-    realm.admin("DELETE", &format!("/clients/{}", theirs["id"].as_str().unwrap()), &Value::Null);
-    realm.stand_for(NOTES);
-    let theirs = standing(&place);
-    // Whoever leads next has not learned that it was of no use.
-    controller.stop();
-    let _controller = self::controller(&place);
-    told(&place, "Unknown", "NoProbe");
-    assert_eq!(log_in(&place), json!(NOTES));
-    place.delete();
-    place.wait_gone();
-    assert_eq!(standing(&place), theirs);
 }

@@ -34,8 +34,7 @@ pub struct Installation {
 }
 
 /// What depends on what only the controller sees.
-const UNSEEN: [Reason; 6] = [
-    Reason::SecretNotFound,
+const UNSEEN: [Reason; 5] = [
     Reason::UpstreamClientUnfit,
     Reason::UpstreamTokenMissing,
     Reason::ConfigMapNotFound,
@@ -207,7 +206,7 @@ impl World {
 
     /// What is known of these names, and what was found of those that are not known.
     pub fn lookup<'a>(&'a self, names: &'a BTreeSet<Key>, found: &'a Found) -> Lookup<'a> {
-        let mut lookup = Lookup::default();
+        let mut lookup = Lookup { secrets_presumed: true, ..Lookup::default() };
         lookup.authorities.extend(self.authorities.iter().map(|(name, authority)| (name.as_str(), authority)));
         lookup.registrations.extend(self.registrations.iter().map(|(name, one)| (name.as_str(), one)));
         for key in names {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::{
-    Finding, Findings, Lookup, Reason, Settings,
+    Finding, Findings, Lookup, Reason, Settings, presumed,
     public_url::{has_user_info, is_loopback},
     server::not_enforced,
     upstream_oauth::{self, Target},
@@ -330,6 +330,9 @@ fn value_of(
     field: &FieldPath,
     lookup: &Lookup<'_>,
 ) -> Result<Sensitive, Box<Finding>> {
+    if lookup.secrets_presumed {
+        return Ok(presumed());
+    }
     let reference = &header.secret_key_ref;
     let finding = |reason, message| Box::new(Finding::new(reason, field.clone(), message));
     if lookup.forbidden_secrets.contains(&(namespace, reference.name.as_str())) {

@@ -31,6 +31,8 @@ pub struct Installation {
     pub system_namespace: String,
     /// The namespace of the proxies.
     pub gateway_namespace: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
 }
 
 /// What depends on what only the controller sees.
@@ -89,10 +91,10 @@ impl Known {
 impl World {
     /// Nothing is known yet.
     pub fn new(installation: Installation) -> Self {
-        let gateway_namespace = installation.gateway_namespace.clone();
+        let Installation { gateway_namespace, cluster_domain, .. } = installation.clone();
         Self {
             installation,
-            cluster: Cluster { gateway_namespace, ..Cluster::presumed() },
+            cluster: Cluster { gateway_namespace, dns_domain: cluster_domain, ..Cluster::presumed() },
             namespaces: BTreeMap::new(),
             known: BTreeMap::new(),
             authorities: BTreeMap::new(),

@@ -22,6 +22,7 @@ fn world() -> World {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
         gateway_namespace: "gate".into(),
+        cluster_domain: "cluster.local".into(),
     });
     let object = |kind: &str, namespace: Option<&str>, name: &str, spec: Value| {
         let uid = format!("{kind}/{namespace:?}/{name}");

@@ -31,11 +31,12 @@ pub struct Installation {
     pub system_namespace: String,
     /// The namespace of the proxies.
     pub gateway_namespace: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
 }
 
 /// What depends on what only the controller sees.
-const UNSEEN: [Reason; 6] = [
-    Reason::SecretNotFound,
+const UNSEEN: [Reason; 5] = [
     Reason::UpstreamClientUnfit,
     Reason::UpstreamTokenMissing,
     Reason::ConfigMapNotFound,
@@ -90,10 +91,10 @@ impl Known {
 impl World {
     /// Nothing is known yet.
     pub fn new(installation: Installation) -> Self {
-        let gateway_namespace = installation.gateway_namespace.clone();
+        let Installation { gateway_namespace, cluster_domain, .. } = installation.clone();
         Self {
             installation,
-            cluster: Cluster { gateway_namespace, ..Cluster::presumed() },
+            cluster: Cluster { gateway_namespace, dns_domain: cluster_domain, ..Cluster::presumed() },
             namespaces: BTreeMap::new(),
             known: BTreeMap::new(),
             authorities: BTreeMap::new(),
@@ -207,7 +208,7 @@ impl World {
 
     /// What is known of these names, and what was found of those that are not known.
     pub fn lookup<'a>(&'a self, names: &'a BTreeSet<Key>, found: &'a Found) -> Lookup<'a> {
-        let mut lookup = Lookup::default();
+        let mut lookup = Lookup { secrets_presumed: true, ..Lookup::default() };
         lookup.authorities.extend(self.authorities.iter().map(|(name, authority)| (name.as_str(), authority)));
         lookup.registrations.extend(self.registrations.iter().map(|(name, one)| (name.as_str(), one)));
         for key in names {

@@ -19,7 +19,10 @@ use super::{adopt, serving};
 use crate::api::McpClient;
 use crate::api::v1alpha1::ClientMethod;
 use crate::cluster;
-use crate::controller::registrations::{ABANDON, CLUSTER_ANNOTATION, FORGET, ISSUER_ANNOTATION, LABEL};
+use crate::controller::registrations::{
+    ABANDON, CLIENT_ID_ANNOTATION, CLUSTER_ANNOTATION, FORGET, ISSUER_ANNOTATION, LABEL, METHOD_ANNOTATION,
+    REGISTERED_AT_ANNOTATION,
+};
 use crate::generated::kind::SOURCE;
 
 /// List the clients that are registered at authorization servers, and repair what went wrong
@@ -42,6 +45,9 @@ enum Verb {
 }
 
 /// List registered clients: age, method, expiry, drift, and when the authorization server was last asked
+///
+/// And tombstones: registrations whose McpClient is gone, and whose authorization server did not answer yet. Exit code 0: all are
+/// as they should be; 1: one is not, a tombstone or another installation's registration included.
 #[derive(clap::Args, Debug)]
 struct List {
     /// The kubeconfig's context to ask instead of the current one
@@ -95,7 +101,16 @@ struct Shown {
     orphaned: bool,
     /// Its tokens are not for all of its servers.
     misdirected: bool,
+    /// Nobody can tell whose it is: whoever asks may not read which installation this is.
+    perhaps_elsewhere: bool,
     message: Option<String>,
+}
+
+impl Shown {
+    /// Whether nobody has to do or to wait for anything.
+    fn is_fine(&self) -> bool {
+        self.state == "Ready" && !self.orphaned && !self.misdirected
+    }
 }
 
 async fn list(args: &List) -> anyhow::Result<ExitCode> {
@@ -106,10 +121,9 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
     };
     let clients = api.list(&ListParams::default()).await.context("cannot list McpClients")?;
     let mut all: Vec<Shown> = clients.items.iter().filter_map(shown).collect();
-    let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned && !one.misdirected);
     all.extend(ledgers(&client, args).await);
     output::print(args.output, &all, |all| table(all, Timestamp::now()))?;
-    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if all.iter().all(Shown::is_fine) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// A client that is registered, as its status says.
@@ -140,6 +154,7 @@ fn shown(client: &McpClient) -> Option<Shown> {
         drifted: holds("Drifted"),
         orphaned: holds("Orphaned"),
         misdirected: says("AudienceVerified", "False"),
+        perhaps_elsewhere: false,
         message: ready.filter(|ready| ready.status != "True").map(|ready| ready.message.clone()),
     })
 }
@@ -155,6 +170,13 @@ async fn ledgers(client: &Client, args: &List) -> Vec<Shown> {
         }
     };
     let cluster = installation(client, &args.system_namespace).await.ok();
+    if cluster.is_none() && !found.is_empty() {
+        eprintln!(
+            "note: you may not read namespace {}, which tells this installation from others: tombstones may be another's, and what \
+             else another has is not shown",
+            args.system_namespace
+        );
+    }
     let kept = found.iter().filter_map(|secret| kept(secret, cluster.as_deref()));
     kept.filter(|one| args.namespace.as_ref().is_none_or(|asked| *asked == one.namespace)).collect()
 }
@@ -164,29 +186,40 @@ fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown>
     let (name, annotations) = (secret.name_any(), secret.annotations());
     let of = annotations.get(CLUSTER_ANNOTATION);
     let is_elsewhere = of.zip(cluster).is_some_and(|(of, cluster)| of != cluster);
+    let perhaps_elsewhere = of.is_some() && cluster.is_none();
     let (state, message) = match secret.labels().get(LABEL).map(String::as_str) {
         _ if is_elsewhere => {
             ("Elsewhere", format!("another installation's: clients adopt --ledger {name}, or delete the Secret"))
         }
+        Some("tombstone") if perhaps_elsewhere => (
+            "Tombstone",
+            format!(
+                "perhaps another installation's, which may have it taken back; else taken back as soon as its authorization server \
+                 answers: Secret {name}"
+            ),
+        ),
         Some("tombstone") => {
             ("Tombstone", format!("taken back as soon as its authorization server answers: Secret {name}"))
         }
         _ => return None,
     };
     let (namespace, name) = annotations.get(SOURCE)?.split_once('/')?;
+    let noted = |annotation: &str| annotations.get(annotation).cloned();
     Some(Shown {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         state: state.to_owned(),
-        method: None,
-        client_id: None,
-        issuer: annotations.get(ISSUER_ANNOTATION).cloned(),
-        registered_at: None,
+        method: noted(METHOD_ANNOTATION),
+        client_id: noted(CLIENT_ID_ANNOTATION),
+        issuer: noted(ISSUER_ANNOTATION),
+        registered_at: noted(REGISTERED_AT_ANNOTATION),
         secret_expires_at: None,
+        // A ledger does not say when its server was asked.
         checked_at: None,
         drifted: false,
         orphaned: false,
         misdirected: false,
+        perhaps_elsewhere,
         message: Some(message),
     })
 }
@@ -198,44 +231,45 @@ pub(super) async fn installation(client: &Client, namespace: &str) -> anyhow::Re
     found.metadata.uid.with_context(|| format!("namespace {namespace} has no UID"))
 }
 
+const HEAD: [&str; 9] = ["client", "state", "method", "client id", "issuer", "age", "expires", "asked", "notes"];
+
 fn table(all: &[Shown], now: Timestamp) -> String {
-    let head = ["client", "state", "method", "client id", "issuer", "age", "expires", "asked", "notes"];
+    if all.is_empty() {
+        return "No client is registered anywhere.".to_owned();
+    }
+    let rows: Vec<Vec<Said>> = all.iter().map(|one| row(one, now)).collect();
+    output::wide(&HEAD, &rows).to_string()
+}
+
+fn row(one: &Shown, now: Timestamp) -> Vec<Said> {
     let since = |time: &Option<String>| {
         let time: Option<Timestamp> = time.as_ref().and_then(|time| time.parse().ok());
         time.map(|time| span(now.as_second().saturating_sub(time.as_second()))).unwrap_or_default()
     };
     let plain = |text: Option<&String>| (text.cloned().unwrap_or_default(), Tone::Plain);
-    let rows: Vec<Vec<Said>> = all
-        .iter()
-        .map(|one| {
-            let tone = match one.state.as_str() {
-                "Ready" => Tone::Good,
-                "Pending" | "Deleting" | "Tombstone" | "Elsewhere" => Tone::Caution,
-                _ => Tone::Bad,
-            };
-            let mut notes = Vec::new();
-            notes.extend(one.drifted.then_some("drifted"));
-            notes.extend(one.orphaned.then_some("orphans left"));
-            notes.extend(one.misdirected.then_some("wrong audience"));
-            let expires = one.secret_expires_at.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
-            let expires = expires.map(|at| span(at.as_second().saturating_sub(now.as_second())));
-            vec![
-                (format!("{}/{}", one.namespace, one.name), Tone::Plain),
-                (one.state.clone(), tone),
-                plain(one.method.as_ref()),
-                plain(one.client_id.as_ref()),
-                plain(one.issuer.as_ref()),
-                (since(&one.registered_at), Tone::Plain),
-                (expires.unwrap_or_default(), Tone::Plain),
-                (since(&one.checked_at), Tone::Faint),
-                (notes.join(", "), Tone::Caution),
-            ]
-        })
-        .collect();
-    if rows.is_empty() {
-        return "No client is registered anywhere.".to_owned();
-    }
-    output::wide(&head, &rows).to_string()
+    let tone = match one.state.as_str() {
+        "Ready" => Tone::Good,
+        "Pending" | "Deleting" | "Tombstone" | "Elsewhere" => Tone::Caution,
+        _ => Tone::Bad,
+    };
+    let mut notes = Vec::new();
+    notes.extend(one.drifted.then_some("drifted"));
+    notes.extend(one.orphaned.then_some("orphans left"));
+    notes.extend(one.misdirected.then_some("wrong audience"));
+    notes.extend(one.perhaps_elsewhere.then_some("perhaps another installation's"));
+    let expires = one.secret_expires_at.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
+    let expires = expires.map(|at| span(at.as_second().saturating_sub(now.as_second())));
+    vec![
+        (format!("{}/{}", one.namespace, one.name), Tone::Plain),
+        (one.state.clone(), tone),
+        plain(one.method.as_ref()),
+        plain(one.client_id.as_ref()),
+        plain(one.issuer.as_ref()),
+        (since(&one.registered_at), Tone::Plain),
+        (expires.unwrap_or_default(), Tone::Plain),
+        (since(&one.checked_at), Tone::Faint),
+        (notes.join(", "), Tone::Caution),
+    ]
 }
 
 /// A length of time as `kubectl` shows ages.
@@ -301,4 +335,116 @@ where
     let patch = json!({"metadata": {"uid": found.uid(), "annotations": {annotation: value}}});
     let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     patched.map(drop).with_context(|| format!("cannot annotate {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const NOW: &str = "2026-03-04T12:00:00Z";
+
+    fn cells(one: &Shown) -> BTreeMap<&'static str, String> {
+        let row = row(one, NOW.parse().unwrap());
+        assert_eq!(row.len(), HEAD.len());
+        HEAD.into_iter().zip(row).map(|(head, (text, _))| (head, text)).filter(|(_, text)| !text.is_empty()).collect()
+    }
+
+    fn expected(cells: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
+        cells.iter().map(|(head, text)| (*head, (*text).to_owned())).collect()
+    }
+
+    fn client(registration: Value, conditions: &[(&str, &str)]) -> Shown {
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|(type_, status)| {
+                json!({"type": type_, "status": status, "reason": "Why", "message": "said",
+                    "lastTransitionTime": NOW, "observedGeneration": 1})
+            })
+            .collect();
+        let client = json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": "McpClient",
+            "metadata": {"namespace": "team", "name": "reports"},
+            "spec": {"authorizationServer": "corp", "registration": {}},
+            "status": {"clientId": "c-1", "conditions": conditions, "registration": registration}});
+        shown(&serde_json::from_value(client).unwrap()).unwrap()
+    }
+
+    fn ledger(label: &str, cluster: Option<&str>) -> Secret {
+        let mut annotations = json!({SOURCE: "team/reports", ISSUER_ANNOTATION: "https://as.example",
+            METHOD_ANNOTATION: "DCR", CLIENT_ID_ANNOTATION: "c-1", REGISTERED_AT_ANNOTATION: "2026-03-01T11:00:00Z"});
+        if let Some(cluster) = cluster {
+            annotations[CLUSTER_ANNOTATION] = cluster.into();
+        }
+        let metadata = json!({"name": "registration-u-1-0", "labels": {LABEL: label}, "annotations": annotations});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn a_client_is_shown_with_its_age_its_expiry_when_it_was_asked_about_and_what_is_wrong_with_it() {
+        let registration = json!({"method": "DCR", "issuer": "https://as.example",
+            "registeredAt": "2026-03-04T09:00:00Z", "secretExpiresAt": "2026-03-10T12:00:00Z",
+            "checkedAt": "2026-03-04T11:55:00Z"});
+        let ready = client(registration.clone(), &[("Ready", "True")]);
+        let plain = [
+            ("client", "team/reports"),
+            ("state", "Ready"),
+            ("method", "DCR"),
+            ("client id", "c-1"),
+            ("issuer", "https://as.example"),
+            ("age", "3h"),
+            ("expires", "6d"),
+            ("asked", "5m"),
+        ];
+        assert_eq!(cells(&ready), expected(&plain));
+        assert!(ready.is_fine());
+        // What the server has made otherwise is told, and the client is used all the same.
+        let drifted = client(registration.clone(), &[("Ready", "True"), ("Drifted", "True")]);
+        assert_eq!((cells(&drifted)["notes"].as_str(), drifted.is_fine()), ("drifted", true));
+        let wrong = [("Ready", "True"), ("Orphaned", "True"), ("AudienceVerified", "False")];
+        let wrong = client(registration.clone(), &wrong);
+        assert_eq!((cells(&wrong)["notes"].as_str(), wrong.is_fine()), ("orphans left, wrong audience", false));
+        let mut late = registration;
+        late["secretExpiresAt"] = "2026-03-04T11:00:00Z".into();
+        let late = client(late, &[("Ready", "False")]);
+        assert_eq!((cells(&late)["expires"].as_str(), cells(&late)["state"].as_str()), ("0s", "Why"));
+        assert!(!late.is_fine());
+    }
+
+    #[test]
+    fn a_tombstone_is_shown_with_what_its_ledger_tells_of_it() {
+        let told = [
+            ("client", "team/reports"),
+            ("state", "Tombstone"),
+            ("method", "DCR"),
+            ("client id", "c-1"),
+            ("issuer", "https://as.example"),
+            ("age", "3d"),
+        ];
+        // Ledgers of before do not say whose they are.
+        for cluster in [Some("ours"), None] {
+            let tombstone = kept(&ledger("tombstone", cluster), Some("ours")).unwrap();
+            assert_eq!(cells(&tombstone), expected(&told));
+            assert!(!tombstone.is_fine(), "what is left at the server is to be waited for");
+            assert!(tombstone.message.as_ref().unwrap().starts_with("taken back as soon as"), "{tombstone:?}");
+        }
+        assert!(kept(&ledger("live", Some("ours")), Some("ours")).is_none(), "its McpClient tells of it");
+    }
+
+    #[test]
+    fn a_ledger_is_anothers_or_perhaps_anothers_where_nobody_can_tell() {
+        for label in ["live", "tombstone", "orphans"] {
+            let one = kept(&ledger(label, Some("theirs")), Some("ours")).unwrap();
+            assert_eq!((one.state.as_str(), one.is_fine(), one.perhaps_elsewhere), ("Elsewhere", false, false));
+            assert!(one.message.unwrap().contains("clients adopt --ledger registration-u-1-0"));
+        }
+        let perhaps = kept(&ledger("tombstone", Some("theirs")), None).unwrap();
+        assert_eq!((perhaps.state.as_str(), perhaps.is_fine()), ("Tombstone", false));
+        assert_eq!(cells(&perhaps)["notes"], "perhaps another installation's");
+        assert!(perhaps.message.unwrap().starts_with("perhaps another installation's"));
+        // One that does not say whose it is is this installation's, whoever asks.
+        assert!(!kept(&ledger("tombstone", None), None).unwrap().perhaps_elsewhere);
+    }
 }

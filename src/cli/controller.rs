@@ -81,6 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             public_url,
             system_namespace: args.system_namespace,
             gateway_namespace: args.gateway_namespace,
+            cluster_domain: args.in_cluster.cluster_domain.clone(),
             service_account: args.service_account,
             max_staleness: Duration::from_secs(args.max_staleness.into()),
             webhook: args.webhook.then_some(args.webhook_names),

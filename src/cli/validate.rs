@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCo
 use anyhow::Context;
 use serde::Serialize;
 
+use super::outbound::InCluster;
 use super::output::{self, Format, counted, printable};
 use super::{boolish, load, sarif};
 use crate::{
@@ -31,6 +32,8 @@ pub struct Args {
     /// The namespace whose policies are guardrails for all others
     #[arg(long, value_name = "NAME", default_value = "portcullis-system", env = "PORTCULLIS_SYSTEM_NAMESPACE")]
     pub system_namespace: String,
+    #[command(flatten)]
+    in_cluster: InCluster,
     /// Judge as `portcullis standalone` does, which has no cluster: no ServiceAccounts, Services and McpClients
     #[arg(long, env = "PORTCULLIS_STANDALONE", value_parser = boolish())]
     pub standalone: bool,
@@ -101,7 +104,7 @@ pub struct Line {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let public_url = PublicUrl::parse(&args.public_url).with_context(|| format!("--public-url {}", args.public_url))?;
     load::check(&args.paths)?;
-    let cluster = Cluster::presumed();
+    let cluster = Cluster { dns_domain: args.in_cluster.cluster_domain, ..Cluster::presumed() };
     let settings = Settings {
         public_url: &public_url,
         system_namespace: &args.system_namespace,

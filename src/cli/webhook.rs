@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::address;
+use super::outbound::InCluster;
 use super::serving::{ended, runtime};
 use crate::admission::world::Installation;
 use crate::controller::webhook::told::CONFIGURATIONS;
@@ -55,6 +56,8 @@ pub struct Args {
     /// A host name, besides loopback ones, under which the admin listener may be called
     #[arg(long = "admin-host", env = "PORTCULLIS_ADMIN_HOSTS", value_name = "HOST", value_delimiter = ',')]
     admin_hosts: Vec<String>,
+    #[command(flatten)]
+    in_cluster: InCluster,
 }
 
 /// Runs until it is told to stop.
@@ -67,6 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             public_url,
             system_namespace: args.system_namespace,
             gateway_namespace: args.gateway_namespace,
+            cluster_domain: args.in_cluster.cluster_domain,
         },
         listen: args.listen,
         tls: args.tls_dir,

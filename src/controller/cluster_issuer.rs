@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Installation;
 use super::error::{ApiError, code};
 use super::service_account;
 use crate::generated::authority::KeySet;
@@ -136,9 +137,10 @@ impl Default for ClusterIssuer {
 
 impl ClusterIssuer {
     /// The cluster, as far as it is known.
-    pub fn cluster(&self, gateway_namespace: &str) -> Cluster {
+    pub fn cluster(&self, installation: &Installation) -> Cluster {
         let service_accounts = self.state().learnt.map(|(learnt, _)| learnt.service_accounts);
-        Cluster { gateway_namespace: gateway_namespace.to_owned(), service_accounts }
+        let Installation { gateway_namespace, cluster_domain, .. } = installation;
+        Cluster { gateway_namespace: gateway_namespace.clone(), dns_domain: cluster_domain.clone(), service_accounts }
     }
 
     /// The keys, and why they could not be fetched anew: a stable word, and in words.

@@ -88,6 +88,8 @@ pub struct Installation {
     pub system_namespace: String,
     /// The namespace of the proxies and of generated objects.
     pub gateway_namespace: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
     /// The controller's ServiceAccount, for messages that say what it may not do.
     pub service_account: String,
     /// When proxies deny everything for want of news.
@@ -235,7 +237,7 @@ impl Context {
 
     /// What is known of the cluster.
     pub fn cluster(&self) -> Cluster {
-        self.issuer.cluster(&self.installation.gateway_namespace)
+        self.issuer.cluster(&self.installation)
     }
 
     /// What proxies make of what was applied.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: one thing is looked at by one worker at a time, however often it is asked for meanwhile; what was asked for
 //! meanwhile is looked at again; what fails is tried again ever more rarely, but for ever; and what somebody changed waits
-//! for nothing but changes, however much there is to say of the rest of the fleet.
+//! for nothing but changes, however much there is to say of the rest of the fleet. Where a namespace has a share, it has no more
+//! workers than that, however many of its things hang.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -46,6 +47,17 @@ impl fmt::Display for Subject {
     }
 }
 
+impl Subject {
+    /// Whose it is, if it is somebody's.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Subject::Source(key) | Subject::Registered(key) => Some(&key.namespace),
+            Subject::Near(namespace) => Some(namespace),
+            Subject::Stray(..) | Subject::Unowned(_) => None,
+        }
+    }
+}
+
 /// How much of it is to be looked at; what is deeper comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
@@ -82,20 +94,35 @@ enum Place {
     Later(Duration, u64),
     /// Among what is due, the deepest first and in the order of asking.
     Ready(Reverse<Depth>, u64),
+    /// Among what is due, in the same order, until its namespace has less under way.
+    Held(Reverse<Depth>, u64),
 }
+
+/// What is due, the deepest first and in the order of asking.
+type Due = BTreeMap<(Reverse<Depth>, u64), Subject>;
 
 /// The queue as plain data: the time is given, as what has passed since some fixed moment.
 #[derive(Debug, Default)]
 pub struct Agenda {
     waiting: HashMap<Subject, Waiting>,
     later: BTreeMap<(Duration, u64), Subject>,
-    ready: BTreeMap<(Reverse<Depth>, u64), Subject>,
+    ready: Due,
     running: HashMap<Subject, Depth>,
     failures: HashMap<Subject, u32>,
     places: u64,
+    /// How many things of one namespace may be looked at at once; `None`: any number.
+    share: Option<usize>,
+    /// How many are, where a namespace has a share.
+    busy: HashMap<String, usize>,
+    held: HashMap<String, Due>,
 }
 
 impl Agenda {
+    /// One in which at most `share` things of a namespace are looked at at once.
+    pub fn shared(share: usize) -> Self {
+        Self { share: Some(share), ..Self::default() }
+    }
+
     /// Asks for a look at `subject` once `due` has come; an earlier time and a greater depth win.
     pub fn add(&mut self, subject: Subject, depth: Depth, due: Duration) {
         let (mut depth, mut due) = (depth, due);
@@ -107,6 +134,10 @@ impl Agenda {
             match waiting.place {
                 Place::Later(at, number) => drop(self.later.remove(&(at, number))),
                 Place::Ready(depth, number) => drop(self.ready.remove(&(depth, number))),
+                Place::Held(depth, number) => {
+                    let held = subject.namespace().and_then(|namespace| self.held.get_mut(namespace));
+                    held.map(|held| held.remove(&(depth, number)));
+                }
             }
         }
         let number = self.next_number();
@@ -120,16 +151,64 @@ impl Agenda {
     /// If there is none: how long until one is due, as far as known.
     pub fn take(&mut self, now: Duration) -> Result<(Subject, Depth), Option<Duration>> {
         self.make_ready(now);
-        // What is being looked at is passed over; there is no more of it than workers.
-        let free = self.ready.iter().find(|(_, subject)| !self.running.contains_key(*subject));
-        let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else {
-            return Err(self.later.first_key_value().map(|((due, _), _)| due.saturating_sub(now)));
-        };
-        self.ready.remove(&at);
-        self.waiting.remove(&subject);
-        let (Reverse(depth), _) = at;
-        self.running.insert(subject.clone(), depth);
-        Ok((subject, depth))
+        loop {
+            // What is being looked at is passed over; there is no more of it than workers.
+            let free = self.ready.iter().find(|(_, subject)| !self.running.contains_key(*subject));
+            let Some((at, subject)) = free.map(|(at, subject)| (*at, subject.clone())) else {
+                return Err(self.later.first_key_value().map(|((due, _), _)| due.saturating_sub(now)));
+            };
+            self.ready.remove(&at);
+            if self.is_full(&subject) {
+                self.hold(at, subject);
+                continue;
+            }
+            self.waiting.remove(&subject);
+            let (Reverse(depth), _) = at;
+            if let Some(namespace) = self.shared_by(&subject) {
+                *self.busy.entry(namespace.to_owned()).or_default() += 1;
+            }
+            self.running.insert(subject.clone(), depth);
+            return Ok((subject, depth));
+        }
+    }
+
+    /// The namespace whose share it takes, if it takes one.
+    fn shared_by<'s>(&self, subject: &'s Subject) -> Option<&'s str> {
+        subject.namespace().filter(|_| self.share.is_some())
+    }
+
+    fn is_full(&self, subject: &Subject) -> bool {
+        let busy = subject.namespace().and_then(|namespace| self.busy.get(namespace));
+        self.share.zip(busy).is_some_and(|(share, busy)| *busy >= share)
+    }
+
+    /// Puts aside what is due, until less of its namespace is under way: whoever looks for work does not pass over it each time.
+    fn hold(&mut self, at: (Reverse<Depth>, u64), subject: Subject) {
+        let Some(namespace) = subject.namespace().map(str::to_owned) else { return };
+        if let Some(waiting) = self.waiting.get_mut(&subject) {
+            waiting.place = Place::Held(at.0, at.1);
+            self.held.entry(namespace).or_default().insert(at, subject);
+        }
+    }
+
+    /// One thing of this namespace is not looked at any more: another one may be.
+    fn release(&mut self, namespace: &str) {
+        if let Some(busy) = self.busy.get_mut(namespace) {
+            *busy -= 1;
+            if *busy == 0 {
+                self.busy.remove(namespace);
+            }
+        }
+        let Some(held) = self.held.get_mut(namespace) else { return };
+        let first = held.pop_first();
+        if held.is_empty() {
+            self.held.remove(namespace);
+        }
+        let Some((at, subject)) = first else { return };
+        if let Some(waiting) = self.waiting.get_mut(&subject) {
+            waiting.place = Place::Ready(at.0, at.1);
+            self.ready.insert(at, subject);
+        }
     }
 
     /// Moves what is due by now to where it is taken from.
@@ -154,7 +233,13 @@ impl Agenda {
 
     /// Says how a look ended. `jitter` is in 0..=1.
     pub fn done(&mut self, subject: Subject, outcome: Outcome, now: Duration, jitter: f64) {
-        let depth = self.running.remove(&subject).unwrap_or(Depth::Whole);
+        let running = self.running.remove(&subject);
+        if running.is_some()
+            && let Some(namespace) = self.shared_by(&subject)
+        {
+            self.release(namespace);
+        }
+        let depth = running.unwrap_or(Depth::Whole);
         if outcome != Outcome::Failed {
             self.failures.remove(&subject);
         }
@@ -198,6 +283,11 @@ impl Default for Queue {
 }
 
 impl Queue {
+    /// One of which each namespace has at most `share` workers at once.
+    pub fn shared(share: usize) -> Self {
+        Self { agenda: Mutex::new(Agenda::shared(share)), ..Self::default() }
+    }
+
     /// Asks for a look now.
     pub fn add(&self, subject: Subject, depth: Depth) {
         let now = self.start.elapsed();
@@ -314,6 +404,46 @@ mod tests {
         assert_eq!(agenda.take(seconds(2)), Ok((thing("deny"), Depth::Whole)), "a failure makes it no less urgent");
         assert_eq!(agenda.take(seconds(2)), Ok((thing("3"), Depth::Sweep)));
         assert_eq!((agenda.len(), agenda.waiting.len()), (agenda.ready.len(), 9_997));
+    }
+
+    #[test]
+    fn a_namespace_has_no_more_than_its_share_and_nothing_of_it_is_forgotten() {
+        let of = |namespace: &str, name: &str| {
+            let key = Key { kind: crate::api::Kind::McpServer, namespace: namespace.to_owned(), name: name.to_owned() };
+            Subject::Source(key)
+        };
+        let mut agenda = Agenda::shared(2);
+        let names: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
+        names.iter().for_each(|name| agenda.add(of("a", name), Depth::Sweep, seconds(0)));
+        agenda.add(of("b", "other"), Depth::Sweep, seconds(0));
+        agenda.add(thing("of nobody"), Depth::Sweep, seconds(0));
+        let take = |agenda: &mut Agenda| agenda.take(seconds(1)).map(|(subject, _)| subject);
+        assert_eq!(take(&mut agenda), Ok(of("a", "00")));
+        assert_eq!(take(&mut agenda), Ok(of("a", "01")));
+        assert_eq!(take(&mut agenda), Ok(of("b", "other")), "whatever of a hangs");
+        assert_eq!(take(&mut agenda), Ok(thing("of nobody")));
+        assert_eq!((take(&mut agenda), agenda.len()), (Err(None), 48));
+        agenda.done(of("b", "other"), Outcome::Settled, seconds(1), 0.0);
+        agenda.done(thing("of nobody"), Outcome::Settled, seconds(1), 0.0);
+        assert_eq!(take(&mut agenda), Err(None), "what others leave is not for a");
+        // What was asked for again while it is looked at takes no place of those that wait.
+        agenda.add(of("a", "00"), Depth::Sweep, seconds(1));
+        // A change comes before the others of its namespace all the same.
+        agenda.add(of("a", "30"), Depth::Whole, seconds(1));
+        let mut seen = Vec::new();
+        let mut running = vec![of("a", "00"), of("a", "01")];
+        while let Some(done) = running.pop() {
+            agenda.done(done.clone(), Outcome::Settled, seconds(1), 0.0);
+            seen.push(done);
+            while let Ok(next) = take(&mut agenda) {
+                running.push(next);
+            }
+            assert!(running.len() == 2 || agenda.len() <= 1, "{} beside {running:?}", agenda.len());
+        }
+        assert_eq!(seen[1], of("a", "30"));
+        let all: std::collections::HashSet<_> = seen.iter().cloned().collect();
+        assert_eq!((seen.len(), all.len()), (51, 50), "00 twice");
+        assert!(agenda.held.is_empty() && agenda.busy.is_empty() && agenda.ready.is_empty());
     }
 
     #[test]

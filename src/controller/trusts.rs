@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is known of an upstream is what it said last to the question as it is, and silence changes nothing of it;
 //! what came of it is done by a look at the server like all else. A controller that begins to lead goes on with what its
-//! predecessor had written.
+//! predecessor had written. Upstreams that hang hold up those of their own namespace alone, as long as few namespaces have such.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,8 @@ use crate::upstream::trust;
 
 /// How many upstreams are asked at once.
 const AT_ONCE: usize = 8;
+/// How many of those are of one namespace: whoever writes McpServers there may have them hang.
+const OF_ONE: usize = 2;
 
 /// What upstreams said whom they trust, by the UID of their server.
 pub struct Trusts {
@@ -39,7 +41,7 @@ struct Heard {
 impl Trusts {
     /// Upstreams are asked as often as this.
     pub fn new(egress: Egress, every: Duration) -> Self {
-        Self { egress, every, turns: Queue::default(), known: Mutex::default() }
+        Self { egress, every, turns: Queue::shared(OF_ONE), known: Mutex::default() }
     }
 
     /// What is known of a server's upstream; before anybody was asked, what `previous`, as it was written, was made of.
@@ -105,44 +107,55 @@ fn written(server: &Server) -> Option<Known> {
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let work = TaskTracker::new();
     for _ in 0..AT_ONCE {
-        work.spawn(stop.clone().run_until_cancelled_owned(ask_in_turn(context.clone())));
+        let context = context.clone();
+        let asking = async move {
+            let uid = |key: &Key| context.store().source(key).map(|source| source.id.uid.clone());
+            let tell = |key: &Key| context.queue.add(Subject::Source(key.clone()), Depth::Whole);
+            context.trusts.ask_in_turn(uid, tell).await;
+        };
+        work.spawn(stop.clone().run_until_cancelled_owned(asking));
     }
     work.close();
     work.wait().await;
 }
 
-async fn ask_in_turn(context: Arc<Context>) {
-    let turns = &context.trusts.turns;
-    loop {
-        let (subject, _) = turns.next().await;
-        let outcome = match &subject {
-            Subject::Source(key) => ask(&context, key).await,
-            Subject::Stray(..) | Subject::Registered(_) | Subject::Unowned(_) | Subject::Near(_) => Outcome::Settled,
-        };
-        turns.done(subject, outcome);
-    }
-}
-
-async fn ask(context: &Context, key: &Key) -> Outcome {
-    let trusts = &context.trusts;
-    let Some(uid) = context.store().source(key).map(|source| source.id.uid.clone()) else { return Outcome::Settled };
-    let question = trusts.all().get(&uid).map(|heard| heard.known.question.clone());
-    let Some(question) = question else { return Outcome::Settled };
-    let outcome = Box::pin(trust(&question, &trusts.egress)).await;
-    let outcome = outcome.map_err(|error| {
-        tracing::debug!(server = %key, reason = error.reason(), %error, "an upstream does not say whom it trusts");
-        (error.reason().to_owned(), error.to_string())
-    });
-    match trusts.record(&uid, &question, outcome) {
-        Some((pause, is_news)) => {
-            if is_news {
-                context.queue.add(Subject::Source(key.clone()), Depth::Whole);
-            }
-            Outcome::Again(pause)
+impl Trusts {
+    /// Asks one after the other, for ever. `uid` is that of a server that is there; who has news is told.
+    async fn ask_in_turn(&self, uid: impl Fn(&Key) -> Option<String>, tell: impl Fn(&Key)) {
+        loop {
+            let (subject, _) = self.turns.next().await;
+            let outcome = match &subject {
+                Subject::Source(key) => match uid(key) {
+                    Some(uid) => self.ask(key, &uid, &tell).await,
+                    None => Outcome::Settled,
+                },
+                Subject::Stray(..) | Subject::Registered(_) | Subject::Unowned(_) | Subject::Near(_) => {
+                    Outcome::Settled
+                }
+            };
+            self.turns.done(subject, outcome);
         }
-        // Another question waits for its turn.
-        None if trusts.all().contains_key(&uid) => Outcome::Again(Duration::ZERO),
-        None => Outcome::Settled,
+    }
+
+    async fn ask(&self, key: &Key, uid: &str, tell: impl Fn(&Key)) -> Outcome {
+        let question = self.all().get(uid).map(|heard| heard.known.question.clone());
+        let Some(question) = question else { return Outcome::Settled };
+        let outcome = Box::pin(trust(&question, &self.egress)).await;
+        let outcome = outcome.map_err(|error| {
+            tracing::debug!(server = %key, reason = error.reason(), %error, "an upstream does not say whom it trusts");
+            (error.reason().to_owned(), error.to_string())
+        });
+        match self.record(uid, &question, outcome) {
+            Some((pause, is_news)) => {
+                if is_news {
+                    tell(key);
+                }
+                Outcome::Again(pause)
+            }
+            // Another question waits for its turn.
+            None if self.all().contains_key(uid) => Outcome::Again(Duration::ZERO),
+            None => Outcome::Settled,
+        }
     }
 }
 
@@ -150,6 +163,7 @@ async fn ask(context: &Context, key: &Key) -> Outcome {
 mod tests {
     use super::*;
     use crate::egress;
+    use crate::egress::testing::{full, json, open_egress, response, serve};
     use crate::fleet::tests::server;
     use crate::generated::Labels;
     use crate::generated::server::{Grant, Oauth, Proof};
@@ -173,6 +187,58 @@ mod tests {
             says_resource: true,
         }));
         server
+    }
+
+    #[tokio::test]
+    async fn upstreams_that_hang_hold_up_nobody_of_another_namespace() {
+        // The kernel takes what comes, and nobody answers.
+        let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let answers = serve(|asked| {
+            let origin = format!("http://{}", asked.headers["host"].to_str().unwrap());
+            match asked.path.as_str() {
+                "/.well-known/oauth-protected-resource/mcp" => {
+                    json(format!(r#"{{"resource":"{origin}/mcp","authorization_servers":["{origin}/as"]}}"#))
+                }
+                "/.well-known/oauth-authorization-server/as" => {
+                    json(format!(r#"{{"issuer":"{origin}/as","token_endpoint":"{origin}/token"}}"#))
+                }
+                _ => response(401, "application/json", full("{}")),
+            }
+        })
+        .await;
+        let question = |url: String, issuer: String| Question {
+            resource: url.clone(),
+            url,
+            ca_pem: None,
+            server_name: None,
+            issuer,
+            issuer_ca_pem: None,
+        };
+        let trusts = Arc::new(Trusts::new(open_egress(), Duration::from_millis(50)));
+        for number in 0..3 * AT_ONCE {
+            let (name, url) = (format!("hangs-{number}"), format!("http://{}/mcp", hangs.local_addr().unwrap()));
+            let key = Key { namespace: "tarpit".into(), name: name.clone(), ..key() };
+            trusts.follow(&key, &name, Some(question(url, answers.url("/as"))), None);
+        }
+        trusts.follow(&key(), "s", Some(question(answers.url("/mcp"), answers.url("/as"))), None);
+        let news = Arc::new(Mutex::new(Vec::new()));
+        for _ in 0..AT_ONCE {
+            let (trusts, news) = (trusts.clone(), news.clone());
+            tokio::spawn(async move {
+                let tell = |key: &Key| news.lock().unwrap().push(key.clone());
+                trusts.ask_in_turn(|key| Some(key.name.clone()), tell).await;
+            });
+        }
+        let pings = || answers.seen().iter().filter(|asked| asked.path == "/mcp").count();
+        let asked_again = async {
+            while pings() < 5 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Less than one of those that hang takes.
+        tokio::time::timeout(Duration::from_secs(5), asked_again).await.unwrap();
+        assert_eq!(*news.lock().unwrap(), [key()]);
+        assert!(matches!(trusts.known("s", None).unwrap().trust, Some(Trust::Holds { .. })));
     }
 
     #[test]

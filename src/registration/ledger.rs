@@ -152,6 +152,13 @@ pub struct Registration {
     pub substituted: Vec<Substitution>,
 }
 
+impl Registration {
+    /// Whether somebody else has registered it, nobody here knows when.
+    pub fn is_given(&self) -> bool {
+        matches!(self.handle, Handle::Given { .. })
+    }
+}
+
 /// RFC 7591 section 2.
 fn unsaid() -> AuthMethod {
     AuthMethod::ClientSecretBasic

@@ -8,6 +8,8 @@ pub const UPSTREAM_ACCOUNT: &str = "portcullis-upstream";
 pub struct Cluster {
     /// The namespace of the proxies, and of [`UPSTREAM_ACCOUNT`].
     pub gateway_namespace: String,
+    /// Its DNS domain: `<service>.<namespace>.svc` is also a name in it.
+    pub dns_domain: String,
     /// Who issues tokens of ServiceAccounts; `None`: the API server has not been asked, or does not say.
     pub service_accounts: Option<ServiceAccounts>,
 }
@@ -27,7 +29,11 @@ impl Cluster {
     pub fn presumed() -> Cluster {
         let issuer = "https://kubernetes.invalid".to_owned();
         let service_accounts = ServiceAccounts { api_audiences: vec![issuer.clone()], issuer };
-        Cluster { gateway_namespace: "portcullis-gateway".to_owned(), service_accounts: Some(service_accounts) }
+        Cluster {
+            gateway_namespace: "portcullis-gateway".to_owned(),
+            dns_domain: "cluster.local".to_owned(),
+            service_accounts: Some(service_accounts),
+        }
     }
 
     /// The subject of [`UPSTREAM_ACCOUNT`]'s tokens.

@@ -91,6 +91,9 @@ pub struct Lookup<'a> {
     pub secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
     /// Secrets that whoever resolves may not read.
     pub forbidden_secrets: BTreeSet<(&'a str, &'a str)>,
+    /// Whoever resolves sees no Secrets at all, which is no proof that one is missing: what they hold is presumed to be there
+    /// and right.
+    pub secrets_presumed: bool,
     /// ConfigMaps.
     pub config_maps: BTreeMap<(&'a str, &'a str), &'a ConfigMap>,
     /// For McpServers: tokens of [`UPSTREAM_ACCOUNT`] that were got for them.
@@ -106,6 +109,11 @@ pub struct Lookup<'a> {
     pub resolved: BTreeMap<(&'a str, &'a str), &'a Server>,
     /// For McpPolicies: clients that have been resolved.
     pub clients: BTreeMap<(&'a str, &'a str), &'a ClientKind>,
+}
+
+/// In place of what a Secret holds that is presumed to be there.
+fn presumed() -> Sensitive {
+    Sensitive::new("presumed")
 }
 
 /// The identity of an object; where no API server gave it a UID, one made from its key.

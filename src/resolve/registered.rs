@@ -7,7 +7,7 @@ use super::{
     Finding, Findings, Lookup, Reason, Settings,
     client::named_servers,
     client_metadata::{Form, is_https},
-    value,
+    presumed, value,
 };
 use crate::{
     api::{
@@ -134,6 +134,9 @@ pub(super) fn given(
     lookup: &Lookup<'_>,
     field: FieldPath,
 ) -> Result<Sensitive, Finding> {
+    if lookup.secrets_presumed {
+        return Ok(presumed());
+    }
     let finding = |reason, message| Err(Finding::new(reason, field.clone(), message));
     if lookup.forbidden_secrets.contains(&(namespace, at.name.as_str())) {
         return finding(

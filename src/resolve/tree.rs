@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings, authority, client, lock, object_id,
     policy::{edit, judged_again, policy},
+    presumed,
     reach::{self, Place},
     registration,
     server::{asked_of, server},
@@ -18,7 +19,6 @@ use crate::{
     api::{FieldPath, Invalidity, Key, Kind, Object},
     generated::{Authority, NAMESPACE_NAME, ObjectId, Policy, Server, codec::Generated, server::State},
     oauth::upstream_trust::{Known, Question},
-    sensitive::Sensitive,
 };
 
 /// What was last accepted, by UID: what an invalid edit leaves in force. Policies outlive a restart; servers, which
@@ -194,7 +194,7 @@ fn plain_lookup<'a>(objects: &[&'a Object], invalid: &'a BTreeMap<Key, Invalidit
                 // A folder is resolved to answer questions, or for a gateway that stands alone, which has no use for
                 // one: a controller asks the API server for what it puts here.
                 if server.spec.upstream.credentials.service_account.is_some() {
-                    lookup.upstream_tokens.insert((namespace, name), Sensitive::new("presumed"));
+                    lookup.upstream_tokens.insert((namespace, name), presumed());
                 }
             }
             Object::Client(client) => {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::{
-    Finding, Findings, Lookup, Reason, Settings,
+    Cluster, Finding, Findings, Lookup, Reason, Settings, presumed,
     public_url::{has_user_info, is_loopback},
     server::not_enforced,
     upstream_oauth::{self, Target},
@@ -133,7 +133,9 @@ fn address(
     match (&spec.url, &spec.service) {
         (Some(text), None) => {
             let url = url(text, errors, warnings);
-            if settings.cluster.is_some() && url.as_ref().is_some_and(|url| is_of_other_namespace(url, namespace)) {
+            let foreign =
+                |cluster: &Cluster| url.as_ref().is_some_and(|url| is_foreign(url, namespace, &cluster.dns_domain));
+            if settings.cluster.is_some_and(foreign) {
                 let message = "a Service or Pod of another namespace";
                 let finding = Finding::new(Reason::UpstreamInvalid, FieldPath::of("spec.upstream.url"), message);
                 errors.push(finding.remedy("write the McpServer in the namespace of the Service"));
@@ -199,9 +201,10 @@ fn service_url(
 
 /// Whether the host is a name that cluster DNS gives to a Service or Pod of another namespace. Its owner may let the gateway
 /// in, and means callers that the policies of that namespace have judged.
-fn is_of_other_namespace(url: &Url, namespace: &str) -> bool {
+fn is_foreign(url: &Url, namespace: &str, dns_domain: &str) -> bool {
     let host = url.host_str().unwrap_or_default().trim_end_matches('.');
-    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
+    let within = host.strip_suffix(dns_domain).and_then(|rest| rest.strip_suffix('.'));
+    let host = within.unwrap_or(host);
     let mut labels = host.rsplit('.');
     matches!(labels.next(), Some("svc" | "pod")) && labels.next().is_some_and(|of| of != namespace)
 }
@@ -330,6 +333,9 @@ fn value_of(
     field: &FieldPath,
     lookup: &Lookup<'_>,
 ) -> Result<Sensitive, Box<Finding>> {
+    if lookup.secrets_presumed {
+        return Ok(presumed());
+    }
     let reference = &header.secret_key_ref;
     let finding = |reason, message| Box::new(Finding::new(reason, field.clone(), message));
     if lookup.forbidden_secrets.contains(&(namespace, reference.name.as_str())) {

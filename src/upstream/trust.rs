@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Upstream, UpstreamError};
+use super::{Means, Timeouts, TokenCounters, Upstream, UpstreamError};
 use crate::egress::{Egress, EgressError, FetchError, Limits, TlsOptions};
 use crate::generated::server::{self, Credentials, UpstreamTls};
 use crate::issuer::metadata::{self, MetadataError};
@@ -21,6 +21,8 @@ use crate::oauth::upstream_trust::{Question, Trust, others};
 
 /// For the upstream's document.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10) };
+/// For the upstream's refusal. A call may take long; to be refused takes no time.
+const REFUSAL: Duration = Duration::from_secs(10);
 /// For everything.
 const TIME: Duration = Duration::from_secs(30);
 /// What asks for nothing, and needs a token all the same.
@@ -111,7 +113,8 @@ async fn ask(question: &Question, egress: &Egress) -> Result<Trust, TrustError> 
 async fn challenged(question: &Question, egress: &Egress) -> Result<Option<String>, TrustError> {
     let tls = UpstreamTls { ca_pem: question.ca_pem.clone(), server_name: question.server_name.clone() };
     let plain = server::Upstream { url: question.url.clone(), tls, credentials: Credentials::None };
-    let upstream = Upstream::new(&plain, egress)?;
+    let timeouts = Timeouts { headers: REFUSAL, ..Timeouts::default() };
+    let upstream = Upstream::by(&plain, &Means { egress, timeouts, tokens: &TokenCounters::default() })?;
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -23,6 +23,7 @@ fn desk() -> Arc<Desk> {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
         gateway_namespace: "gate".into(),
+        cluster_domain: "cluster.local".into(),
     };
     Arc::new(Desk::new(client, Known::new(installation), Metrics::register(&mut Registry::default())))
 }

@@ -116,6 +116,61 @@ fn secrets_are_presumed_and_config_maps_are_asked_for() {
 }
 
 #[test]
+fn a_clients_secret_is_presumed_and_what_else_hinders_it_is_a_warning() {
+    let client = |spec: Value| {
+        let mut whole = json!({"authorizationServer": "corp", "method": "Preregistered", "registration":
+            {"clientId": "dashboards", "clientSecretRef": {"name": "given", "key": "secret"}}});
+        patch(&mut whole, &spec);
+        object("McpClient", Some("team"), "dashboards", json!({}), whole)
+    };
+    let mut world = world();
+    let told = |world: &World, old: Option<&Value>, new: &Value| {
+        let answer = answer(world, old, Some(new));
+        assert_eq!(answer.refusal(), None);
+        answer.warnings().to_vec()
+    };
+    let first = client(json!({}));
+    assert_eq!(told(&world, None, &first), [""; 0]);
+    put(&mut world, &first);
+    let changed = client(json!({"registration": {"servers": ["a"]}}));
+    assert_eq!(told(&world, Some(&first), &changed), [""; 0]);
+    for (word, spec) in [
+        ("AuthorityNotFound", json!({"authorizationServer": "nowhere"})),
+        ("ServerNotFound", json!({"registration": {"servers": ["nowhere"]}})),
+        ("MethodNotAllowed", json!({"method": "DCR", "registration": {"clientId": null, "clientSecretRef": null}})),
+    ] {
+        let warned = told(&world, Some(&first), &client(spec));
+        assert!(warned.len() == 1 && warned[0].contains(word), "{warned:?}");
+    }
+}
+
+/// What is wrong with the pair is told whether the client has a secret, of which nothing is seen here, or a key.
+#[test]
+fn a_client_that_does_not_fit_its_upstream_is_told_however_it_is_proved() {
+    let mut world = world();
+    put(&mut world, &authority("partner"));
+    let with = |grant: &str| {
+        let oauth = json!({"client": "gateway", "grant": grant});
+        server("c", json!({}), json!({"upstream": {"credentials": {"none": null, "oauth": oauth}}}))
+    };
+    let mut warned = Vec::new();
+    for proof in [
+        json!({"clientSecretRef": {"name": "given", "key": "secret"}}),
+        json!({"clientSecretRef": {"name": "given", "key": "secret"}, "tokenEndpointAuthMethod": "client_secret_post"}),
+        json!({"tokenEndpointAuthMethod": "private_key_jwt"}),
+    ] {
+        let mut registration = json!({"clientId": "gateway"});
+        patch(&mut registration, &proof);
+        let spec = json!({"authorizationServer": "partner", "method": "Preregistered", "registration": registration});
+        put(&mut world, &object("McpClient", Some("team"), "gateway", json!({}), spec));
+        assert_eq!(answer(&world, None, Some(&with("ClientCredentials"))).warnings(), [""; 0], "{proof}");
+        warned.push(answer(&world, None, Some(&with("TokenExchange"))).warnings().to_vec());
+    }
+    assert!(warned[0].len() == 1 && warned[0][0].contains("callers have no tokens of partner"), "{warned:?}");
+    assert!(warned.iter().all(|said| *said == warned[0]), "{warned:?}");
+}
+
+#[test]
 fn an_upstreams_client_is_asked_for_and_what_keeps_it_from_being_one_is_a_warning() {
     let calling =
         server("c", json!({}), json!({"upstream": {"credentials": {"none": null, "oauth": {"client": "gateway"}}}}));

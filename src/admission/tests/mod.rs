@@ -27,6 +27,7 @@ fn nothing_known() -> World {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: SYSTEM.into(),
         gateway_namespace: "gate".into(),
+        cluster_domain: "cluster.local".into(),
     })
 }
 

@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
 
 use super::index::Entry;
 use super::servers::NotAsked;
-use super::{AUTHORITY_ANNOTATION, CLUSTER_ANNOTATION, ISSUER_ANNOTATION, LABEL};
+use super::{
+    AUTHORITY_ANNOTATION, CLIENT_ID_ANNOTATION, CLUSTER_ANNOTATION, ISSUER_ANNOTATION, LABEL, METHOD_ANNOTATION,
+    REGISTERED_AT_ANNOTATION,
+};
 use crate::controller::error::{ApiError, code};
 use crate::controller::object::FIELD_MANAGER;
 use crate::generated::kind::{SOURCE, SOURCE_UID};
@@ -23,6 +27,8 @@ use crate::registration::{Ledger, What};
 
 /// The key, in `data`, of a ledger.
 const KEY: &str = "ledger.json";
+/// The longest id that is annotated, in bytes: a server may give one that is too long for all annotations together.
+const LONGEST_ID: usize = 1024;
 /// How many ledgers are read at once.
 const PAGE: u32 = 200;
 
@@ -171,20 +177,27 @@ fn secret(name: &str, cluster: &str, over: Option<&(String, String)>, (ledger, t
     };
     let owner = &ledger.owner;
     let labels = [(LABEL.to_owned(), state.to_owned()), (SOURCE_UID.to_owned(), owner.uid.clone())];
-    let annotations = [
+    let mut annotations = BTreeMap::from([
         (SOURCE.to_owned(), format!("{}/{}", owner.namespace, owner.name)),
         (ISSUER_ANNOTATION.to_owned(), ledger.issuer.clone()),
         (AUTHORITY_ANNOTATION.to_owned(), ledger.authority.clone()),
         // Not always that of the ledger, of which the client's marks are made: another may have taken its place since.
         (CLUSTER_ANNOTATION.to_owned(), cluster.to_owned()),
-    ];
+        (METHOD_ANNOTATION.to_owned(), ledger.method.as_str().to_owned()),
+    ]);
+    if let Some(current) = &ledger.current {
+        let id = Some(&current.client_id).filter(|id| id.len() <= LONGEST_ID);
+        annotations.extend(id.map(|id| (CLIENT_ID_ANNOTATION.to_owned(), id.clone())));
+        let at = Timestamp::from_second(current.registered_at).ok().filter(|_| !current.is_given());
+        annotations.extend(at.map(|at| (REGISTERED_AT_ANNOTATION.to_owned(), at.to_string())));
+    }
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             uid: over.map(|(uid, _)| uid.clone()),
             resource_version: over.map(|(_, version)| version.clone()),
             labels: Some(BTreeMap::from(labels)),
-            annotations: Some(BTreeMap::from(annotations)),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(text))])),
@@ -238,6 +251,35 @@ pub(super) mod tests {
         assert!(adopted.is_elsewhere("production"));
         let unmarked = stored("staging", |secret| drop(secret.metadata.annotations.take()));
         assert!(unmarked.is_elsewhere("staging") && !unmarked.is_elsewhere("production"));
+    }
+
+    /// Whoever lists clients reads no Secret.
+    #[test]
+    fn what_may_be_told_of_a_tombstone_is_told_beside_what_is_secret() {
+        let noted = |ledger: &Ledger| {
+            let secret = secret("registration-u-1-0", "production", None, (ledger, ledger.encode().unwrap()));
+            let annotations = secret.metadata.annotations.unwrap();
+            [METHOD_ANNOTATION, CLIENT_ID_ANNOTATION, REGISTERED_AT_ANNOTATION]
+                .map(|name| annotations.get(name).cloned())
+        };
+        let bare = ledger();
+        assert_eq!(noted(&bare), [Some("DCR".to_owned()), None, None]);
+        let with = |id: &str, handle: serde_json::Value| {
+            let mut text = serde_json::to_value(&bare).unwrap();
+            text["current"] = json!({"client_id": id, "client_secret": "hunter2", "secret_expires_at": null,
+                "secret_since": 0, "registered_at": 60, "updated_at": 0, "handle": handle, "digest": "", "kids": [],
+                "substituted": []});
+            text["released"] = 70.into();
+            Ledger::decode(text.to_string().as_bytes()).unwrap()
+        };
+        let handle = json!({"Protocol": {"uri": "https://as.example/c-1", "token": "hunter2"}});
+        let at = Some("1970-01-01T00:01:00Z".to_owned());
+        assert_eq!(noted(&with("c-1", handle.clone())), [Some("DCR".to_owned()), Some("c-1".to_owned()), at.clone()]);
+        // One that is longer than all annotations may be keeps no ledger from being written.
+        assert_eq!(noted(&with(&"c".repeat(300_000), handle)), [Some("DCR".to_owned()), None, at]);
+        // Nobody here knows when somebody else has registered one.
+        let given = with("c-1", json!({"Given": {"is_believed": true}}));
+        assert_eq!(noted(&given)[1..], [Some("c-1".to_owned()), None]);
     }
 
     #[test]

@@ -63,6 +63,13 @@ pub const ISSUER_ANNOTATION: &str = "portcullis.dev/issuer";
 pub const AUTHORITY_ANNOTATION: &str = "portcullis.dev/authorization-server";
 /// On a ledger, the installation that goes on with it: the UID of its system namespace.
 pub const CLUSTER_ANNOTATION: &str = "portcullis.dev/cluster";
+/// On a ledger, by which method its client is registered: with the next two, what is told of one whose owner is gone to whoever
+/// does not read what the ledger holds.
+pub const METHOD_ANNOTATION: &str = "portcullis.dev/method";
+/// On a ledger, which id its client has.
+pub const CLIENT_ID_ANNOTATION: &str = "portcullis.dev/client-id";
+/// On a ledger, when its client was registered (RFC 3339).
+pub const REGISTERED_AT_ANNOTATION: &str = "portcullis.dev/registered-at";
 /// The label that ledgers are found by: `live`; `tombstone` of one whose owner does not wait for it any more; or `orphans` of one
 /// that is kept for what was lost alone.
 pub const LABEL: &str = "portcullis.dev/registration";

@@ -179,12 +179,11 @@ fn client(ledger: &Ledger, current: &Registration, checked_at: Option<i64>) -> C
         Handle::Given { is_believed: false } => Standing::Given,
         _ => Standing::Known,
     };
-    let is_given = matches!(current.handle, Handle::Given { .. });
     Client {
         standing,
         client_id: current.client_id.clone(),
         issuer: ledger.issuer.clone(),
-        registered_at: Some(current.registered_at).filter(|_| !is_given),
+        registered_at: Some(current.registered_at).filter(|_| !current.is_given()),
         secret: current.secret_expires_at.map(|expires| (current.secret_since, expires)),
         checked_at: checked_at.filter(|_| standing == Standing::Known),
         substituted: current.substituted.clone(),

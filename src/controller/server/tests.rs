@@ -26,6 +26,7 @@ fn installation() -> Installation {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
         gateway_namespace: "gateway".into(),
+        cluster_domain: "cluster.local".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
         webhook: None,
@@ -42,8 +43,7 @@ fn resolved(spec: &Value) -> Resolved<Server> {
         object["spec"][member] = value.clone();
     }
     let Ok(api::Object::Server(server)) = api::object::read(&object) else { panic!("{object}") };
-    let (installation, cluster) =
-        (installation(), Cluster { gateway_namespace: "gateway".into(), service_accounts: None });
+    let (installation, cluster) = (installation(), Cluster { service_accounts: None, ..Cluster::presumed() });
     resolve::server(&server, &installation.settings(&cluster), &Lookup::default()).unwrap()
 }
 

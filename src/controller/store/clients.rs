@@ -101,7 +101,7 @@ impl Store {
 
     /// What is known of the cluster's issuer has changed, or was confirmed: trust anchors that depend on it are judged anew.
     pub fn issuer_changed(&mut self) -> Touched {
-        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let cluster = self.issuer.cluster(&self.installation);
         let settings = self.installation.settings(&cluster);
         let mut touched = Touched::new();
         for (key, source) in &mut self.sources {

@@ -119,7 +119,7 @@ impl Store {
 
     /// An object that people write is there.
     pub fn put_source(&mut self, kind: api::Kind, object: DynamicObject) -> Touched {
-        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let cluster = self.issuer.cluster(&self.installation);
         let settings = self.installation.settings(&cluster);
         let Some(mut source) = Source::read(kind, object, self.listing(kind), &settings) else {
             return Touched::new();

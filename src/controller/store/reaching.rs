@@ -126,7 +126,7 @@ impl Store {
 
     /// What is in force of a policy. Whom it is about is left open: that is looked up by those who ask for it.
     fn standing(&self, source: &Source) -> Policy {
-        let cluster = self.issuer.cluster(&self.installation.gateway_namespace);
+        let cluster = self.issuer.cluster(&self.installation);
         let settings = self.installation.settings(&cluster);
         let refused = match self.settled.get(&source.key) {
             Some(Settled::Policy(applied)) if applied.id == source.id => applied.verdict.errors.first(),

@@ -18,6 +18,7 @@ fn store() -> Store {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
         gateway_namespace: "gateway".into(),
+        cluster_domain: "cluster.local".into(),
         service_account: "controller".into(),
         max_staleness: Duration::from_secs(3600),
         webhook: None,

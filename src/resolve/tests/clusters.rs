@@ -70,7 +70,7 @@ fn a_cluster_without_a_usable_issuer_makes_no_authority() {
     let issued_by = |issuer: Option<&str>| {
         let service_accounts =
             issuer.map(|issuer| ServiceAccounts { issuer: issuer.to_owned(), api_audiences: vec![issuer.to_owned()] });
-        let cluster = Cluster { gateway_namespace: "gateway".into(), service_accounts };
+        let cluster = Cluster { service_accounts, ..Cluster::presumed() };
         let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: Some(&cluster) };
         let resolution = resolved(&[cluster_authority()], &settings, &Accepted::default());
         assert_eq!(authorities_of(&resolution).len(), usize::from(resolution.findings.is_empty()));
@@ -187,6 +187,25 @@ fn a_url_does_not_name_services_and_pods_of_other_namespaces() {
         assert_eq!(with(url), [("UpstreamInvalid", "spec.upstream.url".to_owned())], "{url}");
     }
     for url in ["https://notes.team.svc/mcp", "https://svc.other.example/mcp", "https://a.b.svc.example/mcp"] {
+        assert_eq!(with(url), [], "{url}");
+    }
+    // In a cluster whose DNS domain is another one, these are in that.
+    let cluster = Cluster { dns_domain: "corp.local".into(), ..Cluster::presumed() };
+    let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: Some(&cluster) };
+    let with = |url: &str| {
+        let documents = [authority_named("corp"), server_with(json!({"upstream": {"url": url}}))];
+        found(&resolved(&documents, &settings, &Accepted::default()))
+    };
+    for url in [
+        "https://notes.other.svc/mcp",
+        "https://notes.other.svc.corp.local/mcp",
+        "https://notes-0.notes.other.SVC.corp.local.:8443/mcp",
+        "https://10-0-0-1.other.pod.corp.local/mcp",
+    ] {
+        assert_eq!(with(url), [("UpstreamInvalid", "spec.upstream.url".to_owned())], "{url}");
+    }
+    for url in ["https://notes.team.svc.corp.local/mcp", "https://notes.other.svc.mycorp.local/mcp"] {
         assert_eq!(with(url), [], "{url}");
     }
 }

@@ -125,3 +125,20 @@ async fn what_cannot_be_believed_or_reached_says_nothing() {
     assert!(trust(&question, &closed).await.is_err());
     assert!(server.seen().is_empty());
 }
+
+#[tokio::test]
+async fn an_upstream_that_never_answers_is_waited_for_no_longer_than_a_refusal_takes() {
+    // The kernel takes what comes, and nobody answers.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mcp", hangs.local_addr().unwrap());
+    let question = Question {
+        issuer: url.clone(),
+        resource: url.clone(),
+        url,
+        ca_pem: None,
+        server_name: None,
+        issuer_ca_pem: None,
+    };
+    let error = tokio::time::timeout(TIME / 2, trust(&question, &open_egress())).await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), "UpstreamTimeout");
+}

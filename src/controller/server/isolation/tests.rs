@@ -15,6 +15,7 @@ fn installation() -> Installation {
         public_url: PublicUrl::parse("https://mcp.example.com").unwrap(),
         system_namespace: "sys".into(),
         gateway_namespace: "gateway".into(),
+        cluster_domain: "cluster.local".into(),
         service_account: "the-controller".into(),
         max_staleness: Duration::from_secs(3600),
         webhook: None,

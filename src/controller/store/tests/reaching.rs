@@ -196,7 +196,7 @@ impl House {
     fn look_at(&mut self, key: &Key, depth: Depth) -> Touched {
         let Some(source) = self.store.source(key) else { return Touched::new() };
         let id = source.id.clone();
-        let cluster = self.store.issuer.cluster("gateway");
+        let cluster = self.store.issuer.cluster(&self.store.installation);
         let installation = self.store.installation.clone();
         let (settings, mut lookup) = (installation.settings(&cluster), Lookup::default());
         let maps = self.maps.clone();
@@ -253,7 +253,7 @@ impl House {
     fn validated(&self) -> Resolution {
         let objects = self.objects.values().map(|object| api::object::read(object).unwrap());
         let objects: Vec<Object> = objects.chain(self.maps.iter().cloned().map(Object::ConfigMap)).collect();
-        let cluster = self.store.issuer.cluster("gateway");
+        let cluster = self.store.issuer.cluster(&self.store.installation);
         let settings = self.store.installation.settings(&cluster);
         resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), None)
     }

@@ -244,6 +244,10 @@ fn helm_installs_upgrades_and_uninstalls_and_users_objects_stay() {
         assert!(arguments.as_array().unwrap().contains(&set.into()), "{set}: {arguments}");
     }
 
+    let webhook = cluster.get("apps/v1", "Deployment", Some(SYSTEM), "portcullis-webhook").unwrap();
+    let arguments = &webhook["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(arguments.as_array().unwrap().contains(&"--cluster-domain=corp.internal".into()), "{arguments}");
+
     // Where to ask, and whom to believe, is told by the controller, and an upgrade leaves it alone.
     let told = json!({"path": "/validate/secret"});
     cluster.apply(&json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",

@@ -276,14 +276,23 @@ fn orphans_and_tombstones_are_listed_and_what_is_forgotten_or_given_up_is_said()
     place.cluster.delete("v1", "Secret", Some("team"), "reports-client");
     place.apply(&json!({"deletion": {"timeout": "1s"}}));
     place.wait_ready();
+    let last = place.works()["client_id"].clone();
     place.house.hop.down();
     place.delete();
     place.wait_gone();
-    let (all, _) = listed(&place);
+    let (all, code) = listed(&place);
     assert_eq!((all.len(), &all[0]["state"], &all[0]["name"]), (1, &json!("Tombstone"), &json!("reports")), "{all:?}");
+    assert_eq!((code, &all[0]["method"], &all[0]["clientId"]), (Some(1), &json!("DCR"), &json!(last)), "{all:?}");
+    assert!(all[0]["registeredAt"].is_string(), "{all:?}");
     // Whoever may not list Secrets of the system namespace is told what is missing.
-    let mut command = portcullis();
     let theirs = place.cluster.kubeconfig_of("team", "somebody");
+    let their_list = || {
+        let mut command = portcullis();
+        let Output { status, stdout, stderr } =
+            command.args(["clients", "list"]).env("KUBECONFIG", &theirs).output().unwrap();
+        let [said, noted] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (status.code(), said, noted)
+    };
     place.cluster.kubectl(&["create", "clusterrole", "readers", "--verb=list", "--resource=mcpclients.portcullis.dev"]);
     place.cluster.kubectl(&[
         "create",
@@ -292,7 +301,17 @@ fn orphans_and_tombstones_are_listed_and_what_is_forgotten_or_given_up_is_said()
         "--clusterrole=readers",
         "--serviceaccount=team:somebody",
     ]);
-    let output = command.args(["clients", "list"]).env("KUBECONFIG", theirs).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("you may not list Secrets"), "{output:?}");
-    assert!(output.status.success());
+    let (code, said, noted) = their_list();
+    assert!(
+        code == Some(0) && said.contains("No client") && noted.contains("you may not list Secrets"),
+        "{said} {noted}"
+    );
+    // And whoever may not read which installation this is, that it is perhaps another one's.
+    let of_system = ["-n", SYSTEM, "ledgers"];
+    place.cluster.kubectl(&[&["create", "role"][..], &of_system, &["--verb=list", "--resource=secrets"]].concat());
+    let to_them = ["--role=ledgers", "--serviceaccount=team:somebody"];
+    place.cluster.kubectl(&[&["create", "rolebinding"][..], &of_system, &to_them].concat());
+    let (code, said, noted) = until("the right to count", || Some(their_list()).filter(|(code, ..)| *code == Some(1)));
+    let told = said.contains("Tombstone") && said.contains("perhaps another installation's");
+    assert!(code == Some(1) && told && noted.contains("you may not read namespace"), "{said} {noted}");
 }

@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-use super::token::{TokenClient, TokenFailure, now};
+use super::token::{Audience, Granted, TokenClient, TokenFailure, now};
 use super::{UpstreamError, trust};
 use crate::egress::Egress;
 use crate::generated::server::Oauth;
@@ -61,7 +61,7 @@ pub struct TokenCounters {
 }
 
 impl TokenCounters {
-    fn asked(&self, outcome: &Result<Token, TokenFailure>) {
+    fn asked(&self, outcome: &Result<Granted, TokenFailure>) {
         match outcome {
             Ok(_) => self.granted.inc(),
             Err(TokenFailure::Unavailable { .. }) => self.unavailable.inc(),
@@ -173,6 +173,8 @@ struct Slot {
 struct Asking {
     /// Scopes that the upstream wanted besides those that are configured.
     more: BTreeSet<String>,
+    /// For whom a token without those was.
+    plain: Audience,
     /// The last failure, how many there were in a row, and until when it counts.
     failure: Option<(TokenFailure, Instant)>,
     failures: u32,
@@ -376,13 +378,17 @@ impl Tokens {
             return Err(failure.clone());
         }
         let configured = &self.client.oauth.scopes;
-        let besides = wanted.iter().filter(|scope| !configured.contains(scope));
-        let scopes: Vec<String> = configured.iter().chain(besides).cloned().collect();
-        let answer = self.client.ask(caller.map(|caller| &caller.token), &scopes).await;
+        let besides: Vec<&String> = wanted.iter().filter(|scope| !configured.contains(scope)).collect();
+        let scopes: Vec<String> = configured.iter().chain(besides.iter().copied()).cloned().collect();
+        let before = (!besides.is_empty()).then_some(&asking.plain);
+        let answer = self.client.ask(caller.map(|caller| &caller.token), &scopes, before).await;
         self.counters.asked(&answer);
         match answer {
-            Ok(token) => {
+            Ok(Granted { token, audience }) => {
                 let held = self.held(&token, scopes, caller)?;
+                if before.is_none() {
+                    asking.plain = audience;
+                }
                 slot.held.store(Some(held.clone()));
                 (asking.failure, asking.failures, asking.more) = (None, 0, wanted);
                 if matches!(why, Why::Rejected(_)) {
@@ -397,7 +403,11 @@ impl Tokens {
                 Err(failure)
             }
             Err(failure) => {
-                if matches!(failure, TokenFailure::Refused { error: "invalid_scope", .. }) {
+                // Without what the upstream chose, there may be one.
+                if matches!(
+                    failure,
+                    TokenFailure::Refused { error: "invalid_scope", .. } | TokenFailure::OtherAudience { .. }
+                ) {
                     asking.more.clear();
                 }
                 if matches!(why, Why::Due(_)) {

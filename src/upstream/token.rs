@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::Method;
 
 use super::UpstreamError;
-use crate::egress::{Content, Egress, Exchanger, Limits, Message, TlsOptions};
+use crate::egress::{Answer, Content, Egress, ExchangeError, Exchanger, Limits, Message, TlsOptions};
 use crate::generated::server::{Grant, Oauth, Proof};
 use crate::oauth::RefusalKind;
 use crate::oauth::client_key::ClientKey;
@@ -36,6 +36,8 @@ pub enum TokenFailure {
     Unavailable {
         /// In words.
         detail: String,
+        /// How long it wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The issuer refuses.
     #[error("the issuer refuses a token (status {status}, {error}){}", described(.description.as_deref()))]
@@ -64,6 +66,9 @@ pub enum TokenFailure {
         /// What it is for as well.
         other: String,
     },
+    /// What it gave has not the scopes that it was asked for because the upstream wants them.
+    #[error("the issuer gives a token without them")]
+    Narrower,
     /// What it gave has ended.
     #[error("the issuer gave a token that has ended already: how long do its tokens last?")]
     Ended,
@@ -96,6 +101,7 @@ impl TokenFailure {
             TokenFailure::Refused { .. } => "UpstreamTokenRefused",
             TokenFailure::Unusable(error) => error.reason(),
             TokenFailure::Audience { .. } | TokenFailure::OtherAudience { .. } => "UpstreamTokenAudience",
+            TokenFailure::Narrower => super::tokens::SCOPES_LACKING,
             TokenFailure::Ended => "UpstreamTokenEnded",
             TokenFailure::Returned { .. } => "CallerTokenReturned",
             TokenFailure::NoCaller => "CallerTokenNeeded",
@@ -159,11 +165,13 @@ impl TokenClient {
             content: Content::Form(form),
         };
         let answer = self.exchanger.send(&message, LIMITS).await;
-        let answer = answer.map_err(|error| TokenFailure::Unavailable { detail: error.to_string() })?;
+        let unavailable =
+            |error: ExchangeError| TokenFailure::Unavailable { detail: error.to_string(), retry_after: None };
+        let answer = answer.map_err(unavailable)?;
         if answer.status != 200 {
             let params = proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, value)| value);
             let sent: Vec<&Sensitive> = params.chain(&proof.header).chain(self.secret()).chain(subject).collect();
-            return Err(refused(answer.status, &answer.body, &sent));
+            return Err(refused(&answer, &sent));
         }
         let (now, resource) = (now(), || oauth.resource.clone());
         let token = token_request::parse_token(&answer.body, now)?;
@@ -191,7 +199,8 @@ impl TokenClient {
 
     fn proof(&self) -> Result<Authentication, TokenFailure> {
         let (id, issuer) = (self.oauth.client_id.as_str(), self.oauth.issuer.as_str());
-        let unsigned = || TokenFailure::Unavailable { detail: "the client's assertion cannot be signed".to_owned() };
+        let detail = || "the client's assertion cannot be signed".to_owned();
+        let unsigned = || TokenFailure::Unavailable { detail: detail(), retry_after: None };
         Ok(match (&self.oauth.proof, &self.key) {
             (Proof::Basic(secret), _) => Authentication::client_secret_basic(id, secret),
             (Proof::Post(secret), _) => Authentication::client_secret_post(id, secret),
@@ -205,10 +214,11 @@ impl TokenClient {
     }
 }
 
-fn refused(status: u16, body: &[u8], sent: &[&Sensitive]) -> TokenFailure {
-    let refusal = token_request::refusal(status, body, sent);
+fn refused(answer: &Answer, sent: &[&Sensitive]) -> TokenFailure {
+    let (status, retry_after) = (answer.status, answer.retry_after);
+    let refusal = token_request::refusal(status, &answer.body, sent);
     if refusal.kind == RefusalKind::Later {
-        return TokenFailure::Unavailable { detail: format!("it answered with status {status}") };
+        return TokenFailure::Unavailable { detail: format!("it answered with status {status}"), retry_after };
     }
     TokenFailure::Refused { status, error: refusal.error.unwrap_or("no reason"), description: refusal.description }
 }

@@ -1,36 +1,9 @@
 //! Issuers, upstreams and callers that are not what they should be, and what whoever can mend it is told.
 
-use std::sync::Mutex as Plain;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
-
-/// An issuer, and tokens of it without an upstream.
-async fn bare(issuer: Script) -> (Server, Arc<Tokens>) {
-    let asked = AtomicUsize::new(0);
-    let server = serve(move |seen| issuer(asked.fetch_add(1, Ordering::SeqCst), &form(seen))).await;
-    let oauth = Oauth { token_endpoint: server.url("/token"), ..oauth(Grant::ClientCredentials, true) };
-    let tokens = Tokens::new(&oauth, &open_egress(), &TokenCounters::default()).unwrap();
-    (server, tokens)
-}
-
-fn exchange() -> Oauth {
-    oauth(Grant::TokenExchange { authority: "corp".into() }, true)
-}
-
-fn refusing(status: u16, error: &str) -> Response<Body> {
-    response(status, "application/json", full(format!(r#"{{"error":"{error}"}}"#)))
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < patience, "in vain: {what}");
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test]
 async fn a_callers_token_that_is_given_back_does_not_go_to_the_upstream() {
@@ -184,7 +157,8 @@ async fn a_wider_token_that_names_somebody_else_once_it_is_renewed_gives_way_to_
     let renewed = tokens.ask(tokens.own.clone(), None, Why::Due(wider.clone())).await;
     assert!(matches!(renewed, Err(TokenFailure::OtherAudience { .. })));
     assert!(Arc::ptr_eq(&tokens.token(None).await.unwrap(), &wider), "it is good until its end");
-    tokens.own.asking.lock().await.failure = None;
+    tokens.own.asking.lock().await.failures.clear();
+    tokens.turns.forget();
     tokens.ask(tokens.own.clone(), None, Why::Due(wider)).await.unwrap().unwrap();
     let scopes: Vec<String> = server.seen().iter().map(|seen| form(seen)["scope"].clone()).collect();
     assert_eq!(scopes, ["read", "read write", "read write", "read"]);
@@ -245,8 +219,9 @@ async fn a_renewal_that_fails_is_told_though_calls_go_on() {
         let held = tokens.own.held.load_full().unwrap();
         tokens.counters.held.inc();
         let (header, scopes, until) = (held.header.clone(), held.scopes.clone(), held.until);
-        let counted = held.counted.clone();
-        let due = Held { header, scopes, until, due: Instant::now(), is_renewed: AtomicBool::new(false), counted };
+        let (since, counted) = (held.since, held.counted.clone());
+        let due =
+            Held { header, scopes, since, until, due: Instant::now(), is_renewed: AtomicBool::new(false), counted };
         tokens.own.held.store(Some(Arc::new(due)));
     };
     due(&tokens);
@@ -256,7 +231,8 @@ async fn a_renewal_that_fails_is_told_though_calls_go_on() {
     tokens.after(None, held, StatusCode::OK, &HeaderMap::new(), &mut Tried::default()).await.unwrap();
     assert_eq!(tokens.trouble().unwrap().reason(), "UpstreamTokenUnavailable", "a call that is made does not end it");
     is_away.store(false, Ordering::SeqCst);
-    tokens.own.asking.lock().await.failure = None;
+    tokens.own.asking.lock().await.failures.clear();
+    tokens.turns.forget();
     due(&tokens);
     tokens.token(None).await.unwrap();
     until("the trouble to end", || tokens.trouble().is_none()).await;
@@ -274,7 +250,7 @@ async fn what_an_issuer_says_is_told_by_its_code_and_not_for_ever() {
         let trouble = tokens.trouble().unwrap();
         assert_eq!((trouble.reason(), trouble.words()), ("UpstreamTokenRefused", said.unwrap_or("no reason")));
         let old = Trouble { at: Instant::now().checked_sub(TOLD).unwrap(), ..(*trouble).clone() };
-        tokens.trouble.store(Some(Arc::new(old)));
+        tokens.told.0.store(Some(Arc::new(old)));
         assert_eq!(tokens.trouble(), None, "nobody has called since, and nobody knows");
     }
 }

@@ -153,6 +153,11 @@ impl Upstream {
         self.tokens.as_ref()?.trouble()
     }
 
+    #[cfg(test)]
+    pub(super) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
+    }
+
     /// Sends the request that `make` makes of a body, by [`Upstream::request`], with a token where the upstream is called
     /// with one. A request that the upstream refused for want of another token, and so did not carry out, is sent again: once
     /// because it does not take the token (401), and once because it asks for more scopes (RFC 6750 section 3.1). So, there, the

@@ -1,25 +1,27 @@
 //! Asks an issuer for tokens, as the client that the gateway is there.
 //!
 //! Invariant: what proves the client goes to the issuer's token endpoint only, and so does a caller's token; what comes back
-//! is a token for the upstream's resource: asked for by that name (RFC 8707), or with that name as its audience. No failure
-//! says anything of what was sent.
+//! is a token for the upstream's resource and for nobody else: asked for by that name (RFC 8707), or with that name as its
+//! audience. No failure says anything of what was sent.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_STANDARD;
 use http::Method;
-use serde_json::Value;
-use url::Url;
 
 use super::UpstreamError;
-use crate::egress::{Content, Egress, Exchanger, Limits, Message, TlsOptions};
+use crate::egress::{Answer, Content, Egress, ExchangeError, Exchanger, Limits, Message, TlsOptions};
 use crate::generated::server::{Grant, Oauth, Proof};
+use crate::oauth::RefusalKind;
 use crate::oauth::client_key::ClientKey;
-use crate::oauth::identifier::is_above;
 use crate::oauth::token_request::{self, Access, Authentication, Token};
-use crate::oauth::{RefusalKind, json};
 use crate::sensitive::Sensitive;
+
+mod audience;
+
+pub(super) use audience::Audience;
+use audience::Fault;
 
 /// For one request: a call may wait for it.
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, timeout: Duration::from_secs(15) };
@@ -34,6 +36,8 @@ pub enum TokenFailure {
     Unavailable {
         /// In words.
         detail: String,
+        /// How long it wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The issuer refuses.
     #[error("the issuer refuses a token (status {status}, {error}){}", described(.description.as_deref()))]
@@ -48,12 +52,23 @@ pub enum TokenFailure {
     /// What it gave is no token that could be used.
     #[error(transparent)]
     Unusable(#[from] token_request::TokenError),
-    /// What it gave is for somebody else.
+    /// What it gave does not say that it is for the upstream.
     #[error("the issuer gave a token whose audience is not {resource}: have it put there (docs/upstreams.md)")]
     Audience {
         /// What it should be for.
         resource: String,
     },
+    /// What it gave is for somebody else, alone or besides.
+    #[error("the issuer gave a token for {other}, and not for {resource} alone: see docs/upstreams.md")]
+    OtherAudience {
+        /// What it should be for.
+        resource: String,
+        /// What it is for as well.
+        other: String,
+    },
+    /// What it gave has not the scopes that it was asked for because the upstream wants them.
+    #[error("the issuer gives a token without them")]
+    Narrower,
     /// What it gave has ended.
     #[error("the issuer gave a token that has ended already: how long do its tokens last?")]
     Ended,
@@ -85,13 +100,21 @@ impl TokenFailure {
             TokenFailure::Unavailable { .. } => "UpstreamTokenUnavailable",
             TokenFailure::Refused { .. } => "UpstreamTokenRefused",
             TokenFailure::Unusable(error) => error.reason(),
-            TokenFailure::Audience { .. } => "UpstreamTokenAudience",
+            TokenFailure::Audience { .. } | TokenFailure::OtherAudience { .. } => "UpstreamTokenAudience",
+            TokenFailure::Narrower => super::tokens::SCOPES_LACKING,
             TokenFailure::Ended => "UpstreamTokenEnded",
             TokenFailure::Returned { .. } => "CallerTokenReturned",
             TokenFailure::NoCaller => "CallerTokenNeeded",
             TokenFailure::ForeignCaller { .. } => "CallerOfOtherIssuer",
         }
     }
+}
+
+/// A token that can be sent to the upstream.
+pub(super) struct Granted {
+    pub(super) token: Token,
+    /// For whom it says that it is.
+    pub(super) audience: Audience,
 }
 
 /// A client at its issuer.
@@ -115,8 +138,14 @@ impl TokenClient {
         Ok(Self { oauth: oauth.clone(), key, exchanger: egress.exchanger(&tls)? })
     }
 
-    /// Asks for a token with these scopes; `subject` is the caller's, where the grant needs it.
-    pub(super) async fn ask(&self, subject: Option<&Sensitive>, scopes: &[String]) -> Result<Token, TokenFailure> {
+    /// Asks for a token with these scopes; `subject` is the caller's, where the grant needs it. If the upstream has chosen some of
+    /// them, `before` is for whom a token without those is.
+    pub(super) async fn ask(
+        &self,
+        subject: Option<&Sensitive>,
+        scopes: &[String],
+        before: Option<&Audience>,
+    ) -> Result<Granted, TokenFailure> {
         let oauth = &self.oauth;
         let proof = self.proof()?;
         let resources: &[String] = if oauth.says_resource { std::slice::from_ref(&oauth.resource) } else { &[] };
@@ -136,11 +165,13 @@ impl TokenClient {
             content: Content::Form(form),
         };
         let answer = self.exchanger.send(&message, LIMITS).await;
-        let answer = answer.map_err(|error| TokenFailure::Unavailable { detail: error.to_string() })?;
+        let unavailable =
+            |error: ExchangeError| TokenFailure::Unavailable { detail: error.to_string(), retry_after: None };
+        let answer = answer.map_err(unavailable)?;
         if answer.status != 200 {
             let params = proof.params.iter().filter(|(name, _)| *name != "client_id").map(|(_, value)| value);
             let sent: Vec<&Sensitive> = params.chain(&proof.header).chain(self.secret()).chain(subject).collect();
-            return Err(refused(answer.status, &answer.body, &sent));
+            return Err(refused(&answer, &sent));
         }
         let (now, resource) = (now(), || oauth.resource.clone());
         let token = token_request::parse_token(&answer.body, now)?;
@@ -150,10 +181,12 @@ impl TokenClient {
         if token.expires_at.is_some_and(|expires| expires <= now) {
             return Err(TokenFailure::Ended);
         }
-        match audience(&token.access_token, &oauth.resource) {
-            Audience::Resource => Ok(token),
-            Audience::Unsaid if oauth.says_resource => Ok(token),
-            Audience::Unsaid | Audience::Elsewhere => Err(TokenFailure::Audience { resource: resource() }),
+        let audience = Audience::of(&token.access_token);
+        let wider = |()| before.map_or(Ok(()), |before| audience.judge_wider(before, oauth));
+        match audience.judge(oauth).and_then(wider) {
+            Ok(()) => Ok(Granted { token, audience }),
+            Err(Fault::Unsaid) => Err(TokenFailure::Audience { resource: resource() }),
+            Err(Fault::Other(other)) => Err(TokenFailure::OtherAudience { resource: resource(), other }),
         }
     }
 
@@ -166,7 +199,8 @@ impl TokenClient {
 
     fn proof(&self) -> Result<Authentication, TokenFailure> {
         let (id, issuer) = (self.oauth.client_id.as_str(), self.oauth.issuer.as_str());
-        let unsigned = || TokenFailure::Unavailable { detail: "the client's assertion cannot be signed".to_owned() };
+        let detail = || "the client's assertion cannot be signed".to_owned();
+        let unsigned = || TokenFailure::Unavailable { detail: detail(), retry_after: None };
         Ok(match (&self.oauth.proof, &self.key) {
             (Proof::Basic(secret), _) => Authentication::client_secret_basic(id, secret),
             (Proof::Post(secret), _) => Authentication::client_secret_post(id, secret),
@@ -180,45 +214,13 @@ impl TokenClient {
     }
 }
 
-fn refused(status: u16, body: &[u8], sent: &[&Sensitive]) -> TokenFailure {
-    let refusal = token_request::refusal(status, body, sent);
+fn refused(answer: &Answer, sent: &[&Sensitive]) -> TokenFailure {
+    let (status, retry_after) = (answer.status, answer.retry_after);
+    let refusal = token_request::refusal(status, &answer.body, sent);
     if refusal.kind == RefusalKind::Later {
-        return TokenFailure::Unavailable { detail: format!("it answered with status {status}") };
+        return TokenFailure::Unavailable { detail: format!("it answered with status {status}"), retry_after };
     }
     TokenFailure::Refused { status, error: refusal.error.unwrap_or("no reason"), description: refusal.description }
-}
-
-/// For whom a token is, by its own word.
-enum Audience {
-    /// For the resource.
-    Resource,
-    /// For other places only. Who does not know RFC 8707 ignores `resource` (RFC 6749 section 3.2), and what comes of that
-    /// would let this upstream call another one.
-    Elsewhere,
-    /// It does not say, or by names that mean something to the issuer and the upstream (RFC 8707 section 2).
-    Unsaid,
-}
-
-/// Nobody believes a token for that: the upstream will look closer.
-fn audience(token: &Sensitive, resource: &str) -> Audience {
-    let claims = || -> Option<Value> {
-        let payload = BASE64_URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
-        json::object(&payload).ok()?.remove("aud")
-    };
-    let all = match claims() {
-        Some(Value::Array(all)) => all,
-        one => one.into_iter().collect(),
-    };
-    let named: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
-    if named.contains(&resource) {
-        return Audience::Resource;
-    }
-    // Also one that is no resource identifier: whoever is within the cluster is called by http.
-    let is_url = |name: &&&str| Url::parse(name).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-    match (named.iter().any(|name| is_above(name, resource)), named.iter().find(is_url)) {
-        (false, Some(_)) => Audience::Elsewhere,
-        (true, _) | (false, None) => Audience::Unsaid,
-    }
 }
 
 /// Unix seconds.

@@ -3,30 +3,36 @@
 //! Invariant: a token belongs to one upstream as it is configured (its server, client, resource and scopes: another
 //! configuration has another [`Tokens`]) and, where callers' tokens are exchanged, to one caller's token, and is used no longer
 //! than that. Whoever needs one that is there reads it without a lock; whoever needs one that is not there waits for the one
-//! request that is under way. What fails is not asked for again at once.
+//! request that is under way. What fails is not asked for again at once, and an issuer that is away by nobody.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use quick_cache::sync::Cache;
-use tokio::sync::Mutex;
 
-use super::token::{TokenClient, TokenFailure, now};
+use super::token::{Granted, TokenClient, TokenFailure, now};
 use super::{UpstreamError, trust};
 use crate::egress::Egress;
 use crate::generated::server::Oauth;
 use crate::oauth::token_request::Token;
 use crate::sensitive::Sensitive;
+
+mod asking;
+mod trouble;
+mod turns;
+
+use asking::{PAUSE, RETRY, Slot, Why, spread};
+pub use trouble::Trouble;
+use trouble::{Told, What};
+use turns::Turns;
 
 /// How many callers' tokens are kept for one upstream.
 const MOST_CALLERS: usize = 1024;
@@ -36,12 +42,6 @@ const UNSAID: Duration = Duration::from_secs(300);
 const MARGIN: Duration = Duration::from_secs(10);
 /// From this share of its life on, and a tenth more at the latest, a token that is used is renewed beside the calls.
 const DUE: f64 = 0.6;
-/// How long after a failure it is asked again, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// A token that an upstream does not take is replaced, and one that lacks scopes asked for, no more often than this.
-const PAUSE: Duration = Duration::from_secs(30);
-/// So long it is told what kept a call from being made, if it keeps no other from that: then nobody knows any more.
-const TOLD: Duration = Duration::from_secs(600);
 /// The word for scopes that no token has.
 pub(super) const SCOPES_LACKING: &str = "UpstreamScopesLacking";
 /// How many scopes are asked for because an upstream wanted them.
@@ -61,54 +61,12 @@ pub struct TokenCounters {
 }
 
 impl TokenCounters {
-    fn asked(&self, outcome: &Result<Token, TokenFailure>) {
+    fn asked(&self, outcome: &Result<Granted, TokenFailure>) {
         match outcome {
             Ok(_) => self.granted.inc(),
             Err(TokenFailure::Unavailable { .. }) => self.unavailable.inc(),
             Err(_) => self.refused.inc(),
         };
-    }
-}
-
-/// What keeps calls of an upstream from being made as it wants them, for whoever can mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    what: What,
-    at: Instant,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum What {
-    /// There is no token, or no other one than the last, and what the issuer says, if it says something.
-    NoToken(&'static str, Option<&'static str>),
-    /// The upstream takes none of them.
-    NotTaken,
-    /// It asks for these scopes, and no token has them.
-    Lacking(String),
-}
-
-impl Trouble {
-    /// A stable word.
-    pub fn reason(&self) -> &'static str {
-        match &self.what {
-            What::NoToken(reason, _) => reason,
-            What::NotTaken => UpstreamError::CredentialsRefused { status: 401 }.reason(),
-            What::Lacking(_) => SCOPES_LACKING,
-        }
-    }
-
-    /// The scopes that the upstream asks for, if that is what is wrong.
-    pub fn scopes(&self) -> Option<&str> {
-        if let What::Lacking(scopes) = &self.what { Some(scopes) } else { None }
-    }
-
-    /// What it is about besides: scopes, or the issuer's error code.
-    pub fn words(&self) -> &str {
-        match &self.what {
-            What::NoToken(_, code) => code.unwrap_or_default(),
-            What::NotTaken => "",
-            What::Lacking(scopes) => scopes,
-        }
     }
 }
 
@@ -129,6 +87,7 @@ pub struct Subject {
 pub(super) struct Held {
     header: HeaderValue,
     scopes: Vec<String>,
+    since: Instant,
     until: Instant,
     due: Instant,
     is_renewed: AtomicBool,
@@ -140,45 +99,16 @@ impl Held {
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(AUTHORIZATION, self.header.clone());
     }
+
+    fn has<'s>(&self, mut scopes: impl Iterator<Item = &'s String>) -> bool {
+        scopes.all(|scope| self.scopes.contains(scope))
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.counted.dec();
     }
-}
-
-/// Why another token is wanted.
-enum Why {
-    /// There is none.
-    Missing,
-    /// It will soon be none any more.
-    Due(Arc<Held>),
-    /// The upstream does not take it.
-    Rejected(Arc<Held>),
-    /// The upstream wants one with these scopes besides.
-    Lacks(Arc<Held>, Vec<String>),
-}
-
-/// Where one token is.
-#[derive(Default)]
-struct Slot {
-    held: ArcSwapOption<Held>,
-    /// Locked while a token is asked for.
-    asking: Mutex<Asking>,
-}
-
-/// What is known of earlier requests.
-#[derive(Default)]
-struct Asking {
-    /// Scopes that the upstream wanted besides those that are configured.
-    more: BTreeSet<String>,
-    /// The last failure, how many there were in a row, and until when it counts.
-    failure: Option<(TokenFailure, Instant)>,
-    failures: u32,
-    /// When a token was replaced that the upstream did not take, and when more scopes were not to be had, for the last time.
-    replaced: Option<Instant>,
-    lacked: Option<Instant>,
 }
 
 /// What was tried already for one call.
@@ -194,7 +124,8 @@ pub(super) struct Tokens {
     counters: TokenCounters,
     own: Arc<Slot>,
     callers: Option<Cache<[u8; 32], Arc<Slot>>>,
-    trouble: ArcSwapOption<Trouble>,
+    turns: Turns,
+    told: Told,
 }
 
 impl Tokens {
@@ -206,7 +137,8 @@ impl Tokens {
             counters: counters.clone(),
             own: Arc::default(),
             callers,
-            trouble: ArcSwapOption::empty(),
+            turns: Turns::default(),
+            told: Told::default(),
         }))
     }
 
@@ -217,11 +149,7 @@ impl Tokens {
 
     /// What is wrong, if something is.
     pub(super) fn trouble(&self) -> Option<Arc<Trouble>> {
-        self.trouble.load_full().filter(|trouble| trouble.at.elapsed() < TOLD)
-    }
-
-    fn is_in_trouble(&self, what: What) {
-        self.trouble.store(Some(Arc::new(Trouble { what, at: Instant::now() })));
+        self.told.now()
     }
 
     fn failed(&self, failure: &TokenFailure) {
@@ -231,13 +159,13 @@ impl Tokens {
             TokenFailure::Refused { error, .. } => Some(*error),
             _ => None,
         };
-        self.is_in_trouble(What::NoToken(failure.reason(), code));
+        self.told.tell(What::NoToken(failure.reason(), code));
     }
 
-    /// What is wrong is over, if it is of this kind. The others may still be so.
-    fn is_over(&self, is_it: impl Fn(&What) -> bool) {
-        if self.trouble.load().as_ref().is_some_and(|trouble| is_it(&trouble.what)) {
-            self.trouble.store(None);
+    /// The upstream is not content with a token. With a caller's, that may be that caller's affair as well: others need not be told.
+    fn is_refused(&self, what: What) {
+        if !self.need_callers() {
+            self.told.tell(what);
         }
     }
 
@@ -245,7 +173,7 @@ impl Tokens {
     pub(super) async fn token(self: &Arc<Self>, caller: Option<&Subject>) -> Result<Arc<Held>, TokenFailure> {
         let slot = self.slot(caller)?;
         let Some(held) = slot.usable() else {
-            let none = || TokenFailure::Unavailable { detail: "there is none".to_owned() };
+            let none = || TokenFailure::Unavailable { detail: "there is none".to_owned(), retry_after: None };
             return self.instead(caller, Why::Missing).await.and_then(|held| held.ok_or_else(none));
         };
         if Instant::now() >= held.due && !held.is_renewed.swap(true, Ordering::Relaxed) {
@@ -269,7 +197,7 @@ impl Tokens {
                 let is_tried = std::mem::replace(&mut tried.replaced, true);
                 let other = if is_tried { None } else { self.instead(caller, Why::Rejected(token)).await? };
                 if other.is_none() {
-                    self.is_in_trouble(What::NotTaken);
+                    self.is_refused(What::NotTaken);
                 }
                 Ok(other)
             }
@@ -287,11 +215,11 @@ impl Tokens {
                     Err(failure) => Some(failure),
                 };
                 let scopes = scopes.join(" ");
-                self.is_in_trouble(What::Lacking(scopes.clone()));
+                self.is_refused(What::Lacking(scopes.clone()));
                 Err(UpstreamError::ScopesLacking { scopes, why })
             }
             _ => {
-                self.is_over(|what| matches!(what, What::NotTaken));
+                self.told.is_taken(token.since, &token.scopes);
                 Ok(None)
             }
         }
@@ -337,7 +265,8 @@ impl Tokens {
     ) -> Result<Option<Arc<Held>>, TokenFailure> {
         let (tokens, caller) = (self.clone(), caller.cloned());
         let asked = tokio::spawn(async move { tokens.ask_in_turn(&slot, caller.as_ref(), why).await });
-        asked.await.unwrap_or_else(|_| Err(TokenFailure::Unavailable { detail: "it was not waited for".to_owned() }))
+        let lost = || TokenFailure::Unavailable { detail: "it was not waited for".to_owned(), retry_after: None };
+        asked.await.unwrap_or_else(|_| Err(lost()))
     }
 
     async fn ask_in_turn(
@@ -348,70 +277,95 @@ impl Tokens {
     ) -> Result<Option<Arc<Held>>, TokenFailure> {
         let mut asking = slot.asking.lock().await;
         let now = Instant::now();
-        let lately = |at: Option<Instant>| at.is_some_and(|at| now < at + PAUSE);
-        let mut wanted = asking.more.clone();
+        let (mut wanted, mut lacking) = (asking.more.clone(), BTreeSet::new());
         match (&why, slot.usable()) {
             (Why::Missing, Some(held)) => return Ok(Some(held)),
             (Why::Due(old) | Why::Rejected(old), Some(held)) if !Arc::ptr_eq(old, &held) => {
                 return Ok(Some(held));
             }
-            (Why::Lacks(old, scopes), Some(held)) if scopes.iter().all(|scope| held.scopes.contains(scope)) => {
-                // It was asked for with them already: once more would change nothing.
+            (Why::Lacks(old, scopes), Some(held)) if held.has(scopes.iter()) => {
+                // The issuer says that it has them: once more would change nothing.
                 return Ok((!Arc::ptr_eq(old, &held)).then_some(held));
             }
             (Why::Rejected(_), _) => {
-                if lately(asking.replaced) {
+                if asking.replaced.is_some_and(|at| now < at + PAUSE) {
                     return Ok(None);
                 }
             }
-            (Why::Lacks(old, scopes), _) => {
-                wanted.extend(old.scopes.iter().chain(scopes).cloned());
-                if lately(asking.lacked) || wanted.len() > MOST_SCOPES {
+            (Why::Lacks(old, scopes), held) => {
+                let has = &held.as_ref().unwrap_or(old).scopes;
+                lacking.extend(scopes.iter().filter(|scope| !has.contains(scope)).cloned());
+                wanted.extend(lacking.iter().cloned());
+                if !asking.lacked.is_open(&lacking, now) || wanted.len() > MOST_SCOPES {
                     return Ok(None);
                 }
             }
             (Why::Missing | Why::Due(_), _) => {}
         }
-        if let Some((failure, _)) = asking.failure.as_ref().filter(|(_, until)| now < *until) {
-            return Err(failure.clone());
-        }
+        asking.failures.check(now)?;
         let configured = &self.client.oauth.scopes;
-        let besides = wanted.iter().filter(|scope| !configured.contains(scope));
-        let scopes: Vec<String> = configured.iter().chain(besides).cloned().collect();
-        let answer = self.client.ask(caller.map(|caller| &caller.token), &scopes).await;
+        let besides: Vec<&String> = wanted.iter().filter(|scope| !configured.contains(scope)).collect();
+        let scopes: Vec<String> = configured.iter().chain(besides.iter().copied()).cloned().collect();
+        let before = (!besides.is_empty()).then_some(&asking.plain);
+        let turn = self.turns.take().await?;
+        let answer = self.client.ask(caller.map(|caller| &caller.token), &scopes, before).await;
         self.counters.asked(&answer);
         match answer {
-            Ok(token) => {
+            Ok(Granted { token, audience }) => {
+                turn.is_answered();
                 let held = self.held(&token, scopes, caller)?;
+                if !held.has(lacking.iter()) {
+                    asking.lacked.add(lacking);
+                    return Err(TokenFailure::Narrower);
+                }
+                if before.is_none() {
+                    asking.plain = audience;
+                }
                 slot.held.store(Some(held.clone()));
-                (asking.failure, asking.failures, asking.more) = (None, 0, wanted);
+                asking.failures.clear();
+                asking.more = wanted;
                 if matches!(why, Why::Rejected(_)) {
                     asking.replaced = Some(now);
                 }
-                self.is_over(|what| matches!(what, What::NoToken(..)));
+                self.told.is_got();
                 Ok(Some(held))
             }
             // What there is is good for everything else.
             Err(failure) if matches!(why, Why::Lacks(..)) => {
-                asking.lacked = Some(Instant::now());
+                // Some fail by a scope that they do not know. Who asks to be left alone is.
+                if matches!(failure, TokenFailure::Unavailable { retry_after: Some(_), .. }) {
+                    turn.has_failed(&failure);
+                }
+                asking.lacked.add(lacking);
                 Err(failure)
             }
             Err(failure) => {
-                if matches!(failure, TokenFailure::Refused { error: "invalid_scope", .. }) {
+                use TokenFailure::{OtherAudience, Refused};
+                // Without what the upstream chose, there may be one.
+                if matches!(failure, Refused { error: "invalid_scope", .. } | OtherAudience { .. }) {
                     asking.more.clear();
                 }
                 if matches!(why, Why::Due(_)) {
                     tracing::warn!(reason = failure.reason(), error = %failure, "a token for an upstream was not renewed");
                 }
-                let wait = RETRY.0.saturating_mul(1 << asking.failures.min(16)).min(RETRY.1).mul_f64(spread(0.8, 1.2));
-                asking.failures = asking.failures.saturating_add(1);
-                asking.failure = Some((failure.clone(), Instant::now() + wait));
+                let others = turn.has_failed(&failure);
+                asking.failures.add(&failure, if self.need_callers() { others } else { Duration::ZERO });
                 Err(failure)
             }
         }
     }
 
-    fn held(&self, token: &Token, scopes: Vec<String>, caller: Option<&Subject>) -> Result<Arc<Held>, TokenFailure> {
+    /// What there is now; `scopes` were asked for.
+    fn held(
+        &self,
+        token: &Token,
+        mut scopes: Vec<String>,
+        caller: Option<&Subject>,
+    ) -> Result<Arc<Held>, TokenFailure> {
+        // RFC 6749 section 3.3: it may give fewer, and says so.
+        if let Some(given) = &token.scopes {
+            scopes.retain(|scope| given.contains(scope));
+        }
         let left = |expires: i64| Duration::from_secs(u64::try_from(expires.saturating_sub(now())).unwrap_or_default());
         // A year at most: what is added to a time must be one.
         let own = token.expires_at.map_or(UNSAID, left).min(Duration::from_secs(365 * 86_400));
@@ -427,24 +381,13 @@ impl Tokens {
         Ok(Arc::new(Held {
             header,
             scopes,
+            since: now,
             until: now + life.saturating_sub(MARGIN.min(life / 5)),
             due: now + due,
             is_renewed: AtomicBool::new(false),
             counted: self.counters.held.clone(),
         }))
     }
-}
-
-impl Slot {
-    fn usable(&self) -> Option<Arc<Held>> {
-        self.held.load_full().filter(|held| Instant::now() < held.until)
-    }
-}
-
-/// Somewhere between the two: what begins together does not come back together.
-fn spread(from: f64, to: f64) -> f64 {
-    let random = RandomState::new().hash_one(0_u8) % 1024;
-    from + (to - from) * (random as f64 / 1024.0)
 }
 
 #[cfg(test)]

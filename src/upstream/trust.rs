@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use url::Url;
 
 use super::{Means, Timeouts, TokenCounters, Upstream, UpstreamError};
 use crate::egress::{Egress, EgressError, FetchError, Limits, TlsOptions};
@@ -94,7 +95,9 @@ async fn ask(question: &Question, egress: &Egress) -> Result<Trust, TrustError> 
         Some(url) => Identifier::resource(&url).map(|url| url.as_str().to_owned())?,
         None => metadata_url(&question.resource)?,
     };
-    let tls = TlsOptions { ca_pem: question.ca_pem.clone(), server_name: question.server_name.clone() };
+    // The name stands for the upstream's own host: one that it names elsewhere must be who its URL says.
+    let server_name = question.server_name.clone().filter(|_| is_same_origin(&url, &question.url));
+    let tls = TlsOptions { ca_pem: question.ca_pem.clone(), server_name };
     let fetched = egress.fetcher(&tls)?.get(&url, LIMITS).await?;
     let document = ProtectedResource::parse(&fetched.body, &question.resource)
         .map_err(|cause| TrustError::Document { url, cause })?;
@@ -107,6 +110,10 @@ async fn ask(question: &Question, egress: &Egress) -> Result<Trust, TrustError> 
         Some(token_endpoint) => Ok(Trust::Holds { token_endpoint }),
         None => Err(TrustError::NoTokenEndpoint { issuer: question.issuer.clone() }),
     }
+}
+
+fn is_same_origin(one: &str, other: &str) -> bool {
+    matches!((Url::parse(one), Url::parse(other)), (Ok(one), Ok(other)) if one.origin() == other.origin())
 }
 
 /// Where its own 401 says that its metadata is (RFC 9728 section 5.1); `None`: it does not say.

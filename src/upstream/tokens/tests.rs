@@ -1,15 +1,20 @@
 //! An issuer and an upstream behind it, on one scripted server.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex as Plain;
 use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, Response};
 
+mod away;
 mod hostile;
+mod scopes;
 
 use super::super::{Means, Timeouts, Upstream};
+use super::asking::Lacked;
+use super::trouble::TOLD;
 use super::*;
 use crate::egress::testing::{Body, Seen, Server, full, json, open_egress, response, serve};
 use crate::generated::server::{self, Credentials, Grant, Proof, UpstreamTls};
@@ -87,6 +92,10 @@ impl House {
         called.map(|response| response.status().as_u16())
     }
 
+    fn tokens(&self) -> &Arc<Tokens> {
+        self.upstream.tokens().unwrap()
+    }
+
     /// What was asked of the issuer.
     fn asked(&self) -> Vec<BTreeMap<String, String>> {
         self.server.seen().iter().filter(|seen| seen.path == "/token").map(form).collect()
@@ -102,6 +111,31 @@ impl House {
 fn caller(token: &str, authority: &str) -> Subject {
     let (authority, issuer) = (authority.to_owned(), "https://as.example".to_owned());
     Subject { token: Sensitive::new(token), authority, issuer, expires: now() + 600 }
+}
+
+/// An issuer, and tokens of it without an upstream.
+async fn bare(issuer: Script) -> (Server, Arc<Tokens>) {
+    let asked = AtomicUsize::new(0);
+    let server = serve(move |seen| issuer(asked.fetch_add(1, Ordering::SeqCst), &form(seen))).await;
+    let oauth = Oauth { token_endpoint: server.url("/token"), ..oauth(Grant::ClientCredentials, true) };
+    let tokens = Tokens::new(&oauth, &open_egress(), &TokenCounters::default()).unwrap();
+    (server, tokens)
+}
+
+fn exchange() -> Oauth {
+    oauth(Grant::TokenExchange { authority: "corp".into() }, true)
+}
+
+fn refusing(status: u16, error: &str) -> Response<Body> {
+    response(status, "application/json", full(format!(r#"{{"error":"{error}"}}"#)))
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < patience, "in vain: {what}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

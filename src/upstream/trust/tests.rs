@@ -6,7 +6,7 @@ use http::Response;
 
 use super::*;
 use crate::egress::Policy;
-use crate::egress::testing::{Body, Server, full, json, open_egress, response, serve};
+use crate::egress::testing::{Body, Server, full, json, open_egress, response, serve, serve_with, tls_for};
 
 /// What it serves: the answer to a call, and documents by path. `{}` stands for its origin.
 #[derive(Clone, Default)]
@@ -33,10 +33,7 @@ async fn house(says: Says) -> (Server, Question) {
 
 fn answer(says: &Says, origin: &str, path: &str) -> Response<Body> {
     if path == "/mcp" {
-        let Some(challenge) = &says.challenge else { return json("{}") };
-        let mut refused = response(401, "application/json", full("{}"));
-        refused.headers_mut().insert("www-authenticate", challenge.replace("{}", origin).parse().unwrap());
-        return refused;
+        return says.challenge.as_ref().map_or_else(|| json("{}"), |text| challenged(&text.replace("{}", origin)));
     }
     match says.documents.iter().find(|(of, ..)| *of == path) {
         Some((_, 302, to)) => {
@@ -47,6 +44,12 @@ fn answer(says: &Says, origin: &str, path: &str) -> Response<Body> {
         Some((_, status, text)) => response(*status, "application/json", full(text.replace("{}", origin))),
         None => response(404, "application/json", full("{}")),
     }
+}
+
+fn challenged(challenge: &str) -> Response<Body> {
+    let mut refused = response(401, "application/json", full("{}"));
+    refused.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+    refused
 }
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource/mcp";
@@ -141,4 +144,42 @@ async fn an_upstream_that_never_answers_is_waited_for_no_longer_than_a_refusal_t
     };
     let error = tokio::time::timeout(TIME / 2, trust(&question, &open_egress())).await.unwrap().unwrap_err();
     assert_eq!(error.reason(), "UpstreamTimeout");
+}
+
+/// The certificate of the upstream's own host is verified by another name: a host that it names instead is not.
+#[tokio::test]
+async fn the_name_that_stands_for_the_upstreams_host_stands_for_no_other_host() {
+    for (names, is_known) in [("127.0.0.1", true), ("up.internal", false)] {
+        let (ours, own) = tls_for("up.internal");
+        let (theirs, other) = tls_for(names);
+        let at = Arc::new(Mutex::new((String::new(), String::new())));
+        let known = at.clone();
+        let elsewhere = serve_with(
+            move |asked| {
+                let (upstream, issuer) = &*known.lock().unwrap();
+                match asked.path.as_str() {
+                    "/metadata" => json(resource(&format!("{upstream}/mcp"), &format!("{issuer}/as"))),
+                    _ => json(format!(r#"{{"issuer":"{issuer}/as","token_endpoint":"{issuer}/token"}}"#)),
+                }
+            },
+            Some(theirs),
+        )
+        .await;
+        let elsewhere = format!("https://{}", elsewhere.address);
+        let challenge = format!(r#"Bearer resource_metadata="{elsewhere}/metadata""#);
+        let upstream = serve_with(move |_| challenged(&challenge), Some(ours)).await;
+        let upstream = format!("https://{}", upstream.address);
+        *at.lock().unwrap() = (upstream.clone(), elsewhere.clone());
+        let question = Question {
+            url: format!("{upstream}/mcp"),
+            resource: format!("{upstream}/mcp"),
+            ca_pem: Some(format!("{own}{other}")),
+            server_name: Some("up.internal".into()),
+            issuer: format!("{elsewhere}/as"),
+            issuer_ca_pem: Some(other),
+        };
+        let found = trust(&question, &open_egress()).await.map_err(|error| error.reason());
+        let holds = Trust::Holds { token_endpoint: format!("{elsewhere}/token") };
+        assert_eq!(found, if is_known { Ok(holds) } else { Err("TlsFailed") }, "{names}");
+    }
 }

@@ -297,6 +297,28 @@ fn the_page_of_environment_variables_is_current() {
     generated("docs/reference/environment.md", &page);
 }
 
+/// The name that is registered, of what stands behind `register(`.
+fn registered(call: &str) -> Option<&str> {
+    let first = call.trim_start();
+    let named =
+        ["registry,", "&mut registry,"].iter().find_map(|registry| first.strip_prefix(registry)).unwrap_or(first);
+    named.trim_start().strip_prefix('"')?.split('"').next()
+}
+
+#[test]
+fn every_metric_stands_in_the_documentation() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    let calls = files.iter().flat_map(|(_, text)| text.split("register(").skip(1));
+    let metrics: BTreeSet<&str> = calls.filter_map(registered).collect();
+    assert!(metrics.len() > 30 && metrics.contains("registration_events"), "{metrics:?}");
+    let pages = ["docs", "docs/cluster"].map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let pages = pages.into_iter().flatten().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let pages: String = pages.map(|page| fs::read_to_string(page).unwrap()).collect();
+    let missing: Vec<_> = metrics.iter().filter(|name| !pages.contains(&format!("portcullis_{name}"))).collect();
+    assert!(missing.is_empty(), "no page says what {missing:?} counts");
+}
+
 /// Whether each YAML block of the documentation is what a user may paste: a manifest, or rules or a condition of one.
 #[test]
 fn the_manifests_in_the_documentation_are_valid() {

@@ -24,6 +24,7 @@ mod docs;
 mod fleet;
 mod gateway;
 mod newcomer;
+mod panics;
 mod plugin;
 mod sarif;
 mod support;

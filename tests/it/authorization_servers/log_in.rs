@@ -40,7 +40,7 @@ pub(crate) fn authorization_url_to(house: &House, client: &str, scope: &str, red
 }
 
 /// Logs in as `ana` and trades the code.
-pub(super) fn tokens_of_ana(house: &House, client: &str, scope: &str) -> Value {
+pub(crate) fn tokens_of_ana(house: &House, client: &str, scope: &str) -> Value {
     let url = authorization_url(house, client, scope);
     let back = Browser::of("ana", "ana's password").authorize(&url, REDIRECT).unwrap_or_else(|page| panic!("{page:?}"));
     assert_eq!(back["state"], "the-state");

@@ -11,6 +11,8 @@ mod ending;
 mod leaving;
 mod life;
 mod many;
+mod own_keys;
+mod persons;
 mod place;
 mod repair;
 mod resources;

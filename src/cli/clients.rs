@@ -92,6 +92,8 @@ struct Shown {
     secret_expires_at: Option<String>,
     checked_at: Option<String>,
     drifted: bool,
+    /// Its secret should have been replaced by now.
+    expiring: bool,
     orphaned: bool,
     /// Its tokens are not for all of its servers.
     misdirected: bool,
@@ -106,7 +108,11 @@ async fn list(args: &List) -> anyhow::Result<ExitCode> {
     };
     let clients = api.list(&ListParams::default()).await.context("cannot list McpClients")?;
     let mut all: Vec<Shown> = clients.items.iter().filter_map(shown).collect();
-    let is_fine = all.iter().all(|one| one.state == "Ready" && !one.orphaned && !one.misdirected);
+    let is_fine = |one: &Shown| {
+        let is_wrong = one.drifted || one.expiring || one.orphaned || one.misdirected;
+        one.state == "Ready" && !is_wrong
+    };
+    let is_fine = all.iter().all(is_fine);
     all.extend(ledgers(&client, args).await);
     output::print(args.output, &all, |all| table(all, Timestamp::now()))?;
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -138,6 +144,7 @@ fn shown(client: &McpClient) -> Option<Shown> {
         secret_expires_at: of(|one| one.secret_expires_at),
         checked_at: of(|one| one.checked_at),
         drifted: holds("Drifted"),
+        expiring: holds("CredentialExpiring"),
         orphaned: holds("Orphaned"),
         misdirected: says("AudienceVerified", "False"),
         message: ready.filter(|ready| ready.status != "True").map(|ready| ready.message.clone()),
@@ -185,6 +192,7 @@ fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown>
         secret_expires_at: None,
         checked_at: None,
         drifted: false,
+        expiring: false,
         orphaned: false,
         misdirected: false,
         message: Some(message),
@@ -215,6 +223,7 @@ fn table(all: &[Shown], now: Timestamp) -> String {
             };
             let mut notes = Vec::new();
             notes.extend(one.drifted.then_some("drifted"));
+            notes.extend(one.expiring.then_some("secret not replaced"));
             notes.extend(one.orphaned.then_some("orphans left"));
             notes.extend(one.misdirected.then_some("wrong audience"));
             let expires = one.secret_expires_at.as_ref().and_then(|time| time.parse::<Timestamp>().ok());

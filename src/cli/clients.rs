@@ -98,6 +98,8 @@ struct Shown {
     secret_expires_at: Option<String>,
     checked_at: Option<String>,
     drifted: bool,
+    /// Its secret should have been replaced by now.
+    expiring: bool,
     orphaned: bool,
     /// Its tokens are not for all of its servers.
     misdirected: bool,
@@ -109,7 +111,8 @@ struct Shown {
 impl Shown {
     /// Whether nobody has to do or to wait for anything.
     fn is_fine(&self) -> bool {
-        self.state == "Ready" && !self.orphaned && !self.misdirected
+        let is_wrong = self.drifted || self.expiring || self.orphaned || self.misdirected;
+        self.state == "Ready" && !is_wrong
     }
 }
 
@@ -152,6 +155,7 @@ fn shown(client: &McpClient) -> Option<Shown> {
         secret_expires_at: of(|one| one.secret_expires_at),
         checked_at: of(|one| one.checked_at),
         drifted: holds("Drifted"),
+        expiring: holds("CredentialExpiring"),
         orphaned: holds("Orphaned"),
         misdirected: says("AudienceVerified", "False"),
         perhaps_elsewhere: false,
@@ -217,6 +221,7 @@ fn kept(secret: &impl kube::ResourceExt, cluster: Option<&str>) -> Option<Shown>
         // A ledger does not say when its server was asked.
         checked_at: None,
         drifted: false,
+        expiring: false,
         orphaned: false,
         misdirected: false,
         perhaps_elsewhere,
@@ -254,6 +259,7 @@ fn row(one: &Shown, now: Timestamp) -> Vec<Said> {
     };
     let mut notes = Vec::new();
     notes.extend(one.drifted.then_some("drifted"));
+    notes.extend(one.expiring.then_some("secret not replaced"));
     notes.extend(one.orphaned.then_some("orphans left"));
     notes.extend(one.misdirected.then_some("wrong audience"));
     notes.extend(one.perhaps_elsewhere.then_some("perhaps another installation's"));
@@ -400,9 +406,10 @@ mod tests {
         ];
         assert_eq!(cells(&ready), expected(&plain));
         assert!(ready.is_fine());
-        // What the server has made otherwise is told, and the client is used all the same.
-        let drifted = client(registration.clone(), &[("Ready", "True"), ("Drifted", "True")]);
-        assert_eq!((cells(&drifted)["notes"].as_str(), drifted.is_fine()), ("drifted", true));
+        for (condition, note) in [("Drifted", "drifted"), ("CredentialExpiring", "secret not replaced")] {
+            let wrong = client(registration.clone(), &[("Ready", "True"), (condition, "True")]);
+            assert_eq!((cells(&wrong)["notes"].as_str(), wrong.is_fine()), (note, false));
+        }
         let wrong = [("Ready", "True"), ("Orphaned", "True"), ("AudienceVerified", "False")];
         let wrong = client(registration.clone(), &wrong);
         assert_eq!((cells(&wrong)["notes"].as_str(), wrong.is_fine()), ("orphans left, wrong audience", false));

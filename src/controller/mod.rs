@@ -144,8 +144,10 @@ pub struct Context {
     pub registrations: registrations::Registrations,
     /// The dialer.
     pub egress: Egress,
-    /// Where events are recorded.
+    /// Where events are recorded. What says the same of an object again is counted in the event that there is.
     pub recorder: Recorder,
+    /// As whom that is.
+    pub reporter: Reporter,
     /// What is counted.
     pub metrics: Metrics,
     /// Since when time is counted here.
@@ -178,7 +180,8 @@ impl Context {
             documents: document::Documents::default(),
             inventories,
             trusts,
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(client.clone(), reporter.clone()),
+            reporter,
             metrics: Metrics::register(registry),
             start: Instant::now(),
             store: Mutex::new(Store::new(installation.clone(), issuer.clone())),

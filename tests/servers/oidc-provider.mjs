@@ -80,6 +80,12 @@ function endSecret(ctx, key, value, metadata) {
     }
 }
 
+/** RFC 7592 section 2.1: a read may answer with another token as well. The provider has that of updates alone. */
+async function rotateOnRead(ctx) {
+    await ctx.oidc.entities.RegistrationAccessToken.destroy();
+    ctx.body.registration_access_token = await new provider.RegistrationAccessToken({ client: ctx.oidc.client }).save();
+}
+
 function signingKey() {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     // No `kid`: the provider derives it from the key (RFC 7638), so that two of them never share one.
@@ -196,6 +202,7 @@ provider.use(async (ctx, next) => {
     report({ http: { method, target } });
     await next();
     const kind = ctx.oidc?.route ?? 'other';
+    if (options.rotateOnRead && kind === 'client' && ctx.status === 200) await rotateOnRead(ctx);
     counts[kind] = (counts[kind] ?? 0) + 1;
     report({ answer: { kind, status: ctx.status } });
 });

@@ -39,6 +39,11 @@ pub(super) enum Recalled {
     Not(NotAsked),
 }
 
+/// How long ago what was found stored counts as read back (seconds), by the UID of its owner.
+pub fn assumed_age(uid: &str) -> i64 {
+    uid.bytes().fold(7, |sum, byte| (sum * 31 + i64::from(byte)) % CHECK_SECONDS)
+}
+
 /// What is known of a registration: what this process remembers, if nothing else is stored.
 pub(super) async fn recall(context: &Context, name: &str, now: i64) -> Result<Recalled, Failure> {
     let cluster = context.registrations.cluster()?;
@@ -76,8 +81,7 @@ impl Held {
 
     /// Nobody knows when it was read back last: for each at another time, so that a new leader does not ask for all at once.
     fn stored(ledger: Ledger, version: (String, String), now: i64) -> Self {
-        let spread = ledger.owner.uid.bytes().fold(7i64, |sum, byte| (sum * 31 + i64::from(byte)) % CHECK_SECONDS);
-        let assumed = now - spread;
+        let assumed = now - assumed_age(&ledger.owner.uid);
         let stored = Some((version, sum(&ledger)));
         let seen = Seen::stored(ledger, assumed);
         Self { seen, stored, assumed: Some(assumed), wish: String::new(), failures: 0, not_before: 0 }

@@ -29,6 +29,7 @@ pub(super) use self::adoption::withdraw as withdraw_request;
 pub use self::adoption::{ADOPT, REQUEST_LABEL, request_name};
 pub(super) use self::audience::{Audiences, verify};
 pub(super) use self::documents::withdraw;
+pub use self::held::assumed_age;
 pub(super) use self::outcome::{Client, Left, Outcome, PURPOSES, Publication, Standing, WORDS};
 pub(super) use self::resources::{issuers, tidy};
 pub(super) use self::servers::Anchor;
@@ -503,7 +504,7 @@ impl Run<'_> {
         let owner = (ledger.owner.namespace.as_str(), ledger.owner.name.as_str());
         context.registrations.turns.spend(owner, &ledger.authority, context.start.elapsed());
         Ok(match server.send(context, call, Some(ledger), now).await? {
-            Ok(answer) => hear(&held.seen, call, &answer, &self.wish),
+            Ok(answer) => server.with_remedy(context, call, hear(&held.seen, call, &answer, &self.wish)),
             Err(heard) => heard,
         })
     }

@@ -1,7 +1,7 @@
 //! What came of a look at a registration: for statuses, for logs and for counters.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 
 use super::held::Held;
 use super::servers::NotAsked;
@@ -196,6 +196,8 @@ fn named(client_id: Option<&str>, attempt: u64) -> String {
 
 /// Tells what happened: to the log, to the counters, and, of what somebody has to know, in an event on the owner.
 pub(super) async fn tell(context: &Context, ledger: &Ledger, news: &[News]) -> Result<(), Failure> {
+    // Each is about another client: one that remembers would count it in the event before, whose note tells of that one alone.
+    let recorder = || Recorder::new(context.client.clone(), context.reporter.clone());
     for event in news.iter().filter_map(event) {
         let reference = ObjectReference {
             api_version: Some(format!("{GROUP}/{VERSION}")),
@@ -206,7 +208,7 @@ pub(super) async fn tell(context: &Context, ledger: &Ledger, news: &[News]) -> R
             ..ObjectReference::default()
         };
         // The owner's namespace may be gone, and then nobody reads events there.
-        if let Err(error) = context.while_leading(context.recorder.publish(&event, &reference)).await? {
+        if let Err(error) = context.while_leading(recorder().publish(&event, &reference)).await? {
             let error = ApiError::new("an event", &error);
             tracing::warn!(owner = ledger.owner.name, reason = error.reason(), %error, "an event was not recorded");
         }

@@ -210,6 +210,27 @@ impl Server {
         self.exchange(context, &message(call, authorization.as_ref().map(bearer), content), sent).await
     }
 
+    /// Where a registration is not taken from us, with what to renew: servers answer alike for a token that is used up, that has
+    /// expired, and that they never gave.
+    pub(super) fn with_remedy(&self, context: &Context, call: &Call, heard: Heard) -> Heard {
+        let (Heard::Denied(detail), Auth::Initial) = (&heard, &call.auth) else { return heard };
+        let again = "it is tried again within ten minutes, or as soon as the McpClient changes";
+        Heard::Denied(match &self.anchor.registration.initial_access_token {
+            Some(SecretKey { name, key }) => {
+                let namespace = &context.installation.system_namespace;
+                format!(
+                    "{detail}. The initial access token may be used up, or have expired: put a new one under the key {key} of \
+                     Secret {namespace}/{name}; {again}"
+                )
+            }
+            None => format!(
+                "{detail}. If it takes registrations with an initial access token alone, name one in \
+                 spec.registration.initialAccessTokenRef of McpAuthorizationServer {}; {again}",
+                self.anchor.name
+            ),
+        })
+    }
+
     /// Asks the administrative API. A token that we had may have been ended before its time: then another one is tried, once.
     async fn administer(
         &self,

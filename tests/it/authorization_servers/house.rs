@@ -114,6 +114,22 @@ impl House {
         all.iter().map(|client| client[id].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Deletes a client behind the back of whoever registered it.
+    pub(crate) fn delete_client(&self, client: &str) {
+        match &self.server {
+            Server::Keycloak(realm) => realm.delete_client(client),
+            Server::Provider(provider) => provider.delete_client(client),
+        }
+    }
+
+    /// Ends the registration access token of a client: at Keycloak, its administrator makes another.
+    pub(crate) fn kill_registration_token(&self, client: &str) {
+        match &self.server {
+            Server::Keycloak(realm) => realm.renew_registration_token(client),
+            Server::Provider(provider) => provider.kill_registration_token(client),
+        }
+    }
+
     /// Whether it knows the client by this name.
     pub(crate) fn describes(&self, id: &str, name: &str) -> bool {
         let (all, id_member, name_member) = match &self.server {

@@ -322,10 +322,29 @@ impl Realm {
         all.as_array().unwrap().iter().filter(|client| !is_own(client)).cloned().collect()
     }
 
+    /// A client as the admin API has it.
+    pub(crate) fn client(&self, client: &str) -> Value {
+        self.clients().into_iter().find(|found| found["clientId"] == client).unwrap_or_else(|| panic!("no {client}"))
+    }
+
+    /// Where the admin API has a client.
+    fn place_of(&self, client: &str) -> String {
+        format!("/clients/{}", self.client(client)["id"].as_str().unwrap())
+    }
+
+    /// Changes a client behind the back of whoever registered it.
+    pub(crate) fn change_client(&self, client: &str, members: &Value) {
+        self.admin("PUT", &self.place_of(client), members);
+    }
+
     /// Deletes a client behind the back of whoever registered it.
     pub(crate) fn delete_client(&self, client: &str) {
-        let found = self.clients().into_iter().find(|found| found["clientId"] == client).expect("a client to delete");
-        self.admin("DELETE", &format!("/clients/{}", found["id"].as_str().unwrap()), &Value::Null);
+        self.admin("DELETE", &self.place_of(client), &Value::Null);
+    }
+
+    /// Makes another registration access token for a client: the one before is dead.
+    pub(crate) fn renew_registration_token(&self, client: &str) {
+        self.admin("POST", &format!("{}/registration-access-token", self.place_of(client)), &Value::Null);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::place::{Place, WAYS, Way};
+use super::place::{Place, READER, WAYS, Way};
+use crate::controller::{condition, message, object, wait_condition};
 use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
@@ -57,17 +58,35 @@ fn a_refusal_names_the_reason_and_nothing_is_tried_on_and_on() {
 
 #[test]
 fn an_initial_access_token_that_is_used_up_is_asked_for_by_name() {
-    let place = Place::new(Way::ProviderDcr);
-    place.secret("initial-access", &[("token", "used-up-long-ago")]);
-    let _controller = place.controller();
-    place.apply(&json!({}));
-    let said = place.wait_registered("False", "RegistrationDenied");
-    assert!(!said.contains("used-up-long-ago"), "{said}");
-    place.give_initial_access_token();
-    place.cluster.wait_remembered("v1", "Secret", Some(SYSTEM), "initial-access");
-    place.apply(&json!({"clientName": "Other"}));
-    place.wait_ready();
-    place.assert_one("with a new initial access token");
+    for way in [Way::ProviderDcr, Way::KeycloakDcr] {
+        let place = Place::new(way);
+        let token = match way {
+            Way::KeycloakDcr => place.house.realm().initial_access_token(1),
+            _ => place.house.initial_access_token(),
+        };
+        place.secret("initial-access", &[("token", &token)]);
+        let _controller = place.controller();
+        place.cluster.apply(&place.client("first", &json!({})));
+        let first = ("McpClient", Some("team"), "first");
+        wait_condition(&place.cluster, first, ("Ready", "True", "Ready"));
+        let left = place.ours();
+        if way == Way::ProviderDcr {
+            place.house.of_npm().kill_initial_access_tokens();
+        }
+        place.apply(&json!({}));
+        let said = place.wait_registered("False", "RegistrationDenied");
+        let remedy = format!("put a new one under the key token of Secret {SYSTEM}/initial-access");
+        assert!(said.contains(&remedy) && !said.contains(&token), "{way:?}: {said}");
+        assert_eq!((place.ours(), place.asked("POST")), (left.clone(), 2), "{way:?}: it was not tried on and on");
+        assert_eq!(condition(&object(&place.cluster, first.0, first.1, first.2).unwrap(), "Ready").unwrap().0, "True");
+        assert!(place.condition("Orphaned").is_none(), "{way:?}: nothing was made");
+
+        place.give_initial_access_token();
+        place.cluster.wait_remembered("v1", "Secret", Some(SYSTEM), "initial-access");
+        place.apply(&json!({"clientName": "Other"}));
+        place.wait_ready();
+        place.assert_one_beside(&left, "with a new initial access token");
+    }
 }
 
 #[test]
@@ -82,12 +101,17 @@ fn an_issuer_that_changes_is_not_followed_before_the_author_agrees() {
     place.cluster.apply(&place.anchor(&other.house.issuer()));
     let said = place.wait_registered("False", "IssuerChanged");
     assert!(said.contains(&other.house.issuer()), "{said}");
+    let changed = wait_condition(&place.cluster, READER, ("IssuerChanged", "True", "IssuerChanged"));
+    let told = message(&changed, "IssuerChanged");
+    let remedy = format!("annotate the McpClient with portcullis.dev/issuer={}", other.house.issuer());
+    assert!(told.contains(&place.house.issuer()) && told.contains(&remedy), "{told}");
     assert_eq!(other.house.hop.count("POST", ""), 0, "nothing is sent there");
     assert_eq!(place.token_with(&before).status, 200, "what was registered goes on");
     let agreed = format!("portcullis.dev/issuer={}", other.house.issuer());
     place.cluster.kubectl(&["annotate", "-n", "team", "mcpclient/reports", &agreed]);
     place.wait_ready();
     until("it to be registered there", || (other.ours().len() == 1).then_some(()));
+    until("no other issuer to be told", || place.condition("IssuerChanged").is_none().then_some(()));
 }
 
 #[test]

@@ -6,8 +6,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kube::api::{Patch, PatchParams};
 use portcullis::controller::conditions::role_binding;
+use portcullis::controller::registrations::assumed_age;
 use portcullis::oauth::client_key::ClientKey;
 use portcullis::oauth::token_request::{Access, Authentication, client_credentials};
+use portcullis::registration::CHECK_SECONDS;
 use portcullis::sensitive::Sensitive;
 use serde_json::{Value, json};
 
@@ -20,6 +22,9 @@ use crate::support::wait::until;
 use crate::support::{now, runtime};
 
 pub(super) const READER: (&str, Option<&str>, &str) = ("McpClient", Some("team"), "reports");
+
+/// One of ninety UIDs is of that kind (seconds).
+const SOON: i64 = 20;
 
 /// By which method, at which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +140,20 @@ impl Place {
 
     pub(super) fn apply(&self, more: &Value) {
         self.cluster.apply(&self.client("reports", more));
+    }
+
+    /// A client that is read back within [`SOON`] of a controller's start, though nothing is to be done for it. When that is goes
+    /// by its UID, so it is made until it has such a one. No controller runs.
+    pub(super) fn apply_read_soon(&self, more: &Value) {
+        for _ in 0..5000 {
+            self.apply(more);
+            let uid = self.now().unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+            if assumed_age(&uid) >= CHECK_SECONDS - SOON {
+                return;
+            }
+            self.delete();
+        }
+        panic!("no UID that comes soon");
     }
 
     pub(super) fn controller(&self) -> Controller {
@@ -261,6 +280,23 @@ impl Place {
         edit(&mut ledger);
         let name = secret["metadata"]["name"].as_str().unwrap();
         self.secret(name, &[("ledger.json", &ledger.to_string())]);
+    }
+
+    /// As if the controller had died in the middle of an update that was done: whoever finds that reads the client back first.
+    pub(super) fn as_if_updating(&self) {
+        self.edit_ledger(|ledger| {
+            let digest = ledger["current"]["digest"].clone();
+            ledger["step"] = json!({"Updating": {"digest": digest, "renews": false}});
+        });
+    }
+
+    /// Has the client read back.
+    pub(super) fn read_back(&self) {
+        let reads = self.asked("GET");
+        self.as_if_updating();
+        self.nudge(&format!("read {reads}"));
+        until("it to be read back", || (self.asked("GET") > reads).then_some(()));
+        until("nothing to be under way", || (Self::ledger_of(&self.ledgers()[0])["step"] == "Idle").then_some(()));
     }
 
     /// Its credentials were made so many seconds earlier.

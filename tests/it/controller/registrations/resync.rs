@@ -27,11 +27,7 @@ fn a_hundred_looks_without_drift_update_nothing_at_the_server() {
                 controller.wait_leading();
             }
             if number % READ_EVERY == 0 {
-                // As if it had died in the middle of an update that was done: whoever finds that looks first.
-                place.edit_ledger(|ledger| {
-                    let digest = ledger["current"]["digest"].clone();
-                    ledger["step"] = json!({"Updating": {"digest": digest, "renews": false}});
-                });
+                place.as_if_updating();
             }
             let looks = controller.looks("McpClient");
             place.nudge(&number.to_string());

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use super::preload;
 
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
@@ -26,13 +27,9 @@ pub(crate) struct HangingDisk {
 }
 
 impl HangingDisk {
-    /// Builds the library in `folder`. Needs the C compiler that the crate's own build needs.
+    /// Its files are in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
-        let (source, library) = (folder.join("hanging_disk.c"), folder.join("hanging_disk.so"));
-        fs::write(&source, LIBRARY).unwrap();
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
-        assert!(built.expect("a C compiler, named cc").success());
-        Self { gate: folder.join("disk-hangs"), library }
+        Self { gate: folder.join("disk-hangs"), library: preload::library(folder, "hanging_disk", LIBRARY) }
     }
 
     pub(crate) fn environment(&self) -> Vec<(String, String)> {

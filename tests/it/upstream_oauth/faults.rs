@@ -1,12 +1,13 @@
 //! What keeps tokens from being had, and what is done meanwhile.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use portcullis::audit::query::{Filter, query};
 use serde_json::{Value, json};
 
 use super::house::{By, Place, call, refusal, wait_open};
-use crate::support::fault::{Answer, Fault, Hop};
+use crate::support::fault::{Answer, Fault, Hop, Matching};
 use crate::support::wait::until;
 
 #[test]
@@ -96,6 +97,29 @@ fn without_a_token_nothing_is_called_and_the_record_says_why() {
         place.house.hop.heal();
         wait_open(&gateway, &ana);
     }
+}
+
+/// The gateway is a client there, and has a secret to send.
+#[test]
+fn a_token_endpoint_inside_is_not_asked_whatever_the_issuers_metadata_says() {
+    let place = Place::npm(By::Secret, &json!({}));
+    let inside = TcpListener::bind("127.0.0.2:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let mut metadata = place.house.metadata();
+    metadata["token_endpoint"] = json!(format!("http://{}/token", inside.local_addr().unwrap()));
+    let answer = Fault::Replaced(Answer::json(200, &metadata.to_string()));
+    place.house.hop.fault(Matching::every("GET", "/.well-known/"), answer);
+    let gateway = place.gateway_with(&json!({}), &["--allow-private-upstreams=127.0.0.1/32"]);
+    let ana = gateway.token("ana", "notes");
+    until("the server to take calls", || (call(&gateway, "notes", &ana, "echo").status == 502).then_some(()));
+    let told = refusal(&call(&gateway, "notes", &ana, "echo"));
+    assert!(told.contains("UpstreamTokenUnavailable"), "{told}");
+    assert!(inside.accept().is_err(), "somebody inside was called");
+    assert_eq!((place.asked(), place.upstream.calls().len()), (0, 0));
+    // It is that place alone that was in the way.
+    place.house.hop.heal();
+    wait_open(&gateway, &ana);
+    assert!(inside.accept().is_err(), "somebody inside was called");
 }
 
 /// While the issuer is slow, or away, calls go on with the token that there is.

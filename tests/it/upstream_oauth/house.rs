@@ -103,6 +103,11 @@ impl Place {
 
     /// A gateway that governs the upstream as `default/notes`.
     pub(super) fn gateway(&self, more: &Value) -> Gateway {
+        self.gateway_with(more, &[])
+    }
+
+    /// The same with further flags.
+    pub(super) fn gateway_with(&self, more: &Value, flags: &[&str]) -> Gateway {
         let server = Self::server("notes", &self.upstream.url(), more, "local");
         let gateway = Gateway::start_with(
             &[
@@ -111,7 +116,7 @@ impl Place {
                 ("3-server.yaml", &server),
                 ("4-policy.yaml", &policy("all", "notes", ALL)),
             ],
-            &["--trust-every", "1s"],
+            &[&["--trust-every", "1s"], flags].concat(),
         );
         gateway.wait_ready();
         gateway

@@ -1,9 +1,11 @@
 //! Where a controller can die while it goes on with a registration, and what may be left then: the matrix that `crash` runs and
 //! `docs/compatibility.md` shows.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::place::{WAYS, Way};
+use crate::controller::random::Numbers;
 
 /// What is under way when the controller dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,21 @@ pub(super) fn all() -> Vec<Boundary> {
         }
     }
     all
+}
+
+/// Numbers that are the same for the same sources, or for the same `PORTCULLIS_CRASH_SEED`.
+pub(super) fn numbers() -> Numbers {
+    let seed = std::env::var("PORTCULLIS_CRASH_SEED").map_or(20_261_126, |seed| seed.parse().unwrap());
+    println!("PORTCULLIS_CRASH_SEED={seed}");
+    Numbers(seed)
+}
+
+/// One of each kind.
+pub(super) fn one_of_each<B>(all: Vec<B>, kind: impl Fn(&B) -> String) -> Vec<B> {
+    let (mut numbers, mut kinds) = (numbers(), BTreeMap::<String, Vec<B>>::new());
+    all.into_iter().for_each(|one| kinds.entry(kind(&one)).or_default().push(one));
+    let pick = |mut of: Vec<B>| of.swap_remove(usize::try_from(numbers.below(of.len() as u64)).unwrap());
+    kinds.into_values().map(pick).collect()
 }
 
 /// The rows of the table: for each deed, and each way, how many boundaries there are and what holds after each of them.

@@ -124,8 +124,10 @@ fn what_a_client_with_a_token_could_not_remove_yet_is_told_beside_it() {
     assert!(said.contains(&place.house.issuer()), "{said}");
     assert_eq!(place.condition("TokenIssued").unwrap().0, "True");
     assert_eq!(place.label(), json!("tombstone"));
+    // The client with the token, which no proxy has been told of, and what is to be taken back beside it.
     let (all, code) = listed(&place);
-    assert!(code == Some(1) || all.iter().any(|one| one["state"] == "Tombstone"), "{all:?}");
+    let of = |state: &str| all.iter().filter(|one| one["state"] == state && one["name"] == "reports").count();
+    assert_eq!((code, all.len(), of("Tombstone")), (Some(1), 2, 1), "{all:?}");
     place.house.hop.up();
     until("nothing to be registered", || place.ours().is_empty().then_some(()));
     until_within(PROMPTLY, "nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));

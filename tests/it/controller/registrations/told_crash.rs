@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
+use super::boundaries::one_of_each;
 use super::place::Way;
 use super::told::{Hosted, give, registered};
-use crate::controller::random::Numbers;
 use crate::controller::{ACCOUNT, Controller};
 use crate::support::kube::SYSTEM;
 use crate::support::kube::front::{Front, Interruption};
@@ -49,7 +49,7 @@ fn all() -> Vec<Boundary> {
 }
 
 /// Each boundary in `make soak` (`PORTCULLIS_CRASH_MATRIX=all`), or with a part of what they are called those (`deed: Delete`);
-/// some of them otherwise: the same for the same sources.
+/// otherwise one of each deed.
 #[test]
 fn a_controller_that_dies_at_any_write_leaves_one_client_that_is_believed_or_nothing() {
     let mut boundaries = all();
@@ -58,11 +58,7 @@ fn a_controller_that_dies_at_any_write_leaves_one_client_that_is_believed_or_not
     } else {
         // Those that every deed comes to.
         boundaries.retain(|boundary| boundary.nth <= if boundary.deed == Deed::Create { 6 } else { 1 });
-        let mut numbers = Numbers(20_261_126);
-        while boundaries.len() > 6 {
-            let at = usize::try_from(numbers.below(boundaries.len() as u64)).unwrap();
-            boundaries.remove(at);
-        }
+        boundaries = one_of_each(boundaries, |boundary| format!("{} {:?}", boundary.is_document, boundary.deed));
     }
     assert!(!boundaries.is_empty(), "no boundary is called that");
     let world = World::new();

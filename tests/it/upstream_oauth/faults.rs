@@ -7,6 +7,7 @@ use portcullis::audit::query::{Filter, query};
 use serde_json::{Value, json};
 
 use super::house::{By, Place, call, refusal, wait_open};
+use crate::authorization_servers::house::House;
 use crate::support::fault::{Answer, Fault, Hop, Matching};
 use crate::support::wait::until;
 
@@ -120,6 +121,49 @@ fn a_token_endpoint_inside_is_not_asked_whatever_the_issuers_metadata_says() {
     place.house.hop.heal();
     wait_open(&gateway, &ana);
     assert!(inside.accept().is_err(), "somebody inside was called");
+}
+
+/// Keycloak is told of no resource: its mappers say for whom a token is, and one client may have those of two upstreams.
+#[test]
+fn a_token_that_is_good_at_another_upstream_too_is_sent_to_neither() {
+    let place = Place::keycloak(By::Secret);
+    let mapper = place.add_audience("https://other.example/mcp");
+    let gateway = place.gateway(&json!({}));
+    let ana = gateway.token("ana", "notes");
+    until("the server to take calls", || (call(&gateway, "notes", &ana, "echo").status == 502).then_some(()));
+    let told = refusal(&call(&gateway, "notes", &ana, "echo"));
+    assert!(told.contains("UpstreamTokenAudience"), "{told}");
+    until("the log to name the other", || gateway.log().contains("https://other.example/mcp").then_some(()));
+    assert!(place.asked() > 0 && place.upstream.calls().is_empty());
+    place.house.realm().admin("DELETE", &mapper, &Value::Null);
+    wait_open(&gateway, &ana);
+}
+
+/// Client scopes of Keycloak bring audience mappers along: whoever could choose them would choose where a token is good.
+#[test]
+fn scopes_that_an_upstream_asks_for_get_it_no_token_for_another_upstream() {
+    let (house, other) = (House::keycloak(), "another-upstream");
+    let audience = json!({"included.custom.audience": other, "access.token.claim": "true"});
+    house.realm().optional_scope("theirs", &[("oidc-audience-mapper", audience)], None);
+    house.realm().optional_scope("write", &[], None);
+    let place = Place::new(house, By::Secret);
+    place.upstream.rules().scopes.insert("create_item".into(), "write".into());
+    place.upstream.rules().scopes.insert("delete_item".into(), "theirs".into());
+    let gateway = place.gateway(&json!({}));
+    let ana = gateway.token("ana", "notes");
+    wait_open(&gateway, &ana);
+    for _ in 0..3 {
+        let told = refusal(&call(&gateway, "notes", &ana, "delete_item"));
+        assert!(told.contains("UpstreamScopesLacking"), "{told}");
+    }
+    until("the log to name the other", || gateway.log().contains(other).then_some(()));
+    let before = place.asked();
+    assert_eq!(call(&gateway, "notes", &ana, "echo").status, 200, "what there was is kept");
+    assert_eq!(place.asked(), before);
+    assert_eq!(call(&gateway, "notes", &ana, "create_item").status, 200, "{}", gateway.log());
+    let calls = place.upstream.calls();
+    assert!(calls.iter().all(|call| !call.claims.to_string().contains(other)), "{calls:?}");
+    assert!(calls.last().unwrap().claims["scope"].as_str().unwrap().contains("write"));
 }
 
 /// While the issuer is slow, or away, calls go on with the token that there is.

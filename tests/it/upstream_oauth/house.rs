@@ -122,6 +122,19 @@ impl Place {
         gateway
     }
 
+    /// At Keycloak: tokens of the client are for somebody else as well, until the mapper is deleted at the path that is returned.
+    pub(super) fn add_audience(&self, audience: &str) -> String {
+        let realm = self.house.realm();
+        let clients = realm.clients();
+        let own = clients.iter().find(|one| one["clientId"] == self.client.id.as_str()).unwrap();
+        let mappers = format!("/clients/{}/protocol-mappers/models", own["id"].as_str().unwrap());
+        let config = json!({"included.custom.audience": audience, "access.token.claim": "true"});
+        let mapper = json!({"name": audience, "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+            "config": config});
+        let made = realm.admin("POST", &mappers, &mapper);
+        format!("{mappers}/{}", made.header("location").and_then(|at| at.rsplit('/').next()).unwrap())
+    }
+
     /// How many tokens were asked for.
     pub(super) fn asked(&self) -> usize {
         self.house.hop.count("POST", self.token_path())

@@ -9,6 +9,7 @@ mod canary;
 mod crash;
 mod ending;
 mod leaving;
+mod let_go;
 mod life;
 mod many;
 mod place;

@@ -15,7 +15,7 @@ use crate::api::Key;
 use crate::controller::conditions::Statement;
 use crate::controller::error::{ApiError, Failure};
 use crate::controller::queue::{Depth, Subject};
-use crate::controller::registrations::{self, ABANDON, ADOPT, Waits};
+use crate::controller::registrations::{self, ABANDON, ADOPT, Taken, Waits};
 use crate::controller::store::Source;
 use crate::controller::{Context, owned_secret, speak};
 use crate::issuer::{Clock as _, SystemClock};
@@ -40,7 +40,7 @@ pub(super) async fn end(context: &Context, key: &Key, raw: &Raw) -> Result<Optio
     let since = raw.source.ending.unwrap_or(now);
     let issuers = registrations::issuers(context, &uid);
     let waits = Waits { since: Some(since), deletion: deletion(context, raw), stays: None };
-    let (again, left) = registrations::take_back(context, &uid, waits, |_| true).await?;
+    let Taken { again, left, .. } = registrations::take_back(context, &uid, waits, |_| true).await?;
     match again.filter(|again| !again.is_released) {
         None => {
             // Not before: until then somebody may use what is registered.
@@ -69,7 +69,7 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
     let waits = Waits { stays: Some(&words), ..Waits::default() };
     // First, since nobody comes back for them once nothing else is left.
     drop_credentials(context, raw).await?;
-    let (again, left) = registrations::take_back(context, uid, waits, |_| true).await?;
+    let Taken { again, left, .. } = registrations::take_back(context, uid, waits, |_| true).await?;
     let mut next = again.as_ref().map(|again| until(again.at.min(now.saturating_add(REREAD_SECONDS)), now));
     if again.is_none() && raw.source.has_finalizer(FINALIZER) {
         // Whoever no longer wants to be registered says so no longer either.

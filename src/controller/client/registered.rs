@@ -14,7 +14,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::controller::conditions;
 use crate::controller::error::Failure;
 use crate::controller::registrations::{
-    self, ADOPT, Audiences, FORGET, ISSUER_ANNOTATION, Outcome, Publication, Words,
+    self, ADOPT, Audiences, FORGET, ISSUER_ANNOTATION, Kept, Outcome, Publication, Words,
 };
 use crate::controller::store::Source;
 use crate::controller::{Context, owned_secret, speak};
@@ -56,6 +56,7 @@ pub(super) async fn look(
         warnings,
         last: raw.source.client_status(),
         outcome: None,
+        tells_left: false,
         audiences: Audiences::default(),
         moved: None,
         secret_name: None,
@@ -70,7 +71,8 @@ pub(super) async fn look(
                     now.saturating_add(REREAD_SECONDS)
                 }
                 None => {
-                    let outcome = registered(context, key, raw, client, desired).await?;
+                    let Kept { outcome, tells_left } = registered(context, key, raw, client, desired).await?;
+                    said.tells_left = tells_left;
                     let earlier = said.last.registration.as_ref().and_then(|last| last.secret_name.clone());
                     said.secret_name = settle_secret(context, desired, &outcome, earlier).await?;
                     said.audiences = audiences(context, client, desired, &outcome, &said.last).await?;
@@ -96,10 +98,10 @@ async fn registered(
     raw: &Raw,
     client: &RegisteredClient,
     desired: &Desired,
-) -> Result<Outcome, Failure> {
+) -> Result<Kept, Failure> {
     let anchor = match registrations::anchor(context, &desired.authority) {
         Ok(anchor) => anchor,
-        Err(not) => return Ok(Outcome::not_asked(not, SystemClock::default().unix())),
+        Err(not) => return Ok(Kept::unseen(not, SystemClock::default().unix())),
     };
     // What somebody else registered is not taken back.
     let is_ours = desired.client_id.is_none() && desired.deletion.policy == DeletionPolicy::Delete;

@@ -23,6 +23,8 @@ pub(super) struct Told<'t> {
     pub(super) warnings: &'t Findings,
     pub(super) last: McpClientStatus,
     pub(super) outcome: Option<Outcome>,
+    /// Whether all that is left of it is in there.
+    pub(super) tells_left: bool,
     pub(super) audiences: Audiences,
     /// The issuer at which it is registered, and the one that its McpAuthorizationServer has by now.
     pub(super) moved: Option<(String, String)>,
@@ -131,7 +133,7 @@ impl Told<'_> {
             all.push(Said::new(ADOPTION_REFUSED, Truth::True, ADOPTION_REFUSED, why.clone()));
         }
         all.extend(left_over(&outcome.left, id));
-        if outcome.method.is_none() {
+        if !self.tells_left {
             all.extend(self.left_before(&all));
         }
         all
@@ -297,4 +299,57 @@ pub(super) fn refused(errors: &Findings, generation: i64, last: &McpClientStatus
     let mut statement = Statement::new(generation, vec![accepted, resolved, registered]);
     still_left(last).into_iter().for_each(|said| statement.beside(said));
     as_known(statement, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::client::audience::tests::client;
+
+    /// Nothing is registered, and nothing can be.
+    fn hindered() -> Outcome {
+        Outcome {
+            again: 0,
+            method: None,
+            client: None,
+            trouble: Some(Trouble { what: What::NoEndpoint, during: None, detail: "no".into(), retry_after: None }),
+            publication: Publication::Unknown,
+            unserved: None,
+            drift: Vec::new(),
+            adoption: None,
+            left: Left::default(),
+            is_over: false,
+            is_released: false,
+        }
+    }
+
+    #[test]
+    fn what_was_left_is_told_until_somebody_has_looked_and_it_is_gone() {
+        let condition = |type_: &str| {
+            json!({"type": type_, "status": "True", "reason": "R", "message": "m", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let status = json!({"conditions": [condition(LEFT_BEHIND), condition(ORPHANED)]});
+        let client = client(json!({}));
+        let told = |tells_left: bool, left: Left| {
+            let told = Told {
+                warnings: &Findings::new(),
+                last: serde_json::from_value(status.clone()).unwrap(),
+                outcome: Some(Outcome { left, ..hindered() }),
+                tells_left,
+                audiences: Audiences::default(),
+                moved: None,
+                secret_name: None,
+            };
+            let statement = told.statement(&client, ("sys", "controller"), 0);
+            [LEFT_BEHIND, ORPHANED].map(|type_| statement.said(type_).map(|said| said.reason.clone()))
+        };
+        let before = Some("R".to_owned());
+        assert_eq!(told(false, Left::default()), [before.clone(), before.clone()], "nobody has looked");
+        assert_eq!(told(true, Left::default()), [None, None]);
+        let lost = || Left { lost: vec!["c".into()], losses: 1, behind: None };
+        let now = Some(ORPHANED.to_owned());
+        assert_eq!(told(true, lost()), [None, now.clone()]);
+        assert_eq!(told(false, lost()), [before, now]);
+    }
 }

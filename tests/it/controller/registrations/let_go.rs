@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::leaving::SWEPT;
 use super::place::{Last, Place, READER, Way};
+use crate::authorization_servers::house::House;
 use crate::controller::{ACCOUNT, Controller, wait_condition};
 use crate::support::kube::SYSTEM;
 use crate::support::kube::front::{Front, Interruption};
-use crate::support::wait::until;
+use crate::support::wait::{until, until_within};
 
 const FINALIZER: &str = "portcullis.dev/registration";
 
@@ -75,4 +77,29 @@ fn the_credentials_of_a_client_that_is_registered_no_more_go_though_that_fails_a
     place.let_it_write_secrets();
     place.nudge("allowed");
     nothing_left();
+}
+
+#[test]
+fn what_is_left_behind_is_told_no_longer_once_it_is_gone_though_nothing_can_be_registered_instead() {
+    let place = Place::new(Way::ProviderDcr);
+    let _last = Last(&place);
+    let other = House::provider(&json!({}));
+    let mut anchor = place.anchor(&other.issuer());
+    anchor["metadata"]["name"] = json!("other");
+    anchor["spec"]["registration"] = json!({"methods": ["CIMD"]});
+    place.cluster.apply(&anchor);
+    let _controller = place.controller();
+    place.apply(&json!({}));
+    place.wait_ready();
+    place.house.hop.down();
+    let mut client = place.client("reports", &json!({}));
+    client["spec"]["authorizationServer"] = json!("other");
+    place.cluster.apply(&client);
+    place.wait_registered("False", "RegistrationUnsupported");
+    until("it to be told", || place.told("LeftBehind")?.contains(&place.house.issuer()).then_some(()));
+    place.house.hop.up();
+    until_within(SWEPT, "nothing to be registered", || place.ours().is_empty().then_some(()));
+    until_within(SWEPT, "nothing to be told", || place.condition("LeftBehind").is_none().then_some(()));
+    place.wait_registered("False", "RegistrationUnsupported");
+    assert!(place.ledgers().is_empty());
 }

@@ -18,4 +18,5 @@ mod resync;
 mod ssrf;
 mod told;
 mod told_crash;
+mod unread;
 mod upstream;

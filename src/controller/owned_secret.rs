@@ -105,17 +105,22 @@ pub(super) async fn write(
     }
 }
 
-/// Removes the Secret `name`, if the client owns it: it has another name by now.
+/// Removes the Secret `name`, if the client owns it: it has another name by now. `false`: nobody lets the controller look
+/// whether there is one.
 ///
 /// # Errors
 /// If the API server does not do it.
-pub(super) async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Result<(), ApiError> {
-    let Found::Own { uid, .. } = find(client, owner, name).await? else { return Ok(()) };
+pub(super) async fn remove(client: &Client, owner: &ObjectId, name: &str) -> Result<bool, ApiError> {
+    let uid = match find(client, owner, name).await? {
+        Found::Own { uid, .. } => uid,
+        Found::Absent | Found::Foreign => return Ok(true),
+        Found::Forbidden => return Ok(false),
+    };
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match secrets(client, owner).delete(name, &params).await {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(true),
         Err(error) => Err(failed("deleting", owner, name, &error)),
     }
 }

@@ -341,9 +341,14 @@ impl Ledger {
         self.current.is_none() && self.retired.is_empty() && !matches!(self.step, Step::Creating { .. })
     }
 
-    /// Whether it is kept for what was lost alone: what is registered next begins anew.
+    /// Whether what was registered has ended: what is registered next begins anew.
+    pub fn is_at_an_end(&self) -> bool {
+        self.released.is_some() && self.is_empty()
+    }
+
+    /// Whether it is kept for what was lost alone.
     pub fn is_over(&self) -> bool {
-        self.released.is_some() && self.is_empty() && self.losses() > 0
+        self.is_at_an_end() && self.losses() > 0
     }
 
     /// Notes what may be left at the server.

@@ -311,6 +311,9 @@ impl Seen {
     pub fn begin_anew(&mut self, method: Method, profile: Profile) {
         (self.ledger.method, self.ledger.profile) = (method, profile);
         (self.ledger.released, self.ledger.token_endpoint) = (None, None);
+        // Nobody has them any more.
+        self.ledger.keys.clear();
+        self.ledger.had_client = false;
         (self.published, self.doubt) = (false, None);
         self.drift.clear();
         self.set_step(Step::Idle);

@@ -76,5 +76,5 @@ pub(super) async fn apply(
 async fn tidy(context: &Context, client: &Client, earlier: Option<String>) -> Result<(), Failure> {
     let Some(earlier) = earlier.filter(|earlier| *earlier != client.secret_name) else { return Ok(()) };
     let removal = owned_secret::remove(&context.client, &client.id, &earlier);
-    context.while_leading(removal).await?.map_err(Failure::Apply)
+    context.while_leading(removal).await?.map(drop).map_err(Failure::Apply)
 }

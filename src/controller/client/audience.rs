@@ -135,13 +135,18 @@ fn by_hand(targets: &[Target], desired: &Desired) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::api::{Object, object};
-    use crate::resolve::{self, ClientKind, Lookup, PublicUrl, Settings};
+    use crate::resolve::{self, ClientKind, Lookup, PublicUrl, RegisteredClient, Settings};
 
     /// What is wanted of a client with this registration.
     fn desired(registration: Value) -> Desired {
+        client(registration).desired.unwrap()
+    }
+
+    /// A client with this registration.
+    pub(in crate::controller::client) fn client(registration: Value) -> RegisteredClient {
         let read = |kind: &str, metadata: Value, spec: Value| {
             let whole =
                 json!({"apiVersion": "portcullis.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
@@ -167,7 +172,7 @@ mod tests {
             ..Lookup::default()
         };
         match resolve::client(&client, &settings, &lookup).unwrap().object {
-            ClientKind::Registered(client) => client.desired.unwrap(),
+            ClientKind::Registered(client) => *client,
             ClientKind::Token(client) => panic!("{client:?}"),
         }
     }

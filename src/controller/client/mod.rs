@@ -7,9 +7,12 @@
 mod apply;
 mod audience;
 mod dereference;
+mod finalizer;
+mod leaving;
 pub mod next;
 mod registered;
 mod status;
+mod told;
 mod validate;
 
 use std::time::Duration;
@@ -68,7 +71,7 @@ pub async fn reconcile(context: &Context, key: &Key, depth: Depth) -> Result<Opt
     let account = (context.installation.system_namespace.as_str(), context.installation.service_account.as_str());
     let programming = context.store().client_programming(key);
     let mut statement = status::status(&id, &verdict, programming, account);
-    registered::beside_token(context, &raw.source, &mut statement);
+    leaving::beside_token(context, &raw.source, &mut statement);
     speak::speak(context, key, &id.uid, &statement).await?;
     Ok(again)
 }
@@ -85,6 +88,10 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
         context.look_at(vec![(Subject::Source(key.clone()), Depth::Whole)]);
         return Ok(None);
     }
+    if !is_asked_for && raw.source.ending.is_none() && !is_accepted(context, &raw) {
+        // What cannot be read may say that it is registered; and what is wrong changes nothing at its server.
+        return Ok(None);
+    }
     let authority = raw.source.client().map(|client| &client.spec.authorization_server);
     let owner = (key.namespace.as_str(), key.name.as_str());
     let _turn = match registrations::turn(context, &raw.source.id.uid, owner, authority) {
@@ -93,23 +100,18 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
     };
     if raw.source.ending.is_some() {
         // Somebody else may hold it for longer: nothing is registered for it any more.
-        return registered::end(context, key, &raw).await;
+        return leaving::end(context, key, &raw).await;
     }
     if !is_asked_for {
-        return registered::leave(context, key, &raw).await;
+        return leaving::leave(context, key, &raw).await;
     }
     dereference::given(context, &mut raw).await?;
     let cluster = context.cluster();
     match validate::validate(&raw, &context.installation.settings(&cluster)) {
         Err(findings) => {
             let id = &raw.source.id;
-            speak::speak(
-                context,
-                key,
-                &id.uid,
-                &registered::refused(&findings, id.generation, &raw.source.client_status()),
-            )
-            .await?;
+            speak::speak(context, key, &id.uid, &told::refused(&findings, id.generation, &raw.source.client_status()))
+                .await?;
             Ok(None)
         }
         Ok(Resolved { object: ClientKind::Registered(client), warnings }) => {
@@ -117,6 +119,12 @@ pub async fn register(context: &Context, key: &Key) -> Result<Option<Duration>, 
         }
         Ok(Resolved { object: ClientKind::Token(_), .. }) => Ok(None),
     }
+}
+
+/// Whether what its author says can be read, and nothing is wrong with it in itself.
+fn is_accepted(context: &Context, raw: &dereference::Raw) -> bool {
+    let cluster = context.cluster();
+    validate::validate(raw, &context.installation.settings(&cluster)).is_ok()
 }
 
 /// Plans, remembers, and applies.

@@ -6,6 +6,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::jiff::Timestamp;
 
+use super::index::Entry;
 use super::servers::NotAsked;
 use super::{FIRST_WAIT, LASTING_WAIT, LONGEST_WAIT, Words, ledgers};
 use crate::controller::Context;
@@ -57,7 +58,12 @@ pub(super) async fn recall(context: &Context, name: &str, now: i64) -> Result<Re
             Recalled::Here(held)
         }));
     };
-    Ok(match (stored.usable(namespace, &cluster), remembered) {
+    let usable = stored.usable(namespace, &cluster);
+    if let Ok((ledger, _)) = &usable {
+        // It may have been unusable when all of them were read.
+        context.registrations.index().know(&ledger.owner.uid, name, Entry::of(ledger));
+    }
+    Ok(match (usable, remembered) {
         (Ok((ledger, version)), Some(mut held)) if held.knows(&ledger) => {
             held.is_stored_as(&ledger, version);
             Recalled::Here(held)

@@ -19,7 +19,7 @@ pub(in crate::controller) struct Entry {
     pub(super) owner: (String, String),
     /// The id of the client that is managed here, once there is one.
     client_id: Option<String>,
-    /// Whether it is kept for what was lost alone.
+    /// Whether what was registered has ended: it is kept for what was lost alone, until that is forgotten.
     pub(super) is_over: bool,
     /// How many clients may be left at the server that cannot be removed from here.
     losses: u64,
@@ -35,7 +35,7 @@ impl Entry {
             // Whoever only says which id it has holds nothing by that.
             client_id: (ledger.current.as_ref().filter(|_| !ledger.is_only_told()))
                 .map(|current| current.client_id.clone()),
-            is_over: ledger.is_over(),
+            is_over: ledger.is_at_an_end(),
             losses: ledger.losses(),
         }
     }
@@ -62,8 +62,8 @@ pub(super) struct Index {
     pub(super) cluster: Option<String>,
     /// Names of those that are another installation's: nothing is done with them.
     pub(super) elsewhere: BTreeSet<String>,
-    /// Names of those that cannot be read, and do not say whose they are.
-    pub(super) nobodys: BTreeSet<String>,
+    /// Names of those that cannot be read, and do not say whose they are; and the version in which that was so.
+    pub(super) nobodys: BTreeMap<String, String>,
     /// How many clients may be left at servers that cannot be removed from here.
     losses: u64,
 }
@@ -71,6 +71,7 @@ pub(super) struct Index {
 impl Index {
     /// There is one of the owner with this UID.
     pub(super) fn know(&mut self, uid: &str, name: &str, entry: Entry) {
+        self.nobodys.remove(name);
         let more = entry.losses;
         let before = self.owners.entry(uid.to_owned()).or_default().insert(name.to_owned(), entry);
         self.losses = (self.losses - before.map_or(0, |before| before.losses)).saturating_add(more);
@@ -104,7 +105,19 @@ impl Index {
     /// Every name that is known, be it another installation's.
     pub(super) fn names(&self) -> HashSet<String> {
         let ours = self.owners.values().flat_map(|names| names.keys());
-        ours.chain(&self.elsewhere).chain(&self.nobodys).cloned().collect()
+        ours.chain(&self.elsewhere).chain(self.nobodys.keys()).cloned().collect()
+    }
+
+    /// Of these, by name and version, the names of those that are to be read: nothing is known of them, or somebody may have
+    /// mended them.
+    pub(super) fn unread(&self, all: Vec<(String, String)>) -> Vec<String> {
+        let known = self.names();
+        let is_another = |name: &String, version: String| self.nobodys.get(name).is_some_and(|read| *read != version);
+        let unread = all.into_iter().filter_map(|(name, version)| {
+            let is_unread = !known.contains(&name) || is_another(&name, version);
+            is_unread.then_some(name)
+        });
+        unread.collect()
     }
 
     /// Who else than the owner with this UID has that client of an issuer: their UIDs, and where their ledgers belong.
@@ -134,6 +147,7 @@ mod tests {
     use super::super::ledgers::tests::ledger;
     use super::*;
     use crate::registration::Method;
+    use crate::registration::ledger::Step;
 
     #[test]
     fn what_is_lost_is_counted_once_whatever_is_learned_of_it_again() {
@@ -167,5 +181,15 @@ mod tests {
             assert_eq!(index.holders(&theirs.issuer, "c", "ours").count(), usize::from(holds), "{method:?}");
             assert_eq!(index.holders(&theirs.issuer, "c", "theirs").count(), 0);
         }
+    }
+
+    #[test]
+    fn one_that_has_ended_is_over_whether_or_not_what_was_lost_is_forgotten() {
+        let mut ended = ledger();
+        assert!(!Entry::of(&ended).is_over);
+        ended.released = Some(1);
+        assert!(Entry::of(&ended).is_over && ended.losses() == 0);
+        ended.step = Step::Creating { since: 1 };
+        assert!(!Entry::of(&ended).is_over, "a client may be there");
     }
 }

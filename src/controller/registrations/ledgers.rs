@@ -96,11 +96,12 @@ pub(super) async fn all(client: &Client, namespace: &str) -> Result<Vec<Stored>,
     }
 }
 
-/// The names of all of them.
-pub(super) async fn names(client: &Client, namespace: &str) -> Result<Vec<String>, ApiError> {
+/// The names of all of them, with their versions.
+pub(super) async fn versions(client: &Client, namespace: &str) -> Result<Vec<(String, String)>, ApiError> {
     let listed = secrets(client, namespace).list_metadata(&ListParams::default().labels(LABEL).match_any()).await;
     let listed = listed.map_err(|error| ApiError::new("ledgers", &error))?;
-    Ok(listed.items.into_iter().filter_map(|secret| secret.metadata.name).collect())
+    let metadata = listed.items.into_iter().map(|secret| secret.metadata);
+    Ok(metadata.filter_map(|metadata| metadata.name.zip(metadata.resource_version)).collect())
 }
 
 /// One of them.
@@ -231,7 +232,7 @@ pub(super) mod tests {
     }
 
     /// What is read of a ledger that `cluster` wrote, after `spoil`.
-    fn stored(cluster: &str, spoil: impl FnOnce(&mut Secret)) -> Stored {
+    pub(in crate::controller::registrations) fn stored(cluster: &str, spoil: impl FnOnce(&mut Secret)) -> Stored {
         let over = ("uid".to_owned(), "7".to_owned());
         let mut secret = secret("registration-u-1-0", cluster, Some(&over), (&ledger(), ledger().encode().unwrap()));
         spoil(&mut secret);

@@ -82,7 +82,7 @@ async fn read_all(context: &Context) -> Result<(), Failure> {
 
 /// Notes that there is this ledger.
 fn take_in(index: &mut Index, one: Stored, namespace: &str, cluster: &str) {
-    let name = one.name.clone();
+    let (name, (_, version)) = (one.name.clone(), one.version.clone());
     let (is_elsewhere, is_nobodys) = (one.is_elsewhere(cluster), one.place.is_none());
     if let Some((uid, entry)) = one.place.clone().filter(|_| !is_elsewhere) {
         index.know(&uid, &name, entry);
@@ -91,18 +91,19 @@ fn take_in(index: &mut Index, one: Stored, namespace: &str, cluster: &str) {
         tracing::error!(secret = name, reason = not.what.reason(), why = not.detail, "a ledger is not used");
     }
     if is_elsewhere {
+        index.nobodys.remove(&name);
         index.elsewhere.insert(name);
     } else if is_nobodys {
-        index.nobodys.insert(name);
+        index.nobodys.insert(name, version);
     }
 }
 
-/// Sees whether somebody has restored ledgers, of this installation or of another.
+/// Sees whether somebody has restored or mended ledgers, of this installation or of another.
 async fn look_for_others(context: &Context, cluster: &str) -> Result<(), Failure> {
     let namespace = &context.installation.system_namespace;
-    let names = ledgers::names(&context.client, namespace).await.map_err(Failure::Dereference)?;
-    let known = context.registrations.index().names();
-    for name in names.into_iter().filter(|name| !known.contains(name)) {
+    let all = ledgers::versions(&context.client, namespace).await.map_err(Failure::Dereference)?;
+    let unread = context.registrations.index().unread(all);
+    for name in unread {
         let stored = ledgers::get(&context.client, namespace, &name).await.map_err(Failure::Dereference)?;
         let Some(stored) = stored else { continue };
         let mut index = context.registrations.index();
@@ -152,7 +153,7 @@ pub(in crate::controller) async fn look(context: &Context, uid: &str) -> Result<
         Ok(turn) => turn,
         Err(wait) => return Ok(Some(wait)),
     };
-    let (again, _) = take_back(context, uid, Waits::default(), |_| true).await?;
+    let again = take_back(context, uid, Waits::default(), |_| true).await?.again;
     if again.is_none() {
         adoption::withdraw(context, uid).await?;
         remember_left(context, uid, None);
@@ -190,8 +191,17 @@ pub(in crate::controller) struct Again {
     pub(in crate::controller) is_released: bool,
 }
 
-/// Takes back what an owner has registered, as far as `which` chooses. Answers when to go on, if something is to be done yet;
-/// and what is left.
+/// What came of taking back what an owner has registered.
+pub(in crate::controller) struct Taken {
+    /// When to go on, if something is to be done yet.
+    pub(in crate::controller) again: Option<Again>,
+    /// What is left.
+    pub(in crate::controller) left: Left,
+    /// Whether that is all: each ledger was there to be read.
+    pub(in crate::controller) is_all_seen: bool,
+}
+
+/// Takes back what an owner has registered, as far as `which` chooses.
 ///
 /// # Errors
 /// If the API server does not do what it has to; it is to be tried again.
@@ -200,12 +210,13 @@ pub(in crate::controller) async fn take_back(
     uid: &str,
     waits: Waits<'_>,
     which: impl Fn(&Entry) -> bool,
-) -> Result<(Option<Again>, Left), Failure> {
+) -> Result<Taken, Failure> {
     if !context.registrations.are_known() {
-        return Ok((Some(Again { at: now() + 1, is_released: false }), Left::default()));
+        let again = Some(Again { at: now() + 1, is_released: false });
+        return Ok(Taken { again, left: Left::default(), is_all_seen: false });
     }
     let all = context.registrations.index().of(uid);
-    let (mut again, mut left): (Option<Again>, Left) = (None, Left::default());
+    let (mut again, mut left, mut is_all_seen): (Option<Again>, Left, bool) = (None, Left::default(), true);
     for (name, entry) in all.into_iter().filter(|(_, entry)| which(entry)) {
         let anchor = anchor(context, &entry.authority);
         let outcome = remove(context, anchor.as_ref().map_err(Clone::clone), &name, waits).await?;
@@ -213,6 +224,8 @@ pub(in crate::controller) async fn take_back(
             context.registrations.index().forget(uid, &name);
             continue;
         }
+        // By which method something is registered is known of every ledger that can be used.
+        is_all_seen &= outcome.is_over || outcome.method.is_some();
         let Entry { issuer, .. } = entry;
         let lost = outcome.left.lost.iter().map(|one| format!("{one} at {issuer}")).collect();
         let behind = outcome.trouble.map(|trouble| (issuer, trouble));
@@ -225,7 +238,7 @@ pub(in crate::controller) async fn take_back(
             }));
         }
     }
-    Ok((again, left))
+    Ok(Taken { again, left, is_all_seen })
 }
 
 /// A trust anchor, as far as clients are registered at it.
@@ -353,5 +366,22 @@ mod tests {
         assert_eq!(why(&store), What::Unsettled);
         write(&mut store, 2, "second");
         assert_eq!(pem(&store).as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn a_ledger_that_said_nothing_of_its_owner_is_read_again_once_somebody_has_mended_it() {
+        let name = "registration-u-1-0";
+        let unread = |index: &Index, version: &str| index.unread(vec![(name.to_owned(), version.to_owned())]);
+        let mut index = Index::default();
+        assert_eq!(unread(&index, "7"), [name]);
+        let spoiled = ledgers::tests::stored("production", |secret| {
+            secret.data = None;
+            (secret.metadata.labels, secret.metadata.annotations) = (None, None);
+        });
+        take_in(&mut index, spoiled, "sys", "production");
+        assert!(unread(&index, "7").is_empty() && !index.has_any("u-1"));
+        assert_eq!(unread(&index, "8"), [name]);
+        take_in(&mut index, ledgers::tests::stored("production", |_| {}), "sys", "production");
+        assert!(unread(&index, "9").is_empty() && index.has_any("u-1") && index.nobodys.is_empty());
     }
 }

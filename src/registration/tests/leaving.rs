@@ -68,6 +68,23 @@ fn what_was_lost_outlives_a_registration_and_counts_for_the_next() {
 }
 
 #[test]
+fn where_one_has_ended_another_begins_anew_though_what_was_lost_is_forgotten() {
+    let mut seen = settled(Method::Dcr).loaded(&desired(), Method::Dcr);
+    seen.ledger.lose(None, START, WhyLost::NoAnswer);
+    seen.keep_losses(START);
+    assert!(seen.ledger.is_over());
+    seen.forget_losses("word", None);
+    assert!(seen.ledger.is_at_an_end() && !seen.ledger.is_over(), "nobody has begun yet");
+    let keys = settled(Method::Dcr).ledger().unwrap().keys;
+    (seen.ledger.keys, seen.ledger.had_client) = (keys, true);
+    let attempts = seen.ledger.attempts;
+    seen.begin_anew(Method::Admin, Profile::Keycloak);
+    assert!(!seen.ledger.is_at_an_end() && seen.ledger.keys.is_empty() && !seen.had_client());
+    assert_eq!((seen.ledger.method, seen.ledger.profile), (Method::Admin, Profile::Keycloak));
+    assert_eq!(seen.ledger.attempts, attempts, "the next one is not taken for one of before");
+}
+
+#[test]
 fn an_owner_that_goes_waits_for_what_it_had_left_behind_before() {
     let mut seen = settled(Method::Dcr).loaded(&desired(), Method::Dcr);
     seen.ledger.deletion.on_unavailable = OnUnavailable::Block;

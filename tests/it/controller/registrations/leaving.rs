@@ -16,17 +16,22 @@ use crate::support::wait::{until, until_within};
 /// Before anybody looks again because time has passed, which is after a minute.
 const PROMPTLY: Duration = Duration::from_secs(40);
 /// Two sweeps, and time for a loaded machine.
-const SWEPT: Duration = Duration::from_secs(180);
+pub(super) const SWEPT: Duration = Duration::from_secs(180);
 
 impl Place {
-    fn gives_it(&self, id: &str) {
+    pub(super) fn gives_it(&self, id: &str) {
         let mut client = self.client("reports", &json!({}));
         client["spec"]["method"] = json!("Preregistered");
         client["spec"]["registration"] = json!({"clientId": id});
         self.cluster.apply(&client);
     }
 
-    fn gives_it_a_token(&self) {
+    pub(super) fn gives_it_a_token(&self) {
+        self.cluster.apply(&self.client_with_a_token());
+    }
+
+    /// The same client with the method `Token`, and what that needs is there.
+    pub(super) fn client_with_a_token(&self) -> Value {
         let local = json!({"apiVersion": VERSION, "kind": "McpAuthorizationServer", "metadata": {"name": "local"},
             "spec": {"local": {}}});
         self.cluster.apply(&local);
@@ -37,19 +42,19 @@ impl Place {
         let mut client = self.client("reports", &json!({}));
         client["spec"] = json!({"authorizationServer": "local", "method": "Token",
             "token": {"subject": "ana", "servers": ["notes"]}});
-        self.cluster.apply(&client);
+        client
     }
 
-    fn told(&self, type_: &str) -> Option<String> {
+    pub(super) fn told(&self, type_: &str) -> Option<String> {
         self.condition(type_).filter(|(status, _)| status == "True")?;
         Some(message(&self.now()?, type_))
     }
 
-    fn label(&self) -> Value {
+    pub(super) fn label(&self) -> Value {
         self.ledgers().first().map(|one| one["metadata"]["labels"]["portcullis.dev/registration"].clone()).into()
     }
 
-    fn has_secret(&self, name: &str) -> bool {
+    pub(super) fn has_secret(&self, name: &str) -> bool {
         self.cluster.get("v1", "Secret", Some("team"), name).is_some()
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod boundaries;
 mod canary;
 mod crash;
 mod ending;
+mod faults;
 mod leaving;
 mod life;
 mod many;

@@ -174,7 +174,8 @@ impl Held {
                 LASTING_WAIT
             } else {
                 let grown = FIRST_WAIT.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
-                grown.max(trouble.retry_after.map_or(0, i64::from)).min(MOST_WAIT)
+                // Of the second that is now, most may be over.
+                grown.max(trouble.retry_after.map_or(0, |seconds| i64::from(seconds) + 1)).min(MOST_WAIT)
             };
             self.not_before = now.saturating_add(wait);
         }
@@ -190,7 +191,10 @@ fn sum(ledger: &Ledger) -> Vec<u8> {
 mod tests {
     use super::super::ledgers::tests::ledger;
     use super::*;
-    use crate::registration::What;
+    use crate::registration::call::{Heard, Purpose};
+    use crate::registration::{What, Wish, absorb};
+
+    const REMOVED: Wish<'static> = Wish::Remove { waits_since: None, stays: false };
 
     fn version(number: u32) -> (String, String) {
         ("uid".to_owned(), number.to_string())
@@ -236,16 +240,45 @@ mod tests {
         assert_eq!(Held::new(ledger(), 10_000).checked(), Some(10_000));
     }
 
+    /// A registration that its server put off; `retry_after`: for so long, as it says.
+    fn put_off(retry_after: Option<u32>) -> Held {
+        let mut held = held();
+        let heard = Heard::Later { retry_after, status: 429 };
+        absorb(&mut held.seen, Purpose::Create, heard, &REMOVED, 10_000);
+        held
+    }
+
     #[test]
     fn a_clock_that_is_set_back_and_a_server_that_asks_for_ages_keep_nothing_from_being_tried_again() {
-        let mut held = held();
-        held.seen.cannot(What::Unreachable, "away".to_owned());
-        let until = held.rest(10_000).unwrap();
-        assert_eq!(until, 10_000 + FIRST_WAIT);
+        let mut held = put_off(None);
+        assert_eq!(held.rest(10_000), Some(10_000 + FIRST_WAIT));
         held.follow(String::new(), 10_001);
         assert!(held.seen.trouble().is_some(), "not yet");
         held.follow(String::new(), 2_000);
         assert!(held.seen.trouble().is_none(), "that was long ago");
+
+        let mut held = put_off(Some(u32::MAX));
+        assert_eq!(held.rest(10_000), Some(10_000 + MOST_WAIT));
+        held.follow(String::new(), 10_000 + MOST_WAIT - 1);
+        assert!(held.seen.trouble().is_some(), "not yet");
+        held.follow(String::new(), 10_000 + MOST_WAIT);
+        assert!(held.seen.trouble().is_none(), "it is tried again");
+    }
+
+    /// RFC 9110 section 10.2.3.
+    #[test]
+    fn a_server_is_left_alone_for_as_long_as_it_asks_and_no_shorter_than_after_any_failure() {
+        let mut held = put_off(Some(7));
+        // It is 10 000 seconds and a fraction.
+        let asked = 8;
+        assert_eq!(held.rest(10_000), Some(10_000 + asked));
+        // A look in between puts off nothing, and brings nothing forward.
+        held.follow(String::new(), 10_000 + FIRST_WAIT);
+        assert!(held.seen.trouble().is_some(), "not yet");
+        assert_eq!(held.rest(10_000 + FIRST_WAIT), Some(10_000 + asked));
+        held.follow(String::new(), 10_000 + asked);
+        assert!(held.seen.trouble().is_none(), "it is tried again");
+        assert_eq!(put_off(Some(0)).rest(10_000), Some(10_000 + FIRST_WAIT), "an answer that says nothing of use");
     }
 
     #[test]

@@ -124,8 +124,8 @@ fn described(purpose: Purpose, answer: &Answer, marks: &Marks, wanted: Option<&W
     let issuer = wanted.map(|wanted| wanted.issuer.as_str()).unwrap_or_default();
     let registered = match parse_registered(&answer.body, issuer) {
         Ok(registered) => registered,
-        Err(error) if matches!(purpose, Purpose::Adopt | Purpose::Read) => return Heard::Refused(error.to_string()),
-        // Something was done, and what it came to is not known.
+        Err(error) if purpose == Purpose::Adopt => return Heard::Refused(error.to_string()),
+        // Something was done, and what it came to is not known; or it is no answer of the server's, which is asked again.
         Err(error @ (RegistrationError::Json(_) | RegistrationError::TooLarge)) => {
             return Heard::Unknown(error.to_string());
         }
@@ -133,6 +133,7 @@ fn described(purpose: Purpose, answer: &Answer, marks: &Marks, wanted: Option<&W
         Err(error) if purpose == Purpose::Create => {
             return Heard::Unusable { client_id: registered_id(&answer.body), detail: error.to_string() };
         }
+        Err(error) if purpose == Purpose::Read => return Heard::Refused(error.to_string()),
         Err(error) => return Heard::Unknown(error.to_string()),
     };
     // Many servers drop the mark. One that is there, and is not ours, is to be meant.

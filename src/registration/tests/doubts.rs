@@ -120,6 +120,29 @@ fn a_token_is_dead_where_the_challenge_says_so() {
     }
 }
 
+/// One that works is not said to be refused because an answer was cut, or was somebody's who stands before the server.
+#[test]
+fn a_look_that_is_answered_with_no_document_is_tried_again_soon() {
+    use crate::registration::call::{Answer, Heard};
+    use crate::registration::profile::{Adapter as _, Standard};
+    use crate::registration::wanted::Marks;
+    let marks = Marks { client_id: "a".into(), owner: "portcullis:a:b".into(), claimed: None };
+    let hear = |purpose, body: &str| {
+        let body = body.as_bytes().to_vec();
+        let answer = Answer { status: 200, body, retry_after: None, denies_token: false, sent: Vec::new() };
+        Standard.hear(purpose, &answer, &marks, None)
+    };
+    for body in ["", "[]", "{\"client_id\":", "<html>Sign in</html>"] {
+        for purpose in [Purpose::Create, Purpose::Read, Purpose::Update] {
+            assert!(matches!(hear(purpose, body), Heard::Unknown(_)), "{purpose:?} {body}");
+        }
+        // Who asks for one to be taken over waits for the answer.
+        assert!(matches!(hear(Purpose::Adopt, body), Heard::Refused(_)), "{body}");
+    }
+    // A document that describes no client would be answered again.
+    assert!(matches!(hear(Purpose::Read, "{}"), Heard::Refused(_)));
+}
+
 #[test]
 fn a_search_that_lists_others_does_not_say_that_there_is_none() {
     use crate::registration::call::{Answer, Heard};

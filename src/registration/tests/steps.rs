@@ -237,10 +237,6 @@ fn a_client_that_nobody_can_manage_stays_while_the_servers_metadata_is_away() {
 #[test]
 fn a_substitution_is_taken_as_it_is_unless_it_weakens() {
     for (name, got, weakens) in [("client_name", "Other", false), ("token_endpoint_auth_method", "none", true)] {
-        let mut world = World::new(Habits::default());
-        let mut seen = world.loaded(&desired(), Method::Dcr);
-        // Right after it is made, and before its answer is read.
-        world.go_on(&mut seen, &desired(), true, 5, &mut |_, _| None);
         let mut world = settled(Habits::default(), &desired(), Method::Dcr);
         let mut ledger = world.ledger().unwrap();
         let substituted = crate::registration::ledger::Substitution {

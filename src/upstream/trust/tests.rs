@@ -1,12 +1,13 @@
 //! An upstream and its issuer on one scripted server.
 
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use http::Response;
 
 use super::*;
 use crate::egress::Policy;
-use crate::egress::testing::{Body, Server, full, json, open_egress, response, serve, serve_with, tls_for};
+use crate::egress::testing::{Body, Scripted, Server, full, json, open_egress, response, serve, serve_with, tls_for};
 
 /// What it serves: the answer to a call, and documents by path. `{}` stands for its origin.
 #[derive(Clone, Default)]
@@ -16,16 +17,22 @@ struct Says {
 }
 
 async fn house(says: Says) -> (Server, Question) {
+    called("127.0.0.1", says).await
+}
+
+/// The same under a name.
+async fn called(host: &str, says: Says) -> (Server, Question) {
     let origin: Arc<Mutex<String>> = Arc::default();
     let own = origin.clone();
     let server = serve(move |asked| answer(&says, &own.lock().unwrap(), &asked.path)).await;
-    *origin.lock().unwrap() = server.url("");
+    let url = format!("http://{host}:{}", server.address.port());
+    origin.lock().unwrap().clone_from(&url);
     let question = Question {
-        url: server.url("/mcp"),
-        resource: server.url("/mcp"),
+        url: format!("{url}/mcp"),
+        resource: format!("{url}/mcp"),
         ca_pem: None,
         server_name: None,
-        issuer: server.url("/as"),
+        issuer: format!("{url}/as"),
         issuer_ca_pem: None,
     };
     (server, question)
@@ -122,6 +129,27 @@ async fn what_cannot_be_believed_or_reached_says_nothing() {
     ] {
         assert_eq!(asked(Says { challenge: challenge.clone(), documents }).await, Err(reason), "{challenge:?}");
     }
+    // Where tokens are is for the issuer to say: a place that is none by its text is not handed out, wherever it leads.
+    for place in [
+        "http://10.0.0.1/token",
+        "http://169.254.169.254/latest/meta-data",
+        "https://user:word@127.0.0.2/token",
+        "file:///etc/passwd",
+        "gopher://127.0.0.2/token",
+        "/token",
+    ] {
+        let (server, question) =
+            house(Says { challenge: None, documents: vec![own(), issuer(&format!(r#","token_endpoint":"{place}""#))] })
+                .await;
+        let error = trust(&question, &open_egress()).await.unwrap_err();
+        let told = error.to_string();
+        assert_eq!(error.reason(), "IssuerMetadataUnavailable", "{place}");
+        assert!(
+            told.contains("`token_endpoint` holds an unacceptable URL") && !told.contains("word"),
+            "{place}: {told}"
+        );
+        assert!(server.seen().iter().all(|seen| seen.path != "/token"), "{place}");
+    }
     // Where loopback is closed, nobody is asked at all.
     let (server, question) = house(Says { challenge: None, documents: vec![own(), good()] }).await;
     let closed = Egress::new(Policy::default()).unwrap();
@@ -181,5 +209,28 @@ async fn the_name_that_stands_for_the_upstreams_host_stands_for_no_other_host() 
         let found = trust(&question, &open_egress()).await.map_err(|error| error.reason());
         let holds = Trust::Holds { token_endpoint: format!("{elsewhere}/token") };
         assert_eq!(found, if is_known { Ok(holds) } else { Err("TlsFailed") }, "{names}");
+    }
+}
+
+/// A name is looked up for each connection, and each time it is checked.
+#[tokio::test]
+async fn a_name_that_turns_inside_on_the_way_is_not_followed_there() {
+    let own = (WELL_KNOWN, 200, resource("{}/mcp", "{}/as"));
+    let documents = vec![own, issuer(r#","token_endpoint":"{}/as/token""#)];
+    let (server, question) = called("localhost", Says { challenge: None, documents }).await;
+    let good = server.address.to_string();
+    let evil = TcpListener::bind(("127.0.0.2", server.address.port())).unwrap();
+    evil.set_nonblocking(true).unwrap();
+    let inside = evil.local_addr().unwrap().to_string();
+    // The challenge, the upstream's document, and its issuer's.
+    for (before, reason) in [(0, "AddressNotAllowed"), (1, "AddressNotAllowed"), (2, "IssuerMetadataUnavailable")] {
+        let (good, inside) = ([good.as_str()], [inside.as_str()]);
+        let answers: Vec<&[&str]> = std::iter::repeat_n(&good[..], before).chain([&inside[..]]).collect();
+        let policy = Policy { allow_private: "127.0.0.1/32".parse().unwrap(), ..Policy::default() };
+        let egress = Egress::with_resolver(policy, Arc::new(Scripted::new(&answers))).unwrap();
+        let error = trust(&question, &egress).await.unwrap_err();
+        assert_eq!(error.reason(), reason, "after {before}");
+        assert!(error.to_string().contains("resolves to an address"), "after {before}: {error}");
+        assert!(evil.accept().is_err(), "after {before}: somebody inside was called");
     }
 }

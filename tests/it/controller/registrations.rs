@@ -10,6 +10,7 @@ mod changed;
 mod crash;
 mod died;
 mod ending;
+mod faults;
 mod leaving;
 mod let_go;
 mod life;

@@ -4,6 +4,50 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::egress::Policy;
+use crate::egress::testing::Scripted;
+
+/// Its issuer's metadata says where that is, and may say anything.
+#[tokio::test]
+async fn nobody_inside_is_asked_for_a_token_whatever_the_token_endpoint_is() {
+    let inside = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let policy = Policy { allow_private: "127.0.0.1/32".parse().unwrap(), ..Policy::default() };
+    let egress = Egress::new(policy).unwrap();
+    for host in ["127.0.0.2", "2130706434", "[::ffff:127.0.0.2]", "10.0.0.1", "169.254.169.254", "[fd00:ec2::254]"] {
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://{host}:{port}/token");
+            let oauth = Oauth { token_endpoint: url.clone(), ..oauth(Grant::ClientCredentials, true) };
+            let tokens = Tokens::new(&oauth, &egress, &TokenCounters::default()).unwrap();
+            let Err(failure) = tokens.token(None).await else { panic!("{url}: a token") };
+            let told = format!("{failure} {failure:?}");
+            assert_eq!(failure.reason(), "UpstreamTokenUnavailable", "{url}");
+            assert!(told.contains("resolves to an address that is ") && !told.contains("hunter2"), "{url}: {told}");
+            assert!(inside.accept().is_err(), "{url}: somebody inside was called");
+        }
+    }
+}
+
+/// A name is looked up for each request, and each time it is checked.
+#[tokio::test]
+async fn a_token_endpoint_that_turns_inside_is_asked_for_no_other_token() {
+    let server = serve(|_| token(0, 3600)).await;
+    let inside = std::net::TcpListener::bind(("127.0.0.2", server.address.port())).unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let names = [server.address.to_string(), inside.local_addr().unwrap().to_string()];
+    let policy = Policy { allow_private: "127.0.0.1/32".parse().unwrap(), ..Policy::default() };
+    let resolver = Scripted::new(&[&[&names[0]], &[&names[1]]]);
+    let egress = Egress::with_resolver(policy, Arc::new(resolver)).unwrap();
+    let token_endpoint = format!("http://localhost:{}/token", server.address.port());
+    let oauth = Oauth { token_endpoint, ..oauth(Grant::ClientCredentials, true) };
+    let ask = async || Tokens::new(&oauth, &egress, &TokenCounters::default()).unwrap().token(None).await;
+    assert!(ask().await.is_ok(), "it was good");
+    let Err(failure) = ask().await else { panic!("another token") };
+    assert!(failure.to_string().contains("resolves to an address that is "), "{failure}");
+    assert_eq!(server.connections(), 1);
+    assert!(inside.accept().is_err(), "somebody inside was called");
+}
 
 #[tokio::test]
 async fn a_callers_token_that_is_given_back_does_not_go_to_the_upstream() {

@@ -20,6 +20,7 @@ fn whatever_the_server_answers_it_ends_ready_and_with_one_client_or_tells_what_i
             Fault::Instead(Answer::status(500)),
             Fault::Instead(Answer::status(503)),
             Fault::Replaced(Answer::json(201, "{\"client_id\":")),
+            Fault::Replaced(Answer::json(201, "[]")),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             let (left, story) = (place.ours(), format!("{way:?}, fault {number}"));

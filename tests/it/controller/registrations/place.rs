@@ -182,7 +182,12 @@ impl Place {
 
     /// The credentials that the client's owner has.
     pub(super) fn credentials(&self) -> BTreeMap<String, String> {
-        let secret = self.cluster.get("v1", "Secret", Some("team"), "reports-client");
+        self.credentials_of(READER.2)
+    }
+
+    /// The same of the client of this name.
+    pub(super) fn credentials_of(&self, name: &str) -> BTreeMap<String, String> {
+        let secret = self.cluster.get("v1", "Secret", Some("team"), &format!("{name}-client"));
         let text = |value: &Value| String::from_utf8(BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
         let secret = secret.unwrap_or_else(|| panic!("no Secret"));
         secret["data"].as_object().unwrap().iter().map(|(key, value)| (key.clone(), text(value))).collect()
@@ -241,9 +246,14 @@ impl Place {
 
     /// Changes nothing that matters, so that it is looked at; by another word each time.
     pub(super) fn nudge(&self, word: &str) {
+        self.nudge_one(READER.2, word);
+    }
+
+    /// The same of the client of this name.
+    pub(super) fn nudge_one(&self, name: &str, word: &str) {
         let api = self.cluster.api(VERSION, READER.0, READER.1);
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"nudge": word}}}));
-        runtime().block_on(api.patch(READER.2, &PatchParams::default(), &patch)).unwrap();
+        runtime().block_on(api.patch(name, &PatchParams::default(), &patch)).unwrap();
     }
 
     pub(super) fn delete(&self) {
@@ -266,6 +276,14 @@ impl Place {
         all
     }
 
+    /// The ledger of the client of this name.
+    pub(super) fn ledger_for(&self, name: &str) -> Value {
+        let mut all = self.ledgers();
+        all.retain(|secret| Self::ledger_of(secret)["owner"]["name"] == name);
+        assert_eq!(all.len(), 1, "ledgers of {name}");
+        all.remove(0)
+    }
+
     /// What a ledger holds.
     pub(super) fn ledger_of(secret: &Value) -> Value {
         let text = BASE64_STANDARD.decode(secret["data"]["ledger.json"].as_str().unwrap()).unwrap();
@@ -276,6 +294,11 @@ impl Place {
     pub(super) fn edit_ledger(&self, edit: impl FnOnce(&mut Value)) {
         let ledgers = self.ledgers();
         let [secret] = ledgers.as_slice() else { panic!("{} ledgers", ledgers.len()) };
+        self.edit(secret, edit);
+    }
+
+    /// Edits this ledger.
+    pub(super) fn edit(&self, secret: &Value, edit: impl FnOnce(&mut Value)) {
         let mut ledger = Self::ledger_of(secret);
         edit(&mut ledger);
         let name = secret["metadata"]["name"].as_str().unwrap();

@@ -101,20 +101,19 @@ impl Place {
         .to_string()
     }
 
+    /// Manifests of a gateway that governs the upstream as `default/notes`.
+    pub(super) fn manifests(&self, more: &Value) -> Manifests {
+        vec![
+            ("1-local.yaml", TRUST.to_owned()),
+            ("2-vendor.yaml", self.trust()),
+            ("3-server.yaml", Self::server("notes", &self.upstream.url(), more, "local")),
+            ("4-policy.yaml", policy("all", "notes", ALL)),
+        ]
+    }
+
     /// A gateway that governs the upstream as `default/notes`.
     pub(super) fn gateway(&self, more: &Value) -> Gateway {
-        let server = Self::server("notes", &self.upstream.url(), more, "local");
-        let gateway = Gateway::start_with(
-            &[
-                ("1-local.yaml", TRUST),
-                ("2-vendor.yaml", &self.trust()),
-                ("3-server.yaml", &server),
-                ("4-policy.yaml", &policy("all", "notes", ALL)),
-            ],
-            &["--trust-every", "1s"],
-        );
-        gateway.wait_ready();
-        gateway
+        start(&[], &self.manifests(more))
     }
 
     /// How many tokens were asked for.
@@ -158,6 +157,15 @@ fn registered(house: &House, by: By) -> Known {
             Known { id: client.id, method: "private_key_jwt", values }
         }
     }
+}
+
+/// Files by name.
+pub(super) type Manifests = Vec<(&'static str, String)>;
+
+/// A gateway over these, in this environment, that asks upstreams each second whom they trust.
+pub(super) fn start(environment: &[(&str, &str)], manifests: &Manifests) -> Gateway {
+    let manifests: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    Gateway::start_in(&[environment, &[("PORTCULLIS_TRUST_EVERY", "1s")]].concat(), &manifests)
 }
 
 /// Calls a tool as whoever has the token.

@@ -52,8 +52,9 @@ impl Pair {
     fn steps_up_all(&mut self, row: &Row) {
         for (what, said, way, refresh) in [
             ("stepUp", &row.step_up, Way::Given, Refresh::IfTheServerLikes),
-            ("stepUpDynamic", &row.step_up_dynamic, Way::Dynamic, Refresh::IfTheServerLikes),
+            ("stepUpDocument", &row.step_up_document, Way::Document, Refresh::IfTheServerLikes),
             ("stepUpWithoutRefresh", &row.step_up_without_refresh, Way::Document, Refresh::Never),
+            ("stepUpDynamic", &row.step_up_dynamic, Way::Dynamic, Refresh::IfTheServerLikes),
         ] {
             let stepped = self.steps_up(way, refresh);
             self.compare(what, said, &stepped);
@@ -75,21 +76,30 @@ impl Pair {
     fn reaches(&self, url: &str, way: Way) -> Result<(), Failure> {
         let login = self.house.login(way, &format!("{}-{way:?}", self.name), "ana", Refresh::IfTheServerLikes);
         let opened = login.opened();
-        let mut client = client::Client::log_in(self.client.stock(), url, login)?;
-        let result = client.call("echo", &json!({"message": self.name}))?;
+        let logged_in = client::Client::log_in(self.client.stock(), url, login);
+        self.asked_at_most(&opened, url, 1);
+        let mut client = logged_in?;
+        let called = client.call("echo", &json!({"message": self.name}));
+        self.asked_at_most(&opened, url, 1);
+        let result = called?;
         assert_eq!(echoed(&result)["arguments"]["message"], self.name);
         self.asked(&opened, url, 1);
         client.close();
         Ok(())
     }
 
-    /// Two tools take a scope each that nobody asked for at first: each is got once, and both are kept.
+    /// Two tools take a scope each that nobody asked for at first: each is got once, and both are kept. Where that fails, the
+    /// person was asked no more often than that, either.
     fn steps_up(&self, way: Way, refresh: Refresh) -> Result<(), Failure> {
-        let login = self.house.login(way, &format!("{}-{way:?}-more", self.name), "ana", refresh);
+        let login = self.house.login(way, &format!("{}-{way:?}-{refresh:?}-more", self.name), "ana", refresh);
         let (opened, url) = (login.opened(), self.house.url());
-        let mut client = client::Client::log_in(self.client.stock(), &url, login)?;
+        let logged_in = client::Client::log_in(self.client.stock(), &url, login);
+        self.asked_at_most(&opened, &url, 1);
+        let mut client = logged_in?;
         for (tool, requests) in [("echo", 1), ("delete_item", 2), ("create_item", 3), ("delete_item", 3), ("echo", 3)] {
-            let result = client.call(tool, &json!({"id": "1", "name": "x"}))?;
+            let called = client.call(tool, &json!({"id": "1", "name": "x"}));
+            self.asked_at_most(&opened, &url, requests);
+            let result = called?;
             assert_eq!(echoed(&result)["tool"], tool, "{}", self.name);
             self.asked(&opened, &url, requests);
         }
@@ -114,6 +124,15 @@ impl Pair {
             client.close();
         }
         self.asked(&opened, &url, 1 + asks);
+    }
+
+    /// Whatever became of it, so many authorization requests were made at most, and all of them are known.
+    fn asked_at_most(&self, opened: &Opened, resource: &str, most: usize) {
+        let times = opened.lock().unwrap().len();
+        assert!(times <= most, "{}: {times} authorization requests", self.name);
+        if times > 0 {
+            self.asked(opened, resource, times);
+        }
     }
 
     /// Every authorization request was for the resource, and so many came to the server.

@@ -226,14 +226,20 @@ fn of_upstreams(pkcs8: &str) -> Vec<Holder> {
     holders
 }
 
-/// Panics with it, as `unwrap` does and as people do.
+impl Holder {
+    /// A call that has failed with it.
+    fn failed(self) -> Result<(), Box<dyn Debug + Send>> {
+        Err(self.value)
+    }
+}
+
+/// Panics with it, as people do and as `unwrap` does.
 fn panic_with(holder: Holder) {
     let name = format!("with {}", holder.of);
     let thread = thread::Builder::new().name(name).spawn(move || {
-        let value = holder.value;
-        let people = catch_unwind(AssertUnwindSafe(|| panic!("{value:#?}")));
+        let people = catch_unwind(AssertUnwindSafe(|| panic!("{:#?}", holder.value)));
         assert!(people.is_err());
-        Err::<(), _>(value).unwrap();
+        holder.failed().unwrap();
     });
     assert!(thread.unwrap().join().is_err());
 }

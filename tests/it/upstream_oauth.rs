@@ -2,6 +2,7 @@
 
 mod callers;
 mod calls;
+mod canary;
 mod faults;
 mod house;
 mod numbers;

@@ -70,8 +70,8 @@ fn step_ups(page: &mut String, rows: &[Row]) {
     page.push_str(STEPPING_UP);
     let mut notes = Notes::default();
     for row in rows {
-        let stepped =
-            [&row.step_up, &row.step_up_without_refresh, &row.step_up_dynamic].map(|outcome| notes.cell(outcome));
+        let ways = [&row.step_up, &row.step_up_document, &row.step_up_without_refresh, &row.step_up_dynamic];
+        let stepped = ways.map(|outcome| notes.cell(outcome));
         let asks = if row.withheld.asks == 1 { "asks once" } else { "does not ask" };
         let ends = if row.withheld.ends { "ends" } else { "goes on" };
         let ends = format!("{asks}, says `{}`, {ends}", row.withheld.error);
@@ -155,9 +155,10 @@ const STEPPING_UP: &str = "
 ## Getting a scope that is missing
 
 Two tools take one scope each that the client did not ask for at first (`authorization.scopes.tools`). *Works*: one authorization
-request for each, and both tools can be called from then on. The first column is about clients that were registered before, the second
-about those with a document of their own, and the last about a person who does not get the scope: nobody is asked twice for one call.
+request for each, and both tools can be called from then on. Where it does not work, there are no more authorization requests than
+that either: no client asks a person on and on. *No refresh*: with a document in whose `grant_types` there is no `refresh_token`; in
+all others there is. The last column is about a person who does not get the scope: nobody is asked twice for one call.
 
-| client | authorization server | with a refresh token | without | registered by itself | if the person does not get it |
-|---|---|---|---|---|---|
+| client | authorization server | registered before | document | document, no refresh | registers itself | if the person does not get it |
+|---|---|---|---|---|---|---|
 ";

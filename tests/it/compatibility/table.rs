@@ -120,10 +120,12 @@ pub(crate) struct Row {
     /// Scopes that are missing are got by one authorization request each, and none is asked for twice: by [`Way::Given`],
     /// with a refresh token.
     pub(crate) step_up: Outcome,
-    /// The same by [`Way::Dynamic`].
-    pub(crate) step_up_dynamic: Outcome,
+    /// The same by [`Way::Document`].
+    pub(crate) step_up_document: Outcome,
     /// The same by [`Way::Document`], without a refresh token.
     pub(crate) step_up_without_refresh: Outcome,
+    /// The same by [`Way::Dynamic`], with one.
+    pub(crate) step_up_dynamic: Outcome,
     /// What becomes of a call whose scope the person does not get.
     pub(crate) withheld: Withheld,
 }

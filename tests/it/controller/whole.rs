@@ -25,13 +25,24 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) fn start(cluster: &Cluster) -> Self {
+        Self::start_in(cluster, &[])
+    }
+
+    /// The same, in this environment.
+    pub(super) fn start_in(cluster: &Cluster, environment: &[(&str, &str)]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut command = portcullis();
         command.args(["proxy", "--gateway-namespace", GATEWAY, "--pod-name", "gate-0", "--public-url", PUBLIC_URL]);
         command.arg("--state-dir").arg(state.path()).args(["--listen", "127.0.0.1:0"]);
         command.args(["--tls-terminated-before-proxy", "--allow-private-upstreams=127.0.0.0/8"]);
+        command.envs(environment.iter().copied());
         command.env("KUBECONFIG", cluster.kubeconfig_of(GATEWAY, "portcullis-proxy"));
         Self { process: Process::start(command), _state: state }
+    }
+
+    /// Everything that it said so far.
+    pub(super) fn said(&self) -> String {
+        format!("{}\n{}", self.process.stderr(), self.process.stdout())
     }
 
     fn address(&self) -> SocketAddr {

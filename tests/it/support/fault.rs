@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use socket2::SockRef;
 
 use super::wait::until;
@@ -28,6 +29,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// This is answered, and the server hears nothing.
     Instead(Answer),
+    /// This status and an OAuth error are answered that repeat every credential of the request, and the server hears nothing.
+    Repeated(u16),
     /// The server does what it is asked, and this is answered.
     Replaced(Answer),
     /// The server is asked after this long.
@@ -312,6 +315,12 @@ impl State {
                 None
             }
             Some(Fault::Instead(answer)) => Some(answer.into()),
+            Some(Fault::Repeated(status)) => {
+                let said = json!({"error": "invalid_client", "error_description": request.credentials().join(" ")});
+                let answer: Message = Answer::json(status, &said.to_string()).into();
+                self.passed.lock().unwrap().extend([request.text(), answer.text()]);
+                Some(answer)
+            }
             Some(Fault::Replaced(answer)) => self.ask(request, place).map(|_| answer.into()),
             Some(Fault::Slow(pause)) => {
                 thread::sleep(pause);

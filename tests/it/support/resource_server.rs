@@ -48,6 +48,8 @@ pub(crate) struct Rules {
     pub(crate) rejected: BTreeSet<String>,
     /// It takes none at all.
     pub(crate) rejects_all: bool,
+    /// It repeats the token that it does not take.
+    pub(crate) repeats: bool,
 }
 
 struct State {
@@ -184,8 +186,9 @@ impl State {
             return Err((401, format!("Bearer {metadata}")));
         }
         let rules = self.rules.lock().unwrap();
+        let repeated = if rules.repeats { token } else { "refused" };
         if rules.rejects_all || rules.rejected.contains(token) {
-            return Err(invalid("revoked"));
+            return Err(invalid(repeated));
         }
         let header = decode_header(token).map_err(|_| invalid("no JWT"))?;
         let key = self.keys.iter().find(|key| key.common.key_id == header.kid).ok_or_else(|| invalid("no key"))?;
@@ -201,7 +204,10 @@ impl State {
         let claims = decode::<Value>(token, &key, &validation).map_err(|error| invalid(&error.to_string()))?.claims;
         let has = |scope: &str| claims["scope"].as_str().is_some_and(|all| all.split(' ').any(|one| one == scope));
         match tool.and_then(|tool| rules.scopes.get(tool)).filter(|scope| !has(scope)) {
-            Some(scope) => Err((403, format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\", {metadata}"))),
+            Some(scope) => {
+                let why = format!("error_description=\"{repeated}\", scope=\"{scope}\"");
+                Err((403, format!("Bearer error=\"insufficient_scope\", {why}, {metadata}")))
+            }
             None => Ok(claims),
         }
     }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::fault::Hop;
 use super::token::Key;
 use super::{now, runtime};
 
@@ -40,12 +40,12 @@ pub(crate) struct Strict {
 }
 
 impl Strict {
-    /// With one client, of this id and public key.
-    pub(crate) fn start(client: &str, public: Value) -> Self {
+    /// Behind this hop, with one client, of this id and public key.
+    pub(crate) fn start(hop: &Hop, client: &str, public: Value) -> Self {
         let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
+        hop.lead_to(&listener.local_addr().unwrap().to_string());
         let state = Arc::new(State {
-            issuer: format!("http://{address}"),
+            issuer: hop.url(),
             key: Key::es256("key-1"),
             client: (client.to_owned(), public),
             used: Mutex::default(),

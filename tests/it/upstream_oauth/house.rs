@@ -101,23 +101,26 @@ impl Place {
         .to_string()
     }
 
-    /// A gateway that governs the upstream as `default/notes`.
-    pub(super) fn gateway(&self, more: &Value) -> Gateway {
-        self.gateway_with(more, &[])
+    /// Manifests of a gateway that governs the upstream as `default/notes`.
+    pub(super) fn manifests(&self, more: &Value) -> Manifests {
+        vec![
+            ("1-local.yaml", TRUST.to_owned()),
+            ("2-vendor.yaml", self.trust()),
+            ("3-server.yaml", Self::server("notes", &self.upstream.url(), more, "local")),
+            ("4-policy.yaml", policy("all", "notes", ALL)),
+        ]
     }
 
-    /// The same with further flags.
+    /// A gateway that governs the upstream as `default/notes`.
+    pub(super) fn gateway(&self, more: &Value) -> Gateway {
+        start(&[], &self.manifests(more))
+    }
+
+    /// The same with these flags.
     pub(super) fn gateway_with(&self, more: &Value, flags: &[&str]) -> Gateway {
-        let server = Self::server("notes", &self.upstream.url(), more, "local");
-        let gateway = Gateway::start_with(
-            &[
-                ("1-local.yaml", TRUST),
-                ("2-vendor.yaml", &self.trust()),
-                ("3-server.yaml", &server),
-                ("4-policy.yaml", &policy("all", "notes", ALL)),
-            ],
-            &[&["--trust-every", "1s"], flags].concat(),
-        );
+        let manifests = self.manifests(more);
+        let manifests: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let gateway = Gateway::start_with(&manifests, &[&["--trust-every", "1s"], flags].concat());
         gateway.wait_ready();
         gateway
     }
@@ -176,6 +179,15 @@ fn registered(house: &House, by: By) -> Known {
             Known { id: client.id, method: "private_key_jwt", values }
         }
     }
+}
+
+/// Files by name.
+pub(super) type Manifests = Vec<(&'static str, String)>;
+
+/// A gateway over these, in this environment, that asks upstreams each second whom they trust.
+pub(super) fn start(environment: &[(&str, &str)], manifests: &Manifests) -> Gateway {
+    let manifests: Vec<(&str, &str)> = manifests.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    Gateway::start_in(&[environment, &[("PORTCULLIS_TRUST_EVERY", "1s")]].concat(), &manifests)
 }
 
 /// Calls a tool as whoever has the token.

@@ -3,11 +3,13 @@
 use portcullis::controller::conditions::role_binding;
 use serde_json::{Value, json};
 
+use super::canary;
 use super::place::{Place, Way};
 use crate::chart::installed_with;
 use crate::controller::whole::Proxy;
 use crate::controller::{ACCOUNT, Controller, PUBLIC_URL, VERSION, message, object, policy, trust, wait_condition};
-use crate::support::fault::Hop;
+use crate::support::canary::{Secrets, assert_none};
+use crate::support::fault::{Fault, Hop, Matching};
 use crate::support::issuer::Issuer;
 use crate::support::kube::SYSTEM;
 use crate::support::resource_server::ResourceServer;
@@ -22,12 +24,17 @@ struct Whole {
     upstream: ResourceServer,
     ana: String,
     proxy: Proxy,
-    _controller: Controller,
+    controller: Controller,
     _callers: Issuer,
 }
 
 impl Whole {
     fn start(way: Way, options: &Value) -> Self {
+        Self::start_in(&[], way, options)
+    }
+
+    /// The same, of a controller and a proxy in this environment.
+    fn start_in(environment: &[(&str, &str)], way: Way, options: &Value) -> Self {
         // The policies bind a proxy's Lease to its Pod, and there are no Pods here: another test's matter.
         let place = Place::on(installed_with("without-admission"), way, options);
         let upstream = ResourceServer::start(&place.house.issuer(), &place.house.endpoint("jwks_uri"));
@@ -45,8 +52,10 @@ impl Whole {
             "spec": {"upstream": {"url": upstream.url(), "credentials": {"oauth": {"client": "reports"}}},
                 "authorization": {"servers": ["callers"]}, "audit": {"delivery": "BestEffort"}}});
         let reader = role_binding("portcullis-secret-reader", "team", (SYSTEM, ACCOUNT));
-        let controller = Controller::start_with(&place.cluster, &["--no-inventory", "--trust-every", "1s"]);
-        let proxy = Proxy::start(&place.cluster);
+        let kubeconfig = place.cluster.kubeconfig_of(SYSTEM, ACCOUNT);
+        let arguments = ["--no-inventory", "--trust-every", "1s"];
+        let controller = Controller::launch_in(PUBLIC_URL, &kubeconfig, environment, &arguments);
+        let proxy = Proxy::start_in(&place.cluster, environment);
         place.cluster.apply_yaml(reader.split_once("applies:\n").unwrap().1);
         for one in [&anchor, &readers, &notes] {
             place.cluster.apply(one);
@@ -54,7 +63,7 @@ impl Whole {
         place.apply(&json!({}));
         place.wait_ready();
         let ana = callers.token("ana", &format!("{PUBLIC_URL}/team/notes"), "", &[]);
-        Self { place, upstream, ana, proxy, _controller: controller, _callers: callers }
+        Self { place, upstream, ana, proxy, controller, _callers: callers }
     }
 
     fn is_allowed(&self) -> bool {
@@ -141,4 +150,48 @@ fn a_client_that_was_made_by_an_admin_api_is_what_a_server_is_called_as_by_a_pro
     let whole = Whole::start(Way::KeycloakAdmin, &json!({}));
     whole.assert_governed();
     whole.turns_away();
+}
+
+/// Whatever the issuer and the upstream repeat.
+#[test]
+fn what_a_server_is_called_with_is_in_no_status_event_or_log() {
+    for way in [Way::ProviderDcr, Way::KeycloakAdmin] {
+        let options = json!({"resourcePrefix": "http://127.0.0.1"});
+        let whole = Whole::start_in(&[("PORTCULLIS_LOG", "trace")], way, &options);
+        whole.assert_governed();
+        let (house, cluster) = (&whole.place.house, &whole.place.cluster);
+        let mut texts = canary::readable(&whole.place);
+        let endpoint = house.endpoint("token_endpoint");
+        let path = endpoint.strip_prefix(&house.hop.url()).unwrap();
+
+        // Its token is not taken any more, and there is no other one.
+        let held = whole.upstream.calls().last().unwrap().token.clone();
+        whole.upstream.rules().repeats = true;
+        whole.upstream.rules().rejected.insert(held);
+        house.hop.fault(Matching::every("POST", path), Fault::Repeated(401));
+        let refused = until("a call to be refused", || {
+            let answer = whole.proxy.call(&whole.ana, "echo");
+            (answer.status == 502 && answer.text().contains("UpstreamTokenRefused")).then_some(answer)
+        });
+        texts.push(("what the caller is told".to_owned(), format!("{refused:?}").into_bytes()));
+        let server = wait_condition(cluster, NOTES, (AUTHORIZED, "False", "UpstreamTokenWanted"));
+        let said = message(&server, AUTHORIZED);
+        assert!(said.contains("invalid_client"), "{said}");
+        texts.extend(canary::readable(&whole.place));
+        house.hop.heal();
+        texts.push(("the metrics".to_owned(), whole.controller.get("/metrics").body));
+        texts.push(("readyz".to_owned(), whole.controller.get("/readyz").body));
+        texts.push(("the controller's log".to_owned(), whole.controller.process.stderr().into_bytes()));
+        texts.push(("what the proxy says".to_owned(), whole.proxy.said().into_bytes()));
+
+        let mut secrets = Secrets::default();
+        canary::note_cluster(&whole.place, &mut secrets);
+        house.hop.passed().iter().for_each(|text| secrets.note_message(text));
+        secrets.note("the caller's token", &whole.ana);
+        whole.upstream.calls().iter().for_each(|call| secrets.note("a token at the upstream", &call.token));
+        let classes =
+            ["the caller's token", "a token at the upstream", "access_token", "client_assertion", "private_key.pem"];
+        let texts: Vec<(&str, &[u8])> = texts.iter().map(|(what, text)| (what.as_str(), text.as_slice())).collect();
+        assert_none(&secrets.all(&classes), &texts);
+    }
 }

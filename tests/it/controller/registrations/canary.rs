@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::place::{Place, WAYS, Way};
 use crate::controller::{ACCOUNT, Controller, VERSION};
-use crate::support::canary;
+use crate::support::canary::{self, Secrets};
 use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::keycloak::MANAGER;
 use crate::support::kube::SYSTEM;
@@ -18,81 +18,55 @@ use crate::support::wait::until;
 /// The token of an adoption that is refused.
 const CLAIMED: &str = "canary-registration-token-51c0de";
 
-/// Members of requests and answers that are secrets.
-const SECRET: [&str; 6] =
-    ["client_secret", "registration_access_token", "access_token", "client_assertion", "secret", "refresh_token"];
-
-/// Every secret that went over the wire.
-fn secrets_in(text: &str, found: &mut BTreeSet<String>) {
-    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
-    let authorization = head.lines().filter_map(|line| line.split_once(": "));
-    let authorization = authorization.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-    found.extend(authorization.filter_map(|(_, value)| Some(value.split_once(' ')?.1.to_owned())));
-    match serde_json::from_str::<Value>(body) {
-        Ok(body) => walk(&body, found),
-        Err(_) => {
-            let pairs = url::form_urlencoded::parse(body.as_bytes());
-            let secret = pairs.filter(|(name, _)| SECRET.contains(&name.as_ref()));
-            found.extend(secret.map(|(_, value)| value.into_owned()));
-        }
-    }
-}
-
-fn walk(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| walk(item, found)),
-        Value::Object(members) => members.iter().for_each(|(name, item)| match item {
-            // Keycloak's answer for a new secret is `{"type": "secret", "value": …}`.
-            Value::String(text)
-                if SECRET.contains(&name.as_str()) || (name == "value" && members["type"] == "secret") =>
-            {
-                found.insert(text.clone());
-            }
-            item => walk(item, found),
-        }),
-        _ => {}
-    }
-}
-
 /// Secrets that Secrets of the cluster hold, without names and ids.
-fn secrets_kept(place: &Place, found: &mut BTreeSet<String>) {
-    for (namespace, secret) in [SYSTEM, "team"].into_iter().flat_map(|namespace| {
-        place.cluster.list("v1", "Secret", Some(namespace)).into_iter().map(move |secret| (namespace, secret))
-    }) {
-        for (key, value) in secret["data"].as_object().into_iter().flatten() {
-            let text = String::from_utf8(BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
-            match key.as_str() {
-                "ledger.json" => ledger(&serde_json::from_str(&text).unwrap(), found),
-                "token" | "client_secret" | "registration_access_token" if namespace == SYSTEM => {
-                    found.insert(text);
+pub(super) fn note_cluster(place: &Place, secrets: &mut Secrets) {
+    for namespace in [SYSTEM, "team"] {
+        for secret in place.cluster.list("v1", "Secret", Some(namespace)) {
+            for (key, value) in secret["data"].as_object().into_iter().flatten() {
+                let text = String::from_utf8(BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
+                match key.as_str() {
+                    "ledger.json" => note_ledger(&serde_json::from_str(&text).unwrap(), secrets),
+                    "token" | "registration_access_token" if namespace == SYSTEM => secrets.note(key, &text),
+                    "client_secret" => secrets.note(&format!("{namespace}: {key}"), &text),
+                    // One line of it is enough to tell.
+                    "private_key.pem" => {
+                        text.lines().filter(|line| line.len() == 64).for_each(|line| secrets.note(key, line));
+                    }
+                    _ => {}
                 }
-                "client_secret" => {
-                    found.insert(text);
-                }
-                // One line of it is enough to tell.
-                "private_key.pem" => found.extend(text.lines().filter(|line| line.len() == 64).map(str::to_owned)),
-                _ => {}
             }
         }
     }
 }
 
-fn ledger(ledger: &Value, found: &mut BTreeSet<String>) {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    found.extend(ledger["keys"].as_array().unwrap().iter().filter_map(|key| text(&key["pkcs8"])));
+fn note_ledger(ledger: &Value, secrets: &mut Secrets) {
+    let mut note = |class: &str, value: &Value| value.as_str().into_iter().for_each(|text| secrets.note(class, text));
+    ledger["keys"].as_array().unwrap().iter().for_each(|key| note("ledger: key", &key["pkcs8"]));
     let retired = ledger["retired"].as_array().unwrap().iter().map(|one| &one["registration"]);
     for one in retired.chain([&ledger["current"]]) {
-        found.extend(text(&one["client_secret"]));
-        found.extend(text(&one["handle"]["Protocol"]["token"]));
+        note("ledger: secret", &one["client_secret"]);
+        note("ledger: token", &one["handle"]["Protocol"]["token"]);
     }
+}
+
+/// What there is at least one of in the life of a client that is registered in this way.
+fn classes(way: Way) -> Vec<&'static str> {
+    let cluster = ["token", "registration_access_token", "private_key.pem", "portcullis-system: client_secret"];
+    let wire = ["Basic", "Bearer", "access_token", "client_assertion", "team: client_secret"];
+    let own: &[_] = match way {
+        Way::KeycloakAdmin => &["secret"],
+        _ => &["client_secret", "ledger: token"],
+    };
+    [&cluster[..], &wire, &["ledger: key", "ledger: secret"], own].concat()
 }
 
 /// Everything that people and programs may read without being trusted with secrets, as it is now.
-fn readable(place: &Place) -> Vec<(String, Vec<u8>)> {
+pub(super) fn readable(place: &Place) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for (version, kind) in [
         (VERSION, "McpClient"),
         (VERSION, "McpAuthorizationServer"),
+        (VERSION, "McpServer"),
         ("v1", "ConfigMap"),
         ("v1", "Namespace"),
         ("events.k8s.io/v1", "Event"),
@@ -112,15 +86,14 @@ fn readable(place: &Place) -> Vec<(String, Vec<u8>)> {
 }
 
 /// What the owner's Secret may hold, and no more.
-fn assert_owners(place: &Place, managing: &BTreeSet<String>) {
+fn assert_owners(place: &Place, managing: &[&str]) {
     for secret in place.cluster.list("v1", "Secret", Some("team")) {
         for (key, value) in secret["data"].as_object().unwrap() {
             let known =
                 ["client_id", "issuer", "token_endpoint_auth_method", "client_secret", "private_key.pem", "kid"];
             assert!(known.contains(&key.as_str()), "{key}");
             let text = BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap();
-            let secrets: Vec<&str> = managing.iter().map(String::as_str).collect();
-            canary::assert_none(&secrets, &[(key, &text)]);
+            canary::assert_none(managing, &[(key, &text)]);
         }
     }
 }
@@ -139,10 +112,10 @@ fn secrets_tokens_and_assertions_are_in_no_output() {
                 &["--no-inventory"],
             )
         };
-        let (mut secrets, mut texts, mut logs) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (mut secrets, mut texts, mut logs) = (Secrets::default(), BTreeSet::new(), Vec::new());
         let mut note = |place: &Place, controller: Option<&Controller>| {
-            secrets_kept(place, &mut secrets);
-            place.house.hop.passed().iter().for_each(|text| secrets_in(text, &mut secrets));
+            note_cluster(place, &mut secrets);
+            place.house.hop.passed().iter().for_each(|text| secrets.note_message(text));
             texts.extend(readable(place));
             if let Some(controller) = controller {
                 texts.insert(("metrics".to_owned(), controller.get("/metrics").body));
@@ -186,9 +159,8 @@ fn secrets_tokens_and_assertions_are_in_no_output() {
         place.works();
         let known = note(&place, Some(&controller));
         let owned: BTreeSet<String> = place.credentials().into_values().collect();
-        let is_managing =
-            |secret: &&String| secret.len() >= 12 && !owned.iter().any(|own| own.contains(secret.as_str()));
-        let managing = known.iter().filter(is_managing).cloned().collect();
+        let is_managing = |secret: &&str| !owned.iter().any(|own| own.contains(secret));
+        let managing: Vec<&str> = known.all(&[]).into_iter().filter(is_managing).collect();
         assert_owners(&place, &managing);
 
         // Somebody else's client is claimed by a token that is not its own.
@@ -226,13 +198,10 @@ fn secrets_tokens_and_assertions_are_in_no_output() {
         logs.extend([controller.process.stderr(), controller.process.stdout()]);
         texts.extend(logs.into_iter().map(|log| ("a log".to_owned(), log.into_bytes())));
 
-        assert!(
-            all.contains(CLAIMED) && (way == Way::KeycloakAdmin || all.contains(&initial)),
-            "{way:?}: {}",
-            all.len()
-        );
-        assert!(all.contains(MANAGER.1) && all.len() >= 6, "{way:?}: {}", all.len());
-        let secrets: Vec<&str> = all.iter().map(String::as_str).filter(|secret| secret.len() >= 12).collect();
+        let secrets = all.all(&classes(way));
+        for known in [CLAIMED, &initial, MANAGER.1] {
+            assert!(secrets.contains(&known), "{way:?}: {}", secrets.len());
+        }
         let texts: Vec<(&str, &[u8])> = texts.iter().map(|(place, text)| (place.as_str(), text.as_slice())).collect();
         canary::assert_none(&secrets, &texts);
     }

@@ -2,9 +2,16 @@
 
 use std::io::{self, BufRead, Read as _, Write};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 /// Headers that are about one connection (RFC 9110 section 7.6.1), or about framing.
 const OF_THE_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "content-length", "expect", "te"];
+
+/// Members of a form that are credentials (RFC 6749 section 2.3.1, RFC 7521 section 4.2, RFC 7523 section 2.1, RFC 8693 section
+/// 2.1).
+const CREDENTIALS: [&str; 4] = ["client_secret", "client_assertion", "subject_token", "assertion"];
 
 /// One request or answer.
 #[derive(Clone, Debug)]
@@ -58,6 +65,16 @@ impl Message {
     pub(super) fn text(&self) -> String {
         let headers = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
         format!("{}\n{}\n{}", self.first, headers.collect::<String>(), String::from_utf8_lossy(&self.body))
+    }
+
+    /// What it carries as credentials: that of its `Authorization`, as it is and as it is meant, and those of a form.
+    pub(super) fn credentials(&self) -> Vec<String> {
+        let (scheme, sent) = self.header("authorization").and_then(|value| value.split_once(' ')).unwrap_or_default();
+        let meant = (scheme == "Basic").then(|| String::from_utf8(BASE64_STANDARD.decode(sent).unwrap()).unwrap());
+        let form = url::form_urlencoded::parse(&self.body).filter(|(name, _)| CREDENTIALS.contains(&name.as_ref()));
+        let mut all: Vec<String> = meant.into_iter().chain(form.map(|(_, value)| value.into_owned())).collect();
+        all.extend((!sent.is_empty()).then(|| sent.to_owned()));
+        all
     }
 
     fn header(&self, name: &str) -> Option<&str> {

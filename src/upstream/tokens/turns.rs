@@ -79,7 +79,7 @@ impl Turns {
 
 impl Turn<'_> {
     /// The issuer works.
-    pub(super) fn is_answered(self) {
+    pub(super) fn answered(self) {
         let mut away = self.turns.away();
         if away.is_news_of(self.begun) {
             *away = Away::default();
@@ -88,9 +88,9 @@ impl Turn<'_> {
 
     /// There is no token. How long whoever asked, among others, should wait before the next request: longer than they do, so that
     /// one for whom the issuer fails does not take each turn before they can.
-    pub(super) fn has_failed(self, failure: &TokenFailure) -> Duration {
+    pub(super) fn failed(self, failure: &TokenFailure) -> Duration {
         let TokenFailure::Unavailable { retry_after, .. } = failure else {
-            self.is_answered();
+            self.answered();
             return Duration::ZERO;
         };
         let mut away = self.turns.away();

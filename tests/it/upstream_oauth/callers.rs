@@ -88,11 +88,11 @@ fn keycloak_exchanges_a_callers_token_for_one_of_the_upstream() {
     // What is exchanged and good at the gateway as well would bring the upstream in as the caller.
     for here in [gateway.url("notes"), place.client.id.clone()] {
         let mapper = place.add_audience(&here);
-        let new = token(&callers[0]);
+        let new = access_token(&place.house.token_with_secret(&callers[0].0, &[]));
         let told = refusal(&call(&gateway, "notes", &new, "echo"));
         assert!(told.contains("UpstreamTokenAudience"), "{told}");
         assert_eq!(place.upstream.calls().len(), before + 6, "it is sent nowhere");
-        realm.admin("DELETE", &mapper, &Value::Null);
+        place.house.realm().admin("DELETE", &mapper, &Value::Null);
     }
     let asked = place.asked();
 

@@ -39,6 +39,9 @@ pub enum TokenFailure {
         /// How long it wants to be left alone, if it says so.
         retry_after: Option<Duration>,
     },
+    /// Nobody was asked: too many wait for their turn.
+    #[error("too many ask for a token at once, and the issuer is slow: try again")]
+    Crowded,
     /// The issuer refuses.
     #[error("the issuer refuses a token (status {status}, {error}){}", described(.description.as_deref()))]
     Refused {
@@ -97,7 +100,7 @@ impl TokenFailure {
     /// A stable word for records, conditions and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            TokenFailure::Unavailable { .. } => "UpstreamTokenUnavailable",
+            TokenFailure::Unavailable { .. } | TokenFailure::Crowded => "UpstreamTokenUnavailable",
             TokenFailure::Refused { .. } => "UpstreamTokenRefused",
             TokenFailure::Unusable(error) => error.reason(),
             TokenFailure::Audience { .. } | TokenFailure::OtherAudience { .. } => "UpstreamTokenAudience",

@@ -154,8 +154,9 @@ impl Tokens {
 
     fn failed(&self, failure: &TokenFailure) {
         let code = match failure {
-            // What is refused to one caller may be that caller's affair.
+            // What is refused to one caller may be that caller's affair; and who was not asked has done nothing.
             TokenFailure::Refused { .. } if self.need_callers() => return,
+            TokenFailure::Crowded => return,
             TokenFailure::Refused { error, .. } => Some(*error),
             _ => None,
         };

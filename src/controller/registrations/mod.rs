@@ -341,7 +341,10 @@ impl Run<'_> {
 
     async fn forget(&self, held: &mut Held) -> Result<Ended, Failure> {
         if held.seen.ledger.deletion.policy == DeletionPolicy::Retain {
-            self.context.registrations.resources.stay(self.name, &held.seen.ledger);
+            let ledger = &held.seen.ledger;
+            let is_its = self.anchor.is_some_and(|anchor| anchor.registration.issuer == ledger.issuer);
+            let server = self.server.as_ref().ok().copied().filter(|_| is_its);
+            resources::leave(self.context, server, (self.name, ledger)).await?;
         }
         if self.wish.owner_stays() && held.seen.ledger.losses() > 0 {
             held.seen.keep_losses(now());

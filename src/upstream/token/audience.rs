@@ -63,7 +63,8 @@ impl Audience {
     /// The same for a token with scopes that the upstream has chosen: they may say what it is good for, and not where. `before`
     /// is for whom one without them is.
     pub(super) fn judge_wider(&self, before: &Self, oauth: &Oauth) -> Result<(), Fault> {
-        match self.0.difference(&before.0).find(|name| !is_above(name, &oauth.resource)) {
+        let is_known = |name: &str| is_above(name, &oauth.resource) || is_issuers(name, &oauth.issuer);
+        match self.0.difference(&before.0).find(|name| !is_known(name)) {
             Some(other) => Err(Fault::Other(told(other))),
             None => Ok(()),
         }

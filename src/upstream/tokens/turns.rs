@@ -28,6 +28,8 @@ struct Away {
     failures: Failures,
     /// When the last one was heard of: those that were under way by then say nothing new.
     heard: Option<Instant>,
+    /// Whether it said for how long it wants to be left alone.
+    is_asked: bool,
 }
 
 /// One request.
@@ -58,8 +60,7 @@ impl Turns {
         self.check()?;
         let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
         let Ok(Ok(place)) = place else {
-            let detail = "too many ask for one at once".to_owned();
-            return Err(TokenFailure::Unavailable { detail, retry_after: None });
+            return Err(TokenFailure::Crowded);
         };
         // Whoever was before may have heard that it is away.
         Ok(Turn { turns: self, begun: self.check()?, _place: place })
@@ -78,10 +79,10 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// The issuer works.
+    /// The issuer works: what another one has heard meanwhile was that one's affair, unless the issuer asked to be left alone.
     pub(super) fn answered(self) {
         let mut away = self.turns.away();
-        if away.is_news_of(self.begun) {
+        if !away.is_asked || away.is_news_of(self.begun) {
             *away = Away::default();
         }
     }
@@ -97,6 +98,7 @@ impl Turn<'_> {
         if away.is_news_of(self.begun) {
             away.failures.add(failure, retry_after.unwrap_or_default().min(LONGEST));
             away.heard = Some(Instant::now());
+            away.is_asked = retry_after.is_some();
         }
         away.failures.left() + RETRY.0
     }

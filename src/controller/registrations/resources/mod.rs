@@ -182,6 +182,32 @@ impl Stands {
     }
 }
 
+/// A registration ends whose client is to stay: what that needs is to stay as well. Where this cannot be said to the server now, this
+/// process alone knows it.
+///
+/// # Errors
+/// If this process does not lead any more.
+pub(super) async fn leave(
+    context: &Context,
+    server: Option<&Server>,
+    (name, ledger): (&str, &Ledger),
+) -> Result<(), Failure> {
+    let resources = &context.registrations.resources;
+    resources.stay(name, ledger);
+    let needed = resources.needs().get(name).map(|need| need.resources.clone()).unwrap_or_default();
+    let Some(server) = server.filter(|_| resource::may_need(ledger) && ledger.current.is_some()) else { return Ok(()) };
+    let missing = ensure(context, server, (name, ledger), needed).await?;
+    if !missing.is_empty() {
+        let (issuer, missing) = (&ledger.issuer, missing.join(", "));
+        tracing::warn!(
+            issuer,
+            missing,
+            "a client stays at its server, and what it needs there could not be marked to stay too"
+        );
+    }
+    Ok(())
+}
+
 /// The issuers at which the owner with this UID has something.
 pub(in crate::controller) fn issuers(context: &Context, uid: &str) -> BTreeSet<String> {
     context.registrations.index().of(uid).into_values().map(|entry| entry.issuer).collect()
@@ -195,7 +221,11 @@ pub(super) async fn sweep(context: &Context) -> Result<(), Failure> {
     let administered = context.store().registrations();
     for (authority, registration) in administered {
         if registration.methods.contains(&Method::Admin) && registration.profile == Profile::Keycloak {
-            context.registrations.resources.issuer(&registration.issuer, &authority);
+            let issuer = context.registrations.resources.issuer(&registration.issuer, &authority);
+            // The one of before may have another issuer by now, or be gone. Whoever holds the lock knows a better one.
+            if let Ok(mut issuer) = issuer.try_lock() {
+                issuer.authority = authority;
+            }
         }
     }
     tidy(context, |_| true).await
@@ -256,13 +286,13 @@ async fn tidy_at(context: &Context, name: &str, issuer: &mut Issuer) -> Result<(
 /// Learns which there are that a process before this one has made.
 async fn list(context: &Context, server: &Server, marks: &Marks, issuer: &mut Issuer) -> Result<(), Failure> {
     match listed(context, server, marks).await?.map_err(No::words) {
-        Ok(all) => {
+        Ok((all, is_whole)) => {
             for one in all {
                 // Whoever needs it looks.
                 let stands = Stands { found: Ok(Goes::Ours), until: i64::MIN, undeleted: None };
                 issuer.known.entry(one).or_insert(stands);
             }
-            issuer.list_at = i64::MAX;
+            issuer.list_at = if is_whole { i64::MAX } else { now().saturating_add(LASTING_WAIT) };
         }
         Err(why) => {
             let authority = &issuer.authority;

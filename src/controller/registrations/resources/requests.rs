@@ -110,12 +110,12 @@ pub(super) async fn fall(
     }
 }
 
-/// The resources that clients of ours stand for which go once nobody needs them.
+/// The resources that clients of ours stand for which go once nobody needs them; and whether that is all.
 pub(super) async fn listed(
     context: &Context,
     server: &Server,
     marks: &Marks,
-) -> Result<Result<Vec<String>, No>, Failure> {
+) -> Result<Result<(Vec<String>, bool), No>, Failure> {
     let place = match server.place(now()).await {
         Ok((place, _)) => place,
         Err(not) => return Ok(Err(No::There(not.detail))),
@@ -131,13 +131,13 @@ pub(super) async fn listed(
             Ok((some, listed)) => {
                 all.extend(some);
                 if listed < resource::LISTED {
-                    break;
+                    return Ok(Ok((all, true)));
                 }
             }
             Err(why) => return Ok(Err(no(&heard, why))),
         }
     }
-    Ok(Ok(all))
+    Ok(Ok((all, false)))
 }
 
 async fn find(

@@ -5,7 +5,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::Semaphore;
 
-use super::super::turns::AT_ONCE;
+use super::super::turns::{AT_ONCE, Turns};
 use super::*;
 
 fn busy(retry_after: &str) -> Response<Body> {
@@ -87,5 +87,17 @@ async fn a_caller_for_whom_the_issuer_fails_does_not_keep_others_from_it_for_lon
             assert!(Instant::now() < patience, "in vain");
             tokio::task::yield_now().await;
         }
+    }
+}
+
+#[tokio::test]
+async fn what_one_caller_hears_does_not_count_once_the_issuer_answers_another_unless_it_asks_for_that() {
+    for (retry_after, is_left_alone) in [(None, false), (Some(Duration::from_secs(30)), true)] {
+        let turns = Turns::default();
+        let (ana, ben) = (turns.take().await.unwrap(), turns.take().await.unwrap());
+        ana.failed(&TokenFailure::Unavailable { detail: "500".into(), retry_after });
+        assert!(!turns.left().is_zero());
+        ben.answered();
+        assert_eq!(!turns.left().is_zero(), is_left_alone, "{retry_after:?}");
     }
 }

@@ -158,6 +158,7 @@ async fn scopes_that_the_upstream_chooses_do_not_make_a_token_good_for_anybody_e
         (r#"["https://up.example/mcp","mcp-b"]"#, r#"["mcp-b","https://up.example/mcp"]"#, true),
         (r#"["https://up.example/mcp","account"]"#, r#""https://up.example/mcp""#, true),
         (r#"[]"#, r#"["https://up.example/mcp","https://up.example"]"#, true),
+        (r#"["https://up.example/mcp"]"#, r#"["https://up.example/mcp","https://as.example/userinfo"]"#, true),
     ] {
         let issuer = move |_: usize, asked: &BTreeMap<String, String>| {
             let aud = if asked["scope"].contains("mcp-b") { wider } else { first };

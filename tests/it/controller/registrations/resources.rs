@@ -160,32 +160,37 @@ fn what_a_controller_has_made_that_is_gone_the_next_one_takes_back() {
 
 #[test]
 fn what_a_client_needs_that_is_to_stay_stays_whoever_leads_next() {
-    let place = Place::new(Way::KeycloakAdmin);
-    place.house.realm().user("ana", "ana's password", &[]);
-    let controller = audience::controller(&place);
-    serve(&place, "notes", &json!({}));
-    place.apply(&login());
-    told(&place, "Unknown", "NoProbe");
-    assert!(mark(&place).ends_with(":resource"), "{}", mark(&place));
-    let mut stays = login();
-    stays["deletion"] = json!({"policy": "Retain"});
-    place.apply(&stays);
-    until("it to be known that it stays", || mark(&place).ends_with(":kept-resource").then_some(()));
-    let credentials = place.credentials();
-    place.delete();
-    place.wait_gone();
-    controller.stop();
+    for is_at_once in [false, true] {
+        let place = Place::new(Way::KeycloakAdmin);
+        place.house.realm().user("ana", "ana's password", &[]);
+        let controller = audience::controller(&place);
+        serve(&place, "notes", &json!({}));
+        place.apply(&login());
+        told(&place, "Unknown", "NoProbe");
+        assert!(mark(&place).ends_with(":resource"), "{}", mark(&place));
+        let credentials = place.credentials();
+        let mut stays = login();
+        stays["deletion"] = json!({"policy": "Retain"});
+        place.apply(&stays);
+        if !is_at_once {
+            until("it to be known that it stays", || mark(&place).ends_with(":kept-resource").then_some(()));
+        }
+        place.delete();
+        place.wait_gone();
+        until("its registration to be let go of", || place.ledgers().is_empty().then_some(()));
+        controller.stop();
 
-    // The next one knows nothing of it, and has another that needs the same, and goes.
-    let _controller = audience::controller(&place);
-    place.collect_garbage();
-    place.cluster.apply(&place.client("other", &login()));
-    let other = ("McpClient", Some("team"), "other");
-    wait_condition(&place.cluster, other, ("AudienceVerified", "Unknown", "NoProbe"));
-    place.cluster.delete(VERSION, "McpClient", Some("team"), "other");
-    until("the other to be gone", || object(&place.cluster, other.0, other.1, other.2).is_none().then_some(()));
-    assert!(mark(&place).ends_with(":kept-resource"), "{}", mark(&place));
-    assert_eq!(log_in_as(&place, &credentials["client_id"]), json!(NOTES));
+        // The next one knows nothing of it, and has another that needs the same, and goes.
+        let _controller = audience::controller(&place);
+        place.collect_garbage();
+        place.cluster.apply(&place.client("other", &login()));
+        let other = ("McpClient", Some("team"), "other");
+        wait_condition(&place.cluster, other, ("AudienceVerified", "Unknown", "NoProbe"));
+        place.cluster.delete(VERSION, "McpClient", Some("team"), "other");
+        until("the other to be gone", || object(&place.cluster, other.0, other.1, other.2).is_none().then_some(()));
+        assert!(mark(&place).ends_with(":kept-resource"), "{}", mark(&place));
+        assert_eq!(log_in_as(&place, &credentials["client_id"]), json!(NOTES));
+    }
 }
 
 #[test]

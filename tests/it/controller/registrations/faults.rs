@@ -12,6 +12,9 @@ use crate::support::wait::until;
 
 /// Longer than a request may take.
 const TOO_SLOW: Fault = Fault::Slow(Duration::from_secs(21));
+/// The client that is updated too slowly, and the one that is removed so at the same time.
+const SLOW: &str = "slow";
+const LEAVING: &str = "leaving";
 
 /// A fault, by a name that a client may have.
 struct Kind {
@@ -31,7 +34,8 @@ fn kinds() -> Vec<Kind> {
         kind("away", Fault::Instead(Answer::status(503)), false),
         kind("cut", Fault::Replaced(Answer::json(200, "{\"client_id\":")), true),
         kind("another", Fault::Replaced(Answer::json(200, "[]")), true),
-        kind("slow", TOO_SLOW, true),
+        kind(SLOW, TOO_SLOW, true),
+        kind(LEAVING, TOO_SLOW, true),
     ]
 }
 
@@ -157,8 +161,12 @@ fn whatever_a_server_answers(way: Way) {
     let late = Late::begin(&place);
 
     // An update.
-    let victims = Victim::all(&place);
+    let mut victims = Victim::all(&place);
     let mut known: Vec<String> = victims.iter().map(|victim| victim.id.clone()).collect();
+    let leaving = victims.pop().unwrap();
+    assert_eq!(leaving.kind.name, LEAVING);
+    let leaves = (leaving.fails("DELETE"), leaving);
+    place.cluster.delete(VERSION, "McpClient", Some("team"), LEAVING);
     let faults: Vec<Fired> = victims.iter().map(|victim| victim.fails("PUT")).collect();
     for victim in &victims {
         place.wants(victim.kind.name, "Other");
@@ -174,7 +182,9 @@ fn whatever_a_server_answers(way: Way) {
     }
 
     // A look at it, which is due because nobody knows what came of the last update.
-    let victims = next(victims, &mut known);
+    let mut victims = next(victims, &mut known);
+    victims.retain(|victim| victim.kind.name != SLOW);
+    place.cluster.delete(VERSION, "McpClient", Some("team"), SLOW);
     let faults: Vec<Fired> = victims.iter().map(|victim| victim.fails("GET")).collect();
     for victim in &victims {
         place.edit(&place.ledger_for(victim.kind.name), |ledger| {
@@ -203,7 +213,7 @@ fn whatever_a_server_answers(way: Way) {
     // A removal.
     let faults: Vec<Fired> = victims.iter().map(|victim| victim.fails("DELETE")).collect();
     victims.iter().for_each(|victim| place.cluster.delete(VERSION, "McpClient", Some("team"), victim.kind.name));
-    for (victim, fired) in victims.iter().zip(&faults) {
+    for (victim, fired) in victims.iter().zip(&faults).chain([(&leaves.1, &leaves.0)]) {
         let story = format!("{way:?}, {} at a removal", victim.kind.name);
         until(&story, || object(&place.cluster, "McpClient", Some("team"), victim.kind.name).is_none().then_some(()));
         assert_eq!(fired.times(), 1, "{story}");

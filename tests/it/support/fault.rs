@@ -107,8 +107,8 @@ impl Matching {
     }
 
     fn is_about(&self, method: &str, path: &str) -> bool {
-        // A search by what many clients have in common (Keycloak's `q`) is about none of them.
-        let is_below = path.strip_prefix(&self.prefix).is_some_and(|below| !below.starts_with("?q="));
+        // A search for what many clients have in common (at Keycloak) is about none of them.
+        let is_below = path.strip_prefix(&self.prefix).is_some_and(|below| !below.starts_with("?search="));
         (self.method.is_empty() || self.method == method) && is_below
     }
 }

@@ -122,7 +122,7 @@ pub(super) async fn listed(
     };
     let mut all = Vec::new();
     for round in 0..MOST_LISTS {
-        let heard = ask(context, server, resource::list(&marks.ours, round * resource::LISTED, &place)).await?;
+        let heard = ask(context, server, resource::list(round * resource::LISTED, &place)).await?;
         let some = match &heard {
             Ok(answer) => resource::listed(answer, &marks.ours),
             Err(_) => Err(resource::done(Purpose::Find, heard.as_ref()).err().unwrap_or_default()),

@@ -308,19 +308,8 @@ mod tests {
 
     /// Nothing is registered, and nothing can be.
     fn hindered() -> Outcome {
-        Outcome {
-            again: 0,
-            method: None,
-            client: None,
-            trouble: Some(Trouble { what: What::NoEndpoint, during: None, detail: "no".into(), retry_after: None }),
-            publication: Publication::Unknown,
-            unserved: None,
-            drift: Vec::new(),
-            adoption: None,
-            left: Left::default(),
-            is_over: false,
-            is_released: false,
-        }
+        let trouble = Trouble { what: What::NoEndpoint, during: None, detail: "no".into(), retry_after: None };
+        Outcome { again: 0, trouble: Some(trouble), ..Outcome::nothing() }
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl Outcome {
         Self { is_over: true, is_released: true, ..Self::nothing() }
     }
 
-    fn nothing() -> Self {
+    /// Nobody was asked, and nothing is known.
+    pub(in crate::controller) fn nothing() -> Self {
         Self {
             again: i64::MAX,
             method: None,

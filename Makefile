@@ -46,7 +46,8 @@ bench:  ## what a governed call costs over a bare forwarder (ten minutes at most
 bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
 	bench/run --cluster
 
-soak:  ## every long run: controllers killed at each request, 1,000 clients, 10,000 calls, then an hour of load on one gateway
+soak:  ## every long run: fifty orders, controllers killed at each request, 1,000 clients, 10,000 calls, an hour of load on a gateway
+	PORTCULLIS_ORDERS=50 cargo test --test it admission::orders
 	PORTCULLIS_KILL_ROUNDS=200 cargo test --test it controller::random
 	PORTCULLIS_CRASH_MATRIX=all cargo test --test it -- controller::registrations::crash controller::registrations::told_crash
 	PORTCULLIS_REGISTRATIONS=1000 cargo test --test it controller::registrations::many -- --nocapture

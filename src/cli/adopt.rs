@@ -48,7 +48,13 @@ pub(super) struct Args {
     #[command(flatten)]
     client: Option<Named>,
     /// The client's id at the authorization server
-    #[arg(long, value_name = "ID", required_unless_present = "ledger", env = "PORTCULLIS_CLIENT_ID")]
+    #[arg(
+        long,
+        value_name = "ID",
+        allow_hyphen_values = true,
+        required_unless_present = "ledger",
+        env = "PORTCULLIS_CLIENT_ID"
+    )]
     client_id: Option<String>,
     /// Where it is managed (RFC 7592): its registration_client_uri
     #[arg(long, value_name = "URL", requires = "token", env = "PORTCULLIS_REGISTRATION_URL")]
@@ -63,7 +69,7 @@ pub(super) struct Args {
     )]
     token: Option<PathBuf>,
     /// The mark that it bears, if that is not the McpClient's own: that of an owner who is gone, or none
-    #[arg(long, value_name = "MARK|none", env = "PORTCULLIS_MARK")]
+    #[arg(long, value_name = "MARK|none", allow_hyphen_values = true, env = "PORTCULLIS_MARK")]
     mark: Option<String>,
     /// Instead of a client: the Secret of another installation's registration, as `clients list` shows it
     #[arg(long, value_name = "SECRET", conflicts_with_all = ["client", "client_id"], env = "PORTCULLIS_LEDGER")]

@@ -31,13 +31,13 @@ pub struct Args {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVER")]
     pub server: String,
     /// The tool that is called
-    #[arg(long, value_name = "TOOL", group = "target", env = "PORTCULLIS_TOOL")]
+    #[arg(long, value_name = "TOOL", allow_hyphen_values = true, group = "target", env = "PORTCULLIS_TOOL")]
     pub tool: Option<String>,
     /// The resource that is read
     #[arg(long, value_name = "URI", group = "target", env = "PORTCULLIS_RESOURCE")]
     pub resource: Option<String>,
     /// The prompt that is asked for
-    #[arg(long, value_name = "PROMPT", group = "target", env = "PORTCULLIS_PROMPT")]
+    #[arg(long, value_name = "PROMPT", allow_hyphen_values = true, group = "target", env = "PORTCULLIS_PROMPT")]
     pub prompt: Option<String>,
     /// Who calls: user:ALICE@AUTHORITY, client:ID@AUTHORITY or serviceaccount:NAMESPACE/NAME; then, each after a comma,
     /// groups=A,B (groups=? for a token that does not say), client=ID and actor=SUBJECT

@@ -26,13 +26,13 @@ use crate::policy::request::Facts;
 #[command(group = clap::ArgGroup::new("subject").args(["user", "client", "service_account", "any"]))]
 pub struct Args {
     /// A person, by the subject of their tokens
-    #[arg(long, value_name = "SUBJECT", env = "PORTCULLIS_USER")]
+    #[arg(long, value_name = "SUBJECT", allow_hyphen_values = true, env = "PORTCULLIS_USER")]
     pub user: Option<String>,
     /// A group; with another option, one that they are in. May be given several times
-    #[arg(long, value_name = "GROUP", env = "PORTCULLIS_GROUP", value_delimiter = ',')]
+    #[arg(long, value_name = "GROUP", allow_hyphen_values = true, env = "PORTCULLIS_GROUP", value_delimiter = ',')]
     pub group: Vec<String>,
     /// An OAuth client that acts for itself
-    #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, env = "PORTCULLIS_CLIENT")]
     pub client: Option<String>,
     /// A ServiceAccount of the cluster
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_WHAT_CAN_SERVICE_ACCOUNT", conflicts_with = "group")]

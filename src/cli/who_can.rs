@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVER")]
     pub server: String,
     /// Only this tool, by its exact name
-    #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
+    #[arg(long, value_name = "TOOL", allow_hyphen_values = true, env = "PORTCULLIS_TOOL")]
     pub tool: Option<String>,
     /// Where the answer comes from.
     #[command(flatten)]

@@ -5,10 +5,11 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::support::ports::free_port;
 use crate::support::process::{Process, portcullis};
 use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
-use crate::support::{canary, free_port, http};
+use crate::support::{canary, http};
 
 fn ran(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();

@@ -230,6 +230,27 @@ fn every_option_has_an_environment_variable_that_means_one_thing() {
     }
 }
 
+/// Authorization servers give ids that are random text, and persons, groups and tools are named elsewhere: some begin with a hyphen.
+#[test]
+fn what_is_named_elsewhere_may_begin_with_a_hyphen() {
+    let named_elsewhere = ["ID", "SUBJECT", "PERSON", "GROUP", "SCOPE", "TOOL", "PROMPT", "MARK|none", "TEXT"];
+    let mut options = 0;
+    for (verb, command) in verbs() {
+        for option in command.get_arguments() {
+            let is_value = |name: &str| named_elsewhere.contains(&name);
+            if option.get_value_names().is_some_and(|names| names.iter().any(|name| is_value(name.as_str()))) {
+                assert!(option.is_allow_hyphen_values_set(), "{verb} {}", typed(option));
+                options += 1;
+            }
+        }
+    }
+    assert!(options > 15, "{options}");
+    let words = ["portcullis", "clients", "adopt", "team/reports", "--client-id", "-4xk", "--mark", "-none"];
+    let found = portcullis::cli::command().try_get_matches_from(words).unwrap();
+    let (_, adopt) = found.subcommand().unwrap().1.subcommand().unwrap();
+    assert_eq!(adopt.get_one::<String>("client_id").unwrap(), "-4xk");
+}
+
 /// Text for a table's cell.
 fn in_cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")

@@ -201,13 +201,13 @@ impl Journal {
 #[derive(clap::Args, Debug)]
 struct Wanted {
     /// Of this person, client or service account
-    #[arg(long = "user", value_name = "SUBJECT", env = "PORTCULLIS_USER")]
+    #[arg(long = "user", value_name = "SUBJECT", allow_hyphen_values = true, env = "PORTCULLIS_USER")]
     user: Option<String>,
     /// Through this client
-    #[arg(long, value_name = "ID", env = "PORTCULLIS_CLIENT")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, env = "PORTCULLIS_CLIENT")]
     client: Option<String>,
     /// Of this tool
-    #[arg(long, value_name = "TOOL", env = "PORTCULLIS_TOOL")]
+    #[arg(long, value_name = "TOOL", allow_hyphen_values = true, env = "PORTCULLIS_TOOL")]
     tool: Option<String>,
     /// To this server; the namespace may be left out
     #[arg(long, value_name = "NAMESPACE/NAME", env = "PORTCULLIS_SERVER")]

@@ -46,7 +46,7 @@ struct Issue {
     #[command(flatten)]
     which: Which,
     /// For whom the token speaks
-    #[arg(long = "for", alias = "subject", value_name = "PERSON", env = "PORTCULLIS_FOR")]
+    #[arg(long = "for", alias = "subject", value_name = "PERSON", allow_hyphen_values = true, env = "PORTCULLIS_FOR")]
     subject: String,
     /// A server at which it is accepted; may be given several times
     #[arg(
@@ -58,19 +58,37 @@ struct Issue {
     )]
     servers: Vec<String>,
     /// A group of the person; may be given several times
-    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',', env = "PORTCULLIS_GROUPS")]
+    #[arg(
+        long = "group",
+        value_name = "GROUP",
+        allow_hyphen_values = true,
+        value_delimiter = ',',
+        env = "PORTCULLIS_GROUPS"
+    )]
     groups: Vec<String>,
     /// A scope besides those that the servers ask for in general; may be given several times
-    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', env = "PORTCULLIS_SCOPES")]
+    #[arg(
+        long = "scope",
+        value_name = "SCOPE",
+        allow_hyphen_values = true,
+        value_delimiter = ',',
+        env = "PORTCULLIS_SCOPES"
+    )]
     scopes: Vec<String>,
     /// How long it lasts, such as 30m, 8h or 7d; at most 90d
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = duration, env = "PORTCULLIS_LIFETIME")]
     lifetime: u32,
     /// The client that it is given to
-    #[arg(long, value_name = "ID", default_value = "portcullis-cli", env = "PORTCULLIS_CLIENT")]
+    #[arg(
+        long,
+        value_name = "ID",
+        allow_hyphen_values = true,
+        default_value = "portcullis-cli",
+        env = "PORTCULLIS_CLIENT"
+    )]
     client: String,
     /// A note for the list
-    #[arg(long, value_name = "TEXT", env = "PORTCULLIS_LABEL")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, env = "PORTCULLIS_LABEL")]
     label: Option<String>,
     /// How to print; as a table, only the token itself goes to standard output
     #[arg(short, long, value_enum, default_value = "table", env = "PORTCULLIS_OUTPUT")]
@@ -98,10 +116,17 @@ struct Revoke {
     #[command(flatten)]
     which: Which,
     /// The token with this id, as `token list` shows it
-    #[arg(long, value_name = "ID", group = "what", env = "PORTCULLIS_ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, group = "what", env = "PORTCULLIS_ID")]
     id: Option<String>,
     /// All tokens of this person that were issued until now
-    #[arg(long = "for", alias = "subject", value_name = "PERSON", group = "what", env = "PORTCULLIS_FOR")]
+    #[arg(
+        long = "for",
+        alias = "subject",
+        value_name = "PERSON",
+        allow_hyphen_values = true,
+        group = "what",
+        env = "PORTCULLIS_FOR"
+    )]
     subject: Option<String>,
 }
 

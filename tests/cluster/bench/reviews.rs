@@ -20,8 +20,9 @@ use tokio::net::TcpListener;
 use super::fleet::{Seed, memory, patiently};
 use crate::support::http2::Http2;
 use crate::support::kube::{Cluster, SYSTEM};
+use crate::support::ports::free_port;
 use crate::support::process::{Process, portcullis};
-use crate::support::{free_port, runtime};
+use crate::support::runtime;
 
 /// Reviews of each kind.
 const ROUNDS: usize = 300;

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::chart::{installed, webhook_configurations};
-use crate::support::free_port;
 use crate::support::http;
 use crate::support::kube::{Cluster, SYSTEM, api};
+use crate::support::ports::free_port;
 use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 

@@ -11,7 +11,11 @@ use crate::controller::random::Numbers;
 use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
 
-const ORDERS: usize = 50;
+/// In how many orders; `PORTCULLIS_ORDERS` says how many others. `make soak` has fifty.
+fn orders() -> usize {
+    const ORDERS: usize = 12;
+    std::env::var("PORTCULLIS_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap())
+}
 
 /// Fisher and Yates.
 pub(super) fn shuffle(list: &mut [Value], numbers: &mut Numbers) {
@@ -144,7 +148,7 @@ fn holds_in_every_order(name: &str, (first, mut ours): (Vec<Value>, Vec<Value>),
     }
     let mut numbers = Numbers(5);
     let mut expected: Option<(Vec<String>, State)> = None;
-    for order in 0..ORDERS {
+    for order in 0..orders() {
         let refused = apply(&house, &ours);
         assert_eq!(refused.len(), refusals, "{refused:?}");
         let (first_refused, first_state) = expected.get_or_insert_with(|| {
@@ -175,11 +179,11 @@ fn holds_in_every_order(name: &str, (first, mut ours): (Vec<Value>, Vec<Value>),
 }
 
 #[test]
-fn the_examples_end_in_one_state_in_fifty_orders() {
+fn the_examples_end_in_one_state_in_whatever_order() {
     holds_in_every_order("examples", examples(), 0);
 }
 
 #[test]
-fn a_tree_at_odds_with_itself_ends_in_one_state_in_fifty_orders() {
+fn a_tree_at_odds_with_itself_ends_in_one_state_in_whatever_order() {
     holds_in_every_order("faults", faults(), 2);
 }

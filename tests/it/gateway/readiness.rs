@@ -47,7 +47,7 @@ fn a_server_that_is_switched_off_is_no_trouble() {
 #[test]
 fn an_authority_whose_keys_cannot_be_had_is_named() {
     let house = House::build();
-    let nowhere = format!("http://127.0.0.1:{}", crate::support::free_port());
+    let nowhere = format!("http://127.0.0.1:{}", crate::support::ports::free_port());
     house.gateway.write(
         "corp.yaml",
         &format!(

@@ -92,18 +92,25 @@ impl Answer {
 pub(crate) struct Matching {
     method: &'static str,
     prefix: String,
+    /// What stands in it, if that matters.
+    text: Option<String>,
     nth: Option<usize>,
 }
 
 impl Matching {
     /// Every request of `method` (empty: of any) whose path starts with `prefix`.
     pub(crate) fn every(method: &'static str, prefix: &str) -> Self {
-        Self { method, prefix: prefix.to_owned(), nth: None }
+        Self { method, prefix: prefix.to_owned(), text: None, nth: None }
     }
 
     /// Of those, the `nth` from now on, counted from 1.
     pub(crate) fn nth(method: &'static str, prefix: &str, nth: usize) -> Self {
         Self { nth: Some(nth), ..Self::every(method, prefix) }
+    }
+
+    /// Of those, the ones in which this stands.
+    pub(crate) fn with(self, text: &str) -> Self {
+        Self { text: Some(text.to_owned()), ..self }
     }
 
     fn is_about(&self, method: &str, path: &str) -> bool {
@@ -168,7 +175,7 @@ struct Accepting {
 impl Hop {
     /// A hop that resets every connection until [`Self::lead_to`]: its URL is known before its server starts.
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = super::ports::listener();
         let port = listener.local_addr().unwrap().port();
         let hop = Self { port, state: Arc::default(), accepting: Mutex::default() };
         hop.accept(listener);
@@ -307,7 +314,7 @@ impl State {
             seen.push(Seen { method: method.clone(), path: path.clone(), at: Instant::now(), status: None });
             seen.len() - 1
         };
-        match self.decide(&method, &path) {
+        match self.decide(&method, &path, request) {
             None => self.ask(request, place),
             Some(Fault::Reset) => None,
             Some(Fault::LoseAnswer) => {
@@ -342,9 +349,12 @@ impl State {
         }
     }
 
-    fn decide(&self, method: &str, path: &str) -> Option<Fault> {
+    fn decide(&self, method: &str, path: &str, request: &Message) -> Option<Fault> {
         let mut decided = None;
-        for rule in self.rules.lock().unwrap().iter_mut().filter(|rule| rule.matching.is_about(method, path)) {
+        let is_meant = |matching: &Matching| {
+            matching.is_about(method, path) && matching.text.as_ref().is_none_or(|text| request.text().contains(text))
+        };
+        for rule in self.rules.lock().unwrap().iter_mut().filter(|rule| is_meant(&rule.matching)) {
             rule.matched += 1;
             if rule.matching.nth.is_none_or(|nth| nth == rule.matched) {
                 decided = Some((rule.fault.clone(), rule.fired.clone()));

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::hanging_disk::HangingDisk;
 use super::http;
+use super::ports::free_port;
 use super::process::{Process, portcullis};
 use super::small_disk::SmallDisk;
 use super::wait::until;
@@ -112,10 +113,10 @@ impl Gateway {
         flags: &[&str],
     ) -> Self {
         fs::create_dir(folder.path().join("manifests")).unwrap();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        // Of its own, since it is to listen there again after it was gone.
+        let own = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut gateway =
-            Self { process: None, _disk: disk, environment, folder, flags, address: nowhere, admin: nowhere };
+        let mut gateway = Self { process: None, _disk: disk, environment, folder, flags, address: own(), admin: own() };
         for (name, content) in manifests {
             gateway.write(name, content);
         }

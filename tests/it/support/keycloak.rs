@@ -19,8 +19,9 @@ use tempfile::TempDir;
 
 use super::daemon::Daemon;
 use super::http::{self, Response};
+use super::ports::free_port;
 use super::wait::until_within;
-use super::{free_port, testbed, trusted};
+use super::{testbed, trusted};
 
 /// The administrator that the installed database has (`hack/testbed/keycloak/install`).
 const ADMINISTRATOR: (&str, &str) = ("tests", "the-administrators-secret");

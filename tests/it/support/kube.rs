@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::daemon::Daemon;
+use super::ports::free_port;
 use super::wait::until_within;
-use super::{free_port, now, runtime};
+use super::{now, runtime};
 
 /// The namespace of controller and guardrails.
 pub(crate) const SYSTEM: &str = "portcullis-system";

@@ -22,6 +22,7 @@ pub(crate) mod keycloak;
 pub(crate) mod kube;
 pub(crate) mod locked_upstream;
 pub(crate) mod login;
+pub(crate) mod ports;
 pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod provider;
@@ -39,19 +40,12 @@ pub(crate) mod trusted;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 
-use std::net::TcpListener;
 use std::sync::OnceLock;
 
 /// The runtime behind in-process servers and clients. Only block on it from a test's own thread.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
-}
-
-/// A loopback port that was free a moment ago, for programs that cannot bind port 0. Start them through
-/// [`process::Process::retrying`], since someone else may take it first.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Seconds since the epoch.

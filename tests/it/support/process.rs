@@ -58,7 +58,7 @@ impl Process {
     /// Starts a program that needs a port of its own, anew on another port while it ends before it is `ready`.
     pub(crate) fn retrying(command: impl Fn(u16) -> Command, ready: impl Fn(&Self, u16) -> bool) -> (Self, u16) {
         for _ in 0..5 {
-            let port = super::free_port();
+            let port = super::ports::free_port();
             let mut process = Self::start(command(port));
             let up = until(&format!("{} to be ready", process.name), || {
                 if ready(&process, port) { Some(true) } else { process.exit_status().map(|_| false) }

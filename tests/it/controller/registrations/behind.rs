@@ -2,42 +2,11 @@
 
 use serde_json::json;
 
-use super::place::{Place, READER, WAYS, Way};
+use super::place::{Place, READER, Way};
 use crate::controller::{condition, message, object, wait_condition};
 use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
-
-#[test]
-fn whatever_the_server_answers_it_ends_ready_and_with_one_client_or_tells_what_is_left() {
-    for way in WAYS {
-        let place = Place::new(way);
-        let _controller = place.controller();
-        let faults = [
-            Fault::Reset,
-            Fault::LoseAnswer,
-            Fault::Instead(Answer::too_many(1)),
-            Fault::Instead(Answer::status(500)),
-            Fault::Instead(Answer::status(503)),
-            Fault::Replaced(Answer::json(201, "{\"client_id\":")),
-            Fault::Replaced(Answer::json(201, "[]")),
-        ];
-        for (number, fault) in faults.into_iter().enumerate() {
-            let (left, story) = (place.ours(), format!("{way:?}, fault {number}"));
-            // Keycloak's are good for ten registrations.
-            place.give_initial_access_token();
-            let fired = place.house.hop.fault(Matching::nth("POST", &place.registrations(), 1), fault);
-            place.apply(&json!({}));
-            place.wait_ready();
-            assert_eq!(fired.times(), 1, "{story}");
-            place.assert_one_beside(&left, &story);
-            place.delete();
-            place.wait_gone();
-            place.collect_garbage();
-            place.house.hop.heal();
-        }
-    }
-}
 
 #[test]
 fn a_refusal_names_the_reason_and_nothing_is_tried_on_and_on() {

@@ -1,5 +1,5 @@
-//! Servers that fail while a client that works is changed, looked at and removed: each fault meets a client of its own, and all of
-//! them at once, since most of that is waiting.
+//! Servers that fail while a client is registered, and while one that works is changed, looked at and removed: each fault meets a
+//! client of its own, and all of them at once, since most of that is waiting.
 
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,43 @@ impl<'p> Victim<'p> {
     }
 }
 
+/// A registration, of clients that are gone afterwards. Answers with what is left of them at the server, which was told.
+fn registrations(place: &Place) -> Vec<String> {
+    let mut kinds = kinds();
+    // Slow is the late one.
+    kinds.retain(|kind| ![SLOW, LEAVING].contains(&kind.name));
+    let named = |kind: &Kind| format!("new-{}", kind.name);
+    let meets = |kind: &Kind| {
+        let first = Matching::nth("POST", &place.registrations(), 1).with(&format!("\"{}\"", named(kind)));
+        let fired = place.house.hop.fault(first, kind.fault.clone());
+        place.wants(&named(kind), &named(kind));
+        fired
+    };
+    let faults: Vec<Fired> = kinds.iter().map(meets).collect();
+    let (mut made, mut lost) = (Vec::new(), 0);
+    for (kind, fired) in kinds.iter().zip(&faults) {
+        let (name, story) = (named(kind), format!("{:?}, {} at a registration", place.way, kind.name));
+        until(&story, || {
+            (fired.times() == 1 && place.is_ready(&name)).then_some(())?;
+            place.settled(&name)
+        });
+        let credentials = place.credentials_of(&name);
+        let answer = place.token_with(&credentials);
+        assert_eq!(answer.status, 200, "{story}: {}", answer.text());
+        made.push(credentials["client_id"].clone());
+        // What was made by RFC 7591 and not heard of is nobody's.
+        let is_lost = kind.is_lossy && place.way != Way::KeycloakAdmin;
+        assert!(!is_lost || place.tells_of_orphans(&name), "{story}: nobody was told");
+        lost += usize::from(is_lost);
+    }
+    let mut left = place.ours();
+    left.retain(|id| !made.contains(id));
+    assert_eq!(left.len(), lost, "{:?}: {left:?} beside {made:?}", place.way);
+    kinds.iter().for_each(|kind| place.cluster.delete(VERSION, "McpClient", Some("team"), &named(kind)));
+    until("only what was lost to be left", || (place.ours().len() == lost).then_some(()));
+    left
+}
+
 /// A registration that its server makes once nobody waits for it any more.
 struct Late<'p> {
     place: &'p Place,
@@ -158,11 +195,12 @@ fn whatever_a_server_answers(way: Way) {
         place.secret("initial-access", &[("token", &place.house.realm().initial_access_token(60))]);
     }
     let _controller = place.controller();
+    let mut known = registrations(&place);
     let late = Late::begin(&place);
 
     // An update.
     let mut victims = Victim::all(&place);
-    let mut known: Vec<String> = victims.iter().map(|victim| victim.id.clone()).collect();
+    known.extend(victims.iter().map(|victim| victim.id.clone()));
     let leaving = victims.pop().unwrap();
     assert_eq!(leaving.kind.name, LEAVING);
     let leaves = (leaving.fails("DELETE"), leaving);

@@ -19,9 +19,10 @@ use crate::controller::{ACCOUNT, Controller, VERSION, generated_of, message};
 use crate::support::browser::Browser;
 use crate::support::http::Response;
 use crate::support::kube::{GATEWAY, SYSTEM};
+use crate::support::ports::free_port;
 use crate::support::process::{Process, portcullis};
+use crate::support::trusted;
 use crate::support::wait::until;
-use crate::support::{free_port, trusted};
 
 /// Where persons come back to.
 const REDIRECT: &str = "https://localhost/callback";

@@ -126,11 +126,15 @@ impl Known {
         }
     }
 
-    /// What it said last: where things were, they are, as long as nobody says otherwise.
-    fn get(&self) -> Result<&ServerMetadata, NotAsked> {
+    /// What it said last: where things were, they are, as long as nobody says otherwise. Whoever comes before it is asked again
+    /// waits for that, and no longer.
+    fn get(&self, now: i64) -> Result<&ServerMetadata, NotAsked> {
         match (&self.found, &self.failed) {
             (Some((metadata, _)), _) => Ok(metadata),
-            (None, Some((why, _))) => Err(why.clone()),
+            (None, Some((why, at))) => {
+                let left = at.saturating_add(AWAY_SECONDS).saturating_sub(now);
+                Err(NotAsked { wait: left.clamp(1, AWAY_SECONDS), ..why.clone() })
+            }
             (None, None) => Err(NotAsked::new(What::Unreachable, "its metadata is not known")),
         }
     }
@@ -167,7 +171,7 @@ impl Server {
             let told = timeout(METADATA_TIMEOUT, metadata::fetch(&self.fetcher, &registration.issuer)).await;
             known.take(told.unwrap_or_else(|_| Err(late(&registration.issuer))), now);
         }
-        let metadata = known.get()?;
+        let metadata = known.get(now)?;
         let place = Place {
             registration_endpoint: metadata.registration_endpoint.clone(),
             token_endpoint: metadata.token_endpoint.clone(),
@@ -334,7 +338,7 @@ impl Server {
         let Some(admin) = &self.anchor.registration.admin else {
             return Ok(Err(Heard::Denied("there are no credentials for its administrative API".to_owned())));
         };
-        let endpoint = self.metadata.lock().await.get().ok().and_then(|metadata| metadata.token_endpoint.clone());
+        let endpoint = self.metadata.lock().await.get(now).ok().and_then(|metadata| metadata.token_endpoint.clone());
         let Some(url) = endpoint else {
             return Ok(Err(Heard::Unsent("its metadata names no token endpoint".to_owned())));
         };
@@ -456,16 +460,20 @@ mod tests {
         let mut known = Known::default();
         assert!(known.is_due(100));
         known.take(Err(late("https://as.example")), 100);
-        assert!(known.get().is_err() && !known.is_due(100 + AWAY_SECONDS - 1) && known.is_due(100 + AWAY_SECONDS));
+        assert!(!known.is_due(100 + AWAY_SECONDS - 1) && known.is_due(100 + AWAY_SECONDS));
+        let wait = |now: i64| known.get(now).unwrap_err().wait;
+        // Looks come back up to a tenth before their time.
+        let looks = [100, 110, 100 + AWAY_SECONDS - 1, 100 + AWAY_SECONDS, 99].map(wait);
+        assert_eq!(looks, [AWAY_SECONDS, AWAY_SECONDS - 10, 1, 1, AWAY_SECONDS], "nobody waits for it twice");
         known.take(Ok(metadata()), 200);
         assert!(!known.is_due(200 + METADATA_SECONDS - 1) && known.is_due(200 + METADATA_SECONDS));
         assert!(known.is_due(100), "the clock was set back");
         known.take(Err(late("https://as.example")), 4000);
-        assert_eq!(known.get(), Ok(&metadata()));
+        assert_eq!(known.get(4000), Ok(&metadata()));
         assert!(!known.is_due(4001));
         // One that speaks for another by now has said that it is not there any more.
         known.take(Err(MetadataError::Issuer), 5000);
-        assert!(known.get().is_err());
+        assert!(known.get(5000).is_err());
     }
 
     #[test]

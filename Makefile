@@ -1,8 +1,8 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26,
 # JDK 17 and Maven.
 
-# Tests wait for servers, and for time to pass, as much as they work: two more at once than there are cores.
-at_once = $$((2 + $$(getconf _NPROCESSORS_ONLN)))
+# Tests wait for servers, and for time to pass, as much as they work: three more at once than there are cores.
+at_once = $$((3 + $$(getconf _NPROCESSORS_ONLN)))
 
 .PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed keycloak kube cluster image ci
 

@@ -18,9 +18,9 @@ pub(crate) fn free_port() -> u16 {
 
 /// A listener at such a port.
 pub(crate) fn listener() -> TcpListener {
-    /// Tests of other processes begin elsewhere, so that they seldom meet.
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let all = end().saturating_sub(FIRST);
+    // Tests of other processes begin elsewhere, so that they seldom meet.
     let offset = std::process::id().wrapping_mul(613);
     let candidates = std::iter::repeat_with(|| TAKEN.fetch_add(1, Ordering::SeqCst)).take(all as usize);
     let mut ports = candidates.map(|next| FIRST + offset.wrapping_add(next) % all);

@@ -1,8 +1,8 @@
 # The project's tasks. Each works on a machine that has only the toolchains: Rust (rustup), Node.js 20, Python 3.11, Go 1.26,
 # JDK 17 and Maven.
 
-# Tests wait for servers, and for time to pass, as much as they work: three more at once than there are cores.
-at_once = $$((3 + $$(getconf _NPROCESSORS_ONLN)))
+# Tests wait for servers, and for time to pass, as much as they work: four more at once than there are cores.
+at_once = $$((4 + $$(getconf _NPROCESSORS_ONLN)))
 
 .PHONY: help run test test-cluster lint crds chart docs bench bench-cluster soak fuzz testbed keycloak kube cluster image ci
 
@@ -46,7 +46,8 @@ bench:  ## what a governed call costs over a bare forwarder (ten minutes at most
 bench-cluster:  ## controller and proxies at 10,000 servers and 10,000 policies, over a real API server
 	bench/run --cluster
 
-soak:  ## every long run: fifty orders, controllers killed at each request, 1,000 clients, 10,000 calls, an hour of load on a gateway
+soak:  ## every long run: properties in many more cases, fifty orders, controllers killed at each request, 1,000 clients, 10,000 calls, an hour of load on a gateway
+	PROPTEST_CASES=2048 cargo test --lib
 	PORTCULLIS_ORDERS=50 cargo test --test it admission::orders
 	PORTCULLIS_KILL_ROUNDS=200 cargo test --test it controller::random
 	PORTCULLIS_CRASH_MATRIX=all cargo test --test it -- controller::registrations::crash controller::registrations::told_crash

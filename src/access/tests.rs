@@ -61,7 +61,7 @@ fn is_covered(row: &Row, principal: &Principal) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 2, ..ProptestConfig::default() })]
 
     #[test]
     fn whoever_can_is_in_the_table(

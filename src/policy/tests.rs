@@ -61,7 +61,7 @@ fn answer(decision: Decision) -> Answer {
 
 proptest! {
     // The rare meetings (an actor, an exception, a window) need more cases than usual; PROPTEST_CASES still scales them.
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4, ..ProptestConfig::default() })]
 
     #[test]
     fn decides_as_the_reference_does(

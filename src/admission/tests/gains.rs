@@ -242,8 +242,6 @@ fn gained(one: &Cast, changed: &Cast, member: usize) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn whoever_gains_gains_by_a_right(one in cast(), other in cast(), member in 0..=CLIENT) {
         prop_assert_eq!(gained(&one, &one.with(member, &other), member), None);

@@ -461,7 +461,7 @@ fn edited() -> impl Strategy<Value = (crate::generated::Policy, crate::generated
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 2, ..ProptestConfig::default() })]
 
     #[test]
     fn what_needs_no_right_opens_nothing(

@@ -13,7 +13,7 @@ use crate::support::wait::until;
 
 /// In how many orders; `PORTCULLIS_ORDERS` says how many others. `make soak` has fifty.
 fn orders() -> usize {
-    const ORDERS: usize = 8;
+    const ORDERS: usize = 5;
     std::env::var("PORTCULLIS_ORDERS").map_or(ORDERS, |orders| orders.parse().unwrap())
 }
 

@@ -17,6 +17,8 @@ use crate::support::http;
 use crate::support::wait::until;
 
 const ROUNDS: u64 = 20;
+/// The record is verified each so many rounds, and after the last one.
+const VERIFIED: u64 = 5;
 const CALLERS: usize = 4;
 
 #[test]
@@ -32,6 +34,10 @@ fn every_call_that_the_server_saw_has_a_decision_after_sigkill() {
         stop.store(true, Ordering::SeqCst);
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         house.gateway.restart();
+        // What a round has broken stays broken, and the record of all rounds is read each time.
+        if (round + 1) % VERIFIED != 0 {
+            continue;
+        }
         let report = verify(&house.gateway.journal(), &Expectation::default()).unwrap();
         assert!(report.holds(), "round {round}: {:?}", report.findings);
         assert_eq!(report.completeness, Completeness::NotProven);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -48,6 +48,8 @@ struct Server {
     _daemon: Mutex<Daemon>,
     /// Administrators' tokens by the authority that they were asked for at: it is part of their issuer.
     tokens: Mutex<BTreeMap<String, String>>,
+    /// Held while realms come and go: both change the roles of administrators, and Keycloak answers 500 to one of two at once.
+    realms: Mutex<()>,
 }
 
 /// A realm that is this test's alone. Dropping it deletes it.
@@ -89,7 +91,8 @@ impl Server {
                 (listens && http::get(&format!("http://{address}/realms/master"), &[]).status == 200).then_some(true)
             });
             if up {
-                let server = Self { address, _daemon: Mutex::new(daemon), tokens: Mutex::default() };
+                let server =
+                    Self { address, _daemon: Mutex::new(daemon), tokens: Mutex::default(), realms: Mutex::default() };
                 server.lengthen_tokens();
                 return server;
             }
@@ -123,6 +126,11 @@ impl Server {
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.send(method, &format!("{origin}{path}"), &headers, body.as_bytes())
+    }
+
+    /// Until it is dropped, no realm comes or goes. A test that failed meanwhile has changed nothing here.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.realms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lengthen_tokens(&self) {
@@ -198,7 +206,10 @@ impl Realm {
             "users": [{"username": format!("service-account-{}", MANAGER.0), "enabled": true,
                 "serviceAccountClientId": MANAGER.0, "clientRoles": {"realm-management": ["manage-clients"]}}]});
         wanted.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let made = realm.administer("POST", "/admin/realms", &wanted);
+        let made = {
+            let _alone = server().alone();
+            realm.administer("POST", "/admin/realms", &wanted)
+        };
         assert_eq!(made.status, 201, "{}", made.text());
         // What an administrator may do in a realm is said by tokens that are younger than it.
         server().tokens.lock().unwrap().remove(origin);
@@ -364,6 +375,7 @@ impl Drop for Realm {
     fn drop(&mut self) {
         // A test that failed leaves its realm: what broke it may break this too.
         if !std::thread::panicking() {
+            let _alone = server().alone();
             self.admin("DELETE", "", &Value::Null);
         }
     }

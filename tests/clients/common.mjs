@@ -50,7 +50,7 @@ export async function browse(url) {
     return new URL(callback).searchParams;
 }
 
-/** Runs the steps from stdin. `connect({url, token, line, login})` gives `{client, about, call, close, loggingIn?}`. */
+/** Runs the steps from stdin, of one session after the other. `connect({url, token, line, login})` gives `{client, about, call, close, loggingIn?}`. */
 export async function drive(connect) {
     let connected;
     for (let next = await lines.next(); !next.done; next = await lines.next()) {
@@ -60,6 +60,11 @@ export async function drive(connect) {
             if (connected === undefined) {
                 connected = await connect(message);
                 answer = { ok: connected.about };
+            } else if (message.op === 'end') {
+                const { close } = connected;
+                connected = undefined;
+                await close();
+                answer = { ok: null };
             } else {
                 answer = await step(connected, message);
             }
@@ -67,7 +72,6 @@ export async function drive(connect) {
             answer = failure(error);
         }
         say(answer);
-        if (connected === undefined) break;
     }
     await connected?.close();
     process.exit(0);

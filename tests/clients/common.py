@@ -104,8 +104,8 @@ async def step(message, list_page, call, ping):
 
 
 async def steps(list_page, call, ping):
-    """Runs steps until stdin ends."""
-    while (message := await read()) is not None:
+    """Runs steps until the session or stdin ends."""
+    while (message := await read()) is not None and message.get("op") != "end":
         try:
             answer = await step(message, list_page, call, ping)
         except Exception as error:
@@ -114,14 +114,15 @@ async def steps(list_page, call, ping):
 
 
 def main(session):
-    """Runs `session(first)`, which connects, answers the first line and calls `steps`."""
+    """Runs `session(first)`, which connects, answers the first line and calls `steps`, for one session after the other."""
 
     async def run():
-        first = await read()
-        try:
-            await session(first)
-        except Exception as error:
-            say(failure(error))
+        while (first := await read()) is not None:
+            try:
+                await session(first)
+                say({"ok": None})
+            except Exception as error:
+                say(failure(error))
 
     anyio.run(run)
 

@@ -1,4 +1,8 @@
 //! Stock MCP clients, driven step by step so that a test can act between two calls.
+//!
+//! A process whose session was closed is kept for the next one, since an SDK takes a second of a core to load.
+
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
@@ -62,7 +66,11 @@ enum Driven {
     Rmcp(Box<RmcpClient>),
 }
 
+/// Processes that wait for another session. They end with their stdin, so with this process.
+static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
+
 struct Driver {
+    script: &'static str,
     process: Process,
     /// Lines that were read.
     answered: usize,
@@ -87,25 +95,19 @@ impl Client {
     }
 
     fn start(stock: Stock, url: &str, token: Option<&str>, login: Option<Login>) -> Result<Self, Failure> {
-        let command = match stock {
-            Stock::NpmSdk1 => testbed::node("clients/sdk1.mjs"),
-            Stock::Npm2(_) => testbed::node("clients/npm2.mjs"),
-            Stock::Pypi1 => testbed::python(1, "clients/pypi1.py"),
-            Stock::Pypi2(_) => testbed::python(2, "clients/pypi2.py"),
-            Stock::Rmcp(line) => {
-                let (client, about) = match login {
-                    None => RmcpClient::connect(url, token, line)?,
-                    Some(login) => RmcpClient::log_in(url, line, login)?,
-                };
-                return Ok(Self { driven: Driven::Rmcp(Box::new(client)), about });
-            }
-        };
+        if let Stock::Rmcp(line) = stock {
+            let (client, about) = match login {
+                None => RmcpClient::connect(url, token, line)?,
+                Some(login) => RmcpClient::log_in(url, line, login)?,
+            };
+            return Ok(Self { driven: Driven::Rmcp(Box::new(client)), about });
+        }
         let line = if stock.line() == Line::Y2025 { "2025" } else { "2026" };
         let mut first = json!({"url": url, "token": token, "line": line});
         if let Some(login) = &login {
             first["login"] = login.told();
         }
-        let mut driven = Driven::Process(Box::new(Driver { process: Process::start(command), answered: 0, login }));
+        let mut driven = Driven::Process(Box::new(Driver::of(stock, login)));
         let about = driven.ask(&first)?["ok"].take();
         Ok(Self { driven, about })
     }
@@ -155,12 +157,12 @@ impl Client {
         }
     }
 
-    /// Ends the session as the SDK does when its user is done, and waits for the client's end.
+    /// Ends the session as the SDK does when its user is done, and waits for that.
     pub(crate) fn close(self) {
         if let Driven::Process(mut driver) = self.driven {
-            let process = &mut driver.process;
-            process.close_stdin();
-            assert!(process.wait_exit().success(), "the client failed while closing: {}", process.stderr());
+            let ended = driver.exchange(&json!({"op": "end"}));
+            assert_eq!(ended, json!({"ok": null}), "the client failed while closing: {}", driver.process.stderr());
+            IDLE.lock().unwrap().push(*driver);
         }
     }
 }
@@ -188,6 +190,30 @@ impl Driven {
 }
 
 impl Driver {
+    /// A process that has no session.
+    fn of(stock: Stock, login: Option<Login>) -> Self {
+        let script = match stock {
+            Stock::NpmSdk1 => "clients/sdk1.mjs",
+            Stock::Npm2(_) => "clients/npm2.mjs",
+            Stock::Pypi1 => "clients/pypi1.py",
+            Stock::Pypi2(_) => "clients/pypi2.py",
+            Stock::Rmcp(_) => unreachable!("rmcp is driven in this process"),
+        };
+        let idle = {
+            let mut idle = IDLE.lock().unwrap();
+            idle.iter().position(|driver| driver.script == script).map(|at| idle.swap_remove(at))
+        };
+        let start = || {
+            let command = match stock {
+                Stock::Pypi1 => testbed::python(1, script),
+                Stock::Pypi2(_) => testbed::python(2, script),
+                _ => testbed::node(script),
+            };
+            Self { script, process: Process::start(command), answered: 0, login: None }
+        };
+        Self { login, ..idle.unwrap_or_else(start) }
+    }
+
     /// A line, and the line that follows it.
     fn exchange(&mut self, message: &Value) -> Value {
         let process = &mut self.process;

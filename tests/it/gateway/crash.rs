@@ -19,6 +19,7 @@ use crate::support::wait::until;
 const ROUNDS: u64 = 20;
 /// The record is verified each so many rounds, and after the last one.
 const VERIFIED: u64 = 5;
+const _: () = assert!(ROUNDS.is_multiple_of(VERIFIED), "the last round is verified");
 const CALLERS: usize = 4;
 
 #[test]

@@ -28,7 +28,10 @@ use crate::support::process::{Process, portcullis};
 use crate::support::wait::until;
 
 const VERSION: &str = "portcullis.dev/v1alpha1";
-const ACCOUNT: &str = "portcullis-controller";
+/// The controller's ServiceAccount.
+pub(crate) const ACCOUNT: &str = "portcullis-controller";
+/// What the API server knows it as.
+pub(crate) const USER: &str = "system:serviceaccount:portcullis-system:portcullis-controller";
 const PUBLIC_URL: &str = "https://mcp.example.com";
 
 /// A running controller. Dropping it kills it.

@@ -7,6 +7,7 @@ use portcullis::api::Kind;
 use serde_json::{Value, json};
 
 use super::house::{House, VERSION};
+use crate::controller::USER;
 use crate::controller::random::Numbers;
 use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
@@ -144,7 +145,7 @@ fn holds_in_every_order(name: &str, (first, mut ours): (Vec<Value>, Vec<Value>),
             "portcullis-upstream-isolation" => ("create", ("networking.k8s.io", "networkpolicies")),
             _ => continue,
         };
-        house.cluster.wait_may("system:serviceaccount:portcullis-system:portcullis-controller", verb, of, namespace);
+        house.cluster.wait_may(USER, verb, of, namespace);
     }
     let mut numbers = Numbers(5);
     let mut expected: Option<(Vec<String>, State)> = None;

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::author::{Answer, Deed, api_of, tried};
 use super::house::House;
+use crate::controller::USER;
 use crate::support::behaviour::{Case, Edit, Expect, authors, cases, edits, world};
-use crate::support::kube::SYSTEM;
 use crate::support::runtime;
 use crate::support::wait::PATIENCE;
 
@@ -181,7 +181,7 @@ fn of_every_edit(house: &House) {
     let (edits, mut changed) = (edits(), Vec::<Value>::new());
     let client = |user: &str, groups: &[&str]| house.cluster.as_user(user, groups);
     authors().iter().for_each(|object| drop(house.cluster.apply(object)));
-    let unasked = client(&format!("system:serviceaccount:{SYSTEM}:portcullis-controller"), &["system:masters"]);
+    let unasked = client(USER, &["system:masters"]);
     let administrator = house.cluster.client();
     let store = |object: &Value| {
         let by = if object["kind"] == "McpClient" { &administrator } else { &unasked };

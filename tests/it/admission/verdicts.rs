@@ -152,6 +152,7 @@ fn who_opens_a_server_needs_the_verb_grant() {
         "metadata": {"name": "ed-policies", "namespace": "team"},
         "subjects": [{"kind": "User", "name": "ed", "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "policies"}}));
+    house.cluster.wait_may("ed", "patch", ("portcullis.dev", "mcppolicies"), "team");
     let apply = |user: &str, object: &serde_json::Value| {
         let who = [format!("--as={user}"), "--as-group=system:authenticated".to_owned()];
         let arguments = ["apply", "--server-side", "-f", "-", who[0].as_str(), who[1].as_str()];

@@ -6,11 +6,11 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 
 use super::{installed, pod_of};
+use crate::controller::USER;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM, api};
 use crate::support::runtime;
 use crate::support::wait::until;
 
-const CONTROLLER: &str = "system:serviceaccount:portcullis-system:portcullis-controller";
 const COLLECTOR: &str = "system:serviceaccount:kube-system:namespace-controller";
 
 /// What somebody tries; nothing is changed by it.
@@ -133,7 +133,7 @@ fn a_proxys_lease_is_its_pods_alone() {
     let second = in_pod(&cluster, &pod("1"));
     let unbound = with_token(&cluster, &cluster.service_account_token(GATEWAY, "portcullis-proxy", &[]));
     // With every right, so that it is the policy which answers.
-    let controller = powerful(&cluster, CONTROLLER, GATEWAY);
+    let controller = powerful(&cluster, USER, GATEWAY);
     let eve = powerful(&cluster, "eve", GATEWAY);
     in_force(POLICY, &unbound, &Try::Write(report("portcullis-proxy-0")));
 
@@ -164,7 +164,7 @@ fn generated_objects_are_the_controllers_alone() {
     const POLICY: &str = "portcullis-generated-objects";
     let cluster = installed();
     // With every right, so that it is the policy which answers.
-    let controller = powerful(&cluster, CONTROLLER, GATEWAY);
+    let controller = powerful(&cluster, USER, GATEWAY);
     let eve = powerful(&cluster, "eve", GATEWAY);
     let collector = powerful(&cluster, COLLECTOR, GATEWAY);
     let labelled = |kind: &str, name: &str, what: &str| {
@@ -211,7 +211,7 @@ fn the_controller_takes_over_nothing_elsewhere() {
     const POLICY: &str = "portcullis-controller-writes";
     let cluster = installed();
     // Rights are as wide as a careless administrator could make them; the policy holds all the same.
-    let controller = powerful(&cluster, CONTROLLER, "default");
+    let controller = powerful(&cluster, USER, "default");
     let owned_by = |kind: &str, api: &str| json!({"ownerReferences": [{"apiVersion": format!("{api}/v1alpha1"), "kind": kind, "name": "a", "uid": "1"}]});
     let client = || owned_by("McpClient", "portcullis.dev");
     let server = || owned_by("McpServer", "portcullis.dev");
@@ -270,7 +270,7 @@ fn the_controller_takes_over_nothing_elsewhere() {
     let mut own = network_policy("portcullis-proxy", json!({}));
     own["metadata"]["namespace"] = GATEWAY.into();
     cluster.apply(&own);
-    refused_by(POLICY, &powerful(&cluster, CONTROLLER, GATEWAY), Try::Delete(own));
+    refused_by(POLICY, &powerful(&cluster, USER, GATEWAY), Try::Delete(own));
     cluster.apply(&network_policy("a-gateway-only", server()));
     passes(&controller, Try::Write(network_policy("a-gateway-only", server())));
     passes(&controller, Try::Delete(network_policy("a-gateway-only", server())));

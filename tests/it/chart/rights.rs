@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{chart, installed, installed_with, root};
+use crate::controller::USER;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::runtime;
 
@@ -90,6 +91,7 @@ fn forbidden_calls_are_refused_and_needed_ones_are_not() {
     bind(&cluster, "bound", "portcullis-secret-reader", &controller);
     bind(&cluster, "bound", "portcullis-token-writer", &controller);
     bind(&cluster, "bound", "portcullis-upstream-isolation", &controller);
+    cluster.wait_may(USER, "get", ("networking.k8s.io", "networkpolicies"), "bound");
 
     let rights = rights();
     let wrong: Vec<&Right> = rights.iter().filter(|right| allowed(&cluster, right) != right.may).collect();

@@ -6,9 +6,9 @@ use std::path::Path;
 use portcullis::tools::{digest::sha256, lock};
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, Controller, VERSION, condition, object, server, trust, wait_condition};
+use super::{Controller, USER, VERSION, condition, object, server, trust, wait_condition};
 use crate::chart::installed;
-use crate::support::kube::{Cluster, SYSTEM, Write};
+use crate::support::kube::{Cluster, Write};
 use crate::support::process::portcullis;
 use crate::support::wait::until;
 
@@ -120,10 +120,8 @@ fn what_validate_warns_of_is_a_condition_that_goes_with_what_caused_it() {
     let misspelled = object(&cluster, "McpPolicy", Some("team"), "misspelled").unwrap();
     assert_eq!(condition(&misspelled, "Ready"), Some(("Unknown".into(), "NoProxies".into())));
     // All of it is known at the first look where no lock is to be read.
-    let account = format!("system:serviceaccount:{SYSTEM}:{ACCOUNT}");
     let statuses = |name: &str| {
-        let ours =
-            |write: &&Write| write.user == account && write.resource == "mcppolicies/status" && write.name == name;
+        let ours = |write: &&Write| write.user == USER && write.resource == "mcppolicies/status" && write.name == name;
         cluster.writes().iter().filter(ours).count()
     };
     let both = || (statuses("only-narrows"), statuses("elsewhere"));
@@ -166,7 +164,7 @@ fn what_validate_warns_of_is_a_condition_that_goes_with_what_caused_it() {
         (controller.metric("portcullis_queue_depth") == 0.0).then_some(())
     });
     let writes = cluster.writes();
-    let written = |write: &&Write| write.user == account && write.resource == "mcppolicies/status";
+    let written = |write: &&Write| write.user == USER && write.resource == "mcppolicies/status";
     let written: Vec<&Write> = writes[before..].iter().filter(written).collect();
     assert!(written.is_empty(), "{written:#?}");
     told("nothing to be said otherwise", &expected);

@@ -8,10 +8,10 @@ use std::thread;
 use portcullis::tools::lock;
 use serde_json::{Value, json};
 
-use super::{Controller, VERSION, condition, message, object, server, trust, wait_condition};
+use super::{Controller, USER, VERSION, condition, message, object, server, trust, wait_condition};
 use crate::chart::installed;
 use crate::support::by_hand::ByHand;
-use crate::support::kube::{Cluster, GATEWAY, SYSTEM, Write};
+use crate::support::kube::{Cluster, GATEWAY, Write};
 use crate::support::process::portcullis;
 use crate::support::upstream::{Sdk, Upstream};
 use crate::support::wait::until;
@@ -247,10 +247,9 @@ fn whatever_a_server_lists_what_is_written_of_it_is_bounded_and_written_once() {
     let controller = often(&cluster);
     controller.wait_leading();
     rounds(&controller, 3.0);
-    let account = format!("system:serviceaccount:{SYSTEM}:{}", super::ACCOUNT);
     // A request for a token is no write.
     let idle = ["leases", "serviceaccounts/token"];
-    let busy = |write: &&Write| write.user == account && !idle.contains(&write.resource.as_str());
+    let busy = |write: &&Write| write.user == USER && !idle.contains(&write.resource.as_str());
     let writes = cluster.writes();
     let busy: Vec<&Write> = writes[before..].iter().filter(busy).collect();
     assert!(busy.is_empty(), "{busy:#?}");

@@ -5,9 +5,9 @@ use portcullis::generated::codec::Generated;
 use portcullis::generated::server::State;
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, Controller, condition, generated_of, message, object, server, trust, wait_condition};
+use super::{Controller, USER, condition, generated_of, message, object, server, trust, wait_condition};
 use crate::chart::{installed, installed_with};
-use crate::support::kube::{Cluster, SYSTEM};
+use crate::support::kube::Cluster;
 use crate::support::wait::until;
 
 const NOTES: (&str, Option<&str>, &str) = ("McpServer", Some("team"), "notes");
@@ -38,10 +38,6 @@ fn policy(cluster: &Cluster) -> Option<Value> {
     cluster.get("networking.k8s.io/v1", "NetworkPolicy", Some("team"), POLICY)
 }
 
-fn account() -> String {
-    format!("system:serviceaccount:{SYSTEM}:{ACCOUNT}")
-}
-
 #[test]
 fn who_asks_for_it_is_closed_to_all_but_the_gateway_until_it_asks_no_more() {
     let cluster = installed_with("upstream-isolation");
@@ -64,7 +60,7 @@ fn who_asks_for_it_is_closed_to_all_but_the_gateway_until_it_asks_no_more() {
     let writes = cluster.writes();
     let first = |resource: &str, name: &str| {
         let is = |write: &crate::support::kube::Write| write.resource == resource && write.name == name;
-        writes.iter().position(|write| is(write) && write.user == account()).unwrap()
+        writes.iter().position(|write| is(write) && write.user == USER).unwrap()
     };
     assert!(first("mcpservers/status", "notes") < first("networkpolicies", POLICY), "{writes:#?}");
 
@@ -141,7 +137,7 @@ fn without_the_right_the_server_is_served_and_its_status_holds_the_role_binding(
 
     // The right goes, and then the wish: what is left is named until it can be removed.
     cluster.delete("rbac.authorization.k8s.io/v1", "RoleBinding", Some("team"), "portcullis-upstream-isolation");
-    cluster.wait_may_not(&account(), "get", ("networking.k8s.io", "networkpolicies"), "team");
+    cluster.wait_may_not(USER, "get", ("networking.k8s.io", "networkpolicies"), "team");
     cluster.apply(&notes("Anyone", 0));
     let told = wait_condition(&cluster, NOTES, ("Isolated", "False", "IsolationForbidden"));
     assert!(message(&told, "Isolated").contains("NetworkPolicy team/notes-gateway-only"), "{told}");

@@ -12,7 +12,7 @@ use portcullis::resolve::{self, Accepted, PublicUrl, Settings};
 use serde_json::{Value, json};
 
 use super::{
-    Controller, PUBLIC_URL, VERSION, condition, content, generated, generated_of, message, object, policy, read,
+    Controller, PUBLIC_URL, USER, VERSION, condition, content, generated, generated_of, message, object, policy, read,
     server, trust, try_generated, wait_condition,
 };
 use crate::chart::installed;
@@ -118,16 +118,15 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
     // What was asked for before is done before: the last one shows that nothing is under way.
     cluster.apply(&trust("last"));
     wait_condition(&cluster, ("McpAuthorizationServer", None, "last"), ("Accepted", "True", "Accepted"));
-    let account = format!("system:serviceaccount:{SYSTEM}:{}", super::ACCOUNT);
     let last = object(&cluster, "McpAuthorizationServer", None, "last").unwrap();
     let of_last = format!("authority-{}", last["metadata"]["uid"].as_str().unwrap());
     // Who asks for a token is given one, and nothing is stored: that is how the API server's audiences are learnt.
     let stored = |write: &Write| write.resource != "leases" && write.resource != "serviceaccounts/token";
     let idle = |write: &Write| !stored(write) || write.name.starts_with("last") || write.name == of_last;
     let writes = cluster.writes();
-    let busy: Vec<&Write> = writes[before..].iter().filter(|w| w.user == account && !idle(w)).collect();
+    let busy: Vec<&Write> = writes[before..].iter().filter(|w| w.user == USER && !idle(w)).collect();
     assert!(busy.is_empty(), "{busy:#?}");
-    assert!(writes[before..].iter().any(|write| write.user == account && write.name == of_last), "{writes:#?}");
+    assert!(writes[before..].iter().any(|write| write.user == USER && write.name == of_last), "{writes:#?}");
 }
 
 #[test]

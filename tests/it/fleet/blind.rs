@@ -4,22 +4,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use super::away::wait_stale;
 use super::house::{House, PUBLIC_URL, RULES};
 use super::whole::{governed_by, wait_condition};
+use crate::controller::{ACCOUNT, USER};
 use crate::support::gateway::policy;
 use crate::support::http;
 use crate::support::issuer::Issuer;
 use crate::support::kube::front::Front;
-use crate::support::kube::{Cluster, GATEWAY, SYSTEM, api};
+use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::process::{Process, portcullis};
-use crate::support::runtime;
 use crate::support::wait::{until, until_within};
 
-const ACCOUNT: &str = "portcullis-controller";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 /// Longer than two heartbeats.
 const SOON: [&str; 2] = ["--max-staleness", "25s"];
@@ -84,28 +82,6 @@ fn everywhere(cluster: &Cluster) {
         "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}]}));
 }
 
-/// What is tried, of what is not there.
-enum Verb {
-    List,
-    Delete,
-}
-
-/// The API server knows of rights a moment after they are written.
-fn wait_forbidden(cluster: &Cluster, version: &str, kind: &str, namespace: Option<&str>, verb: Verb) {
-    let groups = ["system:serviceaccounts", "system:authenticated"];
-    let client = cluster.as_user(&format!("system:serviceaccount:{SYSTEM}:{ACCOUNT}"), &groups);
-    let objects = api(&client, version, kind, namespace);
-    until("the right to be gone", || {
-        let tried = runtime().block_on(async {
-            match verb {
-                Verb::List => objects.list(&ListParams::default()).await.map(drop),
-                Verb::Delete => objects.delete("not-there", &DeleteParams::default()).await.map(drop),
-            }
-        });
-        matches!(tried, Err(kube::Error::Api(status)) if status.code == 403).then_some(())
-    });
-}
-
 /// Its rights, in the pieces that tests withdraw.
 fn rights(cluster: &Cluster) {
     cluster.apply(&json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": ACCOUNT},
@@ -135,7 +111,7 @@ fn a_leader_that_no_longer_sees_what_people_write_lets_the_configuration_grow_ol
     let issuer = Issuer::start();
     let (house, controller, ana) = serve(&issuer);
     house.cluster.delete(RBAC, "ClusterRoleBinding", None, ACCOUNT);
-    wait_forbidden(&house.cluster, "portcullis.dev/v1alpha1", "McpPolicy", None, Verb::List);
+    house.cluster.wait_may_not(USER, "list", ("portcullis.dev", "mcppolicies"), "");
     controller.front.cut();
     // Nobody is told.
     house.cluster.apply_yaml(&policy("persons", "items", ANA_NO_MORE));
@@ -158,7 +134,7 @@ fn a_leader_that_can_write_nothing_lets_the_configuration_grow_old_and_heals() {
     let issuer = Issuer::start();
     let (house, controller, ana) = serve(&issuer);
     in_gateway(&house.cluster, &["get", "list", "watch"]);
-    wait_forbidden(&house.cluster, "v1", "ConfigMap", Some(GATEWAY), Verb::Delete);
+    house.cluster.wait_may_not(USER, "delete", ("", "configmaps"), GATEWAY);
     house.cluster.apply_yaml(&policy("persons", "items", ANA_NO_MORE));
     let message = controller.wait_check("writes", "NotWritten");
     assert!(message.contains("policy-") && message.contains("ApiForbidden"), "{message}");

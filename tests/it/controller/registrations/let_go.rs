@@ -7,7 +7,7 @@ use serde_json::json;
 use super::leaving::SWEPT;
 use super::place::{Last, Place, READER, Way};
 use crate::authorization_servers::house::House;
-use crate::controller::{ACCOUNT, Controller, wait_condition};
+use crate::controller::{ACCOUNT, Controller, USER, wait_condition};
 use crate::support::kube::SYSTEM;
 use crate::support::kube::front::{Front, Interruption};
 use crate::support::wait::{until, until_within};
@@ -26,9 +26,8 @@ fn a_finalizer_that_somebody_else_put_there_keeps_no_mcp_client_that_is_not_regi
     wait_condition(&place.cluster, READER, ("TokenIssued", "True", "TokenIssued"));
     // It comes back once, to see that; it may have done so by now.
     until("it to be looked at again", || (controller.looks("registration") >= 2.0).then_some(()));
-    let account = format!("system:serviceaccount:{SYSTEM}:{ACCOUNT}");
     let writes = place.cluster.writes();
-    let patches = writes.iter().filter(|write| write.user == account && write.resource == "mcpclients").count();
+    let patches = writes.iter().filter(|write| write.user == USER && write.resource == "mcpclients").count();
     assert!(patches <= 4, "{patches}: {writes:#?}");
 
     // One that is deleted before anybody has looked at it.
@@ -68,8 +67,7 @@ fn the_credentials_of_a_client_that_is_registered_no_more_go_though_that_fails_a
     // The owner of the namespace lets nobody do that for a while.
     place.gives_it("somebody");
     place.wait_registered("True", "AsGiven");
-    let binding = "rbac.authorization.k8s.io/v1";
-    place.cluster.delete(binding, "RoleBinding", Some("team"), "portcullis-token-writer");
+    place.let_it_write_no_secrets();
     place.gives_it_a_token();
     wait_condition(&place.cluster, READER, ("TokenIssued", "False", "SecretForbidden"));
     assert!(place.has_secret("reports-client"));

@@ -14,7 +14,7 @@ use portcullis::sensitive::Sensitive;
 use serde_json::{Value, json};
 
 use crate::authorization_servers::house::House;
-use crate::controller::{ACCOUNT, Controller, VERSION, condition, message, object, wait_condition};
+use crate::controller::{ACCOUNT, Controller, USER, VERSION, condition, message, object, wait_condition};
 use crate::support::http;
 use crate::support::keycloak::MANAGER;
 use crate::support::kube::{Cluster, SYSTEM};
@@ -98,6 +98,14 @@ impl Place {
     pub(super) fn let_it_write_secrets(&self) {
         let binding = role_binding("portcullis-token-writer", "team", (SYSTEM, ACCOUNT));
         self.cluster.apply_yaml(binding.split_once("applies:\n").unwrap().1);
+        self.cluster.wait_may(USER, "delete", ("", "secrets"), "team");
+    }
+
+    /// They let it no more: neither write nor read.
+    pub(super) fn let_it_write_no_secrets(&self) {
+        let binding = "rbac.authorization.k8s.io/v1";
+        self.cluster.delete(binding, "RoleBinding", Some("team"), "portcullis-token-writer");
+        self.cluster.wait_may_not(USER, "delete", ("", "secrets"), "team");
     }
 
     pub(super) fn give_initial_access_token(&self) {

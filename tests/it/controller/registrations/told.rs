@@ -370,8 +370,7 @@ fn what_somebody_has_registered_is_handed_on_tried_and_left_alone() {
         let reference = json!({"name": "given", "key": "secret"});
         let tried = json!({"clientId": id, "clientSecretRef": reference, "grantTypes": ["client_credentials"]});
         // Its Secret is its owner's: nobody reads it before they say so, and what is wrong with it is said.
-        let binding = "rbac.authorization.k8s.io/v1";
-        place.cluster.delete(binding, "RoleBinding", Some("team"), "portcullis-token-writer");
+        place.let_it_write_no_secrets();
         hosted.apply_given("Preregistered", &tried);
         let said = place.wait_registered("False", "SecretForbidden");
         assert!(said.contains("portcullis-secret-reader"), "{said}");

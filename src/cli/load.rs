@@ -2,6 +2,7 @@
 //!
 //! Invariant: the same functions read, resolve, encode and join as in the gateway, so an answer here is the gateway's.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -140,7 +141,12 @@ pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
 /// If one is not there, or is the folder of a quickstart, which holds the gateway's state too.
 pub fn check(paths: &[PathBuf]) -> anyhow::Result<()> {
     for path in paths {
-        path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+        match path.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("there is no {}: name a folder or a file of manifests", path.display())
+            }
+            found => found.with_context(|| format!("cannot read {}", path.display()))?,
+        };
         let manifests = path.join("manifests");
         if path.join(KEPT).is_file() && manifests.is_dir() {
             bail!("{} is the folder of a quickstart: its manifests are in {}", path.display(), manifests.display());

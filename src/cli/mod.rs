@@ -14,6 +14,7 @@ pub mod diff;
 pub mod explain;
 mod git;
 pub mod load;
+mod meant;
 mod named;
 pub mod outbound;
 pub mod output;
@@ -36,7 +37,7 @@ pub mod who_can;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Portcullis puts a gate in front of MCP servers: every call is decided per identity before it runs, and recorded.
 #[derive(Parser)]
@@ -77,7 +78,9 @@ enum Verb {
 
 /// Parses the arguments, runs the verb, and answers with its exit code: 0 holds, 1 does not hold, 2 usage or I/O.
 pub fn main() -> ExitCode {
-    let run = match Cli::parse().verb {
+    let matches = meant::taught(command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command()).exit());
+    let run = match cli.verb {
         Verb::Quickstart(args) => quickstart::run(*args),
         Verb::Scan(args) => scan::run(args),
         Verb::Standalone(args) => standalone::run(*args),

@@ -176,7 +176,7 @@ fn what_cannot_be_done_says_what_where_and_how_to_mend_it() {
         (explain(notes, &["--as", "ana"]), &["user:SUBJECT@AUTHORITY"]),
         (explain(notes, &["--as", "user:ana@local", "--args", "{x"]), &["--args is no JSON", "write a JSON object"]),
         (explain(notes, &["--as", "user:ana@local", "--args", "{\"a\":1,\"a\":2}"]), &["occurs twice"]),
-        (vec!["validate", "/nonexistent"], &["cannot read /nonexistent"]),
+        (vec!["validate", "/nonexistent"], &["there is no /nonexistent"]),
         (vec!["validate", "--public-url", "x", "examples"], &["--public-url x", "https://mcp.example.com"]),
         (vec!["standalone", "--manifests", "/nonexistent", "--state-dir", &none], &["--manifests /nonexistent"]),
         (vec!["standalone", "--manifests", "examples", "--state-dir", "/proc/x"], &["/proc/x"]),

@@ -10,6 +10,7 @@ use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, 
 use serde::Serialize;
 
 use crate::audit::is_harmful;
+use crate::cluster::client::in_words;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -175,13 +176,19 @@ pub fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// An error and its causes on one line. A cause that the text before it tells already is not told again.
+/// An error and its causes on one line. A cause that the text before it tells already is not told again; and of what came of
+/// asking an API server, which shows whole answers, no more than its words.
 pub fn complaint(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !text.contains(&cause) {
+    for cause in error.chain() {
+        let asked = cause.downcast_ref::<kube::Error>();
+        let said = asked.map_or_else(|| cause.to_string(), in_words);
+        if !text.contains(&said) {
             text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
+            text += &said;
+        }
+        if asked.is_some() {
+            break;
         }
     }
     printable(&text)
@@ -252,6 +259,21 @@ mod tests {
     fn a_cause_is_told_once() {
         let error = Err::<(), _>(anyhow::anyhow!("disk full")).context("cannot write x: disk full").context("no token");
         assert_eq!(complaint(&error.unwrap_err()), "no token: cannot write x: disk full");
+    }
+
+    #[test]
+    fn of_what_an_api_server_answered_its_words_are_told() {
+        let status: kube::core::Status = serde_json::from_value(serde_json::json!({"status": "Failure", "code": 404,
+            "reason": "NotFound", "message": "mcpclients.portcullis.dev \"nope\" not found"}))
+        .unwrap();
+        let error = Err::<(), _>(kube::Error::Api(Box::new(status))).context("cannot read McpClient team/nope");
+        let said = complaint(&error.unwrap_err());
+        assert_eq!(said, "cannot read McpClient team/nope: mcpclients.portcullis.dev \"nope\" not found (404)");
+        // What cannot be read may be a Secret.
+        let secret =
+            serde_json::from_str::<std::collections::BTreeMap<String, u8>>(r#"{"key": "hunter2"}"#).unwrap_err();
+        let error = Err::<(), _>(kube::Error::SerdeError(secret)).context("cannot read Secret team/s");
+        assert_eq!(complaint(&error.unwrap_err()), "cannot read Secret team/s: an answer could not be read");
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Metrics {
 
     /// An authorization server was asked about a client.
     pub fn registration_request(&self, purpose: Purpose, heard: &Heard) {
-        let failed = matches!(heard, Heard::Unknown(_) | Heard::Unsent(_) | Heard::Later { .. });
+        let failed = matches!(heard, Heard::Unknown(_) | Heard::Unsent(_) | Heard::Lacking(_) | Heard::Later { .. });
         let result = if failed { "failed" } else { "answered" };
         self.requests.get_or_create(&[("purpose", purpose.as_str()), ("result", result)]).inc();
     }

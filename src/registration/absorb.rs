@@ -15,6 +15,8 @@ use crate::oauth::client_registration::{AuthMethod, Difference};
 
 /// A client of before that could not be deleted is tried again after so long.
 const POSTPONED_SECONDS: i64 = 300;
+/// What was not there to ask with is looked for again after this (seconds).
+const LACKING_SECONDS: u32 = 30;
 /// The member that a server has to give where a client authenticates by it (RFC 7591 section 3.2.1).
 const CLIENT_SECRET: &str = "client_secret";
 
@@ -90,6 +92,8 @@ fn not_now(purpose: Purpose, heard: &Heard) -> Option<(What, String, Option<u32>
             Some((What::Busy, format!("it answered with status {status}"), *retry_after))
         }
         Heard::Unsent(detail) => Some((What::Unreachable, detail.clone(), None)),
+        // Whoever puts it there waits for us, and the server has nothing to do with it.
+        Heard::Lacking(detail) => Some((What::Denied, detail.clone(), Some(LACKING_SECONDS))),
         // What is asked for again does no harm.
         Heard::Unknown(detail) if purpose != Purpose::Create => Some((What::NoAnswer, detail.clone(), None)),
         _ => None,

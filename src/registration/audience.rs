@@ -155,7 +155,7 @@ pub fn due<'t>(targets: &'t [Target], ledger: &Ledger, known: &mut Vec<Known>, n
 pub fn learn(known: &mut Vec<Known>, target: &Target, ledger: &Ledger, heard: Result<&Answer, &Heard>, now: i64) {
     let (verdict, detail) = match heard {
         Ok(answer) => judge(answer, &target.accepted, now),
-        Err(Heard::Unsent(detail) | Heard::Unknown(detail) | Heard::Refused(detail)) => {
+        Err(Heard::Unsent(detail) | Heard::Lacking(detail) | Heard::Unknown(detail) | Heard::Refused(detail)) => {
             (Verdict::Unanswered, detail.clone())
         }
         Err(_) => (Verdict::Unanswered, "it was not asked".to_owned()),

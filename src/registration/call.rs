@@ -209,6 +209,8 @@ pub enum Heard {
     Unknown(String),
     /// It was not sent.
     Unsent(String),
+    /// It was not sent: what an administrator has to lend us for it is not there.
+    Lacking(String),
 }
 
 impl Heard {

@@ -67,7 +67,7 @@ pub struct Trouble {
     pub during: Option<Purpose>,
     /// In words, without secrets.
     pub detail: String,
-    /// Not before this many seconds have passed, if the server says so.
+    /// Not before this many seconds have passed, if that is known: by the server, or of what it is asked with.
     pub retry_after: Option<u32>,
 }
 

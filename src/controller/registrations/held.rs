@@ -171,7 +171,7 @@ impl Held {
         if self.is_due(now) {
             self.failures = self.failures.saturating_add(1);
             let wait = if trouble.what.is_lasting() {
-                LASTING_WAIT
+                trouble.retry_after.map_or(LASTING_WAIT, i64::from)
             } else {
                 let grown = FIRST_WAIT.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
                 // Of the second that is now, most may be over.

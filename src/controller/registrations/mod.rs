@@ -80,6 +80,7 @@ const FIRST_WAIT: i64 = 2;
 const LONGEST_WAIT: i64 = 300;
 /// What only a change helps against is tried again after this all the same (seconds).
 const LASTING_WAIT: i64 = 600;
+const AGAIN: &str = "it is tried again within ten minutes, or as soon as the McpClient changes";
 /// What only the owner of a Secret or of a namespace can mend is looked at again after this (seconds).
 const HINDERED_WAIT: i64 = 10;
 /// A ledger is written over what turned out to be there instead so many times.
@@ -333,9 +334,13 @@ impl Run<'_> {
         };
         let owner = (ledger.owner.namespace.as_str(), ledger.owner.name.as_str());
         context.registrations.turns.spend(owner, &ledger.authority, context.start.elapsed());
-        Ok(match server.send(context, call, Some(ledger), now).await? {
+        let heard = match server.send(context, call, Some(ledger), now).await? {
             Ok(answer) => server.with_remedy(context, call, hear(&held.seen, call, &answer, &self.wish)),
             Err(heard) => heard,
+        };
+        Ok(match heard {
+            Heard::Denied(detail) => Heard::Denied(format!("{detail}; {AGAIN}")),
+            heard => heard,
         })
     }
 

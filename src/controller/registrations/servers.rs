@@ -218,18 +218,17 @@ impl Server {
     /// expired, and that they never gave.
     pub(super) fn with_remedy(&self, context: &Context, call: &Call, heard: Heard) -> Heard {
         let (Heard::Denied(detail), Auth::Initial) = (&heard, &call.auth) else { return heard };
-        let again = "it is tried again within ten minutes, or as soon as the McpClient changes";
         Heard::Denied(match &self.anchor.registration.initial_access_token {
             Some(SecretKey { name, key }) => {
                 let namespace = &context.installation.system_namespace;
                 format!(
                     "{detail}. The initial access token may be used up, or have expired: put a new one under the key {key} of \
-                     Secret {namespace}/{name}; {again}"
+                     Secret {namespace}/{name}"
                 )
             }
             None => format!(
                 "{detail}. If it takes registrations with an initial access token alone, name one in \
-                 spec.registration.initialAccessTokenRef of McpAuthorizationServer {}; {again}",
+                 spec.registration.initialAccessTokenRef of McpAuthorizationServer {}",
                 self.anchor.name
             ),
         })
@@ -430,15 +429,18 @@ async fn values(context: &Context, name: &str, keys: &[&str]) -> Result<Vec<Sens
     let found = fetch::secret(&context.client, namespace, name).await;
     let secret = match found.map_err(|failure| Heard::Unsent(failure.to_string()))? {
         Fetched::Found(secret) => secret,
-        Fetched::Absent => return Err(Heard::Denied(format!("there is no Secret {namespace}/{name}"))),
+        Fetched::Absent => {
+            let keys = keys.join(" and ");
+            return Err(Heard::Lacking(format!("there is no Secret {namespace}/{name}: make it, with {keys}")));
+        }
         Fetched::Forbidden => {
-            return Err(Heard::Denied(format!("the controller may not read Secret {namespace}/{name}")));
+            return Err(Heard::Lacking(format!("the controller may not read Secret {namespace}/{name}")));
         }
     };
     let value = |key: &&str| {
         let bytes = secret.data.get(*key).and_then(|bytes| std::str::from_utf8(bytes).ok());
         let text = bytes.map(str::trim_end).filter(|text| !text.is_empty());
-        let missing = || Heard::Denied(format!("Secret {namespace}/{name} has no text under the key {key}"));
+        let missing = || Heard::Lacking(format!("Secret {namespace}/{name} has no text under the key {key}"));
         text.map(Sensitive::new).ok_or_else(missing)
     };
     keys.iter().map(value).collect()

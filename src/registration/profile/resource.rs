@@ -164,7 +164,9 @@ pub fn done(purpose: Purpose, heard: Result<&Answer, &Heard>) -> Result<(), Stri
             Ok(())
         }
         Ok(answer) => Err(told(&answer.refusal(), answer.status)),
-        Err(Heard::Refused(why) | Heard::Denied(why) | Heard::Unknown(why) | Heard::Unsent(why)) => Err(why.clone()),
+        Err(
+            Heard::Refused(why) | Heard::Denied(why) | Heard::Unknown(why) | Heard::Unsent(why) | Heard::Lacking(why),
+        ) => Err(why.clone()),
         Err(_) => Err("it was not asked".to_owned()),
     }
 }

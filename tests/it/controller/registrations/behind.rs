@@ -5,6 +5,7 @@ use serde_json::json;
 use super::place::{Place, READER, Way};
 use crate::controller::{condition, message, object, wait_condition};
 use crate::support::fault::{Answer, Fault, Matching};
+use crate::support::keycloak::MANAGER;
 use crate::support::kube::SYSTEM;
 use crate::support::wait::until;
 
@@ -56,6 +57,29 @@ fn an_initial_access_token_that_is_used_up_is_asked_for_by_name() {
         place.apply(&json!({"clientName": "Other"}));
         place.wait_ready();
         place.assert_one_beside(&left, "with a new initial access token");
+    }
+}
+
+#[test]
+fn what_the_administrator_has_to_lend_is_asked_for_by_name_and_found_once_it_is_there() {
+    for (way, secret, keys) in [
+        (Way::ProviderDcr, "initial-access", "token"),
+        (Way::KeycloakAdmin, "keycloak-admin", "client_id and client_secret"),
+    ] {
+        let place = Place::new(way);
+        place.cluster.delete("v1", "Secret", Some(SYSTEM), secret);
+        let _controller = place.controller();
+        place.apply(&json!({}));
+        let said = place.wait_registered("False", "RegistrationDenied");
+        assert!(said.contains(&format!("there is no Secret {SYSTEM}/{secret}: make it, with {keys}")), "{said}");
+        assert!(place.ours().is_empty());
+        match way {
+            Way::ProviderDcr => place.give_initial_access_token(),
+            _ => place.secret(secret, &[("client_id", MANAGER.0), ("client_secret", MANAGER.1)]),
+        }
+        // Nobody touches the McpClient.
+        place.wait_ready();
+        place.assert_one("once the Secret is there");
     }
 }
 

@@ -261,7 +261,7 @@ fn row(one: &Shown, now: Timestamp) -> Vec<Said> {
     notes.extend(one.drifted.then_some("drifted"));
     notes.extend(one.expiring.then_some("secret not replaced"));
     notes.extend(one.orphaned.then_some("orphans left"));
-    notes.extend(one.misdirected.then_some("wrong audience"));
+    notes.extend(one.misdirected.then_some("audience not verified"));
     notes.extend(one.perhaps_elsewhere.then_some("perhaps another installation's"));
     let expires = one.secret_expires_at.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
     let expires = expires.map(|at| span(at.as_second().saturating_sub(now.as_second())));
@@ -412,7 +412,7 @@ mod tests {
         }
         let wrong = [("Ready", "True"), ("Orphaned", "True"), ("AudienceVerified", "False")];
         let wrong = client(registration.clone(), &wrong);
-        assert_eq!((cells(&wrong)["notes"].as_str(), wrong.is_fine()), ("orphans left, wrong audience", false));
+        assert_eq!((cells(&wrong)["notes"].as_str(), wrong.is_fine()), ("orphans left, audience not verified", false));
         let mut late = registration;
         late["secretExpiresAt"] = "2026-03-04T11:00:00Z".into();
         let late = client(late, &[("Ready", "False")]);

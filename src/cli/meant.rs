@@ -19,13 +19,14 @@ const MEANT: &[(&str, &str)] = &[
 /// The command with these names, in every verb that has the option which is meant.
 pub(super) fn taught(command: Command) -> Command {
     let mut command = command.mut_subcommands(taught);
+    let plain = command.clone();
     for (typed, meant) in MEANT {
-        if has(&command, meant.trim_start_matches('-')) && !has(&command, typed) {
+        if has(&plain, meant.trim_start_matches('-')) && !has(&command, typed) {
             command = command.arg(mistaken(typed, meant).long(*typed));
         }
     }
-    let has_f = command.get_arguments().any(|option| option.get_short() == Some('f'));
-    if has(&command, "manifests") && !has_f {
+    let has_f = plain.get_arguments().any(|option| option.get_short() == Some('f'));
+    if has(&plain, "manifests") && !has_f {
         command = command.arg(mistaken("f", "--manifests").short('f'));
     }
     command

@@ -96,13 +96,14 @@ fn chosen(target: &Target<'_>, settings: &Settings<'_>, lookup: &Lookup<'_>) -> 
         });
     };
     let invalid = |finding: &Finding| {
-        let message = format!("McpClient {namespace}/{name}: {finding}");
+        let of = format!("McpClient {namespace}/{name}");
         match finding.reason {
             // What compares manifests, which come without Secrets, passes over this alone.
             Reason::SecretNotFound | Reason::SecretForbidden | Reason::SecretInvalid => {
-                Box::new(Finding::new(finding.reason, at("client"), message))
+                let message = format!("{of}: {}: {}", finding.field, finding.message);
+                Box::new(Finding::new(finding.reason, at("client"), message).remedy(finding.remedy.clone()))
             }
-            _ => unfit(message),
+            _ => unfit(format!("{of}: {finding}")),
         }
     };
     let resolved = client(object, settings, lookup).map_err(|errors| match errors.first() {

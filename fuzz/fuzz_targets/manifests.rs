@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::api::Object;
 use portcullis::generated::codec;
 use portcullis::manifests::parse;
-use portcullis::resolve::{Accepted, Cluster, PublicUrl, Settings, tree};
+use portcullis::resolve::{Accepted, Cluster, Observed, PublicUrl, Settings, tree};
 use std::collections::BTreeMap;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -26,8 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let cluster = Cluster::presumed();
     let settings = Settings { public_url: &public_url, system_namespace: "portcullis-system", cluster: Some(&cluster) };
-    let first = tree(&settings, &objects, &invalid, false, &Accepted::default(), None);
-    let second = tree(&settings, &[], &invalid, false, &first.accepted, None);
+    let first = tree(&settings, &objects, &invalid, false, &Accepted::default(), Observed::default());
+    let second = tree(&settings, &[], &invalid, false, &first.accepted, Observed::default());
     for generated in first.generated.iter().chain(&second.generated) {
         let encoded = codec::encode(generated).unwrap();
         assert_eq!(&codec::decode(&encoded).unwrap(), generated);

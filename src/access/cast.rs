@@ -171,6 +171,10 @@ impl Someone {
             groups: Groups::Known(groups.into_iter().collect()),
             actor: actor.map(|actor| Actor { subject: actor.into(), issuer: None }),
         };
+        // Of an McpClient that has no id yet: no token's has control characters, so nobody comes through it.
+        if via.is_some_and(|via| via.contains(char::is_control)) {
+            return None;
+        }
         let agrees = via.is_none() || principal.client.as_deref() == via;
         Self::of(principal, subject.is_some(), reading).filter(|_| agrees)
     }

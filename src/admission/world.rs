@@ -19,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::generated::server::State;
 use crate::generated::{Authority, Labels, ObjectId, Policy, Server};
 use crate::resolve::{
-    self, ClientKind, Cluster, Findings, Lookup, PublicUrl, Reason, Registration, Resolved, Settings,
+    self, ClientKind, Cluster, Findings, Lookup, PublicUrl, Reason, RegisteredAs, Registration, Resolved, Settings,
 };
 
 /// What an administrator has set for the whole installation.
@@ -70,6 +70,8 @@ struct Known {
     read: Result<Object, Findings>,
     /// The tools that a server's status lists.
     tools: Option<Vec<Tool>>,
+    /// As whom a client is registered, as its status has it.
+    registered: Option<RegisteredAs>,
 }
 
 impl Known {
@@ -120,6 +122,7 @@ impl World {
             return;
         }
         let tools = inventory(&object);
+        let registered = object.get("status").filter(|_| kind == Kind::McpClient).and_then(RegisteredAs::of);
         if let Some(members) = object.as_object_mut() {
             members.insert("apiVersion".to_owned(), format!("{GROUP}/{VERSION}").into());
             members.insert("kind".to_owned(), kind.as_str().into());
@@ -127,7 +130,7 @@ impl World {
         let read = read(&object);
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(1);
         let id = ObjectId { uid: text("uid"), namespace: key.namespace.clone(), name: key.name.clone(), generation };
-        let replaced = self.known.insert(key.clone(), Known { id, read, tools });
+        let replaced = self.known.insert(key.clone(), Known { id, read, tools, registered });
         if let Some(replaced) = replaced
             && self.known.get(&key).is_some_and(|known| known.id.uid != replaced.id.uid)
         {
@@ -337,21 +340,24 @@ impl World {
 
     /// Whether it is another one than before: its status changes more often than what it says.
     fn join_client(&mut self, key: &Key) -> bool {
-        let Some(Known { read, .. }) = self.known.get(key) else { return false };
+        let Some(Known { read, registered, .. }) = self.known.get(key) else { return false };
         let resolved = match read {
             Ok(Object::Client(client)) => {
                 let (names, found) = (names_in(read), Found::default());
-                resolve::client(client, &self.settings(), &self.lookup(&names, &found)).ok()
+                let lookup = self.lookup(&names, &found);
+                resolve::client(client, &self.settings(), &lookup).ok().map(|client| {
+                    let issuer = lookup.issuer_of(client.object.authority());
+                    client.object.known_as(registered.as_ref(), issuer).unwrap_or(client.object)
+                })
             }
             _ => None,
         };
         let clients = self.clients.entry(key.namespace.clone()).or_default();
-        let new = resolved.map(|client| client.object);
-        let before = match &new {
+        let before = match &resolved {
             Some(client) => clients.insert(key.name.clone(), client.clone()),
             None => clients.remove(&key.name),
         };
-        before != new
+        before != resolved
     }
 
     fn join_server(&mut self, key: &Key) {

@@ -22,7 +22,7 @@ use crate::api::{GROUP, Invalidity, Key, Kind, Object, VERSION};
 use crate::cluster;
 use crate::generated::codec::Generated;
 use crate::generated::server::State;
-use crate::resolve::{self, Accepted, Cluster, Resolution, Settings};
+use crate::resolve::{self, Accepted, Cluster, Observed, RegisteredAs, Resolution, Settings};
 
 /// How many objects one answer of the API server holds.
 const PAGE: u32 = 500;
@@ -125,6 +125,8 @@ struct Found {
     invalid: BTreeMap<Key, Invalidity>,
     /// By UID of the server: what its condition says of references that were not followed here.
     references: BTreeMap<String, Option<(String, String)>>,
+    /// As whom McpClients are registered, as their status has it.
+    registered: BTreeMap<Key, RegisteredAs>,
     /// The tools that servers list, as their status has them.
     inventories: Inventories,
 }
@@ -143,7 +145,11 @@ impl Found {
                 self.inventories.extend(inventory(&value).map(|tools| (name, tools)));
             }
             match object::read(&value) {
-                Ok(object) => self.objects.push(object),
+                Ok(object) => {
+                    let registered = value.get("status").filter(|_| kind == Kind::McpClient).and_then(RegisteredAs::of);
+                    self.registered.extend(registered.map(|registered| (object.key(), registered)));
+                    self.objects.push(object);
+                }
                 Err(Rejected::Invalid { key, problems }) => {
                     self.invalid.insert(key, Invalidity::Problems(problems));
                 }
@@ -168,7 +174,9 @@ impl Found {
         let public_url = load::any_url()?;
         let cluster = Cluster::presumed();
         let settings = Settings { public_url: &public_url, system_namespace, cluster: Some(&cluster) };
-        let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &Accepted::default(), None);
+        let observed = Observed { registered: Some(&self.registered), ..Observed::default() };
+        let accepted = Accepted::default();
+        let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &accepted, observed);
         self.follow_conditions(&mut resolution);
         Ok(Loaded { inventories: self.inventories, ..load::joined(resolution)? })
     }

@@ -16,7 +16,9 @@ use crate::generated::Server;
 use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::manifests::{self, Limits, Remembered};
-use crate::resolve::{self, Accepted, Cluster, ObjectFinding, PublicUrl, Reason, Resolution, Settings, Severity};
+use crate::resolve::{
+    self, Accepted, Cluster, ObjectFinding, Observed, PublicUrl, Reason, Resolution, Settings, Severity,
+};
 use crate::roles::quickstart::KEPT;
 
 /// What a folder or a cluster comes to.
@@ -77,8 +79,14 @@ fn load_with(
     // What is meant for a cluster is answered as in one.
     let cluster = Cluster::presumed();
     let settings = Settings { public_url, system_namespace, cluster: Some(&cluster) };
-    let mut resolution =
-        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default(), None);
+    let mut resolution = resolve::tree(
+        &settings,
+        &merged.objects,
+        &merged.invalid,
+        merged.unreadable,
+        &Accepted::default(),
+        Observed::default(),
+    );
     for object in &mut resolution.generated {
         if let Generated::Server(server) = object {
             presume(server);

@@ -11,7 +11,7 @@ use super::{boolish, load, sarif};
 use crate::{
     api::{Key, Kind},
     manifests::{self, FileProblem, Limits, Merged, Position, Remembered},
-    resolve::{self, Accepted, Cluster, Finding, PublicUrl, Settings, Severity},
+    resolve::{self, Accepted, Cluster, Finding, Observed, PublicUrl, Settings, Severity},
 };
 
 /// Say what admission would say of manifests, with file, line and field
@@ -133,7 +133,8 @@ pub fn report(paths: &[PathBuf], settings: &Settings<'_>) -> Report {
     let scan = manifests::scan(paths, &Limits::default(), None);
     let merged = manifests::merge(&Remembered::default(), &scan);
     let nothing = Accepted::default();
-    let resolution = resolve::tree(settings, &merged.objects, &merged.invalid, merged.unreadable, &nothing, None);
+    let resolution =
+        resolve::tree(settings, &merged.objects, &merged.invalid, merged.unreadable, &nothing, Observed::default());
     let mut findings: Vec<Line> = merged.problems.iter().map(unreadable).collect();
     for found in &resolution.findings {
         findings.extend(lines(&merged, &found.key, &found.finding));

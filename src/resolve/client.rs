@@ -3,6 +3,9 @@
 //! Invariant: a client's tokens are accepted in its own namespace only, unless it is one of the system namespace, so
 //! whoever may write McpClients in a namespace makes nobody a caller of another one.
 
+use serde::Deserialize as _;
+use serde_json::Value;
+
 use super::{
     Finding, Findings, Lookup, Reason, Resolved, Settings, object_id,
     registered::{RegisteredClient, registered},
@@ -12,7 +15,7 @@ use crate::{
     api::{
         FieldPath, Key, Kind, McpClient,
         object::{is_dns_label, is_dns_subdomain},
-        v1alpha1::{ClientMethod, ClientTokenSpec, McpClientSpec},
+        v1alpha1::{ClientMethod, ClientTokenSpec, McpClientSpec, McpClientStatus},
     },
     generated::{ObjectId, Server, authority::KeySource},
 };
@@ -59,12 +62,38 @@ impl ClientKind {
         }
     }
 
+    /// The client with the id that policies name it by, if that is another than its author says: that by which it is registered
+    /// at the issuer that its authority is now.
+    pub fn known_as(&self, registered: Option<&RegisteredAs>, issuer: Option<&str>) -> Option<Self> {
+        let (ClientKind::Registered(client), Some(known)) = (self, registered) else { return None };
+        if client.client_id.is_some() || issuer != Some(known.issuer.as_str()) {
+            return None;
+        }
+        let client_id = Some(known.client_id.clone());
+        Some(ClientKind::Registered(Box::new(RegisteredClient { client_id, ..client.as_ref().clone() })))
+    }
+
     /// The `client_id` that its author gives it: that of whichever client they like.
     pub fn given_id(&self) -> Option<&str> {
         match self {
             ClientKind::Token(_) => None,
             ClientKind::Registered(client) => client.client_id.as_deref(),
         }
+    }
+}
+
+/// As whom a client is registered, and where: another issuer's client of that id is somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredAs {
+    issuer: String,
+    client_id: String,
+}
+
+impl RegisteredAs {
+    /// As an McpClient's status has it, which nobody writes but the controller. What a manifest says there is no proof.
+    pub fn of(status: &Value) -> Option<Self> {
+        let registration = McpClientStatus::deserialize(status).ok()?.registration?;
+        Some(Self { issuer: registration.issuer, client_id: registration.client_id? })
     }
 }
 

@@ -29,7 +29,7 @@ mod upstream_oauth;
 mod value;
 
 pub use authority::authority;
-pub use client::{Client, ClientKind, Grant, client, client_id};
+pub use client::{Client, ClientKind, Grant, RegisteredAs, client, client_id};
 pub use cluster::{Cluster, ServiceAccounts, UPSTREAM_ACCOUNT};
 pub use cover::Comparison;
 pub use lock::required;
@@ -39,7 +39,9 @@ pub use reason::{Finding, Findings, Reason, Severity};
 pub use registered::RegisteredClient;
 pub use registration::{Admin, Registration, registration};
 pub use server::{asked_of, risk_class, server};
-pub use tree::{Accepted, ObjectFinding, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved};
+pub use tree::{
+    Accepted, ObjectFinding, Observed, Resolution, conflicted, invalidity_findings, reason_of, tree, unserved,
+};
 pub use upstream_oauth::secrets_of;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +111,13 @@ pub struct Lookup<'a> {
     pub resolved: BTreeMap<(&'a str, &'a str), &'a Server>,
     /// For McpPolicies: clients that have been resolved.
     pub clients: BTreeMap<(&'a str, &'a str), &'a ClientKind>,
+}
+
+impl Lookup<'_> {
+    /// The issuer that an McpAuthorizationServer is now, if clients can be registered there.
+    pub fn issuer_of(&self, authority: &str) -> Option<&str> {
+        Some(self.registrations.get(authority)?.issuer.as_str())
+    }
 }
 
 /// In place of what a Secret holds that is presumed to be there.

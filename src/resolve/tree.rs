@@ -8,7 +8,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings, authority, client, lock, object_id,
+    ClientKind, Finding, Findings, Lookup, Reason, RegisteredAs, Registration, Settings, authority, client, lock,
+    object_id,
     policy::{edit, judged_again, policy},
     presumed,
     reach::{self, Place},
@@ -30,6 +31,16 @@ pub struct Accepted {
     /// Servers as they stand.
     #[serde(skip)]
     pub servers: BTreeMap<String, Server>,
+}
+
+/// What no manifest says, as somebody has seen it. Who sees nothing gives none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed<'a> {
+    /// What upstreams said whom they trust; `None`: nobody asks them, since the result is not served, and then they are presumed
+    /// to trust whom they should.
+    pub discovered: Option<&'a BTreeMap<Key, Known>>,
+    /// As whom McpClients are registered.
+    pub registered: Option<&'a BTreeMap<Key, RegisteredAs>>,
 }
 
 /// A finding and the object that it is about.
@@ -56,15 +67,14 @@ pub struct Resolution {
 
 /// Resolves a set of objects, of which no two have the same key. `invalid` are objects that exist but could not be
 /// read. With `unreadable`, something could not be read that was never read before, so nobody knows what it denies:
-/// every server denies. `discovered` is what upstreams said whom they trust; `None`: nobody asks them, since the result is not
-/// served, and then they are presumed to trust whom they should.
+/// every server denies.
 pub fn tree(
     settings: &Settings<'_>,
     objects: &[Object],
     invalid: &BTreeMap<Key, Invalidity>,
     unreadable: bool,
     previous: &Accepted,
-    discovered: Option<&BTreeMap<Key, Known>>,
+    observed: Observed<'_>,
 ) -> Resolution {
     let mut objects: Vec<&Object> = objects.iter().collect();
     objects.sort_by_cached_key(|object| object.key());
@@ -76,11 +86,12 @@ pub fn tree(
     let (authorities, registrations) = authorities(settings, &objects, &lookup, &mut out);
     lookup.authorities = authorities.iter().map(|a| (a.id.name.as_str(), a)).collect();
     lookup.registrations = registrations.iter().map(|(name, one)| (name.as_str(), one)).collect();
-    lookup.discovered = discovered
+    lookup.discovered = observed
+        .discovered
         .map(|all| all.iter().map(|(key, known)| ((key.namespace.as_str(), key.name.as_str()), known)).collect());
     let servers = servers(settings, &objects, &lookup, invalid, previous, &mut out);
     lookup.resolved = servers.iter().map(|s| ((s.id.namespace.as_str(), s.id.name.as_str()), s)).collect();
-    let clients = clients(settings, &objects, &lookup, &mut out);
+    let clients = clients(settings, &objects, &lookup, observed, &mut out);
     lookup.clients = clients.iter().map(|c| ((c.id().namespace.as_str(), c.id().name.as_str()), c)).collect();
     let policies = policies(settings, &objects, &lookup, invalid, previous, &mut out);
 
@@ -264,14 +275,23 @@ fn servers(
     resolved.into_iter().map(|(_, server)| server).collect()
 }
 
-fn clients(settings: &Settings<'_>, objects: &[&Object], lookup: &Lookup<'_>, out: &mut Resolution) -> Vec<ClientKind> {
+fn clients(
+    settings: &Settings<'_>,
+    objects: &[&Object],
+    lookup: &Lookup<'_>,
+    observed: Observed<'_>,
+    out: &mut Resolution,
+) -> Vec<ClientKind> {
     let mut resolved = Vec::new();
     for object in objects {
         let Object::Client(spec) = object else { continue };
         match client(spec, settings, lookup) {
             Ok(client) => {
-                out.add(&object.key(), client.warnings);
-                resolved.push(client.object);
+                let key = object.key();
+                let registered = observed.registered.and_then(|all| all.get(&key));
+                let known = client.object.known_as(registered, lookup.issuer_of(client.object.authority()));
+                out.add(&key, client.warnings);
+                resolved.push(known.unwrap_or(client.object));
             }
             // Its tokens are not believed.
             Err(findings) => out.add(&object.key(), findings),

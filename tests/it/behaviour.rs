@@ -15,7 +15,7 @@ use portcullis::policy::evaluate::evaluate;
 use portcullis::policy::index::PrincipalKeys;
 use portcullis::policy::list::{Visibility, list};
 use portcullis::policy::request::{Facts, Request, Target};
-use portcullis::resolve::{self, Accepted, Cluster, PublicUrl, Resolution, Settings};
+use portcullis::resolve::{self, Accepted, Cluster, Observed, PublicUrl, Resolution, Settings};
 use portcullis::tools::risk::KnownRisk;
 use serde_json::Value;
 
@@ -137,7 +137,7 @@ fn resolved(documents: &[Value], previous: &Accepted) -> Resolution {
             Err(other) => panic!("{other:?}: {document}"),
         }
     }
-    with_settings(|settings| resolve::tree(settings, &objects, &invalid, false, previous, None))
+    with_settings(|settings| resolve::tree(settings, &objects, &invalid, false, previous, Observed::default()))
 }
 
 /// The fleet that a proxy has after the case's object came to it, over what it replaced.

@@ -163,6 +163,51 @@ fn the_tools_that_a_status_lists_are_known() {
 }
 
 #[test]
+fn a_client_is_who_it_is_registered_as() {
+    const NAMED: &str = "\
+apiVersion: portcullis.dev/v1alpha1
+kind: McpClient
+metadata: {name: reports, namespace: team-a}
+spec: {authorizationServer: corp, registration: {}}
+---
+apiVersion: portcullis.dev/v1alpha1
+kind: McpPolicy
+metadata: {name: reports, namespace: team-a}
+spec:
+  authority: corp
+  targets: {servers: [notes]}
+  rules:
+  - {name: read, effect: Allow, principals: [{mcpClients: [reports]}], tools: [{names: [list_notes]}]}
+";
+    let cluster = Cluster::acquire();
+    cluster.namespace("team-a", &[]);
+    cluster.apply_yaml(&format!("{MANIFESTS}---\n{NAMED}"));
+    let question = ["who-can", "--server", "team-a/notes", "--tool", "list_notes", "-o", "json"];
+    let (before, _) = said(&plugin(&cluster.kubeconfig(), &question));
+    assert!(!before.contains("team-a/reports/read") && before.contains("\"refused\": null"), "{before}");
+    let registered = |issuer: &str| {
+        json!({"status": {"registration": {"method": "DCR", "issuer": issuer, "clientId": "c-1"}}}).to_string()
+    };
+    let patch = ["patch", "mcpclient", "reports", "-n", "team-a", "--subresource=status", "--type=merge", "-p"];
+    for (issuer, is_it) in [("https://earlier.example", false), ("https://login.example", true)] {
+        cluster.kubectl(&[&patch[..], &[registered(issuer).as_str()]].concat());
+        let (answer, _) = said(&plugin(&cluster.kubeconfig(), &question));
+        assert_eq!(answer.contains("\"via\": \"c-1\""), is_it, "{issuer}: {answer}");
+        assert_eq!(answer.contains("team-a/reports/read"), is_it, "{issuer}: {answer}");
+    }
+    // What a file says there is no proof.
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().to_str().unwrap();
+    let status = "status: {registration: {method: DCR, issuer: \"https://login.example\", clientId: c-1}}";
+    let claims = NAMED.replacen("\n---\n", &format!("\n{status}\n---\n"), 1);
+    assert!(claims.contains(status));
+    std::fs::write(folder.path().join("all.yaml"), format!("{MANIFESTS}---\n{claims}---\n{BESIDES}")).unwrap();
+    let offline = portcullis().args(question).args(["-f", files]).output().unwrap();
+    let (answer, why) = said(&offline);
+    assert!(!answer.contains("c-1"), "{answer}{why}");
+}
+
+#[test]
 fn what_may_not_be_read_is_said() {
     let cluster = Cluster::acquire();
     cluster.namespace("team-a", &[]);

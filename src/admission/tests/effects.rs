@@ -45,6 +45,37 @@ fn who_gains_and_who_loses_is_told_riskiest_first() {
 }
 
 #[test]
+fn a_client_is_who_it_is_registered_as() {
+    let spec = json!({"authorizationServer": "corp", "registration": {}});
+    let client = |status: Value| {
+        let mut client = object("McpClient", Some("team"), "reports", json!({}), spec.clone());
+        client["status"] = status;
+        client
+    };
+    let narrow = json!({"tools": [{"names": ["get_repo"]}], "principals": [{"mcpClients": ["reports"]}]});
+    let rule = one("Allow", narrow);
+    let of = |issuer: &str| json!({"registration": {"method": "DCR", "issuer": issuer, "clientId": "c-1"}});
+    for unknown in [json!({}), of("https://earlier.example.com")] {
+        let said = told(&known(&client(unknown)), None, Some(&rule));
+        assert!(said.len() == 1 && said[0].contains("has no id yet: nobody who calls through it is meant"), "{said:?}");
+    }
+    let mut world = known(&client(of("https://corp.example.com")));
+    assert_eq!(told(&world, None, Some(&rule)), ["+ any@corp via c-1: get_repo on team/a (rule p/r)"]);
+    // It is known of policies that are there already, too: as soon as it is registered, and no longer than that.
+    put(&mut world, &client(json!({})));
+    put(&mut world, &rule);
+    assert_eq!(told(&world, Some(&rule), None), [""; 0]);
+    put(&mut world, &client(of("https://corp.example.com")));
+    assert_eq!(told(&world, Some(&rule), None), ["- any@corp via c-1: get_repo on team/a (rule p/r)"]);
+    // Whatever it is registered as, who names it opens the server to somebody.
+    for status in [json!({}), of("https://corp.example.com")] {
+        let world = known(&client(status));
+        let needs = judged(&world, None, Some(&rule)).needs().to_vec();
+        assert!(needs.iter().any(|need| need.right == Right::Grant), "{needs:?}");
+    }
+}
+
+#[test]
 fn conditions_approvals_and_times_are_told() {
     let narrow = json!({"tools": [{"names": ["get_repo"]}]});
     let with = |effect: &str, more: Value| {

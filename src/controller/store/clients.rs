@@ -12,7 +12,7 @@ use crate::controller::proxies::Programming;
 use crate::controller::queue::{Depth, Subject};
 use crate::generated::Kind;
 use crate::generated::authority::KeySource;
-use crate::resolve::{ClientKind, RegisteredClient};
+use crate::resolve::ClientKind;
 
 /// How its authority lists a client that it gives a token: by what its spec and its status say, so that whoever leads next lists it alike.
 pub(super) fn listed(source: &Source) -> Option<(String, Listed)> {
@@ -57,14 +57,9 @@ impl Store {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let source = self.sources.get(&Key { kind: api::Kind::McpClient, namespace, name })?;
         let Outline::Client(client, known) = &source.outline else { return None };
-        let ClientKind::Registered(registered) = client.as_ref() else { return Some(client.clone()) };
-        let Some((issuer, id)) = known.as_ref().filter(|_| registered.client_id.is_none()) else {
-            return Some(client.clone());
-        };
-        let is_same = self.registration(&registered.authority).is_some_and(|now| now.issuer == *issuer);
-        let client_id = is_same.then(|| id.clone());
-        let known = RegisteredClient { client_id, ..registered.as_ref().clone() };
-        Some(Arc::new(ClientKind::Registered(Box::new(known))))
+        let registration = self.registration(client.authority());
+        let issuer = registration.as_ref().map(|registration| registration.issuer.as_str());
+        Some(client.known_as(known.as_ref(), issuer).map_or_else(|| client.clone(), Arc::new))
     }
 
     /// What proxies make of what their authority's list says of a client; `None` if there is no such list.

@@ -13,7 +13,7 @@ use crate::api::v1alpha1::McpClientStatus;
 use crate::api::{FieldPath, GROUP, Key, Kind, Object, VERSION};
 use crate::controller::object::{Seen, version};
 use crate::generated::{Authority, ObjectId};
-use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, Registration, Settings};
+use crate::resolve::{self, ClientKind, Finding, Findings, Lookup, Reason, RegisteredAs, Registration, Settings};
 
 /// An object that people write.
 #[derive(Clone, Debug)]
@@ -50,9 +50,9 @@ pub enum Outline {
     /// A trust anchor that is valid in itself, without what changes and means nothing to others: generation, keys,
     /// revocations. And how clients are registered there, if it is an issuer.
     Authority(Arc<Authority>, Option<Arc<Registration>>),
-    /// A client that is valid in itself. Its servers are not looked at here. And the issuer at which it was registered, with its
-    /// id there: another issuer's client of that id is somebody else's.
-    Client(Arc<ClientKind>, Option<(String, String)>),
+    /// A client that is valid in itself. Its servers are not looked at here. And as whom it was registered, as this controller
+    /// said of it.
+    Client(Arc<ClientKind>, Option<RegisteredAs>),
 }
 
 impl Source {
@@ -168,15 +168,9 @@ fn read(kind: Kind, metadata: &ObjectMeta, mut data: Value) -> Result<Object, Fi
 /// What others need to know of an object, as it is judged now.
 pub(super) fn outline_of(source: &Source, settings: &Settings<'_>) -> Outline {
     match source.read.as_ref().map_or(Outline::None, |object| outline(object, settings)) {
-        Outline::Client(client, _) => Outline::Client(client, registered_as(source.client_status())),
+        Outline::Client(client, _) => Outline::Client(client, RegisteredAs::of(&source.status)),
         outline => outline,
     }
-}
-
-/// The issuer at which a client was registered, and its id there, as this controller said of it.
-fn registered_as(status: McpClientStatus) -> Option<(String, String)> {
-    let registration = status.registration?;
-    Some((registration.issuer, registration.client_id?))
 }
 
 fn outline(object: &Object, settings: &Settings<'_>) -> Outline {

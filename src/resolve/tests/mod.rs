@@ -51,7 +51,7 @@ fn resolved(documents: &[Value], settings: &Settings<'_>, previous: &Accepted) -
             Err(other) => panic!("{other:?}"),
         }
     }
-    tree(settings, &objects, &invalid, false, previous, None)
+    tree(settings, &objects, &invalid, false, previous, Observed::default())
 }
 
 fn authority_named(name: &str) -> Value {

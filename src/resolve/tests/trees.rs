@@ -36,7 +36,7 @@ fn a_server_whose_edit_is_invalid_keeps_its_place_and_takes_no_calls() {
 fn what_was_never_read_denies_everything() {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
-    let resolution = tree(&settings, &[], &BTreeMap::new(), true, &Accepted::default(), None);
+    let resolution = tree(&settings, &[], &BTreeMap::new(), true, &Accepted::default(), Observed::default());
     let [policy] = policies_of(&resolution)[..] else { panic!() };
     assert!(policy.guardrail && matches!(policy.standing, Standing::DenyAll { .. }));
     // It goes as soon as everything can be read, and is nobody's last accepted policy.
@@ -49,7 +49,7 @@ fn an_object_that_is_only_known_by_name_counts() {
     let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
     let key = Key { kind: Kind::McpPolicy, namespace: "team".into(), name: "p".into() };
     let invalid = BTreeMap::from([(key.clone(), Invalidity::Unreadable)]);
-    let resolution = tree(&settings, &[], &invalid, false, &Accepted::default(), None);
+    let resolution = tree(&settings, &[], &invalid, false, &Accepted::default(), Observed::default());
     let [policy] = policies_of(&resolution)[..] else { panic!() };
     assert_eq!(policy.id.uid, key.stable_uid());
     assert!(!policy.guardrail && matches!(policy.standing, Standing::DenyAll { .. }));

@@ -62,7 +62,8 @@ fn alone(documents: &[Value], known: Option<Known>) -> Resolution {
     let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
     let known: BTreeMap<Key, Known> = known.into_iter().map(|known| (key(), known)).collect();
-    tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), Some(&known))
+    let observed = Observed { discovered: Some(&known), ..Observed::default() };
+    tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), observed)
 }
 
 fn known(trust: Option<Trust>) -> Option<Known> {

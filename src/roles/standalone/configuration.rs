@@ -20,7 +20,7 @@ use crate::generated::{Authority, Kind};
 use crate::manifests::{self, Limits, Merged, Note, Remembered, Scan, Watcher};
 use crate::process::readiness::{Check, Readiness};
 use crate::proxy::gateway::{Change, Gateway};
-use crate::resolve::{self, Accepted, PublicUrl, Resolution, Settings, Severity};
+use crate::resolve::{self, Accepted, Observed, PublicUrl, Resolution, Settings, Severity};
 use crate::roles::serving::StateDir;
 
 /// Where what was last read and accepted is kept.
@@ -182,8 +182,8 @@ impl Configuration {
             Settings { public_url: &self.public_url, system_namespace: &self.folder.system_namespace, cluster: None };
 
         let (invalid, accepted, discovered) = (&merged.invalid, &current.accepted, self.trusts.known());
-        let resolution =
-            resolve::tree(&settings, &merged.objects, invalid, merged.unreadable, accepted, Some(&discovered));
+        let observed = Observed { discovered: Some(&discovered), ..Observed::default() };
+        let resolution = resolve::tree(&settings, &merged.objects, invalid, merged.unreadable, accepted, observed);
         self.trusts.follow(resolution.questions.clone());
         self.state.save(REMEMBERED, &merged.remembered)?;
         self.state.save(ACCEPTED, &resolution.accepted)?;

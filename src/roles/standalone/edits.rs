@@ -18,7 +18,7 @@ use crate::manifests::{Limits, Remembered, Scan, merge, scan};
 use crate::policy::evaluate::evaluate;
 use crate::policy::index::PrincipalKeys;
 use crate::policy::request::{Facts, Request, Target};
-use crate::resolve::{Accepted, PublicUrl, Settings, tree};
+use crate::resolve::{Accepted, Observed, PublicUrl, Settings, tree};
 use crate::tools::risk::KnownRisk;
 
 const FILES: [&str; 3] = ["a.yaml", "b.yaml", "sub/c.yaml"];
@@ -145,7 +145,8 @@ impl Gateway {
         let merged = merge(&self.remembered, &found);
         let public_url = PublicUrl::parse("https://mcp.example.com").unwrap();
         let settings = Settings { public_url: &public_url, system_namespace: "sys", cluster: None };
-        let resolution = tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &self.accepted, None);
+        let resolution =
+            tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &self.accepted, Observed::default());
         let mut policies = BTreeSet::new();
         for object in resolution.generated {
             match codec::decode(&codec::encode(&object).unwrap()).unwrap() {

@@ -8,7 +8,7 @@ use portcullis::generated::codec::Generated;
 use portcullis::generated::kind::{OBJECT_KEY, SOURCE};
 use portcullis::generated::policy::{Effect, Standing};
 use portcullis::generated::server::State;
-use portcullis::resolve::{self, Accepted, PublicUrl, Settings};
+use portcullis::resolve::{self, Accepted, Observed, PublicUrl, Settings};
 use serde_json::{Value, json};
 
 use super::{
@@ -80,7 +80,8 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
     let public_url = PublicUrl::parse(PUBLIC_URL).unwrap();
     let presumed = portcullis::resolve::Cluster::presumed();
     let settings = Settings { public_url: &public_url, system_namespace: SYSTEM, cluster: Some(&presumed) };
-    let expected = resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), None);
+    let expected =
+        resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), Observed::default());
     let mut expected: Vec<String> = expected.generated.iter().map(|one| format!("{one:?}")).collect();
     expected.sort();
     let mut found: Vec<String> = generated(&cluster).into_values().map(|one| format!("{:?}", unsigned(one))).collect();

@@ -12,7 +12,7 @@ use portcullis::generated::report::{HEARTBEAT, REPORT, Report};
 use portcullis::generated::{Authority, Collection, Policy, Server};
 use portcullis::issuer::{LocalAuthority, TokenRequest};
 use portcullis::manifests::{self, Limits, Remembered};
-use portcullis::resolve::{self, Accepted, PublicUrl, Settings};
+use portcullis::resolve::{self, Accepted, Observed, PublicUrl, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -372,8 +372,14 @@ pub(super) fn generate(manifests: &[&str]) -> Vec<Generated> {
     let merged = manifests::merge(&Remembered::default(), &scan);
     let public_url = PublicUrl::parse(PUBLIC_URL).unwrap();
     let settings = Settings { public_url: &public_url, system_namespace: SYSTEM, cluster: None };
-    let resolution =
-        resolve::tree(&settings, &merged.objects, &merged.invalid, merged.unreadable, &Accepted::default(), None);
+    let resolution = resolve::tree(
+        &settings,
+        &merged.objects,
+        &merged.invalid,
+        merged.unreadable,
+        &Accepted::default(),
+        Observed::default(),
+    );
     assert!(resolution.findings.is_empty(), "{:?}", resolution.findings);
     resolution.generated
 }

@@ -11,7 +11,7 @@ use crate::controller::apply::Applied;
 use crate::controller::policy;
 use crate::controller::queue::{Agenda, Outcome};
 use crate::controller::server::{self, Reviewed};
-use crate::resolve::{self, Accepted, Findings, Lookup, Reason, Resolution};
+use crate::resolve::{self, Accepted, Findings, Lookup, Observed, Reason, Resolution};
 use crate::tools::digest::sha256;
 use crate::tools::lock;
 
@@ -255,7 +255,7 @@ impl House {
         let objects: Vec<Object> = objects.chain(self.maps.iter().cloned().map(Object::ConfigMap)).collect();
         let cluster = self.store.issuer.cluster(&self.store.installation);
         let settings = self.store.installation.settings(&cluster);
-        resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), None)
+        resolve::tree(&settings, &objects, &BTreeMap::new(), false, &Accepted::default(), Observed::default())
     }
 
     fn assert_as_validated(&self) {

@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch};
+use crate::generated::policy::{ActorMatch, Effect, PrincipalMatch, shown_client};
 use crate::identity::principal::{Actor, Groups, Kind, Principal};
 use crate::policy::index::PrincipalKeys;
 use crate::policy::rule::{Rule, subject};
@@ -171,10 +171,6 @@ impl Someone {
             groups: Groups::Known(groups.into_iter().collect()),
             actor: actor.map(|actor| Actor { subject: actor.into(), issuer: None }),
         };
-        // Of an McpClient that has no id yet: no token's has control characters, so nobody comes through it.
-        if via.is_some_and(|via| via.contains(char::is_control)) {
-            return None;
-        }
         let agrees = via.is_none() || principal.client.as_deref() == via;
         Self::of(principal, subject.is_some(), reading).filter(|_| agrees)
     }
@@ -289,9 +285,10 @@ impl Someone {
         subject.into_iter().chain(groups).chain(client).chain(actor.map(|actor| (Part::Actor, actor))).collect()
     }
 
-    /// The client through which it comes, where that is not itself.
+    /// The client through which it comes, where that is not itself, as people are told it.
     pub(super) fn via(&self) -> Option<&str> {
-        self.principal.client.as_deref().filter(|_| self.principal.kind != Kind::Client)
+        let client = self.principal.client.as_deref().filter(|_| self.principal.kind != Kind::Client);
+        client.map(shown_client)
     }
 
     /// The same, perhaps in further groups. A ServiceAccount is in none.

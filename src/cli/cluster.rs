@@ -178,7 +178,7 @@ impl Found {
         let accepted = Accepted::default();
         let mut resolution = resolve::tree(&settings, &self.objects, &self.invalid, false, &accepted, observed);
         self.follow_conditions(&mut resolution);
-        Ok(Loaded { inventories: self.inventories, ..load::joined(resolution)? })
+        Ok(Loaded { inventories: self.inventories, registered: self.registered, ..load::joined(resolution)? })
     }
 
     /// Secrets and ConfigMaps were not read, so whether a server lacks one is told by its condition.

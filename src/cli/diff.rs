@@ -20,7 +20,9 @@ use super::{cluster, who_can};
 use crate::access::diff::{Change, Diff, Direction, Limits, Note, compare_fleets};
 use crate::access::except::Except;
 use crate::access::who_can::Window;
+use crate::api::Key;
 use crate::policy::request::Facts;
+use crate::resolve::RegisteredAs;
 
 /// Who gains and who loses access by a change
 ///
@@ -143,14 +145,15 @@ impl Operand {
         }
     }
 
-    fn load(&self, args: &Args) -> anyhow::Result<Loaded> {
+    /// `registered`: as whom McpClients are, where the other side knows.
+    fn load(&self, args: &Args, registered: &BTreeMap<Key, RegisteredAs>) -> anyhow::Result<Loaded> {
         match self {
             Self::Cluster => cluster::everything(args.context.as_deref(), &args.system_namespace),
-            Self::Files(path) => load::for_comparison(std::slice::from_ref(path), &args.system_namespace),
+            Self::Files(path) => load::for_comparison(std::slice::from_ref(path), &args.system_namespace, registered),
             Self::Revision(name) => {
                 let revision = Revision::read(name)?;
                 let folder = revision.folder();
-                let mut loaded = load::for_comparison(&[folder.to_owned()], &args.system_namespace)?;
+                let mut loaded = load::for_comparison(&[folder.to_owned()], &args.system_namespace, registered)?;
                 // Nobody knows the folder where the files were for a moment.
                 let here = folder.display().to_string();
                 for refused in &mut loaded.refused {
@@ -166,7 +169,15 @@ impl Operand {
 /// Compares, prints, and answers with the exit code.
 pub fn answer(args: &Args) -> anyhow::Result<ExitCode> {
     let (old, new) = (Operand::parse(&args.old)?, Operand::parse(&args.new)?);
-    let (old, new) = (old.load(args)?, new.load(args)?);
+    let nobody = BTreeMap::new();
+    let (old, new) = if matches!(new, Operand::Cluster) {
+        let new = new.load(args, &nobody)?;
+        (old.load(args, &new.registered)?, new)
+    } else {
+        let old = old.load(args, &nobody)?;
+        let new = new.load(args, &old.registered)?;
+        (old, new)
+    };
     for (loaded, name) in [(&old, &args.old), (&new, &args.new)] {
         if loaded.fleet.server_count() == 0 && loaded.refused.is_empty() {
             eprintln!("warning: no McpServer found in {}", printable(name));

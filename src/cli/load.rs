@@ -2,6 +2,7 @@
 //!
 //! Invariant: the same functions read, resolve, encode and join as in the gateway, so an answer here is the gateway's.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use crate::access::targets::Inventories;
+use crate::api::Key;
 use crate::api::schema::nearest;
 use crate::fleet::{Fleet, Served};
 use crate::generated::Server;
@@ -17,7 +19,7 @@ use crate::generated::codec::{self, Generated};
 use crate::generated::server::State;
 use crate::manifests::{self, Limits, Remembered};
 use crate::resolve::{
-    self, Accepted, Cluster, ObjectFinding, Observed, PublicUrl, Reason, Resolution, Settings, Severity,
+    self, Accepted, Cluster, ObjectFinding, Observed, PublicUrl, Reason, RegisteredAs, Resolution, Settings, Severity,
 };
 use crate::roles::quickstart::KEPT;
 
@@ -30,6 +32,8 @@ pub struct Loaded {
     pub refused: Vec<Refused>,
     /// The tools that servers are known to have. Manifests do not say.
     pub inventories: Inventories,
+    /// As whom McpClients are registered. Nor do they say that.
+    pub registered: BTreeMap<Key, RegisteredAs>,
 }
 
 /// An object, or a file, that is wrong in itself.
@@ -51,16 +55,21 @@ pub struct Refused {
 /// # Errors
 /// If a path does not exist.
 pub fn load(paths: &[PathBuf], public_url: &PublicUrl, system_namespace: &str) -> anyhow::Result<Loaded> {
-    load_with(paths, public_url, system_namespace, |_| {})
+    load_with(paths, public_url, system_namespace, &BTreeMap::new(), |_| {})
 }
 
 /// Loads manifests to compare them with others. Secrets and ConfigMaps are not kept in Git as a rule, and whether a server
-/// has what it needs of them is nothing that a change of policy changes: they are presumed to be there.
+/// has what it needs of them is nothing that a change of policy changes: they are presumed to be there. `registered`: as whom
+/// McpClients are, if a cluster was asked.
 ///
 /// # Errors
 /// As [`load`].
-pub fn for_comparison(paths: &[PathBuf], system_namespace: &str) -> anyhow::Result<Loaded> {
-    load_with(paths, &any_url()?, system_namespace, |server| {
+pub fn for_comparison(
+    paths: &[PathBuf],
+    system_namespace: &str,
+    registered: &BTreeMap<Key, RegisteredAs>,
+) -> anyhow::Result<Loaded> {
+    load_with(paths, &any_url()?, system_namespace, registered, |server| {
         if lacks_reference(server) {
             server.state = State::Enabled;
         }
@@ -71,6 +80,7 @@ fn load_with(
     paths: &[PathBuf],
     public_url: &PublicUrl,
     system_namespace: &str,
+    registered: &BTreeMap<Key, RegisteredAs>,
     presume: impl Fn(&mut Server),
 ) -> anyhow::Result<Loaded> {
     check(paths)?;
@@ -85,7 +95,7 @@ fn load_with(
         &merged.invalid,
         merged.unreadable,
         &Accepted::default(),
-        Observed::default(),
+        Observed { registered: Some(registered), ..Observed::default() },
     );
     for object in &mut resolution.generated {
         if let Generated::Server(server) = object {
@@ -140,7 +150,7 @@ pub fn joined(resolution: Resolution) -> anyhow::Result<Loaded> {
             Generated::Client(_) => {}
         }
     }
-    Ok(Loaded { fleet, refused, inventories: Inventories::new() })
+    Ok(Loaded { fleet, refused, ..Loaded::default() })
 }
 
 /// Whether these can be files and folders of manifests.

@@ -230,3 +230,16 @@ pub struct ToolMatch {
     /// Risk classes; empty means that risk does not matter.
     pub risk: Vec<Risk>,
 }
+
+/// What no token has as its client id: `identity` refuses those with control characters.
+const UNKNOWN: char = '\u{7f}';
+
+/// In place of the client id of an McpClient, where nobody knows one.
+pub fn unknown_client(namespace: &str, name: &str) -> String {
+    format!("{UNKNOWN}McpClient {namespace}/{name}")
+}
+
+/// A client id for people: where nobody knows one, whose it is.
+pub fn shown_client(id: &str) -> &str {
+    id.strip_prefix(UNKNOWN).unwrap_or(id)
+}

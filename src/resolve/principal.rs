@@ -13,7 +13,7 @@ use crate::{
     },
     generated::{
         authority::{KeySource, TokenRules, TypRule},
-        policy::{ActorMatch, Named, PrincipalMatch, ServiceAccount},
+        policy::{ActorMatch, Named, PrincipalMatch, ServiceAccount, unknown_client},
     },
 };
 
@@ -138,8 +138,7 @@ fn client_of<'a>(name: &str, authority: Option<&str>, namespace: &str, lookup: &
 }
 
 /// The client ids of the McpClients that an entry names. In an entry that narrows, one that cannot be resolved leaves it
-/// open through whom the caller calls (no id at all); in one that widens, it is left out, and where that leaves none, an id
-/// stands that no token has.
+/// open through whom the caller calls (no id at all); in one that widens, an id stands for it that no token has.
 fn client_ids(
     names: &[String],
     pull: Pull,
@@ -147,16 +146,10 @@ fn client_ids(
     namespace: &str,
     lookup: &Lookup<'_>,
 ) -> Vec<String> {
-    let ids = names.iter().map(|name| client_of(name, authority, namespace, lookup).map(str::to_owned));
+    let ids = names.iter().map(|name| (name, client_of(name, authority, namespace, lookup).map(str::to_owned)));
     match pull {
-        Pull::Narrows => ids.collect::<Option<_>>().unwrap_or_default(),
-        Pull::Widens => {
-            let mut ids: Vec<String> = ids.flatten().collect();
-            if ids.is_empty() {
-                ids.push(NO_CLIENT.to_owned());
-            }
-            ids
-        }
+        Pull::Narrows => ids.map(|(_, id)| id).collect::<Option<_>>().unwrap_or_default(),
+        Pull::Widens => ids.map(|(name, id)| id.unwrap_or_else(|| unknown_client(namespace, name))).collect(),
     }
 }
 
@@ -199,9 +192,6 @@ pub(super) fn missing(entry: &PrincipalMatch, namespace: &str, lookup: &Lookup<'
     let lost = lost.map(|name| format!("McpAuthorizationServer {name}"));
     lost.into_iter().chain(gone.map(|name| format!("McpClient {namespace}/{name}"))).collect()
 }
-
-/// A client id that no token carries: `identity` refuses those with control characters.
-const NO_CLIENT: &str = "\u{7f}no such McpClient";
 
 fn check(spec: &PrincipalSpec, at: &FieldPath, errors: &mut Findings) {
     let mut refuse = |field: &str, message: &str| {

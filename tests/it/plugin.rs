@@ -1,10 +1,11 @@
 //! `kubectl portcullis`: the questions that are asked of files, asked of a cluster, with the rights of whoever asks.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::kube::{Cluster, SYSTEM};
 use crate::support::process::portcullis;
@@ -180,31 +181,47 @@ spec:
   - {name: read, effect: Allow, principals: [{mcpClients: [reports]}], tools: [{names: [list_notes]}]}
 ";
     let cluster = Cluster::acquire();
-    cluster.namespace("team-a", &[]);
+    cluster.namespace("team-a", &[("tier", "prod")]);
     cluster.apply_yaml(&format!("{MANIFESTS}---\n{NAMED}"));
-    let question = ["who-can", "--server", "team-a/notes", "--tool", "list_notes", "-o", "json"];
-    let (before, _) = said(&plugin(&cluster.kubeconfig(), &question));
-    assert!(!before.contains("team-a/reports/read") && before.contains("\"refused\": null"), "{before}");
-    let registered = |issuer: &str| {
-        json!({"status": {"registration": {"method": "DCR", "issuer": issuer, "clientId": "c-1"}}}).to_string()
-    };
-    let patch = ["patch", "mcpclient", "reports", "-n", "team-a", "--subresource=status", "--type=merge", "-p"];
-    for (issuer, is_it) in [("https://earlier.example", false), ("https://login.example", true)] {
-        cluster.kubectl(&[&patch[..], &[registered(issuer).as_str()]].concat());
-        let (answer, _) = said(&plugin(&cluster.kubeconfig(), &question));
-        assert_eq!(answer.contains("\"via\": \"c-1\""), is_it, "{issuer}: {answer}");
-        assert_eq!(answer.contains("team-a/reports/read"), is_it, "{issuer}: {answer}");
-    }
-    // What a file says there is no proof.
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().to_str().unwrap();
+    // What a file says there is no proof.
     let status = "status: {registration: {method: DCR, issuer: \"https://login.example\", clientId: c-1}}";
     let claims = NAMED.replacen("\n---\n", &format!("\n{status}\n---\n"), 1);
     assert!(claims.contains(status));
     std::fs::write(folder.path().join("all.yaml"), format!("{MANIFESTS}---\n{claims}---\n{BESIDES}")).unwrap();
+
+    let question = ["who-can", "--server", "team-a/notes", "--tool", "list_notes", "-o", "json"];
+    let vias = |(answer, why): (String, String)| -> BTreeSet<String> {
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}{why}"));
+        let rows = answer["rows"].as_array().unwrap();
+        let ours = rows.iter().filter(|row| row["rules"] == json!(["team-a/reports/read"]));
+        ours.map(|row| row["via"].as_str().unwrap().to_owned()).collect()
+    };
+    let registered = |issuer: &str| {
+        json!({"status": {"registration": {"method": "DCR", "issuer": issuer, "clientId": "c-1"}}}).to_string()
+    };
+    let patch = ["patch", "mcpclient", "reports", "-n", "team-a", "--subresource=status", "--type=merge", "-p"];
+    let unknown = "McpClient team-a/reports";
+    for (issuer, via) in
+        [(None, unknown), (Some("https://earlier.example"), unknown), (Some("https://login.example"), "c-1")]
+    {
+        if let Some(issuer) = issuer {
+            cluster.kubectl(&[&patch[..], &[registered(issuer).as_str()]].concat());
+        }
+        assert_eq!(
+            vias(said(&plugin(&cluster.kubeconfig(), &question))),
+            BTreeSet::from([via.to_owned()]),
+            "{issuer:?}"
+        );
+        // Whatever it is registered as, the folder changes nothing.
+        for sides in [["cluster", files], [files, "cluster"]] {
+            let same = plugin(&cluster.kubeconfig(), &["diff", sides[0], sides[1], "--fail-on", "any"]);
+            assert!(same.status.success(), "{issuer:?} {sides:?}: {:?}", said(&same));
+        }
+    }
     let offline = portcullis().args(question).args(["-f", files]).output().unwrap();
-    let (answer, why) = said(&offline);
-    assert!(!answer.contains("c-1"), "{answer}{why}");
+    assert_eq!(vias(said(&offline)), BTreeSet::from([unknown.to_owned()]));
 }
 
 #[test]

@@ -57,14 +57,16 @@ fn a_client_is_who_it_is_registered_as() {
     let of = |issuer: &str| json!({"registration": {"method": "DCR", "issuer": issuer, "clientId": "c-1"}});
     for unknown in [json!({}), of("https://earlier.example.com")] {
         let said = told(&known(&client(unknown)), None, Some(&rule));
-        assert!(said.len() == 1 && said[0].contains("has no id yet: nobody who calls through it is meant"), "{said:?}");
+        assert!(said.len() == 2 && said[0].contains("has no id yet: nobody who calls through it is meant"), "{said:?}");
+        assert_eq!(said[1], "+ any@corp via McpClient team/reports: get_repo on team/a (rule p/r)");
     }
     let mut world = known(&client(of("https://corp.example.com")));
     assert_eq!(told(&world, None, Some(&rule)), ["+ any@corp via c-1: get_repo on team/a (rule p/r)"]);
     // It is known of policies that are there already, too: as soon as it is registered, and no longer than that.
     put(&mut world, &client(json!({})));
     put(&mut world, &rule);
-    assert_eq!(told(&world, Some(&rule), None), [""; 0]);
+    let before = "- any@corp via McpClient team/reports: get_repo on team/a (rule p/r)";
+    assert_eq!(told(&world, Some(&rule), None), [before]);
     put(&mut world, &client(of("https://corp.example.com")));
     assert_eq!(told(&world, Some(&rule), None), ["- any@corp via c-1: get_repo on team/a (rule p/r)"]);
     // Whatever it is registered as, who names it opens the server to somebody.

@@ -388,7 +388,8 @@ fn clients_are_named_by_their_name_and_a_missing_one_never_widens() {
     };
     let known = "team/c/01234567".to_owned();
     assert_eq!(via("Allow", "local", json!(["c"])), (false, vec![known.clone()], false));
-    assert_eq!(via("Allow", "local", json!(["c", "x"])), (false, vec![known.clone()], true));
+    let missing = "\u{7f}McpClient team/x".to_owned();
+    assert_eq!(via("Allow", "local", json!(["c", "x"])), (false, vec![known.clone(), missing], true));
     assert_eq!(via("Deny", "local", json!(["c"])), (false, vec![known], false));
     assert_eq!(via("Deny", "local", json!(["c", "x"])), (true, vec![], true));
     for (authority, names) in [("local", json!(["x"])), ("corp", json!(["c"]))] {

@@ -77,8 +77,10 @@ pub(super) async fn leave(context: &Context, key: &Key, raw: &Raw) -> Result<Opt
         // Before this process has heard of that, whoever speaks of its token takes it for one that has something left.
         next = come_again(let_go(context, key, raw).await?).or(Some(Duration::from_secs(1)));
     }
-    // It is said beside what is said of its token, by whoever says that.
-    if registrations::remember_left(context, uid, Some(left).filter(|left| again.is_some() || !left.is_none())) {
+    // It is said beside what is said of its token, by whoever says that, who may have done so before this was over.
+    let is_news =
+        registrations::remember_left(context, uid, Some(left).filter(|left| again.is_some() || !left.is_none()));
+    if is_news || again.is_none() && !has_left(context, &raw.source) {
         context.look_at(vec![(Subject::Source(key.clone()), Depth::Whole)]);
     }
     Ok(next)

@@ -1,6 +1,7 @@
 //! An McpClient that is registered no more, or elsewhere: nothing keeps it, and nothing is told, once nothing is left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -8,9 +9,9 @@ use super::leaving::SWEPT;
 use super::place::{Last, Place, READER, Way};
 use crate::authorization_servers::house::House;
 use crate::controller::{ACCOUNT, Controller, USER, wait_condition};
-use crate::support::kube::SYSTEM;
 use crate::support::kube::front::{Front, Interruption};
-use crate::support::wait::{until, until_within};
+use crate::support::kube::{GATEWAY, SYSTEM};
+use crate::support::wait::{PATIENCE, until, until_within};
 
 const FINALIZER: &str = "portcullis.dev/registration";
 
@@ -74,6 +75,49 @@ fn the_credentials_of_a_client_that_is_registered_no_more_go_though_that_fails_a
     place.let_it_write_secrets();
     place.nudge("allowed");
     nothing_left();
+}
+
+/// Whoever speaks of its token does so while its credentials are there yet, and has nothing more to say for a minute.
+#[test]
+fn what_is_said_of_its_token_first_is_not_said_on_once_its_credentials_are_gone() {
+    let place = Place::new(Way::ProviderDcr);
+    let _last = Last(&place);
+    let controller = place.controller();
+    place.gives_it("somebody");
+    place.wait_registered("True", "AsGiven");
+    // It may write Secrets, and delete none.
+    let (version, role) = ("rbac.authorization.k8s.io/v1", "portcullis-token-writer");
+    let whole = place.cluster.get(version, "ClusterRole", None, role).unwrap();
+    let rules = |drop_delete: bool| {
+        let mut rules = whole["rules"].clone();
+        for rule in rules.as_array_mut().unwrap() {
+            rule["verbs"].as_array_mut().unwrap().retain(|verb| !drop_delete || verb != "delete");
+        }
+        place.cluster.apply(&json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": role},
+            "rules": rules}));
+    };
+    rules(true);
+    place.cluster.wait_may_not(USER, "delete", ("", "secrets"), "team");
+    place.gives_it_a_token();
+    wait_condition(&place.cluster, READER, ("TokenIssued", "True", "TokenIssued"));
+    assert!(place.now().unwrap()["status"]["registration"]["secretName"].is_string(), "it is told yet");
+    let id = place.now().unwrap()["status"]["clientId"].as_str().unwrap().to_owned();
+    until("its authority to list it", || {
+        let written = place.cluster.list("v1", "ConfigMap", Some(GATEWAY));
+        written.iter().any(|map| map.to_string().contains(&id)).then_some(())
+    });
+    until("nobody to look any more", || {
+        let before = controller.looks("McpClient");
+        std::thread::sleep(Duration::from_secs(1));
+        (controller.looks("McpClient") <= before).then_some(())
+    });
+    rules(false);
+    until("its credentials to go", || (!place.has_secret("reports-client")).then_some(()));
+    // After a minute it is looked at again in any case.
+    until_within(PATIENCE / 2, "no credentials to be told of", || {
+        place.now()?["status"]["registration"].is_null().then_some(())
+    });
+    assert!(place.ledgers().is_empty());
 }
 
 #[test]

@@ -231,15 +231,15 @@ pub struct ToolMatch {
     pub risk: Vec<Risk>,
 }
 
-/// What no token has as its client id: `identity` refuses those with control characters.
-const UNKNOWN: char = '\u{7f}';
+/// How a client id begins that no token has: `identity` refuses those with control characters.
+const UNKNOWN: &str = "\u{7f}McpClient ";
 
 /// In place of the client id of an McpClient, where nobody knows one.
 pub fn unknown_client(namespace: &str, name: &str) -> String {
-    format!("{UNKNOWN}McpClient {namespace}/{name}")
+    format!("{UNKNOWN}{namespace}/{name}")
 }
 
 /// A client id for people: where nobody knows one, whose it is.
 pub fn shown_client(id: &str) -> &str {
-    id.strip_prefix(UNKNOWN).unwrap_or(id)
+    if id.starts_with(UNKNOWN) { id.trim_start_matches('\u{7f}') } else { id }
 }

@@ -17,7 +17,7 @@ use crate::{
         object::{is_dns_label, is_dns_subdomain},
         v1alpha1::{ClientMethod, ClientTokenSpec, McpClientSpec, McpClientStatus},
     },
-    generated::{ObjectId, Server, authority::KeySource},
+    generated::{ObjectId, Server, authority::KeySource, client as document},
 };
 
 /// A working day.
@@ -66,7 +66,8 @@ impl ClientKind {
     /// at the issuer that its authority is now.
     pub fn known_as(&self, registered: Option<&RegisteredAs>, issuer: Option<&str>) -> Option<Self> {
         let (ClientKind::Registered(client), Some(known)) = (self, registered) else { return None };
-        if client.client_id.is_some() || issuer != Some(known.issuer.as_str()) {
+        let is_its = issuer == Some(known.issuer.as_str()) && known.is_given_to(&client.id.uid);
+        if client.client_id.is_some() || !is_its {
             return None;
         }
         let client_id = Some(known.client_id.clone());
@@ -87,13 +88,25 @@ impl ClientKind {
 pub struct RegisteredAs {
     issuer: String,
     client_id: String,
+    method: String,
 }
 
 impl RegisteredAs {
     /// As an McpClient's status has it, which nobody writes but the controller. What a manifest says there is no proof.
     pub fn of(status: &Value) -> Option<Self> {
         let registration = McpClientStatus::deserialize(status).ok()?.registration?;
-        Some(Self { issuer: registration.issuer, client_id: registration.client_id? })
+        let (issuer, method) = (registration.issuer, registration.method);
+        Some(Self { issuer, client_id: registration.client_id?, method })
+    }
+
+    /// Whether nobody chose the id but the server, or the controller: whoever changes the method leaves behind what they gave.
+    fn is_given_to(&self, uid: &str) -> bool {
+        match self.method.as_str() {
+            "Preregistered" => false,
+            // Documents of its own are elsewhere.
+            "CIMD" => self.client_id.ends_with(&document::path(uid)),
+            _ => true,
+        }
     }
 }
 

@@ -60,6 +60,11 @@ fn a_client_is_who_it_is_registered_as() {
         assert!(said.len() == 2 && said[0].contains("has no id yet: nobody who calls through it is meant"), "{said:?}");
         assert_eq!(said[1], "+ any@corp via McpClient team/reports: get_repo on team/a (rule p/r)");
     }
+    // Nor does an id count that its author gave it before, when its method was another.
+    let given = |method: &str| json!({"registration": {"method": method, "issuer": "https://corp.example.com", "clientId": "c-1"}});
+    for method in ["Preregistered", "CIMD"] {
+        assert_eq!(told(&known(&client(given(method))), None, Some(&rule)).len(), 2, "{method}");
+    }
     let mut world = known(&client(of("https://corp.example.com")));
     assert_eq!(told(&world, None, Some(&rule)), ["+ any@corp via c-1: get_repo on team/a (rule p/r)"]);
     // It is known of policies that are there already, too: as soon as it is registered, and no longer than that.

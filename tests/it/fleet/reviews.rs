@@ -120,8 +120,8 @@ fn a_service_account_calls_until_it_or_its_pod_is_deleted_and_its_streams_end_wi
     let mut told = told.filter(|event| event.data.contains("notifications/tools/list_changed"));
     assert!(told.next().is_some(), "the stream ended");
     assert!(counted(&house, "believed") >= 3);
-    let log = house.process().stderr();
-    assert!(log.contains("TokenReviewRefused"), "{log}");
+    let log =
+        until("the log to say so", || Some(house.process().stderr()).filter(|log| log.contains("TokenReviewRefused")));
     let metrics = house.metrics();
     canary::assert_none(&[&bot, &other, &of_pod], &[("log", log.as_bytes()), ("metrics", metrics.as_bytes())]);
 }

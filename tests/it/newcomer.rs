@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use crate::support::locked_upstream::LockedUpstream;
 use crate::support::process::{Process, portcullis};
 use crate::support::upstream::{Sdk, Upstream};
+use crate::support::wait::until;
 use crate::support::{canary, http};
 
 fn run(words: &[&str]) -> (i32, String, String) {
@@ -23,7 +24,10 @@ fn quickstart(dir: &Path, more: &[&str]) -> Command {
 }
 
 fn tour(dir: &Path, more: &[&str]) -> String {
-    let done = quickstart(dir, &[&["--tour-only"], more].concat()).output().unwrap();
+    let done = until("the demo server's port to be free", || {
+        let done = quickstart(dir, &[&["--tour-only"], more].concat()).output().unwrap();
+        (!String::from_utf8_lossy(&done.stderr).contains("the demo server's address")).then_some(done)
+    });
     let said = String::from_utf8(done.stdout).unwrap();
     assert_eq!(done.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("  allow  ") && said.contains("  deny  "), "{said}");

@@ -144,9 +144,17 @@ async fn compressed_and_other_answers_are_not_json() {
     }
 }
 
+/// An address at which nobody listens, while it is held.
+fn closed() -> (socket2::Socket, std::net::SocketAddr) {
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (held, address)
+}
+
 #[tokio::test]
 async fn what_certainly_did_not_arrive_is_told_from_what_may_have() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, closed) = closed();
     let (acceptor, _) = tls_for("as.example");
     let stranger = serve_tls(acceptor).await;
     let lost = peer(|mut stream: TcpStream| async move {
@@ -225,7 +233,7 @@ async fn nothing_that_is_secret_is_shown() {
     let answer = sent(url).await.unwrap();
     assert!(!format!("{answer:?}").contains("canary"), "{answer:?}");
     assert!(!format!("{:?}", message(server.url("/"))).contains("canary"));
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, closed) = closed();
     let error = sent(format!("http://user:canary@{closed}/a?token=canary")).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
 }

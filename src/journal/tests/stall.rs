@@ -5,7 +5,7 @@ use super::*;
 
 /// A journal whose disk hangs, and whoever was refused because of that.
 fn stalled(dir: &Path, gate: &Gate) -> Journal {
-    let config = JournalConfig { patience: Duration::from_millis(300), buffer_bytes: 10_000, ..config(dir) };
+    let config = JournalConfig { patience: Duration::from_secs(1), buffer_bytes: 10_000, ..config(dir) };
     let (journal, _) = gate.open_journal(config, clock(0)).unwrap();
     put(&journal, b"before");
     gate.shut();

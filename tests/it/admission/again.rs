@@ -47,6 +47,10 @@ fn engine(house: &House) -> Client {
         object("Role", Some(namespace), ("rules", grant.clone()));
         object("RoleBinding", Some(namespace), role("Role"));
     }
+    house.cluster.wait_may("engine", "patch", ("portcullis.dev", "mcpauthorizationservers"), "");
+    for namespace in SPACES {
+        house.cluster.wait_may("engine", "grant", ("portcullis.dev", "mcpservers"), namespace);
+    }
     house.cluster.as_user("engine", &["system:authenticated"])
 }
 
@@ -210,9 +214,9 @@ fn what_was_accepted_is_accepted_again_whatever_upstreams_did() {
         }
         assert_eq!(contents().collect::<BTreeMap<_, _>>(), accepted, "round {round}");
     }
-    // The webhook was asked each time: about the label and its loss (twice, if a status was written meanwhile), or the deletion.
+    // The webhook was asked each time: about the label and its loss, or the deletion; twice, if a status was written meanwhile.
     let asked = (reviews(&house, "Update") - before.0, reviews(&house, "Delete") - before.1);
-    assert!(asked.0 >= 2 * labelled && asked.1 == deleted, "{asked:?} {labelled} {deleted}");
+    assert!(asked.0 >= 2 * labelled && asked.1 >= deleted, "{asked:?} {labelled} {deleted}");
     assert!(labelled > 30 && deleted > 15, "{labelled} {deleted}");
     // The engine has no more rights than it had.
     let guardrail = json!({"apiVersion": VERSION, "kind": "McpPolicy", "metadata": {"name": "g", "namespace": SYSTEM}, "spec": {

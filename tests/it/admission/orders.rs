@@ -29,13 +29,17 @@ pub(super) fn shuffle(list: &mut [Value], numbers: &mut Numbers) {
 /// Everything of `examples/`, as one tree. GitOps engines apply Namespaces, rights and ConfigMaps before other objects; what
 /// is of our own kinds comes in any order.
 pub(super) fn examples() -> (Vec<Value>, Vec<Value>) {
-    let mut documents = Vec::new();
-    for folder in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            documents.extend(serde_saphyr::from_multiple::<Value>(&text).unwrap());
-        }
-    }
+    let inside = |folder: &Path| {
+        let mut all: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        all.sort();
+        all
+    };
+    let folders = inside(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"));
+    let files = folders.iter().flat_map(|folder| inside(folder));
+    let mut documents: Vec<Value> = files
+        .flat_map(|file| serde_saphyr::from_multiple::<Value>(&std::fs::read_to_string(file).unwrap()).unwrap())
+        .collect();
+    documents.sort_by_key(|document| document["kind"] != "Namespace");
     documents.into_iter().partition(|document| document["apiVersion"] != VERSION)
 }
 
@@ -99,7 +103,10 @@ fn state(house: &House) -> Option<State> {
             }
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let say = |c: &Value| format!("{}={} {}", text(&c["type"]), text(&c["status"]), text(&c["reason"]));
-            let conditions = status["conditions"].as_array().unwrap().iter().map(say).collect();
+            let conditions: Vec<String> = status["conditions"].as_array().unwrap().iter().map(say).collect();
+            if conditions.iter().any(|said| said.ends_with(" Fetching")) {
+                return None;
+            }
             let key = format!("{} {}/{}", kind.as_str(), text(&metadata["namespace"]), text(&metadata["name"]));
             state.insert(key, conditions);
         }

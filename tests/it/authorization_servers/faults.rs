@@ -11,6 +11,7 @@ use serde_json::json;
 use super::house::{Client, House, request, service, update_of};
 use crate::support::fault::{Answer, Fault, Matching};
 use crate::support::http;
+use crate::support::wait::until;
 
 /// Registers as a program does that may lose its connection: the whole answer, or the kind of its end.
 fn try_to_register(house: &House) -> Result<String, std::io::ErrorKind> {
@@ -134,7 +135,9 @@ fn a_server_that_is_down_refuses_connections_and_comes_back_as_it_was() {
     for house in House::both() {
         let client = house.register(&service());
         house.hop.down();
-        let refused = TcpStream::connect(http::split(&client.uri).0).unwrap_err();
+        let connect = || TcpStream::connect(http::split(&client.uri).0);
+        // A process that another test starts just now has the listener until it becomes its program.
+        let refused = until("nobody to listen", || connect().err());
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         house.hop.up();
         assert_eq!(client.read().status, 200);

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::house::{Client, House, error, service, update_of};
+use crate::support::wait::until;
 
 fn invalid_token(answer: &crate::support::http::Response) {
     let (status, code) = error(answer);
@@ -169,6 +170,9 @@ fn servers_count_updates_as_we_do() {
     let provider = house.of_npm();
     assert_eq!((provider.count("registration"), provider.count("client_update"), provider.count("client")), (1, 1, 1));
     assert_eq!((house.hop.count("PUT", "/reg"), house.hop.count("GET", "/reg")), (1, 1));
-    let answers = provider.seen().all().into_iter().filter(|line| line["answer"]["kind"] == "client_update");
-    assert_eq!(answers.map(|line| line["answer"]["status"].as_u64()).collect::<Vec<_>>(), [Some(200)]);
+    let answers = until("the report of the update", || {
+        let all = provider.seen().all().into_iter().filter(|line| line["answer"]["kind"] == "client_update");
+        Some(all.map(|line| line["answer"]["status"].as_u64()).collect::<Vec<_>>()).filter(|all| !all.is_empty())
+    });
+    assert_eq!(answers, [Some(200)]);
 }

@@ -309,6 +309,7 @@ fn a_client_needs_the_verb_issue() {
                 "method": "Token", "token": {"subject": "ana", "servers": ["notes"]}}})
     };
     in_force(POLICY, &eve, &Try::Write(client("a", "local")));
+    until("ivy's right to count", || outcome(&ivy, &Try::Write(client("a", "local"))).is_ok().then_some(()));
     // Whatever its method, or without one: a registration is made with somebody else's credentials.
     for method in ["Preregistered", "Admin", "CIMD", "DCR", ""] {
         let mut registered = client("r", "local");

@@ -11,6 +11,7 @@ use super::{chart, installed, installed_with, root};
 use crate::controller::USER;
 use crate::support::kube::{Cluster, GATEWAY, SYSTEM};
 use crate::support::runtime;
+use crate::support::wait::until;
 
 /// A line of `charts/portcullis/tests/forbidden.yaml`.
 #[derive(Debug, Deserialize)]
@@ -122,7 +123,7 @@ fn isolation_in_all_namespaces_is_a_value_of_its_own() {
         policies.into_iter().chain([right(who, "get", "services", "")]).collect::<Vec<_>>()
     };
     for right in rights("controller") {
-        assert!(allowed(&cluster, &right), "{right:?}");
+        until(&format!("{right:?}"), || allowed(&cluster, &right).then_some(()));
     }
     for right in
         rights("proxy").into_iter().chain([right("controller", "list", "networkpolicies", "networking.k8s.io")])
@@ -140,7 +141,8 @@ fn who_lets_proxies_review_tokens_lets_them_do_nothing_else() {
     let (reviews, others): (Vec<&Right>, Vec<&Right>) =
         rights.iter().filter(|right| right.who == "proxy").partition(|right| right.resource == "tokenreviews");
     let [review] = reviews[..] else { panic!("{reviews:?}") };
-    assert!(!review.may && allowed(&cluster, review));
+    assert!(!review.may);
+    until("proxies to be allowed to review", || allowed(&cluster, review).then_some(()));
     let wrong: Vec<&&Right> = others.iter().filter(|right| allowed(&cluster, right) != right.may).collect();
     assert!(wrong.is_empty() && others.len() > 20, "{wrong:#?}");
     let read = Right {

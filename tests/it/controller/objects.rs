@@ -104,7 +104,11 @@ fn what_is_applied_comes_to_what_standalone_makes_of_it_and_a_second_look_writes
     assert_eq!(metadata["resource"], "https://mcp.example.com/payments/ledger");
     assert_eq!(document["metadata"]["ownerReferences"][0]["uid"], ledger["metadata"]["uid"]);
 
-    // Another process, with an empty memory, and everything applied once more.
+    // Another process, with an empty memory, and everything applied once more. What this one has asked for it has heard of.
+    until("the issuer to have been asked", || {
+        let corp = object(&cluster, "McpAuthorizationServer", None, "corp")?;
+        (condition(&corp, "KeysAvailable")?.1 != "Fetching").then_some(())
+    });
     controller.stop();
     let before = cluster.writes().len();
     let controller = Controller::start(&cluster);

@@ -39,13 +39,15 @@ fn a_lease_that_others_touch_or_take_away_is_written_again() {
     let house = House::serve(&[]);
     let lease = || until("the Lease", || house.lease());
     let uid = lease()["metadata"]["uid"].clone();
+    // What the test before had this API server refuse may hold for a second longer.
+    let failures = house.metric("report_failures_total");
     house.cluster.kubectl(&["-n", GATEWAY, "annotate", "lease", "proxy-gate-0", "somebody=was-here"]);
     let version = house.put(&generated_policy("other", super::house::RULES));
     house.wait_report("the change", |report| report.applied[&Collection::ConfigMaps] >= version);
     assert_eq!(lease()["metadata"]["annotations"]["somebody"], "was-here");
     house.cluster.delete("coordination.k8s.io/v1", "Lease", Some(GATEWAY), "proxy-gate-0");
     until("another Lease", || (lease()["metadata"]["uid"] != uid).then_some(()));
-    assert_eq!(house.metric("report_failures_total"), 0);
+    assert_eq!(house.metric("report_failures_total"), failures);
 }
 
 #[test]

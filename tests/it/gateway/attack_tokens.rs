@@ -56,7 +56,16 @@ fn believed(issuer: &Issuer, upstream: &Upstream, canary: &str) -> (Gateway, For
     let (gateway, url) = start(issuer, upstream);
     forge.resource = url;
     until("the issuer's keys", || (call(&forge.resource, &forge.genuine()).status == 200).then_some(()));
+    wait_listed(upstream);
     (gateway, forge)
+}
+
+/// Waits until the gateway has had its own look at the tools: whatever comes after that is a caller's.
+fn wait_listed(upstream: &Upstream) {
+    until("the gateway's look at the tools", || {
+        let requests = upstream.seen().requests();
+        requests.iter().any(|request| request.header("mcp-method") == ["tools/list"]).then_some(())
+    });
 }
 
 #[test]
@@ -113,6 +122,7 @@ fn attack_other_kinds_of_tokens_where_access_tokens_are_not_marked() {
     ]);
     forge.resource = gateway.url("echo");
     until("the issuer's keys", || (call(&forge.resource, &forge.unmarked(&[])).status == 200).then_some(()));
+    wait_listed(&upstream);
     upstream.seen().clear();
     for attack in forge.other_kinds() {
         assert_eq!(call(&forge.resource, &attack.token).status, 401, "{}", attack.name);

@@ -123,8 +123,8 @@ fn an_answer_that_is_read_slowly_comes_to_its_end() {
 #[test]
 fn duty_71_who_does_not_read_an_answer_gives_its_place_back() {
     let scripted = ByHand::start();
-    let moment = Duration::from_millis(300);
-    let gateway = serving(&scripted, Limits { head_timeout: moment, write_timeout: moment, ..Limits::default() });
+    let (moment, patience) = (Duration::from_millis(300), Duration::from_secs(2));
+    let gateway = serving(&scripted, Limits { head_timeout: patience, write_timeout: moment, ..Limits::default() });
     let token = gateway.token("ana", "s");
     let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "t")];
     let mut caller = Connection::open(&gateway.address());
@@ -243,7 +243,7 @@ fn duty_71_who_gives_no_sign_of_life_gives_its_place_back() {
 #[test]
 fn duty_6_a_slow_body_is_408() {
     let scripted = ByHand::start();
-    let gateway = hasty(&scripted);
+    let gateway = less_hasty(&scripted);
     let token = gateway.token("ana", "s");
     let whole = http::mcp_request(&gateway.url("s"), Some(&token), &[], br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
     let mut caller = Connection::open(&gateway.address());

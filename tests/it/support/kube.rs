@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use super::daemon::Daemon;
 use super::ports::free_port;
-use super::wait::until_within;
+use super::wait::{until, until_within};
 use super::{now, runtime};
 
 /// The namespace of controller and guardrails.
@@ -66,12 +66,22 @@ impl Cluster {
             }
             None => Server::start(),
         };
-        let others_audited = std::fs::metadata(server.audit_log()).map_or(0, |log| log.len());
-        let cluster = Self { server: Some(server), others_audited };
+        let mut cluster = Self { server: Some(server), others_audited: 0 };
         for namespace in [SYSTEM, GATEWAY] {
             cluster.namespace(namespace, &[]);
+            cluster.wait_open(namespace);
         }
+        cluster.others_audited = std::fs::metadata(cluster.server().audit_log()).map_or(0, |log| log.len());
         cluster
+    }
+
+    /// Waits until the namespace takes objects: whoever admits them may still see one of that name going.
+    fn wait_open(&self, namespace: &str) {
+        let probe =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe", "namespace": namespace}});
+        let probe: DynamicObject = serde_json::from_value(probe).unwrap();
+        let (api, dry) = (self.api_of(&probe), PostParams { dry_run: true, ..PostParams::default() });
+        until(&format!("namespace {namespace} to take objects"), || runtime().block_on(api.create(&dry, &probe)).ok());
     }
 
     fn server(&self) -> &Server {

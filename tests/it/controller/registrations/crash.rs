@@ -280,6 +280,8 @@ fn rotated(place: &Place, deed: Deed, before: &std::collections::BTreeMap<String
     let member = if deed == Deed::RotateKey { "kid" } else { "client_secret" };
     until("other credentials", || (place.credentials()[member] != before[member]).then_some(()));
     let now = place.works();
+    // Its Secret holds another one a moment before its status tells of the first.
+    until("the status to name it", || (place.now()?["status"]["clientId"] == json!(now["client_id"])).then_some(()));
     let is_same_client = now["client_id"] == before["client_id"];
     let is_lost = place.condition("Orphaned").is_some_and(|(status, _)| status == "True");
     if is_lost {

@@ -9,7 +9,7 @@ use crate::authorization_servers::log_in::{VERIFIER, authorization_url_to};
 use crate::controller::{VERSION, object, wait_condition};
 use crate::support::browser::Browser;
 use crate::support::fault::{Answer, Fault, Matching};
-use crate::support::wait::until;
+use crate::support::wait::{PATIENCE, until, until_within};
 
 /// Where persons come back to.
 const REDIRECT: &str = "http://127.0.0.1:7777/callback";
@@ -117,7 +117,8 @@ fn a_client_that_somebody_has_made_for_a_resource_is_enough_and_left_alone() {
 
 /// The mark of the only client that stands for the resource.
 fn mark(place: &Place) -> String {
-    let all = standing(place);
+    // Nothing can be asked as a client for persons: that is said before the resource is seen to.
+    let all = until("one to stand for it", || Some(standing(place)).filter(|all| !all.is_empty()));
     let [one] = all.as_slice() else { panic!("{all:?}") };
     one["attributes"]["portcullis.owner"].as_str().unwrap_or_default().to_owned()
 }
@@ -155,7 +156,10 @@ fn what_a_controller_has_made_that_is_gone_the_next_one_takes_back() {
             |client: &Value| client["clientId"].as_str().filter(|id| id.starts_with("https://")).map(str::to_owned);
         all.as_array().unwrap().iter().filter_map(of).collect::<Vec<_>>()
     };
-    until("what is ours to be gone", || (left() == ["https://mcp.example.com/team/theirs"]).then_some(()));
+    // It waits for the Lease of the one that died, and a hundred requests take their time.
+    until_within(3 * PATIENCE, "what is ours to be gone", || {
+        (left() == ["https://mcp.example.com/team/theirs"]).then_some(())
+    });
 }
 
 #[test]

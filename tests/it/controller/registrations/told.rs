@@ -15,7 +15,7 @@ use super::place::{Place, Way, assertion};
 use crate::authorization_servers::house::{House, RESOURCE, Server, claims, service};
 use crate::authorization_servers::log_in::{VERIFIER, authorization_url_to, scope, with_ana};
 use crate::authorization_servers::metadata_documents::switch_on;
-use crate::controller::{ACCOUNT, Controller, VERSION, generated_of, message};
+use crate::controller::{ACCOUNT, Controller, VERSION, generated_of, message, wait_condition};
 use crate::support::browser::Browser;
 use crate::support::http::Response;
 use crate::support::kube::{GATEWAY, SYSTEM};
@@ -332,9 +332,14 @@ fn a_server_that_takes_no_documents_or_cannot_fetch_them_is_told_of() {
     let hosted = Hosted::new(Way::ProviderTold);
     let place = &hosted.place;
     let _controller = hosted.controller();
+    let lead_to = |house: &House| {
+        place.cluster.apply(&place.anchor(&house.issuer()));
+        // Another watch tells of it than of the client.
+        wait_condition(&place.cluster, ("McpAuthorizationServer", None, "corp"), ("Accepted", "True", "Accepted"));
+    };
     // It may not fetch from where the gateway is.
     let house = House::provider(&json!({"cimd": true}));
-    place.cluster.apply(&place.anchor(&house.issuer()));
+    lead_to(&house);
     hosted.apply(Some("CIMD"), &json!({}));
     let said = place.wait_registered("False", "ClientNotBelieved");
     assert!(said.contains("/-/clients/") && said.contains("can fetch"), "{said}");
@@ -342,7 +347,7 @@ fn a_server_that_takes_no_documents_or_cannot_fetch_them_is_told_of() {
     place.wait_gone();
     // It says nothing of documents.
     let house = House::provider(&json!({}));
-    place.cluster.apply(&place.anchor(&house.issuer()));
+    lead_to(&house);
     hosted.apply(None, &json!({}));
     let said = place.wait_registered("False", "RegistrationUnsupported");
     assert!(said.contains("client_id_metadata_document_supported"), "{said}");

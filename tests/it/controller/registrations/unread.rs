@@ -13,7 +13,7 @@ use crate::support::wait::{until, until_within};
 /// Longer than the longest wait between two looks.
 const LOOKED_AT: Duration = Duration::from_secs(120);
 /// For so long a server puts off what it is asked (seconds).
-const PUT_OFF: u32 = 25;
+const PUT_OFF: u32 = 40;
 const LATER: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/registration/properties/later";
 
 impl Place {

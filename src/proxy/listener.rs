@@ -27,6 +27,7 @@ use super::body::Body;
 use super::gateway::Gateway;
 use super::idle::{Activity, Answers, Look, Noticed};
 use super::stack;
+use super::unread::Rest;
 use crate::process::{Drain, Seats};
 
 /// How long a TLS handshake may take.
@@ -145,9 +146,11 @@ async fn connection<S>(
         move |request: Request<Incoming>| {
             let (gateway, underway, drain) = (gateway.clone(), activity.request(), drain.clone());
             async move {
-                let one_by_one = request.version() < Version::HTTP_2;
-                let mut response = stack::handle(gateway, peer, request).await;
-                if one_by_one && drain.is_cancelled() {
+                let (head, mut body) = request.into_parts();
+                let one_by_one = head.version < Version::HTTP_2;
+                let rest = Rest::of(head.version, &head.headers);
+                let mut response = stack::handle(gateway, peer, head, &mut body).await;
+                if !rest.is_over(&mut body).await || (one_by_one && drain.is_cancelled()) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<Response<Body>, Infallible>(response.map(|body| body.with_underway(underway)))

@@ -34,4 +34,5 @@ pub mod session;
 pub mod snapshot;
 mod stack;
 pub mod streams;
+mod unread;
 mod watch;

@@ -31,7 +31,7 @@ pub(super) enum Unreceived {
 /// Reads the message that a POST carries.
 pub(super) async fn message(
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
     limits: &Limits,
     room: &Room,
 ) -> Result<Envelope, Unreceived> {

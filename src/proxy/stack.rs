@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::authenticate::{self, Caller, authenticate};
@@ -33,9 +33,13 @@ use crate::upstream::headers;
 const METHODS: &str = "POST, GET, DELETE";
 
 /// Answers one request. Never fails: whatever goes wrong is an answer.
-pub(super) async fn handle(gateway: Arc<Gateway>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle(
+    gateway: Arc<Gateway>,
+    peer: SocketAddr,
+    head: Parts,
+    body: &mut Incoming,
+) -> Response<Body> {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
     let snapshot = gateway.snapshot();
     // 1. Place: a public document, or a governed server.
     if let Err(error) = place::check_host(&head, gateway.config()) {
@@ -107,7 +111,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn serve(self, head: Parts, body: Incoming) -> Response<Body> {
+    async fn serve(self, head: Parts, body: &mut Incoming) -> Response<Body> {
         // 2. Caller: before anything that would say more about the server than that it exists (mcp-obligations 20).
         let caller = match authenticate(&self.gateway, &self.site, &head.headers, head.uri.query()).await {
             Ok(caller) => caller,
@@ -171,7 +175,7 @@ impl Exchange {
         listen::Asking { gateway: &self.gateway, site: &self.site, caller, headers, peer, started }
     }
 
-    async fn post(mut self, head: Parts, body: Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
+    async fn post(mut self, head: Parts, body: &mut Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
         let (limits, room) = (&self.gateway.config().limits, &self.gateway.bodies);

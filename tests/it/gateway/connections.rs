@@ -257,6 +257,42 @@ fn duty_6_a_slow_body_is_408() {
     assert_eq!(caller.read().status, 401);
 }
 
+/// RFC 9112 section 9.6: a client that is told nothing sends its next request on the same connection.
+#[test]
+fn who_is_refused_before_their_body_is_there_goes_on_or_is_told_that_it_is_the_last_answer() {
+    let scripted = ByHand::start();
+    let gateway = less_hasty(&scripted);
+    let whole = http::mcp_request(&gateway.url("s"), None, &[], br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let (head, body) = whole.split_at(whole.len() - 40);
+    let says_last = |refused: &http::Response| {
+        assert_eq!(refused.status, 401, "{refused:?}");
+        refused.header("connection") == Some("close")
+    };
+    // As HTTP libraries do: one write for the head, and one for the body.
+    until("one to go on", || {
+        let mut caller = Connection::open(&gateway.address());
+        caller.write(head);
+        std::thread::sleep(Duration::from_millis(5));
+        caller.write(body);
+        if says_last(&caller.read()) {
+            // It was too late, on a machine under load.
+            return None;
+        }
+        caller.write(&whole);
+        Some(assert!(!says_last(&caller.read())))
+    });
+    // One whose body never comes, one that waits to be asked for it (RFC 9110 section 10.1.1), and more than is worth reading.
+    let expecting = http::mcp_request(&gateway.url("s"), None, &[("Expect", "100-continue")], &[b' '; 100]);
+    let large = http::mcp_request(&gateway.url("s"), None, &[], &vec![b' '; 2 << 20]);
+    for bytes in [head, &expecting[..expecting.len() - 100], &large[..1 << 20]] {
+        let mut caller = Connection::open(&gateway.address());
+        caller.write(bytes);
+        let interim = caller.read_interim();
+        assert!(interim.starts_with("HTTP/1.1 401") && interim.contains("connection: close\r\n"), "{interim}");
+        caller.read_to_close();
+    }
+}
+
 fn call_2026(tool: &str) -> String {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {"steps": 3}, "_meta": meta}})

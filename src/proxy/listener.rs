@@ -27,7 +27,7 @@ use super::body::Body;
 use super::gateway::Gateway;
 use super::idle::{Activity, Answers, Look, Noticed};
 use super::stack;
-use super::unread::Rest;
+use super::unread::Arriving;
 use crate::process::{Drain, Seats};
 
 /// How long a TLS handshake may take.
@@ -146,11 +146,12 @@ async fn connection<S>(
         move |request: Request<Incoming>| {
             let (gateway, underway, drain) = (gateway.clone(), activity.request(), drain.clone());
             async move {
-                let (head, mut body) = request.into_parts();
-                let one_by_one = head.version < Version::HTTP_2;
-                let rest = Rest::of(head.version, &head.headers);
+                let (head, body) = request.into_parts();
+                let (version, mut body) = (head.version, Arriving::new(&head, body));
                 let mut response = stack::handle(gateway, peer, head, &mut body).await;
-                if !rest.is_over(&mut body).await || (one_by_one && drain.is_cancelled()) {
+                if version < Version::HTTP_2 && (!body.is_over().await || drain.is_cancelled()) {
+                    // Clients of HTTP/1.0 would be promised the contrary besides.
+                    *response.version_mut() = version;
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<Response<Body>, Infallible>(response.map(|body| body.with_underway(underway)))

@@ -10,11 +10,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::config::Limits;
 use super::respond::{self, Refused};
 use super::room::{Room, SMALL, Taken};
+use super::unread::Arriving;
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::Envelope;
 use crate::mcp::malformed::{Fault, Malformed};
@@ -31,7 +31,7 @@ pub(super) enum Unreceived {
 /// Reads the message that a POST carries.
 pub(super) async fn message(
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut Arriving,
     limits: &Limits,
     room: &Room,
 ) -> Result<Envelope, Unreceived> {

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::authenticate::{self, Caller, authenticate};
 use super::body::Body;
@@ -21,6 +20,7 @@ use super::respond::Refused;
 use super::session::{Session, SessionError};
 use super::snapshot::{Site, Snapshot};
 use super::streams::Slot;
+use super::unread::Arriving;
 use super::{listen, method, place, respond};
 use crate::mcp::answer::Own;
 use crate::mcp::envelope::Envelope;
@@ -37,7 +37,7 @@ pub(super) async fn handle(
     gateway: Arc<Gateway>,
     peer: SocketAddr,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut Arriving,
 ) -> Response<Body> {
     let started = Instant::now();
     let snapshot = gateway.snapshot();
@@ -111,7 +111,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn serve(self, head: Parts, body: &mut Incoming) -> Response<Body> {
+    async fn serve(self, head: Parts, body: &mut Arriving) -> Response<Body> {
         // 2. Caller: before anything that would say more about the server than that it exists (mcp-obligations 20).
         let caller = match authenticate(&self.gateway, &self.site, &head.headers, head.uri.query()).await {
             Ok(caller) => caller,
@@ -175,7 +175,7 @@ impl Exchange {
         listen::Asking { gateway: &self.gateway, site: &self.site, caller, headers, peer, started }
     }
 
-    async fn post(mut self, head: Parts, body: &mut Incoming, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
+    async fn post(mut self, head: Parts, body: &mut Arriving, caller: Arc<Caller>, slot: Slot) -> Response<Body> {
         let in_flight = self.gateway.recorder().in_flight();
         // 3. Body: size and form, then one strict scan.
         let (limits, room) = (&self.gateway.config().limits, &self.gateway.bodies);

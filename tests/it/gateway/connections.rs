@@ -250,7 +250,7 @@ fn duty_6_a_slow_body_is_408() {
     caller.write(&whole[..whole.len() - 5]);
     let refused = caller.read();
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (408, &json!(-31008)), "{refused:?}");
-    // A stranger's body is not even waited for.
+    // A stranger's body is not waited for that long.
     let whole = http::mcp_request(&gateway.url("s"), None, &[], br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
     let mut caller = Connection::open(&gateway.address());
     caller.write(&whole[..whole.len() - 5]);
@@ -279,17 +279,54 @@ fn who_is_refused_before_their_body_is_there_goes_on_or_is_told_that_it_is_the_l
             return None;
         }
         caller.write(&whole);
-        Some(assert!(!says_last(&caller.read())))
+        assert!(!says_last(&caller.read()));
+        Some(())
     });
     // One whose body never comes, one that waits to be asked for it (RFC 9110 section 10.1.1), and more than is worth reading.
     let expecting = http::mcp_request(&gateway.url("s"), None, &[("Expect", "100-continue")], &[b' '; 100]);
     let large = http::mcp_request(&gateway.url("s"), None, &[], &vec![b' '; 2 << 20]);
-    for bytes in [head, &expecting[..expecting.len() - 100], &large[..1 << 20]] {
-        let mut caller = Connection::open(&gateway.address());
-        caller.write(bytes);
-        let interim = caller.read_interim();
-        assert!(interim.starts_with("HTTP/1.1 401") && interim.contains("connection: close\r\n"), "{interim}");
-        caller.read_to_close();
+    for bytes in [head, &expecting[..expecting.len() - 100], &large[..300 << 10]] {
+        assert_last(&gateway, bytes, "401");
+    }
+    // HTTP/1.0 has it the other way round (RFC 9112 section 9.3).
+    let old =
+        String::from_utf8(head.to_vec()).unwrap().replace("HTTP/1.1\r\n", "HTTP/1.0\r\nConnection: keep-alive\r\n");
+    assert_last(&gateway, old.as_bytes(), "401");
+    // Framing that no request can be found behind.
+    let token = gateway.token("ana", "s");
+    let broken = [&chunked(&gateway, &token, &[])[..], b"zz\r\n"].concat();
+    assert_last(&gateway, &broken, "400");
+}
+
+/// That these bytes are answered with this status, and that nothing is taken behind them.
+fn assert_last(gateway: &Inside, bytes: &[u8], status: &str) {
+    let mut caller = Connection::open(&gateway.address());
+    caller.write(bytes);
+    let head = caller.read_interim().to_ascii_lowercase();
+    assert!(head.split(' ').nth(1) == Some(status) && head.contains("connection: close\r\n"), "{head}");
+    assert!(!head.contains("keep-alive"), "{head}");
+    caller.read_to_close();
+}
+
+/// The head of a request whose body comes in chunks.
+fn chunked(gateway: &Inside, token: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let headers = [headers, &[("Transfer-Encoding", "chunked")]].concat();
+    http::mcp_request(&gateway.url("s"), Some(token), &headers, b"")
+}
+
+#[test]
+fn a_body_that_was_asked_for_and_read_ends_no_connection() {
+    let scripted = ByHand::start();
+    let gateway = less_hasty(&scripted);
+    let token = gateway.token("ana", "s");
+    let head = chunked(&gateway, &token, &[("Expect", "100-continue")]);
+    let mut caller = Connection::open(&gateway.address());
+    for _ in 0..2 {
+        caller.write(&head);
+        caller.read_continue();
+        caller.write(b"1\r\n{\r\n0\r\n\r\n");
+        let refused = caller.read();
+        assert_eq!((refused.status, refused.header("connection")), (400, None), "{refused:?}");
     }
 }
 
